@@ -1,0 +1,38 @@
+/* Framing of HTTP/1.1 message bodies (RFC 9112 sections 6 and 7): by length, chunked, until close. A machine of a few
+ * octets that is fed what was received and points at the payload in it; nothing is copied. */
+#ifndef SLUICE_PROTOCOLS_HTTP_BODY_H
+#define SLUICE_PROTOCOLS_HTTP_BODY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "parse.h"
+
+enum http_framing { HTTP_BODY_NONE, HTTP_BODY_LENGTH, HTTP_BODY_CHUNKED, HTTP_BODY_UNTIL_CLOSE };
+
+struct http_body {
+    uint8_t framing;    /* enum http_framing */
+    uint8_t state;      /* of the chunk machine; private */
+    uint16_t extra;     /* octets of extensions or trailers seen in this line; private, bounded */
+    uint64_t remaining; /* octets of the body (LENGTH) or of the chunk (CHUNKED) still to come */
+};
+
+void http_body_begin(struct http_body *body, enum http_framing framing, uint64_t length);
+
+/* Consumes a piece of what was received. PARSE_OK: the body is complete, `used` octets belonged to it. PARSE_MORE:
+ * `used` octets were consumed (0 only if size is 0). Either way *payload_at and *payload_size (may be 0) tell the
+ * body's octets within data; at most one run of payload per call, so the caller calls again with the rest while `used`
+ * < size and it says MORE. PARSE_BAD: broken chunk syntax or an overflowing size. Extensions and trailers are skipped,
+ * bounded. */
+enum parse_result http_body_read(struct http_body *body, const uint8_t *data, size_t size, size_t *used,
+                                 size_t *payload_at, size_t *payload_size);
+
+/* Whether the message is complete if the connection ends now (UNTIL_CLOSE, or nothing left). */
+bool http_body_complete_at_close(const struct http_body *body);
+
+#define HTTP_CHUNK_OVERHEAD 20u /* octets: longest size line and the CRLF behind the data */
+size_t http_write_chunk_head(uint8_t *out, size_t size, uint64_t payload); /* hex CRLF; payload > 0 */
+size_t http_write_last_chunk(uint8_t *out, size_t size);                   /* "0\r\n\r\n" */
+
+#endif

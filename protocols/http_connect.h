@@ -1,0 +1,34 @@
+/* CONNECT (RFC 9110 section 9.3.6), Basic proxy credentials (RFC 7617) and the proxy's own replies, both sides. */
+#ifndef SLUICE_PROTOCOLS_HTTP_CONNECT_H
+#define SLUICE_PROTOCOLS_HTTP_CONNECT_H
+
+#include "address.h"
+#include "credentials.h"
+#include "http_head.h"
+
+/* The target of a CONNECT: authority-form with a port (a missing one is the client's error: 400). IPv6 in brackets. */
+bool http_parse_authority(const uint8_t *data, struct http_span span, struct address *target);
+
+enum http_auth_result { HTTP_AUTH_ABSENT, HTTP_AUTH_OK, HTTP_AUTH_BAD };
+/* Basic credentials of the Proxy-Authorization field; the scheme without regard to case, split at the first colon,
+ * parts over CREDENTIALS_PART_MAX or with controls are HTTP_AUTH_BAD, as is another scheme or a second such field. */
+enum http_auth_result http_parse_proxy_authorization(const uint8_t *data, const struct http_head *head,
+                                                     struct credentials *credentials);
+
+#define HTTP_REPLY_SIZE_MAX 1024u
+/* The success line of a tunnel: "HTTP/1.1 200 Connection established\r\n\r\n". Returns octets. */
+size_t http_write_established(uint8_t *out, size_t size);
+/* A whole error reply: status line with the standard reason (413 "Content Too Large"), Date, Connection: close,
+ * Content-Type, Content-Length, a short HTML page; for 407 also `Proxy-Authenticate: Basic realm="proxy"`. unix_time
+ * seconds, for Date (IMF-fixdate). size >= HTTP_REPLY_SIZE_MAX. */
+size_t http_write_error(uint8_t *out, size_t size, unsigned status, int64_t unix_time);
+/* The canonical reason phrase of a status code, "" if unknown. */
+const char *http_reason(unsigned status);
+
+#define HTTP_CONNECT_SIZE_MAX 2048u
+/* Client side: CONNECT host:port HTTP/1.1 with Host and, if present, Proxy-Authorization. size >=
+ * HTTP_CONNECT_SIZE_MAX. */
+size_t http_write_connect(uint8_t *out, size_t size, const struct address *target,
+                          const struct credentials *credentials);
+
+#endif

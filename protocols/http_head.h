@@ -1,0 +1,59 @@
+/* Request and status lines and field sections of HTTP/1.x messages (RFC 9112 sections 2-5, RFC 9110 section 5).
+ *
+ * Strict where leniency enables request smuggling: CRLF line ends only, no blank before a field's colon, no obs-fold,
+ * no controls in values, token characters only in names. All positions are offsets into the caller's buffer, nothing is
+ * copied. */
+#ifndef SLUICE_PROTOCOLS_HTTP_HEAD_H
+#define SLUICE_PROTOCOLS_HTTP_HEAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "parse.h"
+
+#define HTTP_HEAD_SIZE_MAX          8191u  /* octets of a request head (contract section 2.5) */
+#define HTTP_RESPONSE_HEAD_SIZE_MAX 16383u /* octets of a response head */
+#define HTTP_FIELDS_MAX             100u
+
+struct http_span {
+    uint16_t at;   /* octets from the front of the head */
+    uint16_t size; /* octets */
+};
+
+struct http_field {
+    struct http_span name;  /* at least one tchar */
+    struct http_span value; /* without surrounding blanks, may be empty */
+};
+
+struct http_head {
+    struct http_span method; /* requests */
+    struct http_span target; /* requests: as received, no blanks inside */
+    uint16_t status;         /* responses: 100...599 */
+    struct http_span reason; /* responses: may be empty */
+    uint8_t minor;           /* of HTTP/1.minor */
+    uint16_t field_count;
+    struct http_field fields[HTTP_FIELDS_MAX];
+};
+
+/* Both: data, size: octets received so far, at most the respective maximum of which is looked at; *scanned is where the
+ * search for the end of the head resumes: 0 at first, kept by the caller between calls, so that N one-octet reads cost
+ * O(N). PARSE_TOO_LARGE: no end within `size_max` octets, or over HTTP_FIELDS_MAX fields. PARSE_BAD as early as the
+ * first octet that cannot begin a head (so that garbage is refused at once). `used`: octets of the head with its empty
+ * line. A request with an empty line before it is accepted (RFC 9112 section 2.2). */
+enum parse_result http_parse_request(const uint8_t *data, size_t size, size_t *scanned, struct http_head *head,
+                                     size_t *used);
+enum parse_result http_parse_response(const uint8_t *data, size_t size, size_t *scanned, struct http_head *head,
+                                      size_t *used);
+
+/* The value of the first field of that name (no regard to case), or NULL. */
+const struct http_field *http_find_field(const uint8_t *data, const struct http_head *head, const char *name);
+/* How many fields bear that name. */
+unsigned http_count_fields(const uint8_t *data, const struct http_head *head, const char *name);
+/* Whether the span reads as `text`, without regard to ASCII case (http_span_is) or exactly (http_span_equals). */
+bool http_span_is(const uint8_t *data, struct http_span span, const char *text);
+bool http_span_equals(const uint8_t *data, struct http_span span, const char *text);
+/* Whether a comma separated list in any field of that name holds `token` (RFC 9110 section 5.6.1). */
+bool http_list_has(const uint8_t *data, const struct http_head *head, const char *name, const char *token);
+
+#endif

@@ -1,0 +1,21 @@
+/* URIs of upstream proxies, as -x takes them: scheme://[user[:password]@]host[:port][#ignored] (RFC 3986). */
+#ifndef SLUICE_PROTOCOLS_URL_H
+#define SLUICE_PROTOCOLS_URL_H
+
+#include "address.h"
+#include "credentials.h"
+
+enum proxy_scheme { PROXY_HTTP, PROXY_SOCKS4A, PROXY_SOCKS5 };
+
+struct proxy_uri {
+    enum proxy_scheme scheme;
+    struct address address; /* default ports: http 80, socks4a and socks5 1080 */
+    struct credentials credentials;
+};
+
+/* Parses one URI (contract section 1.3). Scheme without regard to case; user and password percent-decoded, decoded
+ * controls and bad escapes refused, each at most CREDENTIALS_PART_MAX; a path of "/" alone is tolerated; a fragment is
+ * dropped. Returns NULL on success, or a static text that says what is wrong (`out` is then untouched). */
+const char *proxy_uri_parse(const char *text, size_t size, struct proxy_uri *out);
+
+#endif
