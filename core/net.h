@@ -1,0 +1,50 @@
+/* Immediate system calls on sockets and pipes: those that the kernel answers at once, where a ring would only add a
+ * detour. The neighbour of ring.h; tests/sim_ring.c has a second body for both. All return 0 or a count, or -errno. */
+#ifndef SLUICE_CORE_NET_H
+#define SLUICE_CORE_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "address.h"
+
+/* A socket address of any family that we use, with its length. */
+struct net_address {
+    socklen_t size;
+    union {
+        struct sockaddr_storage storage;
+        struct sockaddr any;
+    };
+};
+
+/* NAME and NONE have no socket form: false. */
+bool net_address_from(const struct address *address, struct net_address *out);
+/* v4-mapped IPv6 becomes IPv4. False for families that we do not know; then `out` is of kind NONE. */
+bool net_address_to(const struct net_address *address, struct address *out);
+
+int net_socket(int family, int type); /* non-blocking, close-on-exec; the descriptor or -errno */
+int net_bind(int fd, const struct net_address *address);
+int net_listen(int fd, int backlog);
+int net_local_address(int fd, struct net_address *out);
+int net_peer_address(int fd, struct net_address *out);
+int net_accept(int fd); /* immediate, for BIND and for the refusal of a connection without a free descriptor */
+int net_shutdown_write(int fd);
+/* The next close sends a reset instead of an orderly end (SO_LINGER with zero seconds); no effect on Unix sockets. */
+void net_reset_on_close(int fd);
+void net_set_nodelay(int fd);
+void net_set_keepalive(int fd); /* and TCP_USER_TIMEOUT: a dead peer is noticed within about two minutes */
+int net_set_device(int fd, const char *name);
+void net_set_fastopen_connect(int fd);
+void net_set_receive_low_water(int fd, int octets); /* SO_RCVLOWAT */
+int net_unread(int fd);                             /* octets that wait to be received (FIONREAD) */
+void net_close(int fd);
+
+/* splice(2) between a non-blocking socket and a pipe. `more`: SPLICE_F_MORE. Octets moved, 0 at the end, -EAGAIN. */
+ssize_t net_splice(int from, int to, size_t size, bool more);
+/* A non-blocking pipe of about *size octets; *size becomes what the kernel granted. */
+int net_pipe(int fds[2], size_t *size);
+
+#endif

@@ -1,0 +1,29 @@
+/* A hierarchical timer wheel: one entry per slot of some pool, O(1) to set, move and clear; no allocation after open.
+ *
+ * Time is ring_now_ms(). Resolution is about TIMER_TICK_MS; an entry never fires early. Deadlines may be days away. */
+#ifndef SLUICE_CORE_TIMER_H
+#define SLUICE_CORE_TIMER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TIMER_TICK_MS 8u
+#define TIMER_NONE    UINT32_MAX
+
+struct timer_wheel; /* opaque */
+
+/* `count` entries, all clear, the clock at now_ms. 0 or -ENOMEM. Memory: at most 24 octets per entry, touched on first
+ * use. */
+int timer_open(struct timer_wheel **out, uint32_t count, uint64_t now_ms);
+void timer_close(struct timer_wheel *wheel);
+void timer_set(struct timer_wheel *wheel, uint32_t entry, uint64_t deadline_ms); /* replaces an earlier deadline */
+void timer_clear(struct timer_wheel *wheel, uint32_t entry);                     /* fine if it is not set */
+bool timer_is_set(const struct timer_wheel *wheel, uint32_t entry);
+/* An entry whose deadline is <= now_ms, cleared by this; TIMER_NONE when there is none left. Called in a loop; the
+ * owner may set and clear entries between the calls. */
+uint32_t timer_expire(struct timer_wheel *wheel, uint64_t now_ms);
+/* How long ring_wait() may sleep from now_ms on: milliseconds until something may expire, UINT64_MAX when nothing is
+ * set. May be too short (a level of the wheel turns), never too long by more than a tick. */
+uint64_t timer_wait_ms(const struct timer_wheel *wheel, uint64_t now_ms);
+
+#endif
