@@ -17,6 +17,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "counter.h"
+
 #define RING_GENERATION_MAX 0xffffffu
 #define RING_NO_TIMEOUT     UINT64_MAX
 
@@ -56,11 +58,11 @@ struct ring_options {
     unsigned entries; /* submission queue, a power of two; the completion queue is four times as long */
 };
 
-struct ring_stats { /* written by the owner; readers tolerate a torn moment, never a torn word */
-    uint64_t submissions;
-    uint64_t completions;
-    uint64_t enters;
-    uint64_t overflows; /* completions that the kernel had to park because our queue was full */
+struct ring_stats { /* written by the owner, read by any thread */
+    counter submissions;
+    counter completions;
+    counter enters;
+    counter overflows; /* completions that the kernel had to park because our queue was full */
 };
 
 /* Opens a ring for the calling thread. 0, or -errno: ENOSYS and EPERM mean that io_uring is not to be had here; see

@@ -1,0 +1,131 @@
+/* The kernel's body of net.h. */
+#include "net.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* A peer that answers nothing: probes begin after a minute of silence and end the connection a minute later. */
+#define NET_KEEPALIVE_IDLE_S     60
+#define NET_KEEPALIVE_INTERVAL_S 15
+#define NET_KEEPALIVE_COUNT      4
+#define NET_USER_TIMEOUT_MS      120000
+
+static int net_result(int result)
+{
+    return result < 0 ? -errno : result;
+}
+
+static void net_set_option(int fd, int level, int option, int value)
+{
+    (void)setsockopt(fd, level, option, &value, sizeof value); /* a Unix socket refuses TCP options: fine */
+}
+
+int net_socket(int family, int type)
+{
+    return net_result(socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+}
+
+int net_bind(int fd, const struct net_address *address)
+{
+    return net_result(bind(fd, &address->any, address->size));
+}
+
+int net_listen(int fd, int backlog)
+{
+    return net_result(listen(fd, backlog));
+}
+
+int net_local_address(int fd, struct net_address *out)
+{
+    out->size = sizeof out->storage;
+    return net_result(getsockname(fd, &out->any, &out->size));
+}
+
+int net_peer_address(int fd, struct net_address *out)
+{
+    out->size = sizeof out->storage;
+    return net_result(getpeername(fd, &out->any, &out->size));
+}
+
+int net_accept(int fd)
+{
+    return net_result(accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
+}
+
+int net_shutdown_write(int fd)
+{
+    return net_result(shutdown(fd, SHUT_WR));
+}
+
+void net_reset_on_close(int fd)
+{
+    struct linger linger = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+}
+
+void net_set_nodelay(int fd)
+{
+    net_set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
+void net_set_keepalive(int fd)
+{
+    net_set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    net_set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, NET_KEEPALIVE_IDLE_S);
+    net_set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, NET_KEEPALIVE_INTERVAL_S);
+    net_set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, NET_KEEPALIVE_COUNT);
+    net_set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, NET_USER_TIMEOUT_MS);
+}
+
+int net_set_device(int fd, const char *name)
+{
+    return net_result(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name) + 1));
+}
+
+void net_set_fastopen_connect(int fd)
+{
+    net_set_option(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
+}
+
+void net_set_receive_low_water(int fd, int octets)
+{
+    net_set_option(fd, SOL_SOCKET, SO_RCVLOWAT, octets);
+}
+
+int net_unread(int fd)
+{
+    int octets = 0;
+    int result = net_result(ioctl(fd, FIONREAD, &octets));
+    return result < 0 ? result : octets;
+}
+
+void net_close(int fd)
+{
+    (void)close(fd);
+}
+
+ssize_t net_splice(int from, int to, size_t size, bool more)
+{
+    unsigned flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0u);
+    ssize_t moved;
+    do moved = splice(from, NULL, to, NULL, size, flags);
+    while (moved < 0 && errno == EINTR);
+    return moved < 0 ? -errno : moved;
+}
+
+int net_pipe(int fds[2], size_t *size)
+{
+    if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0) return -errno;
+    int granted = fcntl(fds[1], F_SETPIPE_SZ, (int)*size);
+    if (granted < 0) granted = fcntl(fds[1], F_GETPIPE_SZ);
+    *size = granted > 0 ? (size_t)granted : 4096;
+    return 0;
+}
