@@ -2,10 +2,12 @@
  *
  * Before log_attach() a line is written at once. A worker thread calls log_attach() once; from then on its lines go
  * into a ring of its own (lock-free, single producer), and the coordinator writes them out with log_flush(). A full
- * ring drops the line and counts it. */
+ * ring drops the line and counts it. Time is taken when a line is logged, so that lines of several threads may appear
+ * slightly out of order, but never with a wrong time. */
 #ifndef SLUICE_CORE_LOG_H
 #define SLUICE_CORE_LOG_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -22,15 +24,22 @@ enum log_level {
 };
 enum log_target { LOG_TO_STDERR, LOG_TO_STDOUT, LOG_TO_TERMINAL, LOG_TO_SYSLOG, LOG_DISCARD };
 
-extern int log_level_now; /* read by every thread; written by main only */
+#define LOG_THREADS_MAX 320u /* that may be attached at the same time */
+#define LOG_TEXT_MAX    479u /* octets of a message; longer ones end in "..." */
 
+extern _Atomic int log_level_now; /* read by every thread; written by main only */
+
+/* Chooses where lines go; may be called again, also while workers run. level  0 to 8. */
 void log_open(enum log_target target, int level);
+/* file  a string that lives as long as the process (__FILE__); its basename is printed. Control characters in the
+ * message are replaced, so that no peer can forge a line. */
 void log_write(int level, const char *file, int line, const char *format, ...) __attribute__((format(printf, 4, 5)));
 int log_attach(void);       /* 0 or -ENOMEM */
+void log_detach(void);      /* before a thread ends: its ring is still flushed, then free for the next thread */
 void log_flush(void);       /* coordinator: writes out what the workers have queued */
 uint64_t log_dropped(void); /* lines lost to full rings */
 
-#define LOG_ON(level) ((level) <= log_level_now)
+#define LOG_ON(level) ((level) <= atomic_load_explicit(&log_level_now, memory_order_relaxed))
 #define LOG(level, ...)                                                                                                \
     do {                                                                                                               \
         if (LOG_ON(level)) log_write((level), __FILE__, __LINE__, __VA_ARGS__);                                        \
