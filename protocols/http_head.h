@@ -29,7 +29,7 @@ struct http_field {
 struct http_head {
     struct http_span method; /* requests */
     struct http_span target; /* requests: as received, no blanks inside */
-    uint16_t status;         /* responses: 100...599 */
+    uint16_t status;         /* responses: 100...999; those from 600 on have no meaning but do occur */
     struct http_span reason; /* responses: may be empty */
     uint8_t minor;           /* of HTTP/1.minor */
     uint16_t field_count;
@@ -38,9 +38,11 @@ struct http_head {
 
 /* Both: data, size: octets received so far, at most the respective maximum of which is looked at; *scanned is where the
  * search for the end of the head resumes: 0 at first, kept by the caller between calls, so that N one-octet reads cost
- * O(N). PARSE_TOO_LARGE: no end within `size_max` octets, or over HTTP_FIELDS_MAX fields. PARSE_BAD as early as the
- * first octet that cannot begin a head (so that garbage is refused at once). `used`: octets of the head with its empty
- * line. A request with an empty line before it is accepted (RFC 9112 section 2.2). */
+ * O(N). head, used: head is only valid after PARSE_OK; used is then the octets of the head with its empty line, else 0.
+ * PARSE_TOO_LARGE: no end within the maximum, or over HTTP_FIELDS_MAX fields. PARSE_BAD comes at once for controls,
+ * bare CR or LF, folded lines and for first octets that are no method or version, so that garbage is never waited for;
+ * all else is judged when the head is complete. One empty line before a request is accepted (RFC 9112 section 2.2), as
+ * is a status line without reason. */
 enum parse_result http_parse_request(const uint8_t *data, size_t size, size_t *scanned, struct http_head *head,
                                      size_t *used);
 enum parse_result http_parse_response(const uint8_t *data, size_t size, size_t *scanned, struct http_head *head,
@@ -53,7 +55,12 @@ unsigned http_count_fields(const uint8_t *data, const struct http_head *head, co
 /* Whether the span reads as `text`, without regard to ASCII case (http_span_is) or exactly (http_span_equals). */
 bool http_span_is(const uint8_t *data, struct http_span span, const char *text);
 bool http_span_equals(const uint8_t *data, struct http_span span, const char *text);
-/* Whether a comma separated list in any field of that name holds `token` (RFC 9110 section 5.6.1). */
+/* Whether two spans read the same, without regard to ASCII case. */
+bool http_spans_match(const uint8_t *data, struct http_span a, struct http_span b);
+/* Takes the next item, without blanks around it, off the front of a comma separated list; empty ones are passed over
+ * (RFC 9110 section 5.6.1). False when there is none left. */
+bool http_list_next(const uint8_t *data, struct http_span *rest, struct http_span *item);
+/* Whether a comma separated list in any field of that name holds `token`, without regard to case. */
 bool http_list_has(const uint8_t *data, const struct http_head *head, const char *name, const char *token);
 
 #endif
