@@ -34,28 +34,30 @@ struct address {
 
 /* Makes an address from a host without port: an IPv4 or IPv6 literal (no brackets) becomes that kind, all else a name.
  * host, size  borrowed for the call. Refuses (false, `out` untouched) an empty host, one over ADDRESS_NAME_MAX, and
- * octets that no host name holds: controls, blanks, 0x7f and NUL. */
+ * octets that no host name holds: controls, blanks, 0x7f, NUL, and the delimiters `:/?#[]@`, with which a client could
+ * make up a name whose text reads as another address. */
 bool address_from_host(const char *host, size_t size, uint16_t port, struct address *out);
 
 enum address_port_rule {
     ADDRESS_PORT_REQUIRED, /* `host:port`; a missing or empty port is refused */
-    ADDRESS_PORT_DEFAULT,  /* `host` alone is fine and gets `default_port` */
+    ADDRESS_PORT_DEFAULT,  /* `host` alone, or with an empty port, is fine and gets `default_port` */
 };
 
 /* Parses `host:port`, `[v6]:port` (contract section 1.3): split at the last colon; an unbracketed host that still holds
- * a colon is refused, as are ports over 65535 and anything but digits in them. An empty host is refused.
+ * a colon is refused, as are ports over 65535 and anything but digits in them. An empty host is refused, and so is
+ * anything but an IPv6 literal in brackets.
  * True and `out` written, or false and `out` untouched. */
 bool address_parse(const char *text, size_t size, enum address_port_rule rule, uint16_t default_port,
                    struct address *out);
 
-/* Writes the canonical text (`a.b.c.d:p`, `[v6]:p`, `name:p`, `unix:/path`), terminated.
+/* Writes the canonical text (`a.b.c.d:p`, `[v6]:p`, `name:p`, `unix:/path`, nothing for NONE), terminated.
  * size  of `out`, at least ADDRESS_TEXT_SIZE. Returns the length without terminator. */
 size_t address_format(const struct address *address, char *out, size_t size);
 
 /* Writes the host alone, without brackets or port, terminated; same rules as address_format(). */
 size_t address_format_host(const struct address *address, char *out, size_t size);
 
-/* Same kind, same host octet for octet (names without regard to case), same port. */
+/* Same kind, same host octet for octet (names without regard to ASCII case), same port. */
 bool address_equal(const struct address *a, const struct address *b);
 
 #endif
