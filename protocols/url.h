@@ -14,8 +14,9 @@ struct proxy_uri {
 };
 
 /* Parses one URI (contract section 1.3). Scheme without regard to case; user and password percent-decoded, decoded
- * controls and bad escapes refused, each at most CREDENTIALS_PART_MAX; a path of "/" alone is tolerated; a fragment is
- * dropped. Returns NULL on success, or a static text that says what is wrong (`out` is then untouched). */
+ * controls and bad escapes refused, each at most CREDENTIALS_PART_MAX; an @ in them must be escaped; a path of "/"
+ * alone is tolerated; a fragment is dropped. Returns NULL on success, or a static text that says what is wrong (`out`
+ * is then untouched). */
 const char *proxy_uri_parse(const char *text, size_t size, struct proxy_uri *out);
 
 #endif
