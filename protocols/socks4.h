@@ -27,7 +27,8 @@ enum parse_result socks4_parse_request(const uint8_t *data, size_t size, struct 
 /* Writes the eight octets of a reply: code, port and address zero. Returns SOCKS4_REPLY_SIZE. size >= that. */
 size_t socks4_write_reply(uint8_t *out, size_t size, uint8_t code);
 
-/* Client side. Writes a CONNECT: an IPv4 target as plain SOCKS4, a name or IPv6 target (as text) as 4A.
+/* Client side. Writes a CONNECT: an IPv4 target as plain SOCKS4, a name or IPv6 target (as text) as 4A, and so
+ * an IPv4 target of the form 0.0.0.x that would read as the mark of a 4A request.
  * user  terminated, may be empty. Returns the octets written; size >= SOCKS4_REQUEST_SIZE_MAX. */
 size_t socks4_write_request(uint8_t *out, size_t size, const struct address *target, const char *user);
 
