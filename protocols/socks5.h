@@ -61,7 +61,8 @@ size_t socks5_write_auth(uint8_t *out, size_t size,
                          const struct credentials *credentials); /* <= SOCKS5_AUTH_SIZE_MAX */
 enum parse_result socks5_parse_auth_status(const uint8_t *data, size_t size, bool *granted, size_t *used);
 size_t socks5_write_request(uint8_t *out, size_t size, uint8_t command, const struct address *target);
-/* `bound` may be NULL. Every ATYP of section 5 is accepted. */
+/* `bound` may be NULL. Every ATYP of section 5 is accepted. PARSE_UNSUPPORTED: unknown ATYP; `code` is written then
+ * too, `bound` is of kind NONE, `used` is 0. */
 enum parse_result socks5_parse_reply(const uint8_t *data, size_t size, uint8_t *code, struct address *bound,
                                      size_t *used);
 
@@ -72,7 +73,8 @@ struct socks5_udp_header {
     struct address target; /* from the client: where to; to the client: where from */
 };
 /* A datagram is all there is: never PARSE_MORE. `used`: where the payload begins. RSV is not checked (section 7 says
- * X'0000', peers exist that send garbage). */
+ * X'0000', peers exist that send garbage).
+ * A header that is cut short is PARSE_BAD, an unknown ATYP PARSE_UNSUPPORTED, an invalid name as in a request. */
 enum parse_result socks5_parse_udp_header(const uint8_t *data, size_t size, struct socks5_udp_header *header,
                                           size_t *used);
 size_t socks5_write_udp_header(uint8_t *out, size_t size, const struct address *source);
