@@ -2,9 +2,10 @@
  *
  * The chunk machine (RFC 9112 section 7.1), one state for each place where input may end:
  *
- *   SIZE_FIRST -> SIZE -> [BLANK] -> [EXTENSION] -> SIZE_LF -+-> DATA -> DATA_CR -> DATA_LF -> SIZE_FIRST
- *                                                            +-> TRAILER_START -> TRAILER -> TRAILER_LF ->
- * TRAILER_START (size is 0)                     -> END_LF -> DONE
+ *   SIZE_FIRST -> SIZE -> [BLANK] -> [EXTENSION] -> SIZE_LF, and then
+ *     size > 0:   DATA -> DATA_CR -> DATA_LF -> SIZE_FIRST
+ *     size is 0:  TRAILER_START -> TRAILER -> TRAILER_LF -> TRAILER_START
+ *                 TRAILER_START -> END_LF -> DONE
  *
  * Line ends are CRLF only: a bare LF or CR that one recipient takes for the end of a line and the next one does not is
  * how requests are smuggled. */
