@@ -12,26 +12,27 @@ struct http_forward_request {
     enum http_framing framing; /* of the request body: NONE, LENGTH or CHUNKED */
     uint64_t length;           /* octets, for LENGTH */
     bool head_method;          /* HEAD: the response has no body whatever it says */
-    bool upgrade;              /* a bodiless request with Connection: upgrade and an Upgrade field */
+    bool upgrade;              /* a bodiless request with Connection: upgrade and an Upgrade field, to other than h2c */
     bool client_is_http10;     /* a chunked response must be delivered until close instead */
 };
 
 /* Judges a request head that is not CONNECT. Returns 0, or the HTTP status to refuse it with: 400 (origin-form, other
- * scheme than http, no host, duplicate Host, bad or duplicate Content-Length, CL with TE, TE other than a bare chunked,
- * TE from HTTP/1.0), 413. */
+ * scheme than http, no host, duplicate Host, and what http_body_judge() refuses), 413. `request` is only valid after 0.
+ */
 unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, struct http_forward_request *request);
 
 /* Writes the upstream request head (contract section 2.5): METHOD /path?query HTTP/1.x, Host as given in the target's
- * authority, end-to-end fields in order, Via appended ("1.1 sluice"), framing, `Connection: close` (or Connection:
- * upgrade + Upgrade). Dropped: Connection, Keep-Alive, Proxy-Connection, Proxy-Authorization, Proxy-Authenticate, TE,
- * Trailer, Upgrade, Transfer-Encoding, and what Connection names. Returns octets, 0 if `size` is too small (-> 413). */
+ * authority, end-to-end fields in order, Via appended ("1.1 sluice", 1.0 for such a client), framing, `Connection:
+ * close` (or Connection: upgrade + Upgrade). Dropped: Connection, Keep-Alive, Proxy-Connection, Proxy-Authorization,
+ * Proxy-Authenticate, Proxy-Authentication-Info, TE, Trailer, Upgrade, Transfer-Encoding, and what Connection names.
+ * OPTIONS without a path is sent as `OPTIONS *`. Returns octets, 0 if `size` is too small (-> 413). */
 size_t http_forward_write_request(const uint8_t *data, const struct http_head *head,
                                   const struct http_forward_request *request, uint8_t *out, size_t size);
 
 struct http_forward_response {
     enum http_framing framing; /* how the upstream frames it */
     uint64_t length;
-    bool interim;  /* 1xx except 101: another head follows */
+    bool interim;  /* 1xx except 101: another head follows. Not for HTTP/1.0 clients: skip it (RFC 9110 section 15.2) */
     bool switched; /* 101 in answer to our upgrade: raw relay from here */
     bool rechunk;  /* deliver chunked to the client; else by length or until close */
 };
@@ -43,7 +44,8 @@ unsigned http_forward_judge_response(const uint8_t *data, const struct http_head
                                      struct http_forward_response *response);
 
 /* Writes the head that goes to the client: HTTP/1.1, canonical reason (contract 2.5), hop-by-hop fields dropped,
- * `Connection: close` added (not for 1xx), framing. Returns octets, 0 if `size` is too small (-> 502). */
+ * Via and `Connection: close` added (the latter not for 1xx; `Connection: upgrade` and Upgrade for 101), framing. HEAD
+ * and 304 keep their Content-Length, 1xx and 204 lose it. Returns octets, 0 if `size` is too small (-> 502). */
 size_t http_forward_write_response(const uint8_t *data, const struct http_head *head,
                                    const struct http_forward_request *request,
                                    const struct http_forward_response *response, uint8_t *out, size_t size);
