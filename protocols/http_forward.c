@@ -54,6 +54,19 @@ static bool wants_upgrade(const uint8_t *data, const struct http_head *head, con
     return upgrade != NULL && upgrade->value.size > 0;
 }
 
+/* Each field is looked for among the connection options. Nobody needs more of them than there may be fields, and the
+ * limit keeps one hostile head from costing milliseconds. */
+static bool has_too_many_options(const uint8_t *data, const struct http_head *head)
+{
+    unsigned commas = 0;
+    for (size_t i = 0; i < head->field_count; i++) {
+        if (!http_span_is(data, head->fields[i].name, "Connection")) continue;
+        struct http_span value = head->fields[i].value;
+        for (size_t at = 0; at < value.size; at++) commas += data[value.at + at] == ',';
+    }
+    return commas > HTTP_FIELDS_MAX;
+}
+
 unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, struct http_forward_request *request)
 {
     struct http_span authority, path;
@@ -61,7 +74,7 @@ unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, s
     if (http_span_equals(data, head->method, "CONNECT")) return 400;
     if (!split_target(data, head->target, &authority, &path)) return 400;
     if (!http_parse_host_port(data, authority, PORT_HTTP, &request->target)) return 400;
-    if (http_count_fields(data, head, "Host") > 1) return 400;
+    if (http_count_fields(data, head, "Host") > 1 || has_too_many_options(data, head)) return 400;
     unsigned refusal = http_body_judge(data, head, HTTP_BODY_NONE, &request->framing, &request->length);
     if (refusal != 0) return refusal;
     request->head_method = http_span_equals(data, head->method, "HEAD");
@@ -192,6 +205,7 @@ unsigned http_forward_judge_response(const uint8_t *data, const struct http_head
                                      const struct http_forward_request *request, struct http_forward_response *response)
 {
     *response = (struct http_forward_response){.framing = HTTP_BODY_NONE};
+    if (has_too_many_options(data, head)) return 502;
     response->switched = head->status == 101;
     response->interim = head->status < 200 && !response->switched;
     if (response->interim) return 0;

@@ -17,7 +17,8 @@ struct http_forward_request {
 };
 
 /* Judges a request head that is not CONNECT. Returns 0, or the HTTP status to refuse it with: 400 (origin-form, other
- * scheme than http, no host, duplicate Host, and what http_body_judge() refuses), 413. `request` is only valid after 0.
+ * scheme than http, no host, duplicate Host, over HTTP_FIELDS_MAX commas in Connection, and what http_body_judge()
+ * refuses), 413. `request` is only valid after 0.
  */
 unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, struct http_forward_request *request);
 
