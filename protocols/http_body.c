@@ -12,6 +12,7 @@
 #include "http_body.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum chunk_state {
@@ -99,12 +100,20 @@ static enum chunk_state step_octet(struct http_body *body, uint8_t c)
     switch ((enum chunk_state)body->state) {
     case CHUNK_SIZE_FIRST:
     case CHUNK_SIZE: return step_size(body, c);
+    case CHUNK_BLANK: return step_blank(body, c);
     case CHUNK_EXTENSION: return step_skipped(body, c, HTTP_CHUNK_EXTENSION_MAX, CHUNK_SIZE_LF);
     case CHUNK_TRAILER_START: return step_skipped(body, c, HTTP_TRAILERS_MAX, CHUNK_END_LF);
     case CHUNK_TRAILER: return step_skipped(body, c, HTTP_TRAILERS_MAX, CHUNK_TRAILER_LF);
     case CHUNK_DATA_CR: return c == '\r' ? CHUNK_DATA_LF : CHUNK_BROKEN;
-    default: return step_line_feed(body, c);
+    case CHUNK_SIZE_LF:
+    case CHUNK_DATA_LF:
+    case CHUNK_TRAILER_LF:
+    case CHUNK_END_LF: return step_line_feed(body, c);
+    case CHUNK_DATA:
+    case CHUNK_DONE:
+    case CHUNK_BROKEN: break;
     }
+    abort(); /* read_chunked() takes care of these */
 }
 
 /* Takes up to `size` octets of payload; what is known to be missing afterwards is `remaining`. */
