@@ -24,11 +24,8 @@ bool http_parse_host_port(const uint8_t *data, struct http_span span, uint16_t d
     struct address parsed;
     if (!is_host(text, span.size)) return false;
     enum address_port_rule rule = default_port != 0 ? ADDRESS_PORT_DEFAULT : ADDRESS_PORT_REQUIRED;
-    size_t size = span.size;
-    if (default_port != 0 && text[size - 1] == ':') size--; /* the port may be empty, RFC 3986 section 3.2.3 */
-    if (!address_parse((const char *)text, size, rule, default_port, &parsed)) return false;
-    if (parsed.port == 0 || (text[0] == '[') != (parsed.kind == ADDRESS_IPV6)) return false;
-    if (parsed.kind == ADDRESS_NAME && strpbrk(parsed.name, "[]:") != NULL) return false;
+    if (!address_parse((const char *)text, span.size, rule, default_port, &parsed)) return false;
+    if (parsed.port == 0) return false;
     *target = parsed;
     return true;
 }
