@@ -24,9 +24,10 @@ enum listener_kind {
 
 struct listener_config {
     enum listener_kind kind;
-    const char *text;       /* as given, for messages */
-    struct address address; /* numeric or UNIX after config_check(): the wildcard "" is resolved there */
-    struct address forward; /* LISTENER_FORWARD: IPV4, IPV6, NAME or UNIX */
+    const char *text;         /* as given, for messages */
+    struct address address;   /* numeric or UNIX after config_check(): the wildcard "" is resolved there */
+    struct address forward;   /* LISTENER_FORWARD: IPV4, IPV6, NAME or UNIX */
+    const char *forward_text; /* -f as given; NULL unless LISTENER_FORWARD */
 };
 
 enum relay_mode { RELAY_AUTO, RELAY_SPLICE, RELAY_COPY };
