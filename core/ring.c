@@ -214,6 +214,15 @@ void ring_recv_group(struct ring *ring, int fd, uint16_t group, struct ring_tag 
     ring_tag_sqe(sqe, tag);
 }
 
+void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, struct ring_tag tag)
+{
+    struct io_uring_sqe *sqe = ring_sqe(ring);
+    io_uring_prep_recv(sqe, fd, NULL, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = group;
+    ring_tag_sqe(sqe, tag);
+}
+
 void ring_send(struct ring *ring, int fd, const void *data, size_t size, struct ring_tag tag)
 {
     struct io_uring_sqe *sqe = ring_sqe(ring);

@@ -89,6 +89,8 @@ void ring_accept(struct ring *ring, int fd,
 void ring_recv(struct ring *ring, int fd, void *buffer, size_t size, struct ring_tag tag);
 /* Multishot receive into buffers of `group`; ends with -ENOBUFS when the group is empty, with 0 at the peer's end. */
 void ring_recv_group(struct ring *ring, int fd, uint16_t group, struct ring_tag tag);
+/* The same once: one receive into one buffer of `group`. */
+void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, struct ring_tag tag);
 /* Sends all of it unless an error intervenes (MSG_WAITALL, MSG_NOSIGNAL); result: octets sent. */
 void ring_send(struct ring *ring, int fd, const void *data, size_t size, struct ring_tag tag);
 /* address stays valid until the next ring_wait(). */

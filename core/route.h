@@ -11,6 +11,7 @@
 
 #include "address.h"
 #include "credentials.h"
+#include "queue.h"
 #include "url.h"
 
 enum message_kind {
@@ -27,8 +28,10 @@ enum message_kind {
  * answered), -ECANCELED, -EIO. */
 struct resolve_request {
     _Atomic uint32_t cancelled;
-    int family;          /* AF_UNSPEC, AF_INET, AF_INET6: strict */
-    struct address name; /* kind NAME; its port goes into the answers */
+    int family;            /* AF_UNSPEC, AF_INET, AF_INET6: strict */
+    struct address name;   /* kind NAME; its port goes into the answers */
+    struct message origin; /* the coordinator's note of whom to answer */
+    uint32_t origin_worker;
     uint32_t count;
     struct resolve_result {
         uint8_t kind; /* ADDRESS_IPV4 or ADDRESS_IPV6 */

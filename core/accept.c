@@ -1,0 +1,144 @@
+#include "accept.h"
+
+#include <errno.h>
+
+#include "log.h"
+
+/* How long a listener rests when descriptors or memory have run out: long enough not to spin, short enough not to be
+ * noticed. */
+#define ACCEPT_PAUSE_MS 100u
+/* Connections that are refused by way of the spare descriptor before it rests. */
+#define ACCEPT_REFUSALS_MAX 64u
+
+void accept_arm(struct worker *w, unsigned listener)
+{
+    struct listener *l = &w->listeners[listener];
+    assert(!l->armed && l->fd >= 0);
+    l->armed = true;
+    l->resume_ms = 0;
+    ring_accept(w->ring, l->fd, (struct ring_tag){.op = WORKER_OP_ACCEPT, .slot = listener});
+}
+
+static uint64_t accept_sum_half_open(const struct worker *w)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < w->peer_count; i++) sum += counter_read(&w->peers[i]->stats.half_open);
+    return sum;
+}
+
+static uint64_t accept_sum_sessions(const struct worker *w)
+{
+    uint64_t sum = accept_sum_half_open(w);
+    for (uint32_t i = 0; i < w->peer_count; i++) sum += counter_read(&w->peers[i]->stats.established);
+    return sum;
+}
+
+/* Marsaglia's xorshift64: which of many strangers is turned away needs no better. */
+static uint64_t accept_random(struct worker *w)
+{
+    w->random ^= w->random << 13;
+    w->random ^= w->random >> 7;
+    w->random ^= w->random << 17;
+    return w->random;
+}
+
+/* Contract section 2.9, over all workers. */
+static bool accept_admits(struct worker *w)
+{
+    const struct config *config = w->config;
+    if (w->sessions.used == w->sessions.count || w->setups.used == w->setups.count) return false;
+    if (config->max_sessions > 0 && accept_sum_sessions(w) >= config->max_sessions) return false;
+    if (config->startup_full == 0 && config->startup_start == 0) return true;
+    uint64_t half_open = accept_sum_half_open(w);
+    if (config->startup_full > 0 && half_open >= config->startup_full) return false;
+    if (config->startup_start == 0 || half_open < config->startup_start) return true;
+    return accept_random(w) % 100 >= config->startup_rate;
+}
+
+static void accept_refuse(struct worker *w, int fd)
+{
+    counter_add(&w->stats.refused_limit, 1);
+    net_reset_on_close(fd);
+    ring_close(w->ring, fd);
+}
+
+/* No descriptor is left, but a connection waits and would wake us again and again: a spare one is given up to take it
+ * and refuse it. */
+static void accept_refuse_waiting(struct worker *w, int listener_fd)
+{
+    if (w->spare_fd < 0) return;
+    net_close(w->spare_fd);
+    for (unsigned i = 0; i < ACCEPT_REFUSALS_MAX; i++) {
+        int fd = net_accept(listener_fd);
+        if (fd < 0) break;
+        counter_add(&w->stats.refused_resource, 1);
+        net_reset_on_close(fd);
+        net_close(fd);
+    }
+    w->spare_fd = net_socket(AF_INET, SOCK_STREAM);
+}
+
+static void accept_on_error(struct worker *w, struct listener *l, int error)
+{
+    switch (error) {
+    case -ECONNABORTED:
+    case -EINTR:
+    case -EAGAIN:
+    case -EPROTO:
+    case -EPERM: /* a firewall's word about one connection */
+    case -ECANCELED: return;
+    default: break;
+    }
+    bool descriptors = error == -EMFILE || error == -ENFILE;
+    if (descriptors) accept_refuse_waiting(w, l->fd);
+    if (l->resume_ms == 0)
+        LOGW("accept: %s; new connections are refused until there is room again",
+             descriptors ? "no descriptor left (raise ulimit -n or lower --max-sessions)"
+                         : "the kernel is out of memory");
+    l->resume_ms = ring_now_ms(w->ring) + ACCEPT_PAUSE_MS;
+}
+
+void accept_on_completion(struct worker *w, const struct ring_completion *c)
+{
+    struct listener *l = &w->listeners[c->tag.slot];
+    if (!c->more) l->armed = false;
+    if (c->result < 0)
+        accept_on_error(w, l, c->result);
+    else if (w->draining || !accept_admits(w))
+        accept_refuse(w, c->result);
+    else
+        session_open(w, c->tag.slot, c->result);
+    if (!l->armed && !w->draining && l->resume_ms == 0) accept_arm(w, c->tag.slot);
+}
+
+void accept_resume(struct worker *w)
+{
+    uint64_t now = ring_now_ms(w->ring);
+    for (unsigned i = 0; i < w->config->listener_count; i++) {
+        struct listener *l = &w->listeners[i];
+        if (l->fd >= 0 && !l->armed && l->resume_ms > 0 && l->resume_ms <= now) accept_arm(w, i);
+    }
+}
+
+uint64_t accept_wait_ms(const struct worker *w)
+{
+    uint64_t now = ring_now_ms(w->ring), wait = UINT64_MAX;
+    for (unsigned i = 0; i < w->config->listener_count; i++) {
+        const struct listener *l = &w->listeners[i];
+        if (l->fd < 0 || l->armed || l->resume_ms == 0) continue;
+        uint64_t left = l->resume_ms > now ? l->resume_ms - now : 0;
+        if (left < wait) wait = left;
+    }
+    return wait;
+}
+
+void accept_stop(struct worker *w)
+{
+    for (unsigned i = 0; i < w->config->listener_count; i++) {
+        struct listener *l = &w->listeners[i];
+        if (l->fd < 0) continue;
+        if (l->armed) ring_cancel(w->ring, (struct ring_tag){.op = WORKER_OP_ACCEPT, .slot = i});
+        if (!l->shared) ring_close(w->ring, l->fd);
+        l->fd = -1;
+    }
+}

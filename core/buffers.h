@@ -1,0 +1,55 @@
+/* The receive buffers of a worker: lent to the kernel as a group, leased by it with each receive, given back when they
+ * are sent.
+ *
+ * Leased buffers are chained into first-in first-out lists by index, so that a flow can hold any number without memory
+ * of its own. */
+#ifndef SLUICE_CORE_BUFFERS_H
+#define SLUICE_CORE_BUFFERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ring.h"
+
+#define BUFFERS_NONE UINT16_MAX
+
+struct buffers {
+    struct ring *ring;
+    uint8_t *base;
+    uint16_t *next;   /* per buffer: successor in the list it is on */
+    uint32_t *filled; /* per buffer: octets received */
+    uint32_t size;    /* octets of each buffer */
+    uint32_t count;
+    uint32_t leased; /* held by flows */
+    uint16_t group;
+};
+
+struct buffer_list {
+    uint16_t first, last; /* BUFFERS_NONE when empty */
+    uint16_t count;
+};
+#define BUFFER_LIST_EMPTY ((struct buffer_list){.first = BUFFERS_NONE, .last = BUFFERS_NONE})
+
+int buffers_open(struct buffers *buffers, struct ring *ring, uint16_t group, uint32_t count, uint32_t size);
+void buffers_close(struct buffers *buffers);
+/* A completion brought `buffer` with `filled` octets: it joins the end of the list. */
+void buffers_append(struct buffers *buffers, struct buffer_list *list, uint16_t buffer, uint32_t filled);
+/* Takes the first one off the list and gives it back to the kernel. */
+void buffers_drop_first(struct buffers *buffers, struct buffer_list *list);
+void buffers_drop_all(struct buffers *buffers, struct buffer_list *list);
+/* A completion that nobody wants any more brought it. */
+void buffers_return(struct buffers *buffers, uint16_t buffer);
+
+static inline uint8_t *buffers_at(const struct buffers *buffers, uint16_t buffer)
+{
+    return buffers->base + (size_t)buffer * buffers->size;
+}
+
+/* Enough is back with the kernel to let starved flows receive again. */
+static inline bool buffers_are_plenty(const struct buffers *buffers)
+{
+    return buffers->leased < buffers->count - buffers->count / 4;
+}
+
+#endif

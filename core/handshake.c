@@ -1,0 +1,265 @@
+#include "handshake.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <time.h>
+
+#include "dial.h"
+#include "http_connect.h"
+#include "http_forward.h"
+#include "log.h"
+#include "socks4.h"
+#include "worker.h"
+
+static const uint8_t *head_at(const struct setup *setup)
+{
+    return setup->head + setup->consumed;
+}
+
+static size_t head_left(const struct setup *setup)
+{
+    return setup->received - setup->consumed;
+}
+
+static void handshake_append(struct setup *setup, size_t size)
+{
+    assert(setup->out_used + size <= SETUP_OUT_SIZE);
+    setup->out_used += (uint32_t)size;
+}
+
+static uint8_t *out_at(struct setup *setup)
+{
+    return setup->out + setup->out_used;
+}
+
+static size_t out_room(const struct setup *setup)
+{
+    return SETUP_OUT_SIZE - setup->out_used;
+}
+
+/* --- the request is known --- */
+
+static enum session_state handshake_route(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    counter_add(&w->stats.requests, 1);
+    setup->request_complete = true;
+    if (setup->target.kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
+    setup->route.target = setup->target;
+    setup->route.credentials = &setup->credentials;
+    route_decide_builtin(&setup->route, w->config->hops, (uint8_t)w->config->hop_count);
+    return dial_begin(w, s);
+}
+
+/* A verdict has come back. Without a ruleset it never left the worker. */
+enum session_state handshake_route_step(struct worker *w, struct session *s)
+{
+    const struct route_verdict *verdict = &setup_of(w, s)->route.verdict;
+    if (s->result < 0 || verdict->kind == ROUTE_REJECT) return session_fail(w, s, FAIL_REJECTED);
+    s->rule = verdict->rule;
+    return dial_begin(w, s);
+}
+
+static enum session_state handshake_transparent(struct worker *w, struct session *s)
+{
+    struct net_address local;
+    if (net_local_address(s->fd[CLIENT], &local) < 0 || !net_address_to(&local, &setup_of(w, s)->target))
+        return session_fail(w, s, FAIL_INTERNAL);
+    return handshake_route(w, s);
+}
+
+enum session_state handshake_begin(struct worker *w, struct session *s)
+{
+    const struct listener_config *listener = &w->config->listeners[s->listener];
+    switch (listener->kind) {
+    case LISTENER_FORWARD:
+        s->protocol = PROTOCOL_FORWARD;
+        setup_of(w, s)->target = listener->forward;
+        return handshake_route(w, s);
+    case LISTENER_TPROXY: s->protocol = PROTOCOL_TPROXY; return handshake_transparent(w, s);
+    default: return SESSION_HELLO;
+    }
+}
+
+/* --- SOCKS4 --- */
+
+static enum session_state hello_socks4(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    struct socks4_request request;
+    size_t used;
+    switch (socks4_parse_request(head_at(setup), head_left(setup), &request, &used)) {
+    case PARSE_MORE: return SESSION_HELLO;
+    case PARSE_OK: break;
+    default: return session_fail(w, s, FAIL_SYNTAX);
+    }
+    setup->consumed += (uint32_t)used;
+    setup->target = request.target;
+    memcpy(setup->credentials.user, request.user, sizeof request.user);
+    setup->credentials.password[0] = '\0';
+    setup->credentials.present = true;
+    if (request.command != SOCKS4_CONNECT) return session_fail(w, s, FAIL_COMMAND);
+    return handshake_route(w, s);
+}
+
+/* --- SOCKS5 --- */
+
+static enum session_state hello_socks5(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    uint8_t method;
+    size_t used;
+    switch (socks5_parse_greeting(head_at(setup), head_left(setup), false, &method, &used)) {
+    case PARSE_MORE: return SESSION_HELLO;
+    case PARSE_OK: break;
+    default: return session_fail(w, s, FAIL_SYNTAX);
+    }
+    setup->consumed += (uint32_t)used;
+    if (method == SOCKS5_METHOD_UNACCEPTABLE) return session_fail(w, s, FAIL_AUTH_METHOD);
+    handshake_append(setup, socks5_write_method(out_at(setup), out_room(setup), method));
+    session_flush(w, s);
+    return method == SOCKS5_METHOD_PASSWORD ? SESSION_AUTH : SESSION_REQUEST;
+}
+
+/* Whether the pair is right is the ruleset's decision, later; here it only has to be whole. */
+enum session_state handshake_auth_step(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    size_t used;
+    switch (socks5_parse_auth(head_at(setup), head_left(setup), &setup->credentials, &used)) {
+    case PARSE_MORE: return SESSION_AUTH;
+    case PARSE_OK: break;
+    default: return session_fail(w, s, FAIL_SYNTAX);
+    }
+    setup->consumed += (uint32_t)used;
+    if (!setup->credentials.user[0] || !setup->credentials.password[0]) return session_fail(w, s, FAIL_AUTH);
+    handshake_append(setup, socks5_write_auth_status(out_at(setup), out_room(setup), true));
+    session_flush(w, s);
+    return SESSION_REQUEST;
+}
+
+enum session_state handshake_request_step(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    struct socks5_request request;
+    size_t used;
+    switch (socks5_parse_request(head_at(setup), head_left(setup), &request, &used)) {
+    case PARSE_MORE: return SESSION_REQUEST;
+    case PARSE_OK: break;
+    case PARSE_UNSUPPORTED: return session_fail(w, s, FAIL_ADDRESS_TYPE);
+    default: return session_fail(w, s, FAIL_SYNTAX);
+    }
+    setup->consumed += (uint32_t)used;
+    setup->target = request.target;
+    s->command = request.command;
+    if (request.command == SOCKS5_CONNECT) return handshake_route(w, s);
+    return session_fail(w, s, FAIL_COMMAND);
+}
+
+/* --- HTTP --- */
+
+static enum session_state hello_http_connect(struct worker *w, struct session *s, const struct http_head *head)
+{
+    struct setup *setup = setup_of(w, s);
+    s->protocol = PROTOCOL_HTTP_CONNECT;
+    if (!http_parse_authority(setup->head, head->target, &setup->target)) return session_fail(w, s, FAIL_SYNTAX);
+    return handshake_route(w, s);
+}
+
+static enum session_state hello_http(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    struct http_head head;
+    size_t used;
+    switch (http_parse_request(setup->head, setup->received, &setup->scanned, &head, &used)) {
+    case PARSE_MORE: return SESSION_HELLO;
+    case PARSE_OK: break;
+    case PARSE_TOO_LARGE: return session_fail(w, s, FAIL_TOO_LARGE);
+    default: return session_fail(w, s, FAIL_SYNTAX);
+    }
+    setup->consumed = (uint32_t)used;
+    if (http_parse_proxy_authorization(setup->head, &head, &setup->credentials) == HTTP_AUTH_BAD)
+        return session_fail(w, s, FAIL_SYNTAX);
+    if (http_span_equals(setup->head, head.method, "CONNECT")) return hello_http_connect(w, s, &head);
+    return session_fail(w, s, FAIL_SYNTAX);
+}
+
+/* --- the first octet tells --- */
+
+static enum session_protocol handshake_detect(const struct worker *w, const struct session *s, uint8_t first)
+{
+    bool any = w->config->listeners[s->listener].kind == LISTENER_AUTO;
+    if (any && first == SOCKS4_VERSION) return PROTOCOL_SOCKS4;
+    if (any && first == SOCKS5_VERSION) return PROTOCOL_SOCKS5;
+    /* A method is a token; one empty line before it is tolerated (RFC 9112 section 2.2). */
+    if (first > 0x20 && first < 0x7f) return PROTOCOL_HTTP_PLAIN;
+    return first == '\r' || first == '\n' ? PROTOCOL_HTTP_PLAIN : PROTOCOL_UNKNOWN;
+}
+
+enum session_state handshake_hello_step(struct worker *w, struct session *s)
+{
+    if (s->protocol == PROTOCOL_UNKNOWN) s->protocol = (uint8_t)handshake_detect(w, s, setup_of(w, s)->head[0]);
+    switch ((enum session_protocol)s->protocol) {
+    case PROTOCOL_SOCKS4: return hello_socks4(w, s);
+    case PROTOCOL_SOCKS5: return hello_socks5(w, s);
+    case PROTOCOL_HTTP_CONNECT:
+    case PROTOCOL_HTTP_PLAIN: return hello_http(w, s);
+    default: return session_fail(w, s, FAIL_VERSION);
+    }
+}
+
+/* --- replies --- */
+
+static size_t established_socks5(struct session *s, uint8_t *out, size_t size)
+{
+    struct net_address local;
+    struct address bound = {.kind = ADDRESS_NONE};
+    if (net_local_address(s->fd[UPSTREAM], &local) >= 0) net_address_to(&local, &bound);
+    return socks5_write_reply(out, size, SOCKS5_SUCCEEDED, &bound);
+}
+
+enum session_state handshake_established(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    size_t size = 0;
+    switch ((enum session_protocol)s->protocol) {
+    case PROTOCOL_SOCKS4: size = socks4_write_reply(out_at(setup), out_room(setup), SOCKS4_GRANTED); break;
+    case PROTOCOL_SOCKS5: size = established_socks5(s, out_at(setup), out_room(setup)); break;
+    case PROTOCOL_HTTP_CONNECT: size = http_write_established(out_at(setup), out_room(setup)); break;
+    default: break;
+    }
+    handshake_append(setup, size);
+    session_log(w, s, LOG_LEVEL_DEBUG, "connected");
+    return SESSION_RELAY;
+}
+
+static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size, enum failure failure)
+{
+    uint8_t code = failure_row(failure)->socks5;
+    switch ((enum session_state)s->state) {
+    case SESSION_HELLO:
+        return failure == FAIL_AUTH_METHOD ? socks5_write_method(out, size, SOCKS5_METHOD_UNACCEPTABLE) : 0;
+    case SESSION_AUTH: return failure == FAIL_AUTH ? socks5_write_auth_status(out, size, false) : 0;
+    default: return code == 0 ? 0 : socks5_write_reply(out, size, code, NULL);
+    }
+}
+
+bool handshake_write_refusal(struct worker *w, struct session *s, enum failure failure)
+{
+    struct setup *setup = setup_of(w, s);
+    const struct failure_row *row = failure_row(failure);
+    size_t size = 0;
+    switch ((enum session_protocol)s->protocol) {
+    case PROTOCOL_SOCKS4:
+        if (row->socks4) size = socks4_write_reply(out_at(setup), out_room(setup), row->socks4);
+        break;
+    case PROTOCOL_SOCKS5: size = refusal_socks5(s, out_at(setup), out_room(setup), failure); break;
+    case PROTOCOL_HTTP_CONNECT:
+    case PROTOCOL_HTTP_PLAIN:
+        if (row->http) size = http_write_error(out_at(setup), out_room(setup), row->http, time(NULL));
+        break;
+    default: break;
+    }
+    handshake_append(setup, size);
+    return size > 0;
+}

@@ -1,0 +1,14 @@
+/* Opens the listening sockets: on the main thread, before privileges are dropped and workers start. */
+#ifndef SLUICE_CORE_LISTEN_H
+#define SLUICE_CORE_LISTEN_H
+
+#include "config.h"
+
+/* A listening socket for one listener of one worker: the workers' sockets share the port (SO_REUSEPORT). The
+ * descriptor, or -1 after one log line that names cause and remedy. `first`: of this listener; it also looks whether
+ * another process has the port. */
+int listen_open(const struct config *config, const struct listener_config *listener, bool first);
+/* Removes the file of a Unix listener at the end; nothing for others. */
+void listen_remove(const struct listener_config *listener);
+
+#endif

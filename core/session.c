@@ -1,0 +1,487 @@
+/* See session.h for the picture. Completions come in at session_on_completion() and run steps until one waits again. */
+#include "session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "handshake.h"
+#include "hop.h"
+#include "log.h"
+#include "relay.h"
+#include "worker.h"
+
+/* How long a client may take to read a refusal and close, before we do. */
+#define SESSION_LINGER_MS 2000u
+/* A relay that has lived so long gets its keepalive: most connections never need those system calls. */
+#define SESSION_SETTLE_MS 5000u
+
+static enum session_state session_reply_step(struct worker *w, struct session *s);
+static enum session_state session_linger_step(struct worker *w, struct session *s);
+
+typedef enum session_state session_step(struct worker *w, struct session *s);
+
+/* What runs when a completion arrives in a state. RELAY, EXCHANGE and ASSOCIATE have handlers of their own. */
+static session_step *const session_steps[SESSION_STATE_COUNT] = {
+    [SESSION_HELLO] = handshake_hello_step,
+    [SESSION_AUTH] = handshake_auth_step,
+    [SESSION_REQUEST] = handshake_request_step,
+    [SESSION_ROUTE] = handshake_route_step,
+    [SESSION_RESOLVE] = dial_resolve_step,
+    [SESSION_DIAL] = dial_step,
+    [SESSION_HOP] = hop_step,
+    [SESSION_REPLY] = session_reply_step,
+    [SESSION_LINGER] = session_linger_step,
+};
+
+#define STATE(name)     (1u << SESSION_##name)
+#define STATES_UPSTREAM (STATE(ROUTE) | STATE(RESOLVE) | STATE(DIAL) | STATE(BIND) | STATE(ASSOCIATE))
+#define STATES_END      (STATE(REPLY) | STATE(CLOSING))
+
+/* Which states may follow. */
+static const uint32_t session_exits[SESSION_STATE_COUNT] = {
+    [SESSION_FREE] = STATE(HELLO),
+    [SESSION_HELLO] = STATE(HELLO) | STATE(AUTH) | STATE(REQUEST) | STATES_UPSTREAM | STATES_END,
+    [SESSION_AUTH] = STATE(AUTH) | STATE(REQUEST) | STATES_END,
+    [SESSION_REQUEST] = STATE(REQUEST) | STATES_UPSTREAM | STATES_END,
+    [SESSION_ROUTE] = STATES_UPSTREAM | STATES_END,
+    [SESSION_RESOLVE] = STATE(RESOLVE) | STATE(DIAL) | STATES_END,
+    [SESSION_DIAL] = STATE(DIAL) | STATE(HOP) | STATE(RELAY) | STATE(EXCHANGE) | STATES_END,
+    [SESSION_HOP] = STATE(HOP) | STATE(RELAY) | STATE(EXCHANGE) | STATES_END,
+    [SESSION_BIND] = STATE(BIND) | STATE(RELAY) | STATES_END,
+    [SESSION_REPLY] = STATE(REPLY) | STATE(LINGER) | STATE(CLOSING),
+    [SESSION_LINGER] = STATE(LINGER) | STATE(CLOSING),
+    [SESSION_RELAY] = STATE(RELAY) | STATE(CLOSING),
+    [SESSION_EXCHANGE] = STATE(EXCHANGE) | STATE(RELAY) | STATES_END,
+    [SESSION_ASSOCIATE] = STATE(ASSOCIATE) | STATES_END,
+    [SESSION_CLOSING] = STATE(FREE),
+};
+
+const char *session_state_name(enum session_state state)
+{
+    static const char *const names[SESSION_STATE_COUNT] = {
+        [SESSION_FREE] = "free",         [SESSION_HELLO] = "hello",
+        [SESSION_AUTH] = "auth",         [SESSION_REQUEST] = "request",
+        [SESSION_ROUTE] = "route",       [SESSION_RESOLVE] = "resolve",
+        [SESSION_DIAL] = "dial",         [SESSION_HOP] = "hop",
+        [SESSION_BIND] = "bind",         [SESSION_REPLY] = "reply",
+        [SESSION_LINGER] = "linger",     [SESSION_RELAY] = "relay",
+        [SESSION_EXCHANGE] = "exchange", [SESSION_ASSOCIATE] = "associate",
+        [SESSION_CLOSING] = "closing",
+    };
+    assert(state < SESSION_STATE_COUNT);
+    return names[state];
+}
+
+static bool session_is_established(enum session_state state)
+{
+    return state == SESSION_RELAY || state == SESSION_EXCHANGE || state == SESSION_ASSOCIATE;
+}
+
+/* From accept until the relay begins, or until there is nothing left but to wait for the kernel. */
+static bool session_is_half_open(enum session_state state)
+{
+    return state != SESSION_FREE && state != SESSION_CLOSING && !session_is_established(state);
+}
+
+/* --- the state and what moves with it --- */
+
+uint64_t session_deadline_ms(const struct worker *w, const struct session *s)
+{
+    return s->opened_ms + w->config->timeout_ms;
+}
+
+static void session_count(struct worker *w, enum session_state from, enum session_state to)
+{
+    if (session_is_half_open(from)) counter_subtract(&w->stats.half_open, 1);
+    if (session_is_half_open(to)) counter_add(&w->stats.half_open, 1);
+    if (session_is_established(from)) counter_subtract(&w->stats.established, 1);
+    if (session_is_established(to)) {
+        counter_add(&w->stats.established, 1);
+        if (!session_is_established(from)) counter_add(&w->stats.successes, 1);
+    }
+}
+
+static void session_set_deadline(struct worker *w, struct session *s, enum session_state next)
+{
+    uint64_t now = ring_now_ms(w->ring);
+    uint64_t deadline = session_deadline_ms(w, s);
+    switch (next) {
+    case SESSION_ROUTE:
+    case SESSION_RESOLVE:
+    case SESSION_DIAL:
+    case SESSION_HOP: /* soon, to look after the client and to start another attempt */
+        if (deadline > now + DIAL_STAGGER_MS) deadline = now + DIAL_STAGGER_MS;
+        break;
+    case SESSION_REPLY:
+    case SESSION_LINGER: deadline = now + SESSION_LINGER_MS; break;
+    case SESSION_RELAY: deadline = now + SESSION_SETTLE_MS; break;
+    case SESSION_FREE:
+    case SESSION_CLOSING: timer_clear(w->timers, s->slot); return;
+    default: break;
+    }
+    timer_set(w->timers, s->slot, deadline);
+}
+
+void session_enter(struct worker *w, struct session *s, enum session_state next)
+{
+    enum session_state from = s->state;
+    assert(session_exits[from] & (1u << next));
+    if (next == from) return;
+    s->state = (uint8_t)next;
+    session_count(w, from, next);
+    session_set_deadline(w, s, next);
+    if (LOG_ON(LOG_LEVEL_VERY_VERBOSE)) session_log(w, s, LOG_LEVEL_VERY_VERBOSE, session_state_name(next));
+}
+
+/* --- log lines --- */
+
+static void session_format_client(const struct session *s, char *out, size_t size)
+{
+    struct net_address peer;
+    struct address address;
+    if (s->fd[CLIENT] >= 0 && net_peer_address(s->fd[CLIENT], &peer) >= 0 && net_address_to(&peer, &address))
+        address_format(&address, out, size);
+    else
+        snprintf(out, size, "local");
+}
+
+void session_log(struct worker *w, struct session *s, int level, const char *text)
+{
+    char client[ADDRESS_TEXT_SIZE], target[ADDRESS_TEXT_SIZE] = "";
+    if (!LOG_ON(level)) return;
+    session_format_client(s, client, sizeof client);
+    if (s->setup != POOL_NONE && setup_of(w, s)->target.kind != ADDRESS_NONE)
+        address_format(&setup_of(w, s)->target, target, sizeof target);
+    LOG(level, "[%u:%u] %s%s%s%s: %s", w->index, s->slot, client, *target ? " -> `" : "", target, *target ? "'" : "",
+        text);
+}
+
+/* --- opening --- */
+
+static void session_init(struct worker *w, struct session *s, uint32_t slot, unsigned listener, int fd)
+{
+    *s = (struct session){
+        .state = SESSION_FREE,
+        .command = SOCKS5_CONNECT,
+        .listener = (uint8_t)listener,
+        .slot = slot,
+        .setup = POOL_NONE,
+        .extra = POOL_NONE,
+        .fd = {fd, -1},
+        .opened_ms = ring_now_ms(w->ring),
+    };
+}
+
+static void setup_init(struct setup *setup)
+{
+    setup->received = setup->consumed = 0;
+    setup->out_used = setup->out_sent = 0;
+    setup->hop_received = 0;
+    setup->scanned = 0;
+    setup->hop = setup->hop_stage = 0;
+    setup->request_complete = setup->head_shut = false;
+    setup->target.kind = ADDRESS_NONE;
+    setup->credentials.present = false;
+    setup->dial.next = setup->dial.live = 0;
+    for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++) setup->dial.fds[i] = -1;
+}
+
+void session_open(struct worker *w, unsigned listener, int fd)
+{
+    uint32_t slot = pool_take(&w->sessions);
+    assert(slot != POOL_NONE); /* accept_admit() has looked */
+    struct session *s = session_at(w, slot);
+    session_init(w, s, slot, listener, fd);
+    s->setup = pool_take(&w->setups);
+    assert(s->setup != POOL_NONE);
+    setup_init(setup_of(w, s));
+    counter_add(&w->stats.accepted, 1);
+    session_enter(w, s, SESSION_HELLO);
+    session_proceed(w, s, handshake_begin(w, s));
+}
+
+/* --- running steps --- */
+
+static bool session_reads(enum session_state state)
+{
+    return state == SESSION_HELLO || state == SESSION_AUTH || state == SESSION_REQUEST;
+}
+
+static void session_arm_recv(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    assert(setup->received < SETUP_HEAD_SIZE);
+    ring_recv(w->ring, s->fd[CLIENT], setup->head + setup->received, SETUP_HEAD_SIZE - setup->received,
+              session_arm(w, s, SESSION_RECV + CLIENT));
+}
+
+/* Enters `next` and goes on: a client may have sent its next message already, then its step runs at once. */
+void session_proceed(struct worker *w, struct session *s, enum session_state next)
+{
+    for (;;) {
+        enum session_state from = s->state;
+        if (next == SESSION_CLOSING) return; /* session_close() has entered it; the slot may be free by now */
+        session_enter(w, s, next);
+        if (!session_reads(next)) break;
+        struct setup *setup = setup_of(w, s);
+        if (next == from || setup->consumed == setup->received) {
+            session_arm_recv(w, s);
+            break;
+        }
+        s->op = SESSION_RECV + CLIENT;
+        s->result = (int32_t)(setup->received - setup->consumed);
+        next = session_steps[next](w, s);
+    }
+    if (s->state == SESSION_RELAY) relay_begin(w, s);
+}
+
+static void session_advance(struct worker *w, struct session *s)
+{
+    assert(s->state != SESSION_FREE && session_steps[s->state] != NULL);
+    session_proceed(w, s, session_steps[s->state](w, s));
+}
+
+void session_flush(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    assert(setup->out_sent <= setup->out_used && setup->out_used <= SETUP_OUT_SIZE);
+    if (setup->out_sent == setup->out_used || s->inflight & SESSION_BIT(SESSION_SEND + CLIENT)) return;
+    ring_send(w->ring, s->fd[CLIENT], setup->out + setup->out_sent, setup->out_used - setup->out_sent,
+              session_arm(w, s, SESSION_SEND + CLIENT));
+}
+
+/* A piece of `out` is sent. True if that is what the state waits for. */
+static bool session_on_sent(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    if (s->result <= 0) {
+        s->result = s->result < 0 ? s->result : -EPIPE;
+        session_close(w, s, SESSION_ORDERLY);
+        return false;
+    }
+    setup->out_sent += (uint32_t)s->result;
+    session_flush(w, s);
+    return s->state == SESSION_REPLY && setup->out_sent == setup->out_used;
+}
+
+static bool session_on_received(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    if (s->result <= 0 && session_reads(s->state)) {
+        s->failure = FAIL_PEER;
+        counter_add(&w->stats.failures[FAIL_PEER], 1);
+        session_log(w, s, LOG_LEVEL_DEBUG, "client went away during its handshake");
+        session_close(w, s, SESSION_ORDERLY);
+        return false;
+    }
+    if (session_reads(s->state)) setup->received += (uint32_t)s->result;
+    return true;
+}
+
+/* The client of a session that waits for somebody else is gone. */
+static void session_on_client_lost(struct worker *w, struct session *s)
+{
+    if (s->result == -ECANCELED) return;
+    s->failure = FAIL_PEER;
+    counter_add(&w->stats.failures[FAIL_PEER], 1);
+    session_log(w, s, LOG_LEVEL_DEBUG, "client reset the connection");
+    session_close(w, s, SESSION_RESET);
+}
+
+static void session_release(struct worker *w, struct session *s)
+{
+    relay_release(w, s);
+    session_release_setup(w, s);
+    session_enter(w, s, SESSION_FREE);
+    pool_give(&w->sessions, s->slot);
+}
+
+static void session_join(struct worker *w, struct session *s)
+{
+    assert(s->state == SESSION_CLOSING);
+    if (s->inflight == 0) session_release(w, s);
+}
+
+static bool session_is_stray(const struct session *s, unsigned op)
+{
+    bool connect = op >= SESSION_CONNECT && op < SESSION_CONNECT + DIAL_ATTEMPTS_MAX;
+    return connect && s->state != SESSION_DIAL; /* the loser of a race, closed when the winner was found */
+}
+
+static void session_handshake_on_completion(struct worker *w, struct session *s)
+{
+    switch (s->op) {
+    case SESSION_SEND + CLIENT:
+        if (session_on_sent(w, s)) session_advance(w, s);
+        return;
+    case SESSION_RECV + CLIENT:
+        if (session_on_received(w, s)) session_advance(w, s);
+        return;
+    case SESSION_WATCH + CLIENT: session_on_client_lost(w, s); return;
+    default: session_advance(w, s);
+    }
+}
+
+void session_on_completion(struct worker *w, const struct ring_completion *c)
+{
+    struct session *s = session_at(w, c->tag.slot);
+    unsigned op = c->tag.op - WORKER_OP_SESSION;
+    assert(pool_generation(&w->sessions, c->tag.slot) == c->tag.generation); /* an operation in flight pins its slot */
+    assert(s->inflight & SESSION_BIT(op));
+    if (!c->more) s->inflight &= ~SESSION_BIT(op);
+    s->op = (uint8_t)op;
+    s->result = c->result;
+    if (s->state == SESSION_RELAY) {
+        relay_on_completion(w, s, op, c);
+        return;
+    }
+    if (c->has_buffer) buffers_return(&w->buffers, c->buffer);
+    if (s->state == SESSION_CLOSING)
+        session_join(w, s);
+    else if (!session_is_stray(s, op))
+        session_handshake_on_completion(w, s);
+}
+
+void session_on_answer(struct worker *w, const struct message *answer)
+{
+    struct session *s = session_at(w, answer->slot);
+    assert(pool_generation(&w->sessions, answer->slot) == answer->generation);
+    assert(s->inflight & SESSION_BIT(SESSION_LENT));
+    s->inflight &= ~SESSION_BIT(SESSION_LENT);
+    s->op = SESSION_LENT;
+    s->result = answer->result;
+    if (s->state == SESSION_CLOSING)
+        session_join(w, s);
+    else if (s->state == SESSION_ROUTE || s->state == SESSION_RESOLVE)
+        session_advance(w, s);
+}
+
+/* --- time --- */
+
+static enum failure session_timeout(const struct worker *w, const struct session *s)
+{
+    return setup_of(w, s)->request_complete ? FAIL_CONNECT_TIMEOUT : FAIL_HANDSHAKE_TIMEOUT;
+}
+
+/* Waiting for others takes longer than usual: now it is worth an operation to notice that the client gives up. Errors
+ * and resets only; an orderly end of its sending direction is no reason to stop. */
+static void session_watch_client(struct worker *w, struct session *s)
+{
+    if (s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT)) return;
+    ring_poll(w->ring, s->fd[CLIENT], 0, session_arm(w, s, SESSION_WATCH + CLIENT));
+}
+
+static void session_on_wait(struct worker *w, struct session *s)
+{
+    uint64_t now = ring_now_ms(w->ring);
+    session_watch_client(w, s);
+    uint64_t next = session_deadline_ms(w, s);
+    if (s->state == SESSION_DIAL) {
+        session_proceed(w, s, dial_on_time(w, s));
+        if (s->state != SESSION_DIAL) return;
+        if (now + DIAL_STAGGER_MS < next) next = now + DIAL_STAGGER_MS;
+    }
+    timer_set(w->timers, s->slot, next);
+}
+
+void session_on_timer(struct worker *w, uint32_t slot)
+{
+    struct session *s = session_at(w, slot);
+    assert(s->state != SESSION_FREE && s->state != SESSION_CLOSING);
+    switch ((enum session_state)s->state) {
+    case SESSION_RELAY: relay_on_timer(w, s); return;
+    case SESSION_REPLY:
+    case SESSION_LINGER: session_close(w, s, SESSION_ORDERLY); return;
+    default: break;
+    }
+    if (ring_now_ms(w->ring) < session_deadline_ms(w, s))
+        session_on_wait(w, s);
+    else
+        session_proceed(w, s, session_fail(w, s, session_timeout(w, s)));
+}
+
+/* --- the end --- */
+
+void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end)
+{
+    uint32_t on_side = (SESSION_BIT(SESSION_RECV) | SESSION_BIT(SESSION_SEND) | SESSION_BIT(SESSION_POLL_IN) |
+                        SESSION_BIT(SESSION_POLL_OUT) | SESSION_BIT(SESSION_WATCH))
+                       << side;
+    int fd = s->fd[side];
+    if (fd < 0) return;
+    if (end == SESSION_RESET) net_reset_on_close(fd);
+    if (s->inflight & on_side) ring_cancel_fd(w->ring, fd);
+    ring_close(w->ring, fd);
+    s->fd[side] = -1;
+}
+
+void session_release_setup(struct worker *w, struct session *s)
+{
+    if (s->setup == POOL_NONE) return;
+    pool_give(&w->setups, s->setup);
+    s->setup = POOL_NONE;
+}
+
+static void session_withdraw_request(struct worker *w, struct session *s)
+{
+    if (!(s->inflight & SESSION_BIT(SESSION_LENT))) return;
+    struct setup *setup = setup_of(w, s);
+    atomic_store_explicit(&setup->route.cancelled, 1, memory_order_relaxed);
+    atomic_store_explicit(&setup->resolve.cancelled, 1, memory_order_relaxed);
+}
+
+static void session_drop_upstream(struct worker *w, struct session *s, enum session_end end)
+{
+    session_withdraw_request(w, s);
+    if (s->setup != POOL_NONE) dial_abandon(w, s);
+    session_drop_side(w, s, UPSTREAM, end);
+}
+
+void session_close(struct worker *w, struct session *s, enum session_end end)
+{
+    assert(s->state != SESSION_FREE && s->state != SESSION_CLOSING);
+    if (s->state == SESSION_RELAY) relay_drop(w, s);
+    session_drop_upstream(w, s, end);
+    session_drop_side(w, s, CLIENT, end);
+    session_enter(w, s, SESSION_CLOSING);
+    session_join(w, s);
+}
+
+enum session_state session_fail(struct worker *w, struct session *s, enum failure failure)
+{
+    s->failure = (uint8_t)failure;
+    counter_add(&w->stats.failures[failure], 1);
+    session_log(w, s, LOG_LEVEL_INFO, failure_row(failure)->word);
+    if (!handshake_write_refusal(w, s, failure)) {
+        session_close(w, s, SESSION_ORDERLY);
+        return SESSION_CLOSING;
+    }
+    session_drop_upstream(w, s, SESSION_RESET);
+    session_flush(w, s);
+    return SESSION_REPLY;
+}
+
+/* The refusal is sent. Closing now could turn into a reset that overtakes it, if the client has sent something that we
+ * did not read: so our side is shut down first, and what comes is discarded for a while. */
+static enum session_state session_reply_step(struct worker *w, struct session *s)
+{
+    if (s->op != SESSION_SEND + CLIENT) return SESSION_REPLY;
+    net_shutdown_write(s->fd[CLIENT]);
+    if (!(s->inflight & SESSION_BIT(SESSION_RECV + CLIENT)))
+        ring_recv(w->ring, s->fd[CLIENT], setup_of(w, s)->head, SETUP_HEAD_SIZE,
+                  session_arm(w, s, SESSION_RECV + CLIENT));
+    return SESSION_LINGER;
+}
+
+static enum session_state session_linger_step(struct worker *w, struct session *s)
+{
+    if (s->op != SESSION_RECV + CLIENT) return SESSION_LINGER;
+    if (s->result <= 0) {
+        session_close(w, s, SESSION_ORDERLY);
+        return SESSION_CLOSING;
+    }
+    ring_recv(w->ring, s->fd[CLIENT], setup_of(w, s)->head, SETUP_HEAD_SIZE, session_arm(w, s, SESSION_RECV + CLIENT));
+    return SESSION_LINGER;
+}

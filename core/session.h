@@ -1,0 +1,137 @@
+/* A connection's life: one enum of states, one table of steps (session.c), one writer of the state (session_enter).
+ *
+ *   accept > HELLO > AUTH > REQUEST > ROUTE > RESOLVE > DIAL > HOP... > RELAY > CLOSING > FREE
+ *                      any of them > REPLY (a refusal is being sent) > LINGER > CLOSING
+ *                      DIAL > EXCHANGE (plain HTTP)      REQUEST > ASSOCIATE (UDP), BIND > RELAY
+ *
+ * Operations in flight are bits beside the state. Closing is stop, join, release: cancel and close, wait for every bit
+ * to clear, give the slot back. What a session needs only until its relay stands in a setup slot, so that an
+ * established one is small. */
+#ifndef SLUICE_CORE_SESSION_H
+#define SLUICE_CORE_SESSION_H
+
+#include "buffers.h"
+#include "dial.h"
+#include "failure.h"
+#include "http_head.h"
+#include "route.h"
+#include "session_state.h"
+#include "socks5.h"
+
+struct worker;
+
+enum session_side { CLIENT, UPSTREAM };
+
+/* What may be in flight for a session; each is a bit of session.inflight and an op of a ring tag. */
+enum session_op {
+    SESSION_RECV, /* + side */
+    SESSION_SEND = SESSION_RECV + 2,
+    SESSION_POLL_IN = SESSION_SEND + 2,
+    SESSION_POLL_OUT = SESSION_POLL_IN + 2,
+    SESSION_WATCH = SESSION_POLL_OUT + 2, /* poll for errors only, where nothing else would notice a reset */
+    SESSION_CONNECT = SESSION_WATCH + 2,  /* + attempt */
+    SESSION_UDP_RECV = SESSION_CONNECT + DIAL_ATTEMPTS_MAX, /* + 0 client, 1 IPv4, 2 IPv6 */
+    SESSION_OP_COUNT = SESSION_UDP_RECV + 3,
+    SESSION_LENT = SESSION_OP_COUNT, /* no operation: the coordinator holds a request of ours */
+    SESSION_UDP_SEND,                /* no operation: datagrams are being sent, counted by the association */
+};
+#define SESSION_BIT(op) (1u << (op))
+
+enum session_protocol {
+    PROTOCOL_UNKNOWN,
+    PROTOCOL_SOCKS4,
+    PROTOCOL_SOCKS5,
+    PROTOCOL_HTTP_CONNECT,
+    PROTOCOL_HTTP_PLAIN,
+    PROTOCOL_FORWARD,
+    PROTOCOL_TPROXY
+};
+
+/* One direction of a relay; flows[CLIENT] is upstream-bound: a flow is named by the side that it reads from. */
+struct flow {
+    uint8_t phase;  /* enum flow_phase, relay.h */
+    uint8_t mode;   /* enum flow_mode */
+    uint8_t streak; /* reads in a row that speak for the other mode */
+    uint8_t flags;  /* enum flow_flag */
+    uint16_t pipe;  /* borrowed, or PIPES_NONE */
+    struct buffer_list held;
+    uint32_t offset;    /* octets of the first held buffer that are sent */
+    uint32_t pipe_fill; /* octets in the pipe */
+    uint64_t bytes;     /* delivered */
+};
+
+struct session {
+    uint8_t state;    /* enum session_state; written by session_enter() alone */
+    uint8_t protocol; /* enum session_protocol */
+    uint8_t failure;  /* enum failure that ended it */
+    uint8_t command;  /* enum socks5_command; CONNECT for all other protocols */
+    uint8_t listener; /* index of the listener that accepted it */
+    uint8_t op;       /* of the completion that is being handled */
+    bool settled;     /* keepalive is set */
+    uint32_t slot;
+    uint32_t inflight; /* SESSION_BIT()s */
+    uint32_t setup;    /* slot of the setup pool, POOL_NONE once the relay runs by itself */
+    uint32_t extra;    /* slot of an exchange or association, else POOL_NONE */
+    int32_t result;    /* of that completion */
+    uint32_t rule;     /* tag of the rule that let it in */
+    int fd[2];         /* by side; -1: none */
+    uint64_t opened_ms;
+    uint64_t moved;    /* octets delivered when idleness was last judged */
+    uint64_t moved_ms; /* when that was last seen to have changed */
+    struct flow flows[2];
+};
+
+#define SETUP_HEAD_SIZE (HTTP_HEAD_SIZE_MAX + 1u)
+#define SETUP_HOP_SIZE  4096u /* longest answer of a proxy of the chain, with what follows it in the same segment */
+#define SETUP_OUT_SIZE  (SETUP_HOP_SIZE + 2048u)
+
+/* What a session needs until its relay runs. Large, shared by turns, its content is whatever the last owner left. */
+struct setup {
+    uint32_t received, consumed; /* octets of `head` */
+    uint32_t out_used, out_sent; /* octets of `out` */
+    uint32_t hop_received;       /* octets of `hop_in` */
+    size_t scanned;              /* see http_parse_request() */
+    uint8_t hop;                 /* of the chain: the proxy whose answer is awaited */
+    uint8_t hop_stage;           /* enum hop_stage */
+    bool request_complete;       /* a time-out is now the upstream's */
+    bool head_shut;              /* the client has sent its end already */
+    struct dial dial;
+    struct address target; /* asked for */
+    struct credentials credentials;
+    struct route_request route;
+    struct resolve_request resolve;
+    uint8_t out[SETUP_OUT_SIZE];    /* to the client */
+    uint8_t hop_out[2048];          /* to a proxy of the chain */
+    uint8_t hop_in[SETUP_HOP_SIZE]; /* from it */
+    uint8_t head[SETUP_HEAD_SIZE];  /* from the client */
+};
+
+/* A connection was accepted: takes ownership of fd. */
+void session_open(struct worker *w, unsigned listener, int fd);
+void session_on_completion(struct worker *w, const struct ring_completion *c);
+void session_on_answer(struct worker *w, const struct message *answer);
+void session_on_timer(struct worker *w, uint32_t slot);
+
+/* --- for the modules that implement steps --- */
+
+enum session_end { SESSION_ORDERLY, SESSION_RESET };
+
+static inline struct session *session_at(const struct worker *w, uint32_t slot);
+/* Counts and logs the failure, drops the upstream, queues the protocol's refusal. The next state: REPLY or CLOSING. */
+enum session_state session_fail(struct worker *w, struct session *s, enum failure failure);
+/* The only writer of s->state: counters, deadline and trace line move with it. */
+void session_enter(struct worker *w, struct session *s, enum session_state next);
+/* Stop: cancels and closes all, then CLOSING; the slot is released here if nothing is in flight. */
+void session_close(struct worker *w, struct session *s, enum session_end end);
+/* Runs steps from here, `next` being the state that the caller has decided on. */
+void session_proceed(struct worker *w, struct session *s, enum session_state next);
+/* Sends what `out` holds, unless a send is in flight already, which will go on with it. */
+void session_flush(struct worker *w, struct session *s);
+/* Closes one side's descriptor, cancelling what is in flight on it. */
+void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end);
+void session_release_setup(struct worker *w, struct session *s);
+uint64_t session_deadline_ms(const struct worker *w, const struct session *s); /* of the whole set-up */
+/* One line with the session's id, the client and, if known, the target in front. */
+void session_log(struct worker *w, struct session *s, int level, const char *text);
+
+#endif

@@ -1,0 +1,26 @@
+/* Counters of one worker: one writer, the worker; readers sum snapshots. Gauges are counters that also fall. */
+#ifndef SLUICE_CORE_STATS_H
+#define SLUICE_CORE_STATS_H
+
+#include "counter.h"
+#include "failure.h"
+
+struct stats {
+    counter accepted;         /* connections taken in */
+    counter refused_limit;    /* reset at once: limits, or a pool was empty */
+    counter refused_resource; /* reset or postponed: no descriptor, no memory */
+    counter half_open;        /* gauge: sessions before their relay */
+    counter established;      /* gauge: sessions that relay, or any other established form */
+    counter requests;         /* requests understood */
+    counter successes;        /* relays begun */
+    counter failures[FAIL_COUNT];
+    counter bytes_up, bytes_down;     /* delivered, relays and exchanges */
+    counter bytes_copy, bytes_splice; /* the same by path */
+    counter datagrams_up, datagrams_down, datagrams_dropped;
+    counter starved;            /* receives that found the buffer group empty */
+    counter pipes_missing;      /* bulk flows that found no pipe and went on copying */
+    counter to_splice, to_copy; /* changes of a flow's path */
+    counter queue_full;         /* messages that had to wait on the worker */
+};
+
+#endif

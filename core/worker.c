@@ -1,0 +1,176 @@
+#include "worker.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "accept.h"
+#include "log.h"
+#include "relay.h"
+
+#define WORKER_BUFFER_GROUP 0u
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* --- opening and closing --- */
+
+static int worker_open_pools(struct worker *w)
+{
+    const struct config *config = w->config;
+    int error = pool_open(&w->sessions, config->sessions, sizeof(struct session));
+    if (error == 0) error = pool_open(&w->setups, config->setups, sizeof(struct setup));
+    if (error == 0) error = timer_open(&w->timers, config->sessions, ring_now_ms(w->ring));
+    if (error == 0)
+        error = buffers_open(&w->buffers, w->ring, WORKER_BUFFER_GROUP, config->buffers, config->buffer_size);
+    pipes_open(&w->pipes, config->pipes, config->pipe_size);
+    return error;
+}
+
+int worker_open(struct worker *w)
+{
+    struct ring_options options = {.entries = w->config->ring_entries};
+    int error = ring_open(&w->ring, &options);
+    if (error < 0) {
+        LOGE("worker %u: %s (%s)", w->index, ring_explain(error), strerror(-error));
+        return error;
+    }
+    w->random = 0x9e3779b97f4a7c15u ^ (w->index + 1u);
+    error = worker_open_pools(w);
+    if (error < 0) {
+        LOGE("worker %u: no memory for its pools (%s); lower --max-sessions", w->index, strerror(-error));
+        worker_close(w);
+        return error;
+    }
+    w->spare_fd = net_socket(AF_INET, SOCK_STREAM);
+    return 0;
+}
+
+void worker_arm_listeners(struct worker *w)
+{
+    for (unsigned i = 0; i < w->config->listener_count; i++)
+        if (w->listeners[i].fd >= 0) accept_arm(w, i);
+}
+
+void worker_close(struct worker *w)
+{
+    pipes_close(&w->pipes);
+    if (w->spare_fd > 0) net_close(w->spare_fd);
+    buffers_close(&w->buffers);
+    if (w->timers) timer_close(w->timers);
+    pool_close(&w->setups);
+    pool_close(&w->sessions);
+    ring_destroy(w->ring);
+    w->ring = NULL;
+}
+
+/* --- messages --- */
+
+bool worker_post(struct worker *w, const struct message *message)
+{
+    if (!queue_push(w->outbox, message)) {
+        counter_add(&w->stats.queue_full, 1);
+        return false;
+    }
+    if (sleeper_must_wake(w->coordinator_sleeper)) ring_wake(w->ring, w->coordinator_ring, w->coordinator_tag);
+    return true;
+}
+
+static void worker_begin_drain(struct worker *w)
+{
+    uint64_t now = ring_now_ms(w->ring);
+    w->drain_until_ms = w->draining ? now : now + w->config->drain_ms; /* asked twice: at once */
+    if (w->draining) return;
+    w->draining = true;
+    accept_stop(w);
+}
+
+static void worker_read_inbox(struct worker *w)
+{
+    struct message message;
+    while (queue_pop(w->inbox, &message)) {
+        if (message.kind == MESSAGE_STOP)
+            worker_begin_drain(w);
+        else
+            session_on_answer(w, &message);
+    }
+}
+
+/* --- the loop --- */
+
+static void worker_dispatch(struct worker *w, const struct ring_completion *c)
+{
+    if (c->tag.op >= WORKER_OP_SESSION) {
+        session_on_completion(w, c);
+        return;
+    }
+    switch ((enum worker_op)c->tag.op) {
+    case WORKER_OP_ACCEPT: accept_on_completion(w, c); return;
+    case WORKER_OP_WAKE: return; /* the inbox is read in every turn */
+    default: assert(!"a completion of an unknown kind");
+    }
+}
+
+static void worker_reset_all(struct worker *w)
+{
+    for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
+        if (!pool_is_taken(&w->sessions, slot)) continue;
+        struct session *s = session_at(w, slot);
+        if (s->state != SESSION_CLOSING) session_close(w, s, SESSION_RESET);
+    }
+}
+
+static void worker_drain(struct worker *w)
+{
+    if (!w->draining || w->stopped) return;
+    if (w->sessions.used > 0 && ring_now_ms(w->ring) >= w->drain_until_ms) worker_reset_all(w);
+    if (w->sessions.used > 0) return;
+    w->stopped = true;
+    worker_post(w, &(struct message){.kind = MESSAGE_STOPPED, .slot = w->index});
+}
+
+static uint64_t worker_wait_ms(const struct worker *w, uint64_t timeout_ms)
+{
+    uint64_t now = ring_now_ms(w->ring);
+    timeout_ms = least(timeout_ms, timer_wait_ms(w->timers, now));
+    timeout_ms = least(timeout_ms, accept_wait_ms(w));
+    if (w->draining && w->drain_until_ms > now) timeout_ms = least(timeout_ms, w->drain_until_ms - now);
+    return timeout_ms;
+}
+
+static void worker_expire(struct worker *w)
+{
+    uint64_t now = ring_now_ms(w->ring);
+    for (uint32_t slot; (slot = timer_expire(w->timers, now)) != TIMER_NONE;) session_on_timer(w, slot);
+}
+
+int worker_turn(struct worker *w, uint64_t timeout_ms)
+{
+    struct ring_completion completion;
+    timeout_ms = worker_wait_ms(w, timeout_ms);
+    sleeper_announce(&w->sleeper);
+    if (queue_depth(w->inbox) > 0) timeout_ms = 0;
+    int error = ring_wait(w->ring, timeout_ms);
+    sleeper_awake(&w->sleeper);
+    if (error < 0) return error;
+    while (ring_next(w->ring, &completion)) worker_dispatch(w, &completion);
+    worker_read_inbox(w);
+    worker_expire(w);
+    accept_resume(w);
+    if (w->starved > 0 && buffers_are_plenty(&w->buffers)) relay_feed_starved(w);
+    worker_drain(w);
+    return 0;
+}
+
+int worker_run(struct worker *w)
+{
+    while (!w->stopped) {
+        int error = worker_turn(w, RING_NO_TIMEOUT);
+        if (error < 0) {
+            LOGE("worker %u: its ring broke: %s", w->index, strerror(-error));
+            return error;
+        }
+    }
+    return worker_turn(w, 0); /* the last message and closes go out */
+}

@@ -1,0 +1,94 @@
+/* One thread of the data path: its ring, its pools, its loop. Everything in it belongs to that thread, except the two
+ * queues' far ends and the sleeper. Nothing here waits for anybody. */
+#ifndef SLUICE_CORE_WORKER_H
+#define SLUICE_CORE_WORKER_H
+
+#include "buffers.h"
+#include "config.h"
+#include "pipes.h"
+#include "pool.h"
+#include "queue.h"
+#include "ring.h"
+#include "session.h"
+#include "stats.h"
+#include "timer.h"
+
+enum worker_op {
+    WORKER_OP_WAKE = 1,     /* somebody has put a message into our queue */
+    WORKER_OP_ACCEPT,       /* slot: listener */
+    WORKER_OP_UDP_SEND,     /* slot: buffer of the UDP group */
+    WORKER_OP_SESSION = 16, /* + enum session_op; slot and generation: session */
+};
+
+struct listener {
+    int fd;             /* -1: closed */
+    bool armed;         /* accept in flight */
+    bool shared;        /* the descriptor is used by other workers too: a Unix socket */
+    uint64_t resume_ms; /* paused until then because descriptors ran out; 0: not paused */
+};
+
+struct worker {
+    struct ring *ring;
+    const struct config *config;
+    uint32_t index;
+    bool draining; /* asked to stop: no new connections */
+    bool stopped;  /* the last session is gone */
+    uint64_t drain_until_ms;
+    uint32_t starved;    /* flows that wait for buffers */
+    uint32_t starved_at; /* where the search for them goes on */
+    int spare_fd;        /* given up for a moment to refuse a connection when no other descriptor is left */
+    uint64_t random;     /* state of a small generator for --max-startups */
+    struct pool sessions, setups, exchanges;
+    struct timer_wheel *timers; /* by session slot */
+    struct buffers buffers;
+    struct pipes pipes;
+    struct listener listeners[CONFIG_LISTENERS_MAX];
+    struct stats stats;
+    struct worker **peers; /* all workers of the process, for process-wide limits */
+    uint32_t peer_count;
+
+    /* to and from the coordinator */
+    struct queue *outbox, *inbox;
+    struct sleeper sleeper;              /* ours */
+    struct sleeper *coordinator_sleeper; /* theirs */
+    struct ring *coordinator_ring;
+    struct ring_tag coordinator_tag; /* what wakes them */
+};
+
+/* Opens ring and pools, on the thread that will run the worker. The caller has filled config, index, listeners, peers,
+ * queues and what belongs to the coordinator. 0 or -errno after one log line. */
+int worker_open(struct worker *w);
+void worker_arm_listeners(struct worker *w);
+/* One turn: submit, wait (at most timeout_ms), dispatch, timers, messages. 0, or -errno if the ring is broken. */
+int worker_turn(struct worker *w, uint64_t timeout_ms);
+/* Turns until the worker has stopped. */
+int worker_run(struct worker *w);
+void worker_close(struct worker *w);
+/* Puts a message into the outbox and wakes the coordinator if it sleeps. False: full. */
+bool worker_post(struct worker *w, const struct message *message);
+
+static inline struct session *session_at(const struct worker *w, uint32_t slot)
+{
+    return pool_at(&w->sessions, slot);
+}
+
+static inline struct setup *setup_of(const struct worker *w, const struct session *s)
+{
+    return pool_at(&w->setups, s->setup);
+}
+
+static inline struct ring_tag session_tag(const struct worker *w, const struct session *s, unsigned op)
+{
+    return (struct ring_tag){
+        .op = (uint8_t)(WORKER_OP_SESSION + op), .generation = pool_generation(&w->sessions, s->slot), .slot = s->slot};
+}
+
+/* Marks an operation as in flight and returns its tag; an operation is never armed twice. */
+static inline struct ring_tag session_arm(const struct worker *w, struct session *s, unsigned op)
+{
+    assert(!(s->inflight & SESSION_BIT(op)));
+    s->inflight |= SESSION_BIT(op);
+    return session_tag(w, s, op);
+}
+
+#endif
