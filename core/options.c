@@ -147,7 +147,7 @@ static int set_seconds(struct parse *p, const char *operand)
     if (seconds < row->least || seconds > row->most)
         return complain(p, "\"%s\" is out of range, give %.0f to %.0f seconds", operand, row->least, row->most);
     /* A wish above zero must not become zero, which means "never" or "at once". */
-    *(uint32_t *)field_of(p) = (uint32_t)ceil(seconds * 1000.0);
+    *(uint32_t *)field_of(p) = (uint32_t)(seconds * 1000.0 + 0.999);
     return 0;
 }
 

@@ -232,12 +232,12 @@ uint64_t process_raise_descriptors(void)
     return process_descriptors();
 }
 
-uint32_t process_affinity_cpus(int *cpus, uint32_t max)
+int process_affinity_cpus(int *cpus, int max)
 {
     assert(max >= 1);
     cpu_set_t *set = CPU_ALLOC(CPUS_MAX);
     size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
-    uint32_t count = 0;
+    int count = 0;
 
     if (set && sched_getaffinity(0, size, set) == 0)
         for (int cpu = 0; cpu < CPUS_MAX && count < max; cpu++)

@@ -35,7 +35,7 @@ uint64_t process_raise_descriptors(void);
 uint64_t process_descriptors(void); /* the soft limit as it is */
 
 /* Writes the numbers of the CPUs that this process may use, at most `max`. Returns how many, at least 1. */
-uint32_t process_affinity_cpus(int *cpus, uint32_t max);
+int process_affinity_cpus(int *cpus, int max);
 int process_pin_thread(int cpu); /* the calling thread; 0 or -errno */
 
 /* Whether the kernel's limits for ordinary users (pipe-user-pages-soft) do not apply. */
