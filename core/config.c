@@ -36,10 +36,12 @@ void config_defaults(struct config *config)
 
 /* --- check --- */
 
-static int fault(const struct config *config, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define fault(config, ...) fault_at((config), __LINE__, __VA_ARGS__)
+static int fault_at(const struct config *config, int line, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
-/* Logs what is wrong. Always -1. At a terminal it must be seen even when the log goes elsewhere. */
-static int fault(const struct config *config, const char *format, ...)
+/* Logs what is wrong. Always -1. Whoever typed the command must see it even when the log is silent or elsewhere. */
+static int fault_at(const struct config *config, int line, const char *format, ...)
 {
     char text[LOG_TEXT_MAX];
     va_list arguments;
@@ -47,8 +49,9 @@ static int fault(const struct config *config, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
-    LOGE("%s", text);
-    if (config->log_target == LOG_TO_SYSLOG || config->log_target == LOG_DISCARD) fprintf(stderr, "sluice: %s\n", text);
+    bool hidden = config->log_target == LOG_TO_SYSLOG || config->log_target == LOG_DISCARD;
+    if (LOG_ON(LOG_LEVEL_ERROR)) log_write(LOG_LEVEL_ERROR, __FILE__, line, "%s", text);
+    if (hidden || !LOG_ON(LOG_LEVEL_ERROR)) fprintf(stderr, "sluice: %s\n", text);
     return -1;
 }
 

@@ -528,7 +528,7 @@ static const struct option_row rows[] = {
      set_number, FIELD(log_level), 0, 8},
 
     {'d', "daemonize", NULL, GROUP_PROCESS, "run in the background and log to syslog", set_flag, FIELD(daemonize)},
-    {'u', "user", "[USER][:[GROUP]]", GROUP_PROCESS, "run as USER and GROUP once all listeners are open", set_user,
+    {'u', "user", "USER[:GROUP]", GROUP_PROCESS, "run as USER and GROUP once all listeners are open", set_user,
      NO_FIELD},
     {0, "drain", "SECONDS", GROUP_PROCESS, "at SIGTERM, let sessions finish for so long (default: 0)", set_seconds,
      FIELD(drain_ms), 0, 86400},
@@ -562,15 +562,15 @@ static const struct option_row rows[] = {
 /* Prints the words of `text` in lines that end before HELP_WIDTH, all beginning at HELP_COLUMN. */
 static void print_wrapped(const char *text)
 {
-    int column = HELP_COLUMN;
+    int column = HELP_COLUMN - 1;
 
     while (*text) {
         int size = (int)strcspn(text, " ");
-        if (column + size > HELP_WIDTH) {
-            printf("\n%*s", HELP_COLUMN, "");
-            column = HELP_COLUMN;
+        if (column + 1 + size > HELP_WIDTH) {
+            printf("\n%*s", HELP_COLUMN - 1, "");
+            column = HELP_COLUMN - 1;
         }
-        column += printf("%.*s%s", size, text, text[size] ? " " : "");
+        column += printf(" %.*s", size, text);
         text += size + (text[size] ? 1 : 0);
     }
     putchar('\n');
@@ -588,7 +588,7 @@ static void print_row(const struct option_row *row)
         puts(left);
         left[0] = '\0';
     }
-    printf("%-*s", HELP_COLUMN, left);
+    printf("%-*s", HELP_COLUMN - 1, left); /* each word brings its blank along */
     print_wrapped(row->help);
 }
 
@@ -644,10 +644,9 @@ static int take_operand(struct parse *p, int argc, char **argv, const char **ope
     const char *equals = argv[0][p->name_size] ? argv[0] + p->name_size + 1 : NULL;
 
     *operand = equals;
-    if (!row->operand)
-        return equals && row->function != refuse_lua ? complain(p, "takes no value, leave \"=\" out") : 1;
+    if (!row->operand) return equals && row->function != refuse_lua ? complain(p, "takes no value, give it alone") : 1;
     if (equals) return 1;
-    if (row->operand[0] == '[' && row->function == set_http) {
+    if (row->operand[0] == '[') {
         if (argc < 2 || argv[1][0] == '-') return 1;
     } else if (argc < 2) {
         return complain(p, "the operand is missing, give %s", row->operand);
@@ -664,9 +663,10 @@ static int read_option(struct parse *p, int argc, char **argv)
     p->name = argv[0];
     p->name_size = (int)strcspn(argv[0], strncmp(argv[0], "--", 2) == 0 ? "=" : "");
     p->row = find_row(p->name, (size_t)p->name_size);
-    if (!p->row)
-        return complain(p, argv[0][0] == '-' ? "unknown option, \"sluice --help\" lists all"
-                                             : "unexpected word, \"sluice --help\" lists the options");
+    if (!p->row) {
+        fprintf(stderr, "sluice: \"%s\" is no option, \"sluice --help\" lists all\n", argv[0]);
+        return -1;
+    }
     int used = take_operand(p, argc, argv, &operand);
     if (used < 0 || p->row->function(p, operand) < 0) return -1;
     return used;
