@@ -2,9 +2,6 @@
  *
  * What is asserted: payload, answer and consumption do not depend on how the octets came; runs stay inside the piece;
  * the payload written as chunks again reads as the same payload. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "fuzz/check.h"
 #include "protocols/http_body.h"
 
@@ -20,9 +17,7 @@ struct reading {
 
 static void feed(struct reading *r, const uint8_t *data, size_t size)
 {
-    uint8_t *copy = malloc(size); /* a block of its own, so that the sanitizer sees whoever reads on */
-    assert(size == 0 || copy != NULL);
-    if (size > 0) memcpy(copy, data, size);
+    uint8_t *copy = check_copy(data, size);
     size_t done = 0;
     do {
         size_t used, at, run;
@@ -90,6 +85,7 @@ static void check_rechunked(const struct reading *r)
     assert(memcmp(again.payload, r->payload, r->size) == 0);
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct reading whole;

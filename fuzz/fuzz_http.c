@@ -2,9 +2,6 @@
  *
  * What is asserted: the answer does not depend on how the octets came; spans stay inside the head; a head that is
  * passed on reads again with the same meaning, has one framing and one Host, and nothing in it that ends here. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "fuzz/check.h"
 #include "protocols/http_connect.h"
 #include "protocols/http_forward.h"
@@ -17,9 +14,7 @@ typedef enum parse_result parse_head(const uint8_t *, size_t, size_t *, struct h
 static enum parse_result parse_copy(parse_head *parse, const uint8_t *data, size_t size, size_t *scanned,
                                     struct http_head *head, size_t *used)
 {
-    uint8_t *copy = malloc(size);
-    assert(size == 0 || copy != NULL);
-    if (size > 0) memcpy(copy, data, size);
+    uint8_t *copy = check_copy(data, size);
     enum parse_result result = parse(copy, size, scanned, head, used);
     free(copy);
     return result;
@@ -203,6 +198,7 @@ static void check_response(const uint8_t *data, size_t size)
     }
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     check_request(data, size);
