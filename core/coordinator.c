@@ -286,8 +286,8 @@ static int coordinator_await_ready(struct coordinator *c, uint32_t count)
 int coordinator_start(struct coordinator *c)
 {
     int cpus[CONFIG_WORKERS_MAX];
-    uint32_t cpu_count = process_affinity_cpus(cpus, CONFIG_WORKERS_MAX);
-    bool pin = c->config->workers <= cpu_count;
+    int cpu_count = process_affinity_cpus(cpus, (int)CONFIG_WORKERS_MAX);
+    bool pin = c->config->workers <= (uint32_t)cpu_count;
     uint32_t started = 0;
     int error = 0;
     for (; started < c->config->workers && error == 0; started++) {

@@ -55,12 +55,14 @@ static int main_serve(const int *fds)
 int main(int argc, char **argv)
 {
     config_defaults(&config);
+    process_raise_descriptors();
     switch (config_parse(&config, argc, argv)) {
     case CONFIG_EXIT_SUCCESS: return EXIT_SUCCESS;
     case CONFIG_EXIT_FAILURE: return EXIT_FAILURE;
     case CONFIG_RUN: break;
     }
     signal(SIGPIPE, SIG_IGN);
+    if (config_check(&config) < 0) return EXIT_FAILURE;
     if (config.daemonize && process_daemonize_begin() < 0) return EXIT_FAILURE;
     int *fds = main_open_listeners();
     if (!fds) return EXIT_FAILURE;
