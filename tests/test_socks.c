@@ -64,7 +64,7 @@ static enum parse_result parse_reply4(const uint8_t *data, size_t size, void *co
 static enum parse_result parse_greeting(const uint8_t *data, size_t size, void *context, size_t *used)
 {
     char text[TEXT_SIZE];
-    uint8_t open, closed;
+    uint8_t open = 0, closed = 0;
     size_t used_closed;
     enum parse_result result = socks5_parse_greeting(data, size, false, &open, used);
     assert_int_equal(socks5_parse_greeting(data, size, true, &closed, &used_closed), result);
@@ -101,7 +101,7 @@ static enum parse_result parse_request5(const uint8_t *data, size_t size, void *
 static enum parse_result parse_reply5(const uint8_t *data, size_t size, void *context, size_t *used)
 {
     char text[TEXT_SIZE];
-    uint8_t code, code_alone;
+    uint8_t code = 0, code_alone = 0;
     struct address bound;
     size_t used_alone;
     enum parse_result result = socks5_parse_reply(data, size, &code, &bound, used);
