@@ -17,18 +17,28 @@ struct reading {
 
 static void feed(struct reading *r, const uint8_t *data, size_t size)
 {
-    uint8_t *copy = check_copy(data, size);
     size_t done = 0;
     do {
         size_t used, at, run;
-        r->result = http_body_read(&r->body, copy + done, size - done, &used, &at, &run);
+        r->result = http_body_read(&r->body, data + done, size - done, &used, &at, &run);
         assert(used <= size - done && at + run <= used);
         assert(r->result != PARSE_MORE || used > 0 || done == size);
-        if (run > 0) memcpy(r->payload + r->size, copy + done + at, run);
+        if (run > 0) memcpy(r->payload + r->size, data + done + at, run);
         r->size += run;
         done += used;
     } while (r->result == PARSE_MORE && done < size);
     r->used += done;
+}
+
+/* From a block of its own, so that the sanitizer sees whoever reads on; single octets are too many for that. */
+static void feed_copy(struct reading *r, const uint8_t *data, size_t size)
+{
+    if (size == 1) {
+        feed(r, data, size);
+        return;
+    }
+    uint8_t *copy = check_copy(data, size);
+    feed(r, copy, size);
     free(copy);
 }
 
@@ -40,9 +50,9 @@ static void read_in_pieces(struct reading *r, enum http_framing framing, uint64_
     r->used = r->size = 0;
     size_t done = 0;
     do {
-        size_t piece = step != 0 ? step : 1u + (done < size ? data[done] % 23u : 0);
+        size_t piece = step != 0 ? step : 1u + (done < size ? data[done] % 199u : 0);
         if (piece > size - done) piece = size - done;
-        feed(r, data + done, piece);
+        feed_copy(r, data + done, piece);
         done += piece;
     } while (r->result == PARSE_MORE && done < size);
     assert(http_body_complete_at_close(&r->body) == (r->result == PARSE_OK || framing == HTTP_BODY_UNTIL_CLOSE));
