@@ -34,7 +34,9 @@ typedef void resolve_answered(void *context, struct resolve_request *request, vo
 
 int resolve_open(struct resolver **out, struct ring *ring, const struct resolve_options *options,
                  resolve_answered *answered, void *context);
-void resolve_close(struct resolver *resolver); /* open queries are answered with -ECANCELED */
+/* Open queries are answered with -ECANCELED. Polls in flight are cancelled: their completions come later, and are the
+ * owner's to drop. Not to be called from within `answered`. */
+void resolve_close(struct resolver *resolver);
 void resolve_ask(struct resolver *resolver, struct resolve_request *request, void *cookie);
 void resolve_on_completion(struct resolver *resolver,
                            const struct ring_completion *completion); /* tag.op == options.op */
