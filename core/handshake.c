@@ -161,8 +161,20 @@ enum session_state handshake_request_step(struct worker *w, struct session *s)
 static enum session_state hello_http_connect(struct worker *w, struct session *s, const struct http_head *head)
 {
     struct setup *setup = setup_of(w, s);
+    unsigned status = http_connect_judge(setup->head, head, &setup->target);
     s->protocol = PROTOCOL_HTTP_CONNECT;
-    if (!http_parse_authority(setup->head, head->target, &setup->target)) return session_fail(w, s, FAIL_SYNTAX);
+    if (status != 0) return session_fail(w, s, status == 413 ? FAIL_TOO_LARGE : FAIL_SYNTAX);
+    return handshake_route(w, s);
+}
+
+/* The target must be known now; everything else of the head is read again when the upstream is there (exchange.c). */
+static enum session_state hello_http_plain(struct worker *w, struct session *s, const struct http_head *head)
+{
+    struct setup *setup = setup_of(w, s);
+    struct http_forward_request request;
+    unsigned status = http_forward_judge(setup->head, head, &request);
+    if (status != 0) return session_fail(w, s, status == 413 ? FAIL_TOO_LARGE : FAIL_SYNTAX);
+    setup->target = request.target;
     return handshake_route(w, s);
 }
 
@@ -181,7 +193,7 @@ static enum session_state hello_http(struct worker *w, struct session *s)
     if (http_parse_proxy_authorization(setup->head, &head, &setup->credentials) == HTTP_AUTH_BAD)
         return session_fail(w, s, FAIL_SYNTAX);
     if (http_span_equals(setup->head, head.method, "CONNECT")) return hello_http_connect(w, s, &head);
-    return session_fail(w, s, FAIL_SYNTAX);
+    return hello_http_plain(w, s, &head);
 }
 
 /* --- the first octet tells --- */
@@ -230,7 +242,9 @@ enum session_state handshake_established(struct worker *w, struct session *s)
     }
     handshake_append(setup, size);
     session_log(w, s, LOG_LEVEL_DEBUG, "connected");
-    return SESSION_RELAY;
+    if (s->protocol != PROTOCOL_HTTP_PLAIN) return SESSION_RELAY;
+    s->extra = pool_take(&w->exchanges);
+    return s->extra == POOL_NONE ? session_fail(w, s, FAIL_RESOURCE) : SESSION_EXCHANGE;
 }
 
 static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size, enum failure failure)

@@ -55,7 +55,7 @@ static enum session_state hop_send(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     size_t size = hop_write(setup, setup->hop_out, sizeof setup->hop_out);
-    assert(size > 0);
+    if (size == 0) return session_fail(w, s, FAIL_RESOLVE); /* a name that no authority can hold */
     ring_send(w->ring, s->fd[UPSTREAM], setup->hop_out, size, session_arm(w, s, SESSION_SEND + UPSTREAM));
     if (setup->hop_received == 0) hop_receive(w, s);
     return SESSION_HOP;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "exchange.h"
 #include "handshake.h"
 #include "hop.h"
 #include "log.h"
@@ -53,7 +54,7 @@ static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_REPLY] = STATE(REPLY) | STATE(LINGER) | STATE(CLOSING),
     [SESSION_LINGER] = STATE(LINGER) | STATE(CLOSING),
     [SESSION_RELAY] = STATE(RELAY) | STATE(CLOSING),
-    [SESSION_EXCHANGE] = STATE(EXCHANGE) | STATE(RELAY) | STATES_END,
+    [SESSION_EXCHANGE] = STATE(EXCHANGE) | STATE(RELAY) | STATE(LINGER) | STATES_END,
     [SESSION_ASSOCIATE] = STATE(ASSOCIATE) | STATES_END,
     [SESSION_CLOSING] = STATE(FREE),
 };
@@ -234,7 +235,10 @@ void session_proceed(struct worker *w, struct session *s, enum session_state nex
         s->result = (int32_t)(setup->received - setup->consumed);
         next = session_steps[next](w, s);
     }
-    if (s->state == SESSION_RELAY) relay_begin(w, s);
+    if (s->state == SESSION_RELAY)
+        relay_begin(w, s);
+    else if (s->state == SESSION_EXCHANGE)
+        exchange_begin(w, s);
 }
 
 static void session_advance(struct worker *w, struct session *s)
@@ -284,6 +288,10 @@ static bool session_on_received(struct worker *w, struct session *s)
 static void session_on_client_lost(struct worker *w, struct session *s)
 {
     if (s->result == -ECANCELED) return;
+    if (s->state == SESSION_REPLY || s->state == SESSION_LINGER) { /* it has read our answer and closed */
+        session_close(w, s, SESSION_ORDERLY);
+        return;
+    }
     s->failure = FAIL_PEER;
     counter_add(&w->stats.failures[FAIL_PEER], 1);
     session_log(w, s, LOG_LEVEL_DEBUG, "client reset the connection");
@@ -293,6 +301,7 @@ static void session_on_client_lost(struct worker *w, struct session *s)
 static void session_release(struct worker *w, struct session *s)
 {
     relay_release(w, s);
+    exchange_release(w, s);
     session_release_setup(w, s);
     session_enter(w, s, SESSION_FREE);
     pool_give(&w->sessions, s->slot);
@@ -340,6 +349,8 @@ void session_on_completion(struct worker *w, const struct ring_completion *c)
     if (c->has_buffer) buffers_return(&w->buffers, c->buffer);
     if (s->state == SESSION_CLOSING)
         session_join(w, s);
+    else if (s->state == SESSION_EXCHANGE)
+        exchange_on_completion(w, s, op, c->result);
     else if (!session_is_stray(s, op))
         session_handshake_on_completion(w, s);
 }
@@ -392,6 +403,7 @@ void session_on_timer(struct worker *w, uint32_t slot)
     assert(s->state != SESSION_FREE && s->state != SESSION_CLOSING);
     switch ((enum session_state)s->state) {
     case SESSION_RELAY: relay_on_timer(w, s); return;
+    case SESSION_EXCHANGE: exchange_on_timer(w, s); return;
     case SESSION_REPLY:
     case SESSION_LINGER: session_close(w, s, SESSION_ORDERLY); return;
     default: break;
@@ -463,15 +475,26 @@ enum session_state session_fail(struct worker *w, struct session *s, enum failur
     return SESSION_REPLY;
 }
 
-/* The refusal is sent. Closing now could turn into a reset that overtakes it, if the client has sent something that we
+/* Closing now could turn into a reset that overtakes what the client has not read yet, if it has sent something that we
  * did not read: so our side is shut down first, and what comes is discarded for a while. */
+static void session_begin_linger(struct worker *w, struct session *s)
+{
+    net_shutdown_write(s->fd[CLIENT]);
+    if (s->inflight & SESSION_BIT(SESSION_RECV + CLIENT)) return;
+    ring_recv(w->ring, s->fd[CLIENT], setup_of(w, s)->head, SETUP_HEAD_SIZE, session_arm(w, s, SESSION_RECV + CLIENT));
+}
+
+void session_end_after_reply(struct worker *w, struct session *s)
+{
+    session_begin_linger(w, s);
+    session_enter(w, s, SESSION_LINGER);
+}
+
+/* The refusal is sent. */
 static enum session_state session_reply_step(struct worker *w, struct session *s)
 {
     if (s->op != SESSION_SEND + CLIENT) return SESSION_REPLY;
-    net_shutdown_write(s->fd[CLIENT]);
-    if (!(s->inflight & SESSION_BIT(SESSION_RECV + CLIENT)))
-        ring_recv(w->ring, s->fd[CLIENT], setup_of(w, s)->head, SETUP_HEAD_SIZE,
-                  session_arm(w, s, SESSION_RECV + CLIENT));
+    session_begin_linger(w, s);
     return SESSION_LINGER;
 }
 

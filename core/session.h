@@ -127,6 +127,8 @@ void session_close(struct worker *w, struct session *s, enum session_end end);
 void session_proceed(struct worker *w, struct session *s, enum session_state next);
 /* Sends what `out` holds, unless a send is in flight already, which will go on with it. */
 void session_flush(struct worker *w, struct session *s);
+/* Everything for the client is sent: LINGER, so that it can be read, then the end. */
+void session_end_after_reply(struct worker *w, struct session *s);
 /* Closes one side's descriptor, cancelling what is in flight on it. */
 void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end);
 void session_release_setup(struct worker *w, struct session *s);

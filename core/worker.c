@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "accept.h"
+#include "exchange.h"
 #include "log.h"
 #include "relay.h"
 
@@ -21,6 +22,7 @@ static int worker_open_pools(struct worker *w)
     const struct config *config = w->config;
     int error = pool_open(&w->sessions, config->sessions, sizeof(struct session));
     if (error == 0) error = pool_open(&w->setups, config->setups, sizeof(struct setup));
+    if (error == 0) error = pool_open(&w->exchanges, config->exchanges, sizeof(struct exchange));
     if (error == 0) error = timer_open(&w->timers, config->sessions, ring_now_ms(w->ring));
     if (error == 0)
         error = buffers_open(&w->buffers, w->ring, WORKER_BUFFER_GROUP, config->buffers, config->buffer_size);
@@ -59,6 +61,7 @@ void worker_close(struct worker *w)
     if (w->spare_fd > 0) net_close(w->spare_fd);
     buffers_close(&w->buffers);
     if (w->timers) timer_close(w->timers);
+    pool_close(&w->exchanges);
     pool_close(&w->setups);
     pool_close(&w->sessions);
     ring_destroy(w->ring);

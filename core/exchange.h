@@ -1,0 +1,49 @@
+/* A plain HTTP request and its response, passing through: heads are rewritten, bodies re-framed (RFC 9112 sections 6
+ * and 7).
+ *
+ * Two streams, one function (stream_pump): receive when nothing is left to pass on, pass on while there is room, send.
+ * One request per connection: the answer says `Connection: close`. A 101 turns the session into a relay. */
+#ifndef SLUICE_CORE_EXCHANGE_H
+#define SLUICE_CORE_EXCHANGE_H
+
+#include "http_body.h"
+#include "http_forward.h"
+#include "session.h"
+
+#define EXCHANGE_IN_SIZE (HTTP_RESPONSE_HEAD_SIZE_MAX + 1u)
+/* A whole rewritten head (what it gains is Via, Connection and framing), or a buffer of payload with its chunk framing.
+ */
+#define EXCHANGE_OUT_SIZE (EXCHANGE_IN_SIZE + 2048u)
+
+enum stream_phase {
+    STREAM_HEAD,   /* response only: its head is awaited */
+    STREAM_BODY,   /* octets are passed on */
+    STREAM_SWITCH, /* response only: a 101 is being sent, then the relay takes over */
+    STREAM_DONE,   /* the message is complete; `out` may still hold its last octets */
+};
+
+struct stream {
+    uint8_t phase; /* enum stream_phase */
+    bool rechunk;  /* deliver chunked */
+    struct http_body body;
+    uint32_t in_used, in_size;   /* octets of `in` passed on, received */
+    uint32_t out_used, out_size; /* octets of `out` sent, written */
+    size_t scanned;
+    uint8_t in[EXCHANGE_IN_SIZE];
+    uint8_t out[EXCHANGE_OUT_SIZE];
+};
+
+struct exchange {
+    struct http_forward_request request;
+    uint8_t failure;          /* enum failure to be reported when what is being sent to the client is out */
+    bool answered;            /* a final head has gone to the client: from here on a failure is a reset */
+    struct stream streams[2]; /* by the side that they read from, as a relay's flows */
+};
+
+/* The session has entered EXCHANGE: the upstream is connected, the request's head stands in the setup slot. */
+void exchange_begin(struct worker *w, struct session *s);
+void exchange_on_completion(struct worker *w, struct session *s, unsigned op, int32_t result);
+void exchange_on_timer(struct worker *w, struct session *s);
+void exchange_release(struct worker *w, struct session *s);
+
+#endif
