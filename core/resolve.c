@@ -368,6 +368,24 @@ static uint64_t entry_fill(struct entry *entry, const struct ares_addrinfo *foun
     return ttl_ms > RESOLVE_TTL_MS_MIN ? ttl_ms : RESOLVE_TTL_MS_MIN;
 }
 
+/* c-ares 1.18 leaks the name when it makes up the IPv6 address of a localhost that /etc/hosts knows as IPv4 only. So it
+ * is asked for both families, and RFC 6761 section 6.3 is done here. */
+static bool entry_is_localhost(const struct entry *entry)
+{
+    return strcmp(entry->name, "localhost") == 0;
+}
+
+static void entry_fill_loopback(struct entry *entry)
+{
+    assert(entry->count == 0);
+    assert(entry->family != AF_UNSPEC);
+    entry->count = 1;
+    if (entry->family == AF_INET)
+        entry->results[0] = (struct resolve_result){ADDRESS_IPV4, {127, 0, 0, 1}};
+    else
+        entry->results[0] = (struct resolve_result){ADDRESS_IPV6, {[15] = 1}};
+}
+
 static void entry_finish(struct resolver *resolver, struct entry *entry, uint64_t ttl_ms)
 {
     while (!link_is_empty(&entry->waiters)) {
@@ -394,7 +412,12 @@ static void on_addresses(void *argument, int ares_status, int timeouts, struct a
     entry->status = status_of(ares_status);
     if (entry->status == 0) ttl_ms = entry_fill(entry, found);
     if (found != NULL) ares_freeaddrinfo(found);
-    if (entry->status == 0 && entry->count == 0) entry->status = -ENOENT;
+    if (entry->status == 0 && entry->count == 0) {
+        if (entry_is_localhost(entry) && entry->family != AF_UNSPEC)
+            entry_fill_loopback(entry);
+        else
+            entry->status = -ENOENT;
+    }
     if (entry->status == -ENOENT) ttl_ms = RESOLVE_NEGATIVE_TTL_MS;
 
     if (ares_status == ARES_EDESTRUCTION && !resolver->closing)
@@ -413,7 +436,7 @@ static void expect_timeout(struct resolver *resolver)
 
 static void entry_start(struct resolver *resolver, struct entry *entry)
 {
-    struct ares_addrinfo_hints hints = {.ai_family = entry->family};
+    struct ares_addrinfo_hints hints = {.ai_family = entry_is_localhost(entry) ? AF_UNSPEC : entry->family};
     assert(!entry->asking);
     entry->asking = true;
     resolver->asking++;
