@@ -43,7 +43,8 @@ static struct {
         uint16_t type;
         unsigned questions;
     } seen[KINDS_MAX];
-    unsigned seen_count, tcp_questions;
+    unsigned seen_count;
+    _Atomic unsigned tcp_questions;
 } server;
 
 static unsigned questions_of(const char *name, uint16_t type)
@@ -141,6 +142,7 @@ static bool server_decide(const struct question *question, bool over_tcp, struct
     if (begins(name, "never")) return false;
     if (begins(name, "no6") && !ipv4) return false;
     if (begins(name, "slow")) usleep(200000);
+    if (begins(name, "snail")) usleep(400000);
     if (begins(name, "fail"))
         reply->octets[3] |= 2;
     else if (begins(name, "nx"))
@@ -229,19 +231,29 @@ static void *server_run(void *unused)
     return unused;
 }
 
-static int server_start(void **state)
+/* Both sockets on one port; others use the machine, too: another try if TCP's is taken. */
+static bool server_bind(void)
 {
-    (void)state;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
     server.udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     server.tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(setsockopt(server.tcp, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)), 0);
     assert_int_equal(bind(server.udp, (struct sockaddr *)&address, size), 0);
     assert_int_equal(getsockname(server.udp, (struct sockaddr *)&address, &size), 0);
-    assert_int_equal(bind(server.tcp, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(listen(server.tcp, 5), 0);
-    assert_int_equal(pipe(server.stop), 0);
     snprintf(server.text, sizeof server.text, "127.0.0.1:%u", ntohs(address.sin_port));
+    if (bind(server.tcp, (struct sockaddr *)&address, size) == 0 && listen(server.tcp, 5) == 0) return true;
+    close(server.udp);
+    close(server.tcp);
+    return false;
+}
+
+static int server_start(void **state)
+{
+    (void)state;
+    int tries = 0;
+    while (!server_bind()) assert_true(++tries < 100);
+    assert_int_equal(pipe(server.stop), 0);
     pthread_mutex_init(&server.lock, NULL);
     return pthread_create(&server.thread, NULL, server_run, NULL);
 }
@@ -556,13 +568,15 @@ static void test_deadline_of_request(void **state)
 {
     (void)state;
     struct ask ask;
-    bench_open(server.text, 100);
-    ask_start(&ask, "slow-two.test", AF_INET);
-    assert_in_range(bench_run(1), 95, 190);
+    char twice[80]; /* c-ares is patient for 600 ms with two servers */
+    snprintf(twice, sizeof twice, "%s,%s", server.text, server.text);
+    bench_open(twice, 100);
+    ask_start(&ask, "snail.test", AF_INET);
+    assert_in_range(bench_run(1), 95, 390);
     assert_int_equal(ask.status, -ETIMEDOUT);
-    bench_sleep(300);
+    bench_sleep(500);
     int answers = bench.answers;
-    ask_start(&ask, "slow-two.test", AF_INET);
+    ask_start(&ask, "snail.test", AF_INET);
     assert_int_equal(bench.answers, answers + 1);
     assert_int_equal(ask.status, 0);
     bench_close();
