@@ -4,19 +4,30 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+/* One turn of the loop may complete a receive on each of so many connections before replacements are given. */
+#define BUFFERS_LENT_MAX 1024u
+
 int buffers_open(struct buffers *buffers, struct ring *ring, uint16_t group, uint32_t count, uint32_t size)
 {
     assert(count < BUFFERS_NONE);
     *buffers = (struct buffers){.ring = ring, .group = group, .count = count, .size = size};
+    buffers->lent_max = count < BUFFERS_LENT_MAX ? count : BUFFERS_LENT_MAX;
     void *base =
         mmap(NULL, (size_t)count * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return -ENOMEM;
     buffers->base = base;
     buffers->next = malloc(count * sizeof *buffers->next);
     buffers->filled = malloc(count * sizeof *buffers->filled);
-    int error = buffers->next && buffers->filled ? ring_group_open(ring, group, base, size, count) : -ENOMEM;
-    if (error < 0) buffers_close(buffers);
-    return error;
+    buffers->spare = malloc(count * sizeof *buffers->spare);
+    bool whole = buffers->next && buffers->filled && buffers->spare;
+    int error = whole ? ring_group_open(ring, group, base, size, buffers->lent_max) : -ENOMEM;
+    if (error < 0) {
+        buffers_close(buffers);
+        return error;
+    }
+    buffers->lent = buffers->lent_max;
+    for (uint32_t i = count; i > buffers->lent; i--) buffers->spare[buffers->spare_count++] = (uint16_t)(i - 1);
+    return 0;
 }
 
 void buffers_close(struct buffers *buffers)
@@ -26,7 +37,30 @@ void buffers_close(struct buffers *buffers)
     munmap(buffers->base, (size_t)buffers->count * buffers->size);
     free(buffers->next);
     free(buffers->filled);
+    free(buffers->spare);
     *buffers = (struct buffers){0};
+}
+
+static void buffers_lend(struct buffers *buffers, uint16_t buffer)
+{
+    ring_group_give(buffers->ring, buffers->group, buffer);
+    buffers->lent++;
+}
+
+/* The kernel has used one of its buffers. */
+static void buffers_replace(struct buffers *buffers)
+{
+    assert(buffers->lent > 0);
+    buffers->lent--;
+    if (buffers->spare_count > 0) buffers_lend(buffers, buffers->spare[--buffers->spare_count]);
+}
+
+static void buffers_take_back(struct buffers *buffers, uint16_t buffer)
+{
+    if (buffers->lent < buffers->lent_max)
+        buffers_lend(buffers, buffer);
+    else
+        buffers->spare[buffers->spare_count++] = buffer;
 }
 
 void buffers_append(struct buffers *buffers, struct buffer_list *list, uint16_t buffer, uint32_t filled)
@@ -36,6 +70,7 @@ void buffers_append(struct buffers *buffers, struct buffer_list *list, uint16_t 
     buffers->next[buffer] = BUFFERS_NONE;
     buffers->filled[buffer] = filled;
     buffers->leased++;
+    buffers_replace(buffers);
     if (list->count++ == 0)
         list->first = buffer;
     else
@@ -50,7 +85,7 @@ void buffers_drop_first(struct buffers *buffers, struct buffer_list *list)
     list->first = buffers->next[buffer];
     if (--list->count == 0) list->last = BUFFERS_NONE;
     buffers->leased--;
-    ring_group_give(buffers->ring, buffers->group, buffer);
+    buffers_take_back(buffers, buffer);
 }
 
 void buffers_drop_all(struct buffers *buffers, struct buffer_list *list)
@@ -60,5 +95,5 @@ void buffers_drop_all(struct buffers *buffers, struct buffer_list *list)
 
 void buffers_return(struct buffers *buffers, uint16_t buffer)
 {
-    ring_group_give(buffers->ring, buffers->group, buffer);
+    ring_group_give(buffers->ring, buffers->group, buffer); /* into the place that it has just left */
 }

@@ -1,6 +1,10 @@
 /* The receive buffers of a worker: lent to the kernel as a group, leased by it with each receive, given back when they
  * are sent.
  *
+ * The kernel takes buffers in the order in which they were given, so it would touch all of them in turn: it gets only
+ * as many as one turn of the loop may need (`lent_max`), the others wait on a stack, the warmest on top, and replace
+ * what is leased.
+ *
  * Leased buffers are chained into first-in first-out lists by index, so that a flow can hold any number without memory
  * of its own. */
 #ifndef SLUICE_CORE_BUFFERS_H
@@ -22,6 +26,10 @@ struct buffers {
     uint32_t size;    /* octets of each buffer */
     uint32_t count;
     uint32_t leased; /* held by flows */
+    uint32_t lent;   /* with the kernel */
+    uint32_t lent_max;
+    uint16_t *spare; /* stack of those that are neither */
+    uint32_t spare_count;
     uint16_t group;
 };
 
@@ -49,7 +57,7 @@ static inline uint8_t *buffers_at(const struct buffers *buffers, uint16_t buffer
 /* Enough is back with the kernel to let starved flows receive again. */
 static inline bool buffers_are_plenty(const struct buffers *buffers)
 {
-    return buffers->leased < buffers->count - buffers->count / 4;
+    return buffers->lent > buffers->lent_max / 2;
 }
 
 #endif

@@ -287,17 +287,18 @@ void config_size(struct config *config)
     uint64_t sessions = smaller(descriptors / 2, SESSIONS_MAX);
     if (c->max_sessions > 0) sessions = smaller(sessions, c->max_sessions);
     c->sessions = (uint32_t)sessions;
-    /* A handshake holds its received head, some KiB: bounded to some 10 MiB of them. */
+    /* A handshake holds its received head: some 20 KiB of address space, of which SOCKS touches two pages. */
     c->setups = (uint32_t)smaller(sessions, SETUPS_MAX);
-    /* 16 KiB is what a bulk flow fills at once, 1024 of them (16 MiB) are held between a receive and its send only;
-     * the kernel fills the ones used last, so that few become resident. */
-    c->buffers = 1024;
+    /* 16 KiB is what a bulk flow fills at once. 16384 of them are 256 MiB of address space: what peers that read slowly
+     * may hold before others starve. Only those become resident that have been needed at the same time (buffers.h), 16
+     * MiB in normal service. */
+    c->buffers = 16384;
     c->buffer_size = 16384;
     /* Submissions between two waits: one batch of completions causes about two each; a full queue is submitted early.
      */
     c->ring_entries = 1024;
-    /* Each session in its handshake may have one question under way; a full queue makes it wait for a turn. */
-    c->queue_capacity = 4096;
+    /* Each session in its handshake, and each UDP association, may have one question under way: never full. */
+    c->queue_capacity = 32768;
     /* UDP associations take four descriptors (control, client side, IPv4 and IPv6 targets) and datagram buffers. */
     c->associations = (uint32_t)smaller(256, descriptors / 4);
     /* Plain HTTP keeps two heads per message in transit, which tunnels do not need. */

@@ -29,6 +29,9 @@ void relay_on_completion(struct worker *w, struct session *s, unsigned op, const
 void relay_on_timer(struct worker *w, struct session *s);
 /* Buffers came back: lets starved flows receive again. */
 void relay_feed_starved(struct worker *w);
+/* All buffers have been held for too long: resets the sessions that hold more than their share because a peer does not
+ * read. */
+void relay_relieve(struct worker *w);
 /* Gives back the flows' pipes; for session_close(). */
 void relay_drop(struct worker *w, struct session *s);
 /* Gives back the held buffers, when no send can be reading them any more. */

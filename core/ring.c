@@ -322,7 +322,7 @@ void ring_group_close(struct ring *ring, uint16_t group)
 void ring_group_give(struct ring *ring, uint16_t group, uint16_t buffer)
 {
     struct ring_group *g = &ring->groups[group];
-    assert(buffer < g->count);
+    assert(g->entries != NULL);
     io_uring_buf_ring_add(g->entries, g->base + (size_t)buffer * g->size, (unsigned)g->size, buffer,
                           io_uring_buf_ring_mask(g->count), 0);
     io_uring_buf_ring_advance(g->entries, 1);

@@ -9,6 +9,8 @@
 #include "relay.h"
 
 #define WORKER_BUFFER_GROUP 0u
+/* So long may all buffers be held by peers that do not read. */
+#define WORKER_STARVE_MS 2000u
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -138,6 +140,7 @@ static uint64_t worker_wait_ms(const struct worker *w, uint64_t timeout_ms)
     uint64_t now = ring_now_ms(w->ring);
     timeout_ms = least(timeout_ms, timer_wait_ms(w->timers, now));
     timeout_ms = least(timeout_ms, accept_wait_ms(w));
+    if (w->starved > 0) timeout_ms = least(timeout_ms, WORKER_STARVE_MS);
     if (w->draining && w->drain_until_ms > now) timeout_ms = least(timeout_ms, w->drain_until_ms - now);
     return timeout_ms;
 }
@@ -146,6 +149,22 @@ static void worker_expire(struct worker *w)
 {
     uint64_t now = ring_now_ms(w->ring);
     for (uint32_t slot; (slot = timer_expire(w->timers, now)) != TIMER_NONE;) session_on_timer(w, slot);
+}
+
+/* Flows that found no buffer receive again when some have come back. Peers that never read must not be able to prevent
+ * that. */
+static void worker_feed(struct worker *w)
+{
+    uint64_t now = ring_now_ms(w->ring);
+    if (w->starved == 0 || buffers_are_plenty(&w->buffers)) {
+        w->starved_since_ms = 0;
+        if (w->starved > 0) relay_feed_starved(w);
+    } else if (w->starved_since_ms == 0) {
+        w->starved_since_ms = now;
+    } else if (now - w->starved_since_ms >= WORKER_STARVE_MS) {
+        relay_relieve(w);
+        w->starved_since_ms = 0;
+    }
 }
 
 int worker_turn(struct worker *w, uint64_t timeout_ms)
@@ -161,7 +180,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     worker_read_inbox(w);
     worker_expire(w);
     accept_resume(w);
-    if (w->starved > 0 && buffers_are_plenty(&w->buffers)) relay_feed_starved(w);
+    worker_feed(w);
     worker_drain(w);
     return 0;
 }

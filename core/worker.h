@@ -34,10 +34,11 @@ struct worker {
     bool draining; /* asked to stop: no new connections */
     bool stopped;  /* the last session is gone */
     uint64_t drain_until_ms;
-    uint32_t starved;    /* flows that wait for buffers */
-    uint32_t starved_at; /* where the search for them goes on */
-    int spare_fd;        /* given up for a moment to refuse a connection when no other descriptor is left */
-    uint64_t random;     /* state of a small generator for --max-startups */
+    uint32_t starved;          /* flows that wait for buffers */
+    uint64_t starved_since_ms; /* 0: there are buffers */
+    uint32_t starved_at;       /* where the search for them goes on */
+    int spare_fd;              /* given up for a moment to refuse a connection when no other descriptor is left */
+    uint64_t random;           /* state of a small generator for --max-startups */
     struct pool sessions, setups, exchanges;
     struct timer_wheel *timers; /* by session slot */
     struct buffers buffers;
