@@ -79,8 +79,9 @@ enum config_action { CONFIG_RUN, CONFIG_EXIT_SUCCESS, CONFIG_EXIT_FAILURE };
 
 /* The defaults of every option. */
 void config_defaults(struct config *config);
-/* Parses the command line into config (options.c), which holds the defaults. Prints help, version or one line about what
- * is wrong; carries out --check and --dump-config; opens the log as asked for. Strings in config point into argv. */
+/* Parses the command line into config (options.c), which holds the defaults. Prints help, version or one line about
+ * what is wrong; carries out --check and --dump-config; opens the log as asked for. Strings in config point into argv.
+ */
 enum config_action config_parse(struct config *config, int argc, char **argv);
 /* Checks what options can get wrong together, resolves listener addresses, derives the sizes. 0, or -1 after one log
  * line per fault. */
