@@ -1,0 +1,69 @@
+"""A name server for --nameserver: A and AAAA records, NXDOMAIN for what it does not know, silence on demand."""
+import ipaddress
+import socket
+import struct
+import threading
+
+A, AAAA = 1, 28
+NOERROR, SERVFAIL, NXDOMAIN = 0, 2, 3
+
+
+def read_name(data, at):
+    labels = []
+    while data[at]:
+        labels.append(data[at + 1:at + 1 + data[at]].decode("latin-1"))
+        at += 1 + data[at]
+    return ".".join(labels).lower(), at + 1
+
+
+class NameServer:
+    def __init__(self):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.text = f"127.0.0.1:{self.port}"
+        self.records = {}
+        self.queries = []  # (name, type)
+        self.silent = set()  # names, or "*"
+        self.broken = set()  # names that are answered with SERVFAIL
+        self.ttl = 60
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def add(self, name, *addresses):
+        self.records[name.lower()] = [ipaddress.ip_address(address) for address in addresses]
+
+    def count(self, name, kind=A):
+        return self.queries.count((name.lower(), kind))
+
+    def _serve(self):
+        while True:
+            try:
+                query, peer = self.socket.recvfrom(4096)
+            except OSError:
+                return
+            if len(query) < 13:  # close() wakes us with a short one
+                return
+            answer = self._answer(query)
+            if answer:
+                self.socket.sendto(answer, peer)
+
+    def _answer(self, query):
+        name, at = read_name(query, 12)
+        kind = struct.unpack("!H", query[at:at + 2])[0]
+        self.queries.append((name, kind))
+        if name in self.silent or "*" in self.silent:
+            return None
+        code = SERVFAIL if name in self.broken else NOERROR if name in self.records else NXDOMAIN
+        version = {A: 4, AAAA: 6}.get(kind)
+        found = [address for address in self.records.get(name, []) if address.version == version]
+        question = query[12:at + 4]
+        records = b"".join(struct.pack("!HHHIH", 0xC00C, kind, 1, self.ttl, len(address.packed)) + address.packed
+                           for address in found)
+        return query[:2] + struct.pack("!HHHHH", 0x8180 | code, 1, len(found), 0, 0) + question + records
+
+    def close(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wake:
+            wake.sendto(b"", ("127.0.0.1", self.port))
+        self.thread.join(5)
+        self.socket.close()

@@ -1,0 +1,152 @@
+"""sluice as a child process, with everything that must hold for each of them asserted when it ends."""
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import subprocess
+import time
+
+import wire
+
+BINARY = os.path.abspath(os.environ.get("SLUICE_BIN", os.path.join(os.path.dirname(__file__), "../../build/sluice")))
+TROUBLE = re.compile(r"runtime error|Sanitizer|[Aa]ssert|stack smashing|buffer overflow detected|terminate called")
+
+
+def sanitized():
+    """A sanitizer build is slower, and its memory says nothing about ours."""
+    with open(BINARY, "rb") as binary:
+        content = binary.read()
+    return b"__asan_init" in content or b"__tsan_init" in content
+
+
+SANITIZED = os.path.exists(BINARY) and sanitized()
+SLOW = 4 if SANITIZED else 1
+_random = random.Random(os.getpid() * 1000003 + time.monotonic_ns())
+
+
+def free_port(host="127.0.0.1", kind=socket.SOCK_STREAM):
+    """Below the ephemeral range, so that no outgoing connection of anybody takes it before we do."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        port = _random.randrange(10000, 32000)
+        with socket.socket(family, kind) as probe:
+            try:
+                probe.bind((host, port))
+                return port
+            except OSError:
+                continue
+
+
+def wait_until(condition, timeout=10.0, pause=0.01):
+    end = time.monotonic() + timeout * SLOW
+    while True:
+        value = condition()
+        if value or time.monotonic() > end:
+            return value
+        time.sleep(pause)
+
+
+def run(*args, timeout=20, **options):
+    """The program to its end: (exit code, stdout, stderr)."""
+    done = subprocess.run([BINARY, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=timeout * SLOW, **options)
+    return done.returncode, done.stdout, done.stderr
+
+
+class Sluice:
+    def __init__(self, directory, *args, listen="127.0.0.1", files=None, prefix=(), ready=True):
+        self.host = listen
+        self.port = None
+        words = [str(word) for word in args]
+        if listen:
+            self.port = free_port(listen)
+            words = ["-l", f"[{listen}]:{self.port}" if ":" in listen else f"{listen}:{self.port}"] + words
+        self.address = (listen, self.port)
+        self.log_path = os.path.join(directory, f"sluice-{time.monotonic_ns()}.log")
+        self.log_file = open(self.log_path, "wb")
+        limit = (files, files) if files else None
+        self.process = subprocess.Popen(
+            [*prefix, BINARY, *words], stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file,
+            preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)) if limit else None)
+        self.pid = self.process.pid
+        self.expected_exit = 0
+        self.check_descriptors = True
+        if ready:
+            self.await_ready()
+
+    def await_ready(self):
+        assert wait_until(lambda: "listening on" in self.log() or self.process.poll() is not None, 15), self.log()
+        assert self.process.poll() is None, f"exit {self.process.returncode}: {self.log()}"
+        self.sockets_at_start = self.sockets()
+
+    @property
+    def url(self):
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as log:
+            return log.read()
+
+    def descriptors(self, kind=""):
+        count = 0
+        for name in os.listdir(f"/proc/{self.pid}/fd"):
+            try:
+                count += os.readlink(f"/proc/{self.pid}/fd/{name}").startswith(kind)
+            except FileNotFoundError:
+                continue
+        return count
+
+    def sockets(self):
+        return self.descriptors("socket:")
+
+    def pipes(self):
+        return self.descriptors("pipe:")
+
+    def cpu(self):
+        """Seconds of CPU used by all threads."""
+        with open(f"/proc/{self.pid}/stat", encoding="ascii") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def rss(self):
+        with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
+            return int(re.search(r"VmRSS:\s+(\d+) kB", status.read()).group(1)) * 1024
+
+    def status(self, name):
+        with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
+            return re.search(rf"^{name}:\s+(.*)$", status.read(), re.MULTILINE).group(1)
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def flat(self, timeout=8):
+        """Whether the sockets that it holds are as many as at start."""
+        return wait_until(lambda: self.sockets() == self.sockets_at_start, timeout)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, timeout=20):
+        return self.process.wait(timeout * SLOW)
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def finish(self):
+        """The end of each test: nothing has leaked, and it stops when it is told to."""
+        for client in list(wire.OPEN):
+            client.close()
+        try:
+            if self.alive():
+                assert not self.check_descriptors or self.flat(), (
+                    f"{self.sockets()} sockets, {self.sockets_at_start} at start\n" + self.log())
+                self.signal(signal.SIGTERM)
+            assert self.wait() == self.expected_exit, f"exit {self.process.returncode}\n" + self.log()
+            assert not TROUBLE.search(self.log()), self.log()
+        finally:
+            self.kill()
+            self.log_file.close()
