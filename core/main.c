@@ -52,6 +52,18 @@ static int main_serve(const int *fds)
     return error;
 }
 
+/* With the ports bound: privileges, threads, traffic. */
+static int main_run(void)
+{
+    int *fds = main_open_listeners();
+    if (!fds) return -1;
+    int error = config.user ? process_drop_privileges(config.user) : 0;
+    if (error == 0) error = main_serve(fds);
+    main_close_listeners(fds);
+    free(fds);
+    return error;
+}
+
 int main(int argc, char **argv)
 {
     config_defaults(&config);
@@ -64,11 +76,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     if (config_check(&config) < 0) return EXIT_FAILURE;
     if (config.daemonize && process_daemonize_begin() < 0) return EXIT_FAILURE;
-    int *fds = main_open_listeners();
-    if (!fds) return EXIT_FAILURE;
-    if (config.user && process_drop_privileges(config.user) < 0) return EXIT_FAILURE;
-    int error = main_serve(fds);
-    main_close_listeners(fds);
-    free(fds);
+    int error = main_run();
+    if (error < 0 && config.daemonize) process_daemonize_ready(error, NULL); /* its log line has said why */
     return error < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
