@@ -49,7 +49,7 @@ static void await_report(int fd)
         _exit(EXIT_FAILURE);
     }
     if (report.error) {
-        fprintf(stderr, "sluice: %.*s\n", (int)sizeof(report.message), report.message);
+        if (report.message[0]) fprintf(stderr, "sluice: %.*s\n", (int)sizeof(report.message), report.message);
         _exit(EXIT_FAILURE);
     }
     LOGI("daemon runs as process %ld", (long)report.pid);
@@ -101,7 +101,7 @@ void process_daemonize_ready(int error, const char *message)
     struct report report = {.error = error, .pid = getpid()};
 
     if (report_fd < 0) return;
-    snprintf(report.message, sizeof(report.message), "%s", message ? message : strerror(abs(error)));
+    snprintf(report.message, sizeof(report.message), "%s", message ? message : "");
     if (!error) {
         log_open(LOG_TO_SYSLOG, log_level_now);
         redirect(STDOUT_FILENO, O_WRONLY);

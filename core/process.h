@@ -14,7 +14,7 @@
 int process_daemonize_begin(void);
 /* Tells the waiting parent how it went; without a parent that waits, nothing happens.
  * error  0: the parent exits with 0; stdout and stderr go to /dev/null, and the log to syslog. Else the parent prints
- *        `message` (one line, may be NULL) and exits with 1. */
+ *        `message` (one line; NULL: a log line has said it) and exits with 1. */
 void process_daemonize_ready(int error, const char *message);
 
 /* Who `-u` means (contract section 1.7). */
