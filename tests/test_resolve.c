@@ -710,6 +710,24 @@ static void test_set_nameservers(void **state)
     close(silent);
 }
 
+/* Each change closes a socket with a poll in flight: were one not cancelled, the slots for polls would run out, and
+ * with them the answers. */
+static void test_polls_are_cancelled(void **state)
+{
+    (void)state;
+    struct ask open, ask;
+    bench_open(server.text, 5000);
+    ask_start(&open, "never.test.", AF_INET);
+    for (int i = 0; i < 300; i++) {
+        assert_int_equal(resolve_set_nameservers(bench.resolver, server.text), 0);
+        bench_turn(5);
+    }
+    assert_int_equal(bench.answers, 0);
+    assert_int_equal(ask_now(&ask, "plain4.test", AF_INET), 0);
+    bench_close();
+    assert_int_equal(open.status, -ECANCELED);
+}
+
 #define FOUR_SERVERS      "1.1.1.1,1.1.1.1,1.1.1.1,1.1.1.1,"
 #define SEVENTEEN_SERVERS FOUR_SERVERS FOUR_SERVERS FOUR_SERVERS FOUR_SERVERS "1.1.1.1"
 
@@ -879,6 +897,7 @@ int main(void)
         cmocka_unit_test(test_bad_names),
         cmocka_unit_test(test_close_with_open_queries),
         cmocka_unit_test(test_set_nameservers),
+        cmocka_unit_test(test_polls_are_cancelled),
         cmocka_unit_test(test_server_lists),
         cmocka_unit_test(test_second_server),
         cmocka_unit_test(test_asks_from_within),
