@@ -1,39 +1,232 @@
 # sluice. `make run` and `make test` do everything on a fresh Debian 12; `make help` lists the rest.
-CC      ?= gcc
+#
+# One source tree is built in several flavours, each in a folder of its own below $(BUILD): release (what is installed),
+# unit (the same without link-time optimisation, for the test programs), asan, tsan and fuzz. Flags that the caller gives
+# in CFLAGS and LDFLAGS come last.
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 CLANG   ?= clang
+PYTHON  ?= /usr/bin/python3
 BUILD   ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+LISTEN  ?= 127.0.0.1:1080
 VERSION := 0.1.0
+JOBS    ?= $(shell nproc)
+# One short line for each file; V=1 shows the commands.
+Q       := $(if $(V),,@)
+say      = @$(if $(V),:,echo '  $(1)')
+RUN     := $(PYTHON) tests/run.py --build $(BUILD)
 
-STD      = -std=c11 -D_GNU_SOURCE -Icore -Iprotocols -I. -DSLUICE_VERSION='"$(VERSION)"'
-WARN     = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
-HARDEN   = -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE
-OPTIMISE = -O2 -g -flto=auto
-CFLAGS   = $(STD) $(WARN) $(OPTIMISE) $(HARDEN)
-LDFLAGS  = -pie -Wl,-z,relro,-z,now
-LIBS     = -luring -lcares -lpthread
+STD    = -std=c11 -D_GNU_SOURCE -Icore -Iprotocols -I. -DSLUICE_VERSION='"$(VERSION)"'
+WARN   = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
+HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIE
+LINK   = -pie -Wl,-z,relro,-z,now,-z,noexecstack
+LIBS   = -luring -lcares -lpthread
+
+# gcc brings its own LTO; clang's needs a linker that knows it.
+ifneq ($(findstring clang,$(CC)),)
+LTO := $(if $(shell command -v ld.lld),-flto=thin)
+LD_release = $(if $(LTO),-fuse-ld=lld)
+else
+LTO := -flto=auto
+endif
+SANITIZE_ASAN = -fsanitize=address,undefined -fno-sanitize-recover=all
+SANITIZE_TSAN = -fsanitize=thread
+
+CC_release    = $(CC)
+CC_unit       = $(CC)
+CC_asan       = $(CLANG)
+CC_tsan       = $(CLANG)
+CC_fuzz       = $(CLANG)
+FLAGS_release = -O2 -g $(LTO) $(HARDEN)
+FLAGS_unit    = -O2 -g $(HARDEN)
+FLAGS_asan    = -O1 -g -fno-omit-frame-pointer -fPIE $(SANITIZE_ASAN)
+FLAGS_tsan    = -O1 -g -fno-omit-frame-pointer -fPIE $(SANITIZE_TSAN)
+FLAGS_fuzz    = -O1 -g -fno-omit-frame-pointer -fPIE -fsanitize=fuzzer-no-link,address,undefined \
+                -fno-sanitize-recover=all
 
 PROTOCOLS := $(wildcard protocols/*.c)
 CORE      := $(filter-out core/main.c,$(wildcard core/*.c))
-KERNEL    := core/ring.c core/net.c# the two bodies that the simulator replaces
-objects    = $(patsubst %.c,$(BUILD)/$(1)/%.o,$(2))
+PRODUCT   := $(PROTOCOLS) $(CORE)
+# The simulator has the kernel's place, and its driver that of the coordinator.
+SIMULATED := $(filter-out core/ring.c core/net.c core/coordinator.c core/listen.c core/resolve.c,$(PRODUCT))
+SIMULATOR := $(filter-out tests/sim_main.c,$(wildcard tests/sim_*.c))
+TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+FUZZERS   := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
+THREADED  := test_queue test_log# what more than one thread calls
+CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
-.PHONY: all clean
-all: $(BUILD)/sluice
+.PHONY: all run test sim asan tsan fuzz bench lint format includes install clean help FORCE
+.PHONY: deps deps-test deps-lint deps-bench test-programs asan-programs tsan-programs fuzz-programs
+.DELETE_ON_ERROR:
+.SECONDARY:
 
-$(BUILD)/release/%.o: %.c
+all: $(BUILD)/sluice ## build build/sluice
+
+# --- objects, in every flavour ---
+
+# A file that changes when a flavour's command line does, so that `make CC=clang` after `make` mixes nothing.
+define flavour
+$(BUILD)/$(1)/flags: FORCE
+	@mkdir -p $$(@D)
+	@echo '$$(CC_$(1)) $$(STD) $$(FLAGS_$(1)) $$(CFLAGS)' | cmp -s - $$@ || \
+		echo '$$(CC_$(1)) $$(STD) $$(FLAGS_$(1)) $$(CFLAGS)' > $$@
+
+$(BUILD)/$(1)/%.o: %.c $(BUILD)/$(1)/flags
+	@mkdir -p $$(@D)
+	$$(call say,$(1) $$<)
+	$$(Q)$$(CC_$(1)) $$(STD) $$(WARN) $$(FLAGS_$(1)) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach f,release unit asan tsan fuzz,$(eval $(call flavour,$(f))))
+
+objects = $(patsubst %.c,$(BUILD)/$(1)/%.o,$(2))
+link    = $(CC_$(1)) $(FLAGS_$(1)) $(CFLAGS) $(LINK) $(LD_$(1)) $(LDFLAGS) -o $@ $(filter %.o,$^)
+
+$(BUILD)/sluice: $(call objects,release,$(PRODUCT) core/main.c)
+	$(call say,$@)
+	$(Q)$(call link,release) $(LIBS)
+
+$(BUILD)/load: bench/load.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,$@)
+	$(Q)$(CC) -std=c11 $(WARN) -O2 -g $(CFLAGS) $(LDFLAGS) -o $@ $<
 
-$(BUILD)/sluice: $(call objects,release,$(PROTOCOLS) $(CORE) core/main.c)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+# --- test programs: every tests/test_*.c is one for cmocka ---
 
-# Unit tests: every tests/test_*.c is one cmocka program, linked with the whole product but main.
-TESTS := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
-$(BUILD)/tests/test_%: $(BUILD)/release/tests/test_%.o $(BUILD)/release/tests/support.o $(call objects,release,$(PROTOCOLS) $(CORE))
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka
+# $(1) flavour, $(2) folder of the programs
+define programs
+$(2)/sim: $(call objects,$(1),tests/sim_main.c $(SIMULATOR) $(SIMULATED))
+	@mkdir -p $$(@D)
+	$$(call say,$$@)
+	$$(Q)$$(call link,$(1)) $$(LIBS)
 
-clean:
+$(2)/tests/test_sessions: $(call objects,$(1),tests/test_sessions.c tests/support.c $(SIMULATOR) $(SIMULATED))
+	@mkdir -p $$(@D)
+	$$(call say,$$@)
+	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
+
+$(2)/tests/test_%: $(BUILD)/$(1)/tests/test_%.o $(call objects,$(1),tests/support.c $(PRODUCT))
+	@mkdir -p $$(@D)
+	$$(call say,$$@)
+	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
+endef
+$(eval $(call programs,unit,$(BUILD)))
+$(eval $(call programs,asan,$(BUILD)/asan))
+$(eval $(call programs,tsan,$(BUILD)/tsan))
+
+$(BUILD)/asan/sluice: $(call objects,asan,$(PRODUCT) core/main.c)
+	$(call say,$@)
+	$(Q)$(call link,asan) $(LIBS)
+
+$(BUILD)/tsan/sluice: $(call objects,tsan,$(PRODUCT) core/main.c)
+	$(call say,$@)
+	$(Q)$(call link,tsan) $(LIBS)
+
+FUZZ_LINK = $(call link,fuzz) -fsanitize=fuzzer $(LIBS)
+$(BUILD)/fuzz_session: $(call objects,fuzz,fuzz/fuzz_session.c $(SIMULATOR) $(SIMULATED))
+	$(call say,$@)
+	$(Q)$(FUZZ_LINK)
+
+$(BUILD)/fuzz_%: $(BUILD)/fuzz/fuzz/fuzz_%.o $(call objects,fuzz,$(PROTOCOLS))
+	$(call say,$@)
+	$(Q)$(FUZZ_LINK)
+
+SIM_PROGRAM := $(if $(wildcard tests/sim_main.c),sim)
+test-programs: $(addprefix $(BUILD)/,sluice $(SIM_PROGRAM) $(addprefix tests/,$(TESTS)))
+asan-programs: $(addprefix $(BUILD)/asan/,sluice $(addprefix tests/,$(TESTS)))
+tsan-programs: $(addprefix $(BUILD)/tsan/,sluice $(addprefix tests/,$(THREADED)))
+fuzz-programs: $(addprefix $(BUILD)/,$(FUZZERS))
+
+# --- running and testing ---
+
+run: ## install what is missing, build, start on 127.0.0.1:1080 (LISTEN=, ARGS=)
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	$(BUILD)/sluice -l $(LISTEN) --block-outbound multicast $(ARGS)
+
+test: ## install what is missing, build, run all tests
+	@$(MAKE) --no-print-directory deps-test
+	@$(MAKE) --no-print-directory -j$(JOBS) test-programs fuzz-programs asan-programs tsan-programs
+	@$(RUN) unit sim fuzz e2e asan tsan
+
+sim: $(BUILD)/sim ## run the simulator's sessions (COUNT=100000 seeds from FIRST=1)
+	@$(RUN) --first $(or $(FIRST),1) --count $(or $(COUNT),100000) sim
+
+asan: ## unit tests and end to end under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory -j$(JOBS) asan-programs
+	@$(RUN) asan
+
+tsan: ## queue, log and the core of the end to end tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory -j$(JOBS) tsan-programs
+	@$(RUN) tsan
+
+# GNU make knows no numbers of its own, and the shell's SECONDS is no environment variable of ours.
+fuzz: ## every fuzz target, two at a time, SECONDS=60 in all
+	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
+	@$(RUN) --seconds $(or $(SECONDS),60) fuzz
+
+bench: ## measure against the proxies of Debian, write docs/benchmarks.md
+	@$(MAKE) --no-print-directory deps-bench
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load
+	$(PYTHON) bench/run.py --binary $(BUILD)/sluice --output docs/benchmarks.md
+
+# --- habits ---
+
+lint: ## clang-tidy, cppcheck, clang-format, warnings of both compilers, includes
+	@$(MAKE) --no-print-directory deps-lint
+	@STD="$(STD)" $(RUN) lint
+
+format: ## clang-format in place
+	clang-format -i $(CLANG_FORMAT_FILES)
+
+includes: ## draw who includes whom, fail if an arrow points the wrong way
+	@$(PYTHON) tests/includes.py
+
+# --- installing ---
+
+install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr/local)
+	install -D -m 755 $(BUILD)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
+	install -D -m 644 docs/sluice.8 $(DESTDIR)$(PREFIX)/share/man/man8/sluice.8
+	install -d $(DESTDIR)$(PREFIX)/share/doc/sluice $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 README.md $(wildcard docs/*.md) docs/seccomp.json $(DESTDIR)$(PREFIX)/share/doc/sluice
+	sed 's|@PREFIX@|$(PREFIX)|' docs/sluice.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluice.service
+
+DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev
+DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
+             ncat openssh-client openssh-server dante-client dante-server microsocks tinyproxy iproute2 iptables \
+             $(if $(shell command -v node),,nodejs) $(if $(shell command -v npm),,npm)
+DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format cppcheck
+DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server wrk iperf3 proxychains4 python3 \
+             gnuplot-nox
+
+# Asks dpkg what is missing of $(1) and installs that alone, with sudo where we are not root.
+define install-packages
+@missing=; for package in $(1); do \
+	case "$$(dpkg-query -W -f '$${db:Status-Abbrev}' $$package 2>/dev/null)" in ii*) ;; *) \
+	missing="$$missing $$package";; esac; done; \
+if [ -n "$$missing" ]; then \
+	echo "installing:$$missing"; \
+	if [ "$$(id -u)" -eq 0 ]; then as_root=; else as_root=sudo; fi; \
+	$$as_root apt-get update -q && \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+fi
+endef
+
+deps: ## install the Debian packages that building needs; deps-test, deps-lint, deps-bench: likewise
+	$(call install-packages,$(DEPS_BUILD))
+deps-test:
+	$(call install-packages,$(DEPS_TEST))
+deps-lint:
+	$(call install-packages,$(DEPS_LINT))
+deps-bench:
+	$(call install-packages,$(DEPS_BENCH))
+
+clean: ## remove what was built
 	rm -rf $(BUILD)
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+-include $(foreach f,release unit asan tsan fuzz,$(wildcard $(BUILD)/$(f)/*/*.d))
