@@ -89,7 +89,7 @@ static void coordinator_on_message(struct coordinator *c, uint32_t index, const 
         c->broken |= message->result < 0;
         c->running--;
         return;
-    default: assert(!"a message that no worker sends");
+    default: assert(0 && "a message that no worker sends");
     }
 }
 
@@ -325,7 +325,7 @@ static void coordinator_dispatch(struct coordinator *c, const struct ring_comple
     case COORDINATOR_OP_SIGNAL: coordinator_on_signal(c); return;
     case COORDINATOR_OP_RESOLVE: resolve_on_completion(c->resolver, completion); return;
     }
-    assert(!"a completion of an unknown kind");
+    assert(0 && "a completion of an unknown kind");
 }
 
 static int coordinator_turn(struct coordinator *c)

@@ -113,7 +113,7 @@ static void worker_dispatch(struct worker *w, const struct ring_completion *c)
     switch ((enum worker_op)c->tag.op) {
     case WORKER_OP_ACCEPT: accept_on_completion(w, c); return;
     case WORKER_OP_WAKE: return; /* the inbox is read in every turn */
-    default: assert(!"a completion of an unknown kind");
+    default: assert(0 && "a completion of an unknown kind");
     }
 }
 
