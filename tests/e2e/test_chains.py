@@ -1,5 +1,6 @@
 """Through other proxies: what we say to them octet by octet, what their answers become, and real ones of Debian."""
 import base64
+import hashlib
 import time
 
 import pytest
@@ -198,6 +199,27 @@ def test_proxy_that_says_nothing_costs_the_timeout(sluice, origin):
     with wire.greet(wire.Client(ours.address)) as client:
         client.send(wire.socks5("192.0.2.7", 443))
         assert client.read_all() == wire.socks5_failure(6)
+
+
+def test_client_that_ends_its_side_while_we_wait_for_a_proxy(sluice, origin):
+    """An orderly end of the client's sending side is no reason to give up: it waits for its answer."""
+    class Late:
+        def __init__(self, connection):
+            self.recv, self.connection = connection.recv, connection
+
+        def sendall(self, data):
+            time.sleep(0.8)
+            self.connection.sendall(data)
+
+    def serve(one, connection):
+        return scripted((9, b"\0\x5a" + bytes(6)), then=lambda *_: origins.digest(one, connection))(one, Late(connection))
+
+    proxy = origin(serve)
+    ours = sluice("-x", f"socks4a://127.0.0.1:{proxy.port}")
+    with wire.Client(ours.address) as client:
+        client.send(wire.socks4("192.0.2.7", 443) + TEXT).shut()
+        assert client.read(8) == wire.SOCKS4_GRANTED
+        assert client.read_all().decode() == hashlib.sha256(TEXT).hexdigest()
 
 
 @pytest.mark.parametrize("kind, reply", [("socks5", b"\5\0\0\1" + bytes(6)), ("socks4a", b"\0\x5a" + bytes(6)),
