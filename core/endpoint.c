@@ -69,3 +69,16 @@ bool net_address_to(const struct net_address *address, struct address *out)
     }
     return out->kind != ADDRESS_NONE;
 }
+
+bool net_address_set_port(struct net_address *address, uint16_t port)
+{
+    struct address plain;
+    if (!net_address_to(address, &plain)) return false;
+    plain.port = port;
+    if (plain.kind == ADDRESS_IPV4) return net_address_from(&plain, address);
+    struct sockaddr_in6 in6; /* not by way of `plain`, which knows no scope */
+    memcpy(&in6, &address->storage, sizeof in6);
+    in6.sin6_port = htons(port);
+    memcpy(&address->storage, &in6, sizeof in6);
+    return true;
+}

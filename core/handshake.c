@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "bind.h"
 #include "dial.h"
 #include "http_connect.h"
 #include "http_forward.h"
@@ -153,6 +154,8 @@ enum session_state handshake_request_step(struct worker *w, struct session *s)
     setup->target = request.target;
     s->command = request.command;
     if (request.command == SOCKS5_CONNECT) return handshake_route(w, s);
+    if (w->config->hop_count > 0) return session_fail(w, s, FAIL_COMMAND); /* no chain can carry the others */
+    if (request.command == SOCKS5_BIND && w->config->socks5_bind) return bind_begin(w, s);
     return session_fail(w, s, FAIL_COMMAND);
 }
 
@@ -222,6 +225,12 @@ enum session_state handshake_hello_step(struct worker *w, struct session *s)
 
 /* --- replies --- */
 
+void handshake_append_reply(struct worker *w, struct session *s, const struct address *bound)
+{
+    struct setup *setup = setup_of(w, s);
+    handshake_append(setup, socks5_write_reply(out_at(setup), out_room(setup), SOCKS5_SUCCEEDED, bound));
+}
+
 static size_t established_socks5(struct session *s, uint8_t *out, size_t size)
 {
     struct net_address local;
@@ -247,6 +256,16 @@ enum session_state handshake_established(struct worker *w, struct session *s)
     return s->extra == POOL_NONE ? session_fail(w, s, FAIL_RESOURCE) : SESSION_EXCHANGE;
 }
 
+/* When nobody has connected, the client is told once more where that would have been. */
+static size_t refusal_bind(const struct session *s, uint8_t *out, size_t size, uint8_t code)
+{
+    struct net_address local;
+    struct address listening = {.kind = ADDRESS_NONE};
+    if (code == SOCKS5_TTL_EXPIRED && s->fd[UPSTREAM] >= 0 && net_local_address(s->fd[UPSTREAM], &local) >= 0)
+        net_address_to(&local, &listening);
+    return socks5_write_reply(out, size, code, &listening);
+}
+
 static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size, enum failure failure)
 {
     uint8_t code = failure_row(failure)->socks5;
@@ -254,6 +273,7 @@ static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size,
     case SESSION_HELLO:
         return failure == FAIL_AUTH_METHOD ? socks5_write_method(out, size, SOCKS5_METHOD_UNACCEPTABLE) : 0;
     case SESSION_AUTH: return failure == FAIL_AUTH ? socks5_write_auth_status(out, size, false) : 0;
+    case SESSION_BIND: return refusal_bind(s, out, size, code);
     default: return code == 0 ? 0 : socks5_write_reply(out, size, code, NULL);
     }
 }

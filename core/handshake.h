@@ -12,6 +12,8 @@ enum session_state handshake_request_step(struct worker *w, struct session *s);
 enum session_state handshake_route_step(struct worker *w, struct session *s);
 /* The upstream is there: queues the success reply. RELAY or EXCHANGE. */
 enum session_state handshake_established(struct worker *w, struct session *s);
+/* Appends SOCKS5's "succeeded" with that address to `out`. */
+void handshake_append_reply(struct worker *w, struct session *s, const struct address *bound);
 /* Appends the protocol's refusal to `out`; false when the protocol has none at this point (close silently). */
 bool handshake_write_refusal(struct worker *w, struct session *s, enum failure failure);
 

@@ -55,6 +55,17 @@ int net_peer_address(int fd, struct net_address *out)
     return net_result(getpeername(fd, &out->any, &out->size));
 }
 
+int net_route_source(const struct net_address *to, const char *device, struct net_address *out)
+{
+    int fd = net_socket(to->any.sa_family, SOCK_DGRAM);
+    if (fd < 0) return fd;
+    if (device) (void)net_set_device(fd, device); /* whoever opens the real socket warns */
+    int result = net_result(connect(fd, &to->any, to->size));
+    if (result == 0) result = net_local_address(fd, out);
+    net_close(fd);
+    return result;
+}
+
 int net_accept(int fd)
 {
     return net_result(accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));

@@ -24,12 +24,18 @@ struct net_address {
 bool net_address_from(const struct address *address, struct net_address *out);
 /* v4-mapped IPv6 becomes IPv4. False for families that we do not know; then `out` is of kind NONE. */
 bool net_address_to(const struct net_address *address, struct address *out);
+/* The same host with this port, to be bound to. v4-mapped IPv6 becomes IPv4, an IPv6 scope is kept. False for families
+ * without ports. */
+bool net_address_set_port(struct net_address *address, uint16_t port);
 
 int net_socket(int family, int type); /* non-blocking, close-on-exec; the descriptor or -errno */
 int net_bind(int fd, const struct net_address *address);
 int net_listen(int fd, int backlog);
 int net_local_address(int fd, struct net_address *out);
 int net_peer_address(int fd, struct net_address *out);
+/* The address from which this host would talk to `to` by UDP, in the interface `device` unless it is NULL; nothing is
+ * sent. -ENETUNREACH and the like if there is no route. */
+int net_route_source(const struct net_address *to, const char *device, struct net_address *out);
 int net_accept(int fd); /* immediate, for BIND and for the refusal of a connection without a free descriptor */
 int net_shutdown_write(int fd);
 /* The next close sends a reset instead of an orderly end (SO_LINGER with zero seconds); no effect on Unix sockets. */

@@ -370,7 +370,8 @@ void relay_begin(struct worker *w, struct session *s)
 
 static void relay_on_watch(struct worker *w, struct session *s, int32_t result)
 {
-    if (result == -ECANCELED) return;
+    /* The watch of a BIND looks for an orderly end, too; the receive that runs by now will find that itself. */
+    if (result == -ECANCELED || (result > 0 && !(result & (POLLERR | POLLHUP)))) return;
     relay_reset(w, s);
 }
 

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "exchange.h"
+#include "bind.h"
 #include "handshake.h"
 #include "hop.h"
 #include "log.h"
@@ -32,6 +33,7 @@ static session_step *const session_steps[SESSION_STATE_COUNT] = {
     [SESSION_RESOLVE] = dial_resolve_step,
     [SESSION_DIAL] = dial_step,
     [SESSION_HOP] = hop_step,
+    [SESSION_BIND] = bind_step,
     [SESSION_REPLY] = session_reply_step,
     [SESSION_LINGER] = session_linger_step,
 };
@@ -355,6 +357,22 @@ void session_on_completion(struct worker *w, const struct ring_completion *c)
         session_handshake_on_completion(w, s);
 }
 
+bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request)
+{
+    assert(!(s->inflight & SESSION_BIT(SESSION_LENT)));
+    assert(request->name.kind == ADDRESS_NAME);
+    request->family = w->config->family;
+    request->count = 0;
+    atomic_store_explicit(&request->cancelled, 0, memory_order_relaxed);
+    struct message question = {.kind = MESSAGE_RESOLVE,
+                               .slot = s->slot,
+                               .generation = pool_generation(&w->sessions, s->slot),
+                               .body = request};
+    if (!worker_post(w, &question)) return false;
+    s->inflight |= SESSION_BIT(SESSION_LENT);
+    return true;
+}
+
 void session_on_answer(struct worker *w, const struct message *answer)
 {
     struct session *s = session_at(w, answer->slot);
@@ -365,7 +383,7 @@ void session_on_answer(struct worker *w, const struct message *answer)
     s->result = answer->result;
     if (s->state == SESSION_CLOSING)
         session_join(w, s);
-    else if (s->state == SESSION_ROUTE || s->state == SESSION_RESOLVE)
+    else if (s->state == SESSION_ROUTE || s->state == SESSION_RESOLVE || s->state == SESSION_BIND)
         session_advance(w, s);
 }
 

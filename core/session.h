@@ -129,6 +129,9 @@ void session_proceed(struct worker *w, struct session *s, enum session_state nex
 void session_flush(struct worker *w, struct session *s);
 /* Everything for the client is sent: LINGER, so that it can be read, then the end. */
 void session_end_after_reply(struct worker *w, struct session *s);
+/* Lends the coordinator a question: the answer comes with op SESSION_LENT, until then the slot is pinned. One at a
+ * time. False: the queue is full. */
+bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);
 /* Closes one side's descriptor, cancelling what is in flight on it. */
 void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end);
 void session_release_setup(struct worker *w, struct session *s);
