@@ -176,7 +176,9 @@ bench: ## measure against the proxies of Debian, write docs/benchmarks.md
 
 lint: ## clang-tidy, cppcheck, clang-format, warnings of both compilers, includes
 	@$(MAKE) --no-print-directory deps-lint
-	@STD="$(STD)" $(RUN) lint
+	@$(RUN) lint
+lint: export STD := $(STD)
+lint: export WARN := $(WARN)
 
 format: ## clang-format in place
 	clang-format -i $(CLANG_FORMAT_FILES)

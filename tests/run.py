@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+"""Runs the steps that its arguments name, counts what passed, failed or was skipped, and shows what a failed one printed.
+
+    run.py [--build DIR] [--first N --count N] [--seconds N] unit|sim|fuzz|e2e|asan|tsan|lint...
+
+What is to be run has been built before: that is the Makefile's part. The last line is `N passed, N failed, N skipped`; the
+exit status is 1 if anything failed."""
+import argparse
+import concurrent.futures
+import glob
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CPUS = len(os.sched_getaffinity(0))
+SHOWN_LINES = 200  # of a failed step's output, from its end
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "TSAN_OPTIONS": "second_deadlock_stack=1",
+}
+# Starting, stopping, resolving, handshakes, chains and relays: all that goes from one thread to another.
+TSAN_E2E = ["test_protocols.py", "test_chains.py"]
+TSAN_UNIT = ["test_queue", "test_log"]
+
+
+# --- what a program's output says ---
+
+def count_tap(status, output):
+    """cmocka's TAP. A program that ends before its plan is fulfilled has failed in one more place."""
+    results = re.findall(r"^(ok|not ok) \d+ - .*?(# SKIP.*)?$", output, re.MULTILINE)
+    failed = sum(word == "not ok" for word, _ in results)
+    skipped = sum(word == "ok" and bool(skip) for word, skip in results)
+    planned = sum(map(int, re.findall(r"^1\.\.(\d+)$", output, re.MULTILINE)))
+    passed = len(results) - failed - skipped
+    if planned == 0 or len(results) < planned or (status != 0 and failed == 0):
+        failed += 1
+    return passed, failed, skipped
+
+
+def count_pytest(status, output):
+    lines = [line for line in output.splitlines() if re.search(r"\d+ \w+.* in [\d.]+s", line)]
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", lines[-1] if lines else "")}
+    failed = sum(counts.get(word, 0) for word in ("failed", "error", "errors"))
+    if status != 0 and failed == 0:
+        failed = 1
+    return counts.get("passed", 0), failed, counts.get("skipped", 0) + counts.get("xfailed", 0)
+
+
+def count_status(status, output):
+    return (1, 0, 0) if status == 0 else (0, 1, 0)
+
+
+# --- running ---
+
+class Task:
+    """One or more commands that are counted as one thing, or as what their output says."""
+
+    def __init__(self, name, commands, count=count_status, timeout=600, **environment):
+        self.name, self.commands, self.count, self.timeout = name, commands, count, timeout
+        self.environment = {**os.environ, **SANITIZERS, **environment}
+
+
+def execute(command, timeout, environment):
+    """(exit status, output). A command that hangs is killed with all its children, and has failed."""
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, text=True, errors="replace",
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        output, _ = child.communicate(timeout=timeout)
+        return child.returncode, output
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        output, _ = child.communicate()
+        return 124, f"{output}\nkilled after {timeout} s: {shlex.join(command)}\n"
+    except BaseException:  # interrupted: nothing is left behind
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
+
+
+class Runner:
+    def __init__(self):
+        self.totals = [0, 0, 0]
+
+    def report(self, name, counts, seconds, outputs):
+        self.totals = [sum(pair) for pair in zip(self.totals, counts)]
+        passed, failed, skipped = counts
+        details = f"{passed} passed" + (f", {failed} failed" if failed else "") + (
+            f", {skipped} skipped" if skipped else "")
+        print(f"{'FAIL' if failed else 'ok  '} {name:<28} {details} ({seconds:.1f} s)", flush=True)
+        if failed:
+            for line in "".join(outputs).splitlines()[-SHOWN_LINES:]:
+                print(f"     | {line}")
+        elif skipped:  # a skipped test says why
+            for line in re.findall(r"^SKIPPED.*", "".join(outputs), re.MULTILINE):
+                print(f"     | {line}")
+
+    def run(self, tasks, jobs=CPUS):
+        """All commands of all tasks, `jobs` at a time, reported task by task."""
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            started = []
+            for task in tasks:
+                futures = [pool.submit(self.timed, command, task) for command in task.commands]
+                started.append((task, futures))
+            for task, futures in started:
+                results = [future.result() for future in futures]
+                outputs = [output for status, output, _ in results if status != 0 or len(results) == 1]
+                status = next((status for status, _, _ in results if status != 0), 0)
+                self.report(task.name, task.count(status, "".join(outputs)), sum(took for _, _, took in results),
+                            outputs)
+
+    @staticmethod
+    def timed(command, task):
+        begin = time.monotonic()
+        status, output = execute(command, task.timeout, task.environment)
+        return status, output, time.monotonic() - begin
+
+
+# --- the steps ---
+
+def unit_tasks(folder, label, names=None, prefix=()):
+    sources = sorted(glob.glob(os.path.join(ROOT, "tests", "test_*.c")))
+    names = names or [os.path.basename(source)[:-2] for source in sources]
+    return [Task(f"{label} {name}", [[*prefix, os.path.join(folder, "tests", name)]], count_tap, 120,
+                 CMOCKA_MESSAGE_OUTPUT="TAP") for name in names]
+
+
+def e2e_task(options, binary, label, files=("",), prefix=()):
+    paths = [os.path.join(ROOT, "tests", "e2e", name) for name in files]
+    return Task(label, [[*prefix, sys.executable, "-m", "pytest", "-q", *paths]], count_pytest, 600,
+                SLUICE_BIN=os.path.join(options.build, binary), E2E_BUILD=os.path.join(options.build, "e2e"))
+
+
+def run_unit(runner, options):
+    runner.run(unit_tasks(options.build, "unit"))
+
+
+def run_e2e(runner, options):
+    runner.run([e2e_task(options, "sluice", "e2e")])
+
+
+def sim_task(options, first, count):
+    """The range is split among the CPUs; each seed is a run of its own."""
+    share = -(-count // CPUS)
+    ranges = [(first + start, min(share, count - start)) for start in range(0, count, share)]
+    program = os.path.join(options.build, "sim")
+    return Task(f"sim, seeds {first} to {first + count - 1}",
+                [[program, str(start), str(size)] for start, size in ranges])
+
+
+def run_sim(runner, options):
+    """The same 5,000 seeds every time, and 5,000 that nobody has tried before."""
+    if options.count:
+        runner.run([sim_task(options, options.first, options.count)])
+    else:
+        runner.run([sim_task(options, 1, 5000), sim_task(options, random.randrange(10**6, 10**12), 5000)])
+
+
+def run_fuzz(runner, options):
+    targets = sorted(glob.glob(os.path.join(ROOT, "fuzz", "fuzz_*.c")))
+    each = max(1, options.seconds * CPUS // max(1, len(targets)))
+    crashes = os.path.join(options.build, "crashes", "")
+    os.makedirs(crashes, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:  # new inputs stay out of the committed corpus
+        tasks = []
+        for target in targets:
+            name = os.path.basename(target)[:-2]
+            fresh = os.path.join(scratch, name)
+            os.mkdir(fresh)
+            corpus = os.path.join(ROOT, "fuzz", "corpus", name)
+            tasks.append(Task(name, [[
+                os.path.join(options.build, name), f"-max_total_time={each}", "-timeout=10", "-rss_limit_mb=2048",
+                "-verbosity=0", f"-artifact_prefix={crashes}{name}-", fresh,
+                *([corpus] if os.path.isdir(corpus) else [])]], timeout=each + 60))
+        runner.run(tasks)
+
+
+def run_asan(runner, options):
+    runner.run(unit_tasks(os.path.join(options.build, "asan"), "asan"))
+    runner.run([e2e_task(options, "asan/sluice", "asan e2e")])
+
+
+def fixed_layout():
+    """Words that switch address randomisation off: with the many bits of newer kernels TSan finds no room."""
+    words = ["setarch", "-R"]
+    try:
+        return words if subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0 else []
+    except OSError:
+        return []
+
+
+def run_tsan(runner, options):
+    prefix = fixed_layout()
+    runner.run(unit_tasks(os.path.join(options.build, "tsan"), "tsan", TSAN_UNIT, prefix))
+    runner.run([e2e_task(options, "tsan/sluice", "tsan e2e", TSAN_E2E, prefix)])
+
+
+# --- lint ---
+
+LINT_WARNINGS = ["-Werror", "-Wformat=2", "-Wundef", "-Wwrite-strings", "-Wold-style-definition", "-Wredundant-decls",
+                 "-Wnested-externs", "-Wimplicit-fallthrough"]
+GCC_WARNINGS = ["-Wlogical-op", "-Wduplicated-cond", "-Wduplicated-branches"]
+
+
+def sources(*patterns):
+    return sorted(path for pattern in patterns for path in glob.glob(pattern, root_dir=ROOT))
+
+
+def run_lint(runner, options):
+    flags = shlex.split(os.environ["STD"])
+    warnings = shlex.split(os.environ["WARN"]) + LINT_WARNINGS
+    code = sources("core/*.c", "protocols/*.c", "tests/*.c", "tests/e2e/*.c", "fuzz/*.c", "bench/*.c")
+    tests = sources("tests/*.c", "tests/e2e/*.c", "fuzz/*.c")
+    product = sources("core/*.c", "protocols/*.c")
+    runner.run([
+        Task("includes", [[sys.executable, "tests/includes.py", "--quiet"]]),
+        Task("clang-format", [["clang-format", "--dry-run", "-Werror", *code,
+                               *sources("core/*.h", "protocols/*.h", "tests/*.h", "fuzz/*.h", "bench/*.h")]]),
+        Task("gcc -Werror", [["gcc", *flags, *warnings, *GCC_WARNINGS, "-O2", "-c", "-o", "/dev/null", source]
+                             for source in code]),
+        Task("clang -Werror", [["clang", *flags, *warnings, "-fsyntax-only", source] for source in code]),
+        Task("cppcheck", [["cppcheck", "--quiet", "--std=c11", "--enable=warning,performance,portability",
+                           "--error-exitcode=1", "--inline-suppr", f"-j{CPUS}", *CPPCHECK_SUPPRESSIONS,
+                           "-Icore", "-Iprotocols", "-I.", '-DSLUICE_VERSION=""', *product]]),
+        Task("clang-tidy", [["clang-tidy", "--quiet", *TIDY[source in tests], source, "--", *flags]
+                            for source in code]),
+    ])
+
+
+# Tests copy constants of their own into buffers of their own, and run under AddressSanitizer.
+TIDY = {False: [], True: ["--checks=-clang-analyzer-security.insecureAPI.strcpy,"
+                          "-bugprone-not-null-terminated-result,"
+                          "-bugprone-implicit-widening-of-multiplication-result"]}
+CPPCHECK_SUPPRESSIONS = ["--suppress=missingIncludeSystem"]
+STEPS = {"unit": run_unit, "sim": run_sim, "fuzz": run_fuzz, "e2e": run_e2e, "asan": run_asan, "tsan": run_tsan,
+         "lint": run_lint}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="runs tests that are built, and counts")
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--first", type=int, default=1, help="sim: the first seed")
+    parser.add_argument("--count", type=int, default=0, help="sim: how many seeds")
+    parser.add_argument("--seconds", type=int, default=30, help="fuzz: for all targets together")
+    parser.add_argument("step", nargs="+", choices=STEPS)
+    options = parser.parse_args()
+    options.build = os.path.abspath(options.build)
+    runner = Runner()
+    for step in options.step:
+        STEPS[step](runner, options)
+    print("{} passed, {} failed, {} skipped".format(*runner.totals))
+    return 1 if runner.totals[1] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
