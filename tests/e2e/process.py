@@ -56,7 +56,7 @@ def run(*args, timeout=20, **options):
 
 
 class Sluice:
-    def __init__(self, directory, *args, listen="127.0.0.1", files=None, prefix=(), ready=True):
+    def __init__(self, directory, *args, listen="127.0.0.1", files=None, inherit=0, prefix=(), ready=True):
         self.host = listen
         self.port = None
         words = [str(word) for word in args]
@@ -67,9 +67,12 @@ class Sluice:
         self.log_path = os.path.join(directory, f"sluice-{time.monotonic_ns()}.log")
         self.log_file = open(self.log_path, "wb")
         limit = (files, files) if files else None
+        extra = [os.open(os.devnull, os.O_RDONLY) for _ in range(inherit)]
         self.process = subprocess.Popen(
             [*prefix, BINARY, *words], stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file,
-            preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)) if limit else None)
+            pass_fds=extra, preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)) if limit else None)
+        for descriptor in extra:
+            os.close(descriptor)
         self.pid = self.process.pid
         self.expected_exit = 0
         self.check_descriptors = True

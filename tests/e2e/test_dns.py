@@ -1,0 +1,219 @@
+"""Names: answers, silence, several addresses of which some are dead."""
+import os
+import threading
+import time
+
+import pytest
+
+import fakedns
+import origins
+import process
+import wire
+
+
+def connect(proxy, name, port, way="socks5"):
+    with wire.WAYS[way](proxy.address, name, port) as client:
+        client.send(b"hello")
+        assert client.read(5) == b"hello"
+
+
+def ask(proxy, name, port):
+    """The whole answer to a SOCKS5 request for a name."""
+    with wire.greet(wire.Client(proxy.address, timeout=30)) as client:
+        client.send(wire.socks5(name, port))
+        return client.read_all()
+
+
+def test_both_families(sluice, origin, dns):
+    server = dns()
+    server.add("four.example", "127.0.0.1")
+    server.add("six.example", "::1")
+    proxy = sluice("--nameserver", server.text)
+    connect(proxy, "four.example", origin().port)
+    connect(proxy, "six.example", origin(host="::1").port)
+    connect(proxy, "FOUR.Example", origin().port, "http")
+
+
+def test_ipv6_goes_first(sluice, origin, dns):
+    server, six = dns(), origin(host="::1")
+    server.add("both.example", "127.0.0.1", "::1")
+    four = origin(port=six.port)
+    proxy = sluice("--nameserver", server.text)
+    connect(proxy, "both.example", six.port)
+    assert six.wait("connections")
+    assert not four.connections
+
+
+@pytest.mark.parametrize("option, host, other", [("-4", "127.0.0.1", "::1"), ("-6", "::1", "127.0.0.1")])
+def test_strict_family(sluice, origin, dns, option, host, other):
+    server, target = dns(), origin(host=host)
+    server.add("both.example", "127.0.0.1", "::1")
+    server.add("other.example", other)
+    proxy = sluice(option, "--nameserver", server.text)
+    connect(proxy, "both.example", target.port)
+    assert ask(proxy, "other.example", target.port) == wire.socks5_failure(4)
+    asked = {kind for name, kind in server.queries}
+    assert asked == {fakedns.A if option == "-4" else fakedns.AAAA}
+
+
+def test_positive_answers_are_cached(sluice, origin, dns):
+    server, target = dns(), origin()
+    server.add("name.example", "127.0.0.1")
+    proxy = sluice("--nameserver", server.text, "--workers", "2")
+    for _ in range(10):
+        connect(proxy, "name.example", target.port)
+        connect(proxy, "NAME.example", target.port)
+    assert server.count("name.example", fakedns.A) == 1
+
+
+def test_time_to_live_is_kept(sluice, origin, dns):
+    server, target = dns(), origin()
+    server.ttl = 1
+    server.add("short.example", "127.0.0.1")
+    proxy = sluice("--nameserver", server.text)
+    connect(proxy, "short.example", target.port)
+    time.sleep(1.3)
+    connect(proxy, "short.example", target.port)
+    assert server.count("short.example", fakedns.A) == 2
+
+
+def test_negative_answers_are_forgotten_soon(sluice, origin, dns):
+    server, target = dns(), origin()
+    proxy = sluice("--nameserver", server.text)
+    for _ in range(5):
+        assert ask(proxy, "late.example", target.port) == wire.socks5_failure(4)
+    assert server.count("late.example", fakedns.A) == 1
+    server.add("late.example", "127.0.0.1")
+    time.sleep(5.5)
+    connect(proxy, "late.example", target.port)
+
+
+def test_equal_questions_are_asked_once(sluice, origin, dns):
+    server, target = dns(), origin()
+    server.add("name.example", "127.0.0.1")
+    proxy = sluice("--nameserver", server.text)
+    clients = [wire.Client(proxy.address) for _ in range(50)]
+    for client in clients:
+        client.send(wire.socks4a("name.example", target.port))
+    for client in clients:
+        assert client.read(8) == wire.SOCKS4_GRANTED
+        client.close()
+    assert server.count("name.example", fakedns.A) <= 2  # the first answer may come between two of them
+
+
+def test_silence(sluice, origin, dns):
+    """A resolver that never answers costs some ten seconds, and nobody but those who ask."""
+    server, target = dns(), origin()
+    server.silent.add("silent.example")
+    server.add("other.example", "127.0.0.1")
+    proxy = sluice("--nameserver", server.text)
+    start = time.monotonic()
+    five = wire.Client(proxy.address, timeout=30).send(b"\5\1\0" + wire.socks5("silent.example", 80))
+    four = wire.Client(proxy.address, timeout=30).send(wire.socks4a("silent.example", 80))
+    http = wire.Client(proxy.address, timeout=30).send(wire.http_connect("silent.example", 80))
+    connect(proxy, "other.example", target.port)
+    connect(proxy, "127.0.0.1", target.port)
+    assert time.monotonic() - start < 2 * process.SLOW
+    assert five.read_all() == b"\5\0" + wire.socks5_failure(4)
+    assert four.read_all() == wire.SOCKS4_REJECTED
+    assert wire.status_of(http.read_all()) == (504, "Gateway Timeout")
+    assert 5 < time.monotonic() - start < 13 * process.SLOW
+    for client in (five, four, http):
+        client.close()
+
+
+def test_client_that_leaves_while_its_name_is_sought(sluice, dns):
+    server = dns()
+    server.silent.add("*")
+    proxy = sluice("--nameserver", server.text)
+    clients = [wire.Client(proxy.address).send(wire.socks4a(f"n{i}.example", 80)) for i in range(100)]
+    time.sleep(0.5)
+    for client in clients:
+        client.reset()
+    assert process.wait_until(lambda: proxy.sockets() <= proxy.sockets_at_start + 5, 3)  # 5: of the resolver itself
+    connect_refused = ask(proxy, "127.0.0.1", process.free_port())
+    assert connect_refused == wire.socks5_failure(5)
+    assert proxy.flat(15)
+
+
+def test_second_name_server(sluice, origin, dns):
+    dead, server, target = dns(), dns(), origin()
+    dead.silent.add("*")
+    server.add("name.example", "127.0.0.1")
+    proxy = sluice("--nameserver", f"{dead.text},{server.text}")
+    connect(proxy, "name.example", target.port)
+
+
+# --- several addresses (RFC 8305) ---
+
+def test_refused_address_is_followed_by_the_next_at_once(sluice, origin, dns):
+    server, target = dns(), origin(host="127.0.0.3")
+    server.add("some.example", "127.0.0.1", "127.0.0.2", "127.0.0.3")
+    proxy = sluice("--nameserver", server.text)
+    start = time.monotonic()
+    connect(proxy, "some.example", target.port)
+    assert time.monotonic() - start < 0.2 * process.SLOW
+
+
+@pytest.mark.parametrize("dead, alive", [("127.0.0.2", "127.0.0.1"), ("::1", "127.0.0.1")])
+def test_silent_address_costs_a_stagger(sluice, origin, dns, blackhole, dead, alive):
+    server, hole = dns(), blackhole(host=dead)
+    target = origin(host=alive, port=hole.port)
+    server.add("some.example", dead, alive)
+    proxy = sluice("--nameserver", server.text)
+    start = time.monotonic()
+    connect(proxy, "some.example", target.port)
+    assert time.monotonic() - start < 1 * process.SLOW
+    assert proxy.flat(3), "the attempt that lost is still there"
+
+
+def test_many_silent_addresses_and_one_that_answers(sluice, origin, dns, blackhole):
+    server = dns()
+    holes = [blackhole(host="127.0.0.2")]
+    port = holes[0].port
+    holes += [blackhole(host=f"127.0.0.{i}", port=port) for i in range(3, 8)]
+    target = origin(host="127.0.0.8", port=port)
+    server.add("some.example", *[f"127.0.0.{i}" for i in range(2, 9)])
+    proxy = sluice("--nameserver", server.text)
+    start = time.monotonic()
+    connect(proxy, "some.example", target.port)
+    assert time.monotonic() - start < 3 * process.SLOW
+    assert proxy.flat(3)
+
+
+def test_all_addresses_are_dead(sluice, dns):
+    server = dns()
+    server.add("dead.example", "127.0.0.1", "127.0.0.2", "::1")
+    proxy = sluice("--nameserver", server.text)
+    assert ask(proxy, "dead.example", process.free_port()) == wire.socks5_failure(5)
+
+
+def test_blocked_addresses_are_passed_over(sluice, origin, dns):
+    server, target = dns(), origin()
+    server.add("some.example", "224.0.0.1", "0.0.0.0", "127.0.0.1")
+    proxy = sluice("--nameserver", server.text)
+    connect(proxy, "some.example", target.port)
+
+
+def test_hostile_answers_harm_nobody(sluice, origin, dns):
+    """A name server may be anybody: short, foreign and random answers."""
+    server, target = dns(), origin()
+    good = server._answer
+    server.add("good.example", "127.0.0.1")
+
+    def hostile(query):
+        name, _ = fakedns.read_name(query, 12)
+        if name == "good.example":
+            return good(query)
+        server.queries.append((name, 0))
+        return query[:2] + os.urandom(len(server.queries) % 60)
+
+    server._answer = hostile
+    proxy = sluice("--nameserver", server.text, "-t", "5")
+    threads = [threading.Thread(target=ask, args=(proxy, f"bad{i}.example", 80)) for i in range(30)]
+    for thread in threads:
+        thread.start()
+    connect(proxy, "good.example", target.port)
+    for thread in threads:
+        thread.join()
+    assert proxy.alive()
