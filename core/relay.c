@@ -370,8 +370,9 @@ void relay_begin(struct worker *w, struct session *s)
 
 static void relay_on_watch(struct worker *w, struct session *s, int32_t result)
 {
-    /* The watch of a BIND looks for an orderly end, too; the receive that runs by now will find that itself. */
-    if (result == -ECANCELED || (result > 0 && !(result & (POLLERR | POLLHUP)))) return;
+    /* POLLHUP alone: both directions have ended in order, and what was received before may still be unread. The same
+     * goes for the orderly end that the watch of a BIND looks for, too. */
+    if (result < 0 || !(result & POLLERR)) return;
     relay_reset(w, s);
 }
 
