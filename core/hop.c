@@ -189,6 +189,8 @@ static enum session_state hop_finish(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     enum session_state next = handshake_established(w, s);
+    if (next != SESSION_RELAY) return next; /* the slot may be gone, or `out` holds a refusal */
+    setup->out_reply = setup->out_used;
     assert(setup->out_used + setup->hop_received <= SETUP_OUT_SIZE);
     memcpy(setup->out + setup->out_used, setup->hop_in, setup->hop_received);
     setup->out_used += setup->hop_received;

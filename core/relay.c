@@ -58,13 +58,17 @@ static size_t preload_of(struct worker *w, struct session *s, enum session_side 
     return setup->out_used - setup->out_sent;
 }
 
-static void preload_consume(struct worker *w, struct session *s, enum session_side from, size_t octets)
+/* The first of them are sent. Returns how many count as relayed: our own reply does not. */
+static size_t preload_consume(struct worker *w, struct session *s, enum session_side from, size_t octets)
 {
     struct setup *setup = setup_of(w, s);
-    if (from == CLIENT)
+    if (from == CLIENT) {
         setup->consumed += (uint32_t)octets;
-    else
-        setup->out_sent += (uint32_t)octets;
+        return octets;
+    }
+    uint32_t before = setup->out_sent > setup->out_reply ? setup->out_sent : setup->out_reply;
+    setup->out_sent += (uint32_t)octets;
+    return setup->out_sent > before ? setup->out_sent - before : 0;
 }
 
 /* The last of the setup slot's octets are sent: what remains of the session is small. */
@@ -100,8 +104,7 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
     }
     if (f->flags & FLOW_PRELOADED) {
         const uint8_t *data;
-        preload_consume(w, s, from, (size_t)result);
-        if (from == CLIENT) flow_count(w, f, from, (uint64_t)result);
+        flow_count(w, f, from, preload_consume(w, s, from, (size_t)result));
         if (preload_of(w, s, from, &data) == 0) preload_finish(w, s, f);
     } else {
         flow_count(w, f, from, (uint64_t)result);

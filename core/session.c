@@ -181,6 +181,7 @@ static void setup_init(struct setup *setup)
 {
     setup->received = setup->consumed = 0;
     setup->out_used = setup->out_sent = 0;
+    setup->out_reply = SETUP_OUT_SIZE;
     setup->hop_received = 0;
     setup->scanned = 0;
     setup->hop = setup->hop_stage = 0;

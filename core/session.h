@@ -89,6 +89,7 @@ struct session {
 struct setup {
     uint32_t received, consumed; /* octets of `head` */
     uint32_t out_used, out_sent; /* octets of `out` */
+    uint32_t out_reply;          /* of them our own, where the upstream's follow; see hop_finish() */
     uint32_t hop_received;       /* octets of `hop_in` */
     size_t scanned;              /* see http_parse_request() */
     uint8_t hop;                 /* of the chain: the proxy whose answer is awaited */
