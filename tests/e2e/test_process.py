@@ -1,0 +1,415 @@
+"""The program as a citizen of Unix: options, exit codes, signals, users, daemons, kernels without io_uring."""
+import errno
+import os
+import pwd
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+import origins
+import process
+import wire
+
+LISTEN = ("-l", "127.0.0.1:1")  # never bound: these command lines are refused before
+
+
+def one_line(stderr):
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help(option):
+    code, out, err = process.run(option)
+    assert code == 0 and err == ""
+    assert out.startswith("sluice ")
+    for word in ("-l, --listen", "--http", "-f, --forward", "-x, --proxy", "--tproxy", "--nameserver", "--relay",
+                 "--workers", "--idle-timeout", "--drain", "--max-startups", "--block-outbound", "-u, --user"):
+        assert word in out, word
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_version():
+    code, out, err = process.run("--version")
+    assert code == 0 and err == ""
+    assert re.fullmatch(r"sluice \d+\.\d+\.\d+\n", out)
+
+
+WRONG = {
+    "nothing": ([], "-l"),
+    "unknown option": ([*LISTEN, "--frobnicate"], "--frobnicate"),
+    "unknown letter": ([*LISTEN, "-Z"], "-Z"),
+    "abbreviation": ([*LISTEN, "--work", "2"], "--work"),
+    "a word": ([*LISTEN, "word"], "word"),
+    "no operand": (["-l"], "-l"),
+    "no operand, long": ([*LISTEN, "--timeout"], "--timeout"),
+    "a value for a flag": ([*LISTEN, "--tproxy=yes"], "--tproxy"),
+    "no port": (["-l", "127.0.0.1"], "-l"),
+    "port 0": (["-l", "127.0.0.1:0"], "-l"),
+    "port 65536": (["-l", "127.0.0.1:65536"], "-l"),
+    "port 99999": (["-l", ":99999"], "-l"),
+    "bare IPv6": (["-l", "::1:1080"], "-l"),
+    "unix without path": (["-l", "unix:"], "-l"),
+    "unix with a long path": (["-l", "unix:/" + "x" * 200], "-l"),
+    "unknown service": (["-l", "127.0.0.1:no-such-service"], "no-such-service"),
+    "unknown host": (["-l", "no.such.host.invalid:1080"], "no.such.host.invalid"),
+    "forward without listener": (["-f", "127.0.0.1:80"], "-f"),
+    "forward without port": ([*LISTEN, "-f", "127.0.0.1"], "-f"),
+    "forward to port 65536": ([*LISTEN, "-f", "127.0.0.1:65536"], "-f"),
+    "forward and http": ([*LISTEN, "--http", "-f", "127.0.0.1:80"], None),
+    "forward and tproxy": ([*LISTEN, "-f", "127.0.0.1:80", "--tproxy"], "--tproxy"),
+    "http and tproxy": ([*LISTEN, "--http", "127.0.0.1:2", "--tproxy"], "--tproxy"),
+    "proxy of no scheme": ([*LISTEN, "-x", "127.0.0.1:1080"], "-x"),
+    "proxy of an unknown scheme": ([*LISTEN, "-x", "ftp://127.0.0.1:1080"], "-x"),
+    "second proxy wrong": ([*LISTEN, "-x", "socks5://127.0.0.1,"], "proxy 2"),
+    "nine proxies": ([*LISTEN, "-x", ",".join(["socks5://127.0.0.1"] * 9)], "-x"),
+    "proxy and bind": ([*LISTEN, "-x", "socks5://127.0.0.1", "--enable-socks5-bind"], "bind"),
+    "proxy and udp": ([*LISTEN, "-x", "socks5://127.0.0.1", "--enable-socks5-udp"], "udp"),
+    "name server of no address": ([*LISTEN, "--nameserver", "dns.example"], "--nameserver"),
+    "timeout 4": ([*LISTEN, "-t", "4"], "-t"),
+    "timeout 86401": ([*LISTEN, "-t", "86401"], "-t"),
+    "timeout word": ([*LISTEN, "-t", "soon"], "-t"),
+    "timeout nan": ([*LISTEN, "-t", "nan"], "-t"),
+    "sessions word": ([*LISTEN, "-m", "many"], "-m"),
+    "sessions negative": ([*LISTEN, "-m", "-1"], "-m"),
+    "startups of two": ([*LISTEN, "--max-startups", "1:2"], "--max-startups"),
+    "startups rate": ([*LISTEN, "--max-startups", "1:101:5"], "--max-startups"),
+    "startups order": ([*LISTEN, "--max-startups", "9:30:5"], "--max-startups"),
+    "startups over sessions": ([*LISTEN, "-m", "5", "--max-startups", "1:30:9"], "--max-startups"),
+    "block word": ([*LISTEN, "--block-outbound", "loopback,home"], "home"),
+    "block all": ([*LISTEN, "--block-outbound", "local,global"], "--block-outbound"),
+    "workers 0": ([*LISTEN, "--workers", "0"], "--workers"),
+    "workers 257": ([*LISTEN, "--workers", "257"], "--workers"),
+    "relay word": ([*LISTEN, "--relay", "fast"], "--relay"),
+    "log word": ([*LISTEN, "--log", "paper"], "--log"),
+    "loglevel 9": ([*LISTEN, "--loglevel", "9"], "--loglevel"),
+    "user unknown": ([*LISTEN, "-u", "no-such-user"], "no-such-user"),
+    "user empty": ([*LISTEN, "-u", ":"], "-u"),
+    "group unknown": ([*LISTEN, "-u", "nobody:no-such-group"], "no-such-group"),
+    "address of somebody else": (["-l", "192.0.2.77:1080"], "192.0.2.77"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_command_line(name):
+    words, mentions = WRONG[name]
+    code, out, err = process.run(*words)
+    assert code == 1 and out == ""
+    assert (mentions or "-") in one_line(err)
+
+
+@pytest.mark.parametrize("name", [name for name in WRONG if name != "address of somebody else"])
+def test_check_refuses_the_same(name):
+    words, mentions = WRONG[name]
+    code, _, err = process.run("--check", *words)
+    assert code == 1
+    assert (mentions or "-") in one_line(err)
+
+
+def test_check_accepts(tmp_path):
+    path = tmp_path / "socket"
+    code, out, err = process.run("--check", "-l", f"unix:{path}", "-t", "5", "--workers=2", "--relay=splice", "-4",
+                                 "--max-startups=1:2:3", "-x", "http://u:p@127.0.0.1,socks4a://[::1]:9")
+    assert code == 0 and err == "" and out
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("option", ["--proto-timeout", "--bidir-timeout", "--no-conn-cache", "-C", "-v", "-s",
+                                    "--ingress", "--egress"])
+def test_obsolete_option(option):
+    code, _, err = process.run("--check", *LISTEN, option)
+    assert code == 0
+    assert option in one_line(err) and "obsolete" in err
+
+
+@pytest.mark.parametrize("option", ["--reuseport", "--pipe", "--no-fastopen"])
+def test_accepted_option(option):
+    assert process.run("--check", *LISTEN, option)[0] == 0
+
+
+def test_equals_sign(sluice, origin):
+    target, port = origin(), process.free_port()
+    sluice(f"--listen=127.0.0.1:{port}", f"--forward=127.0.0.1:{target.port}", "--timeout=5", listen=None)
+    with wire.Client(("127.0.0.1", port)) as client:
+        client.send(b"x")
+        assert client.read(1) == b"x"
+
+
+def test_dump_config():
+    code, out, err = process.run("--dump-config", "-l", "127.0.0.1:1080", "-x", "socks5://u:p\\\"@127.0.0.1", "-4",
+                                 "-t", "12.5", "-m", "7", "--max-startups", "1:2:3", "--loglevel=5")
+    assert code == 0 and err == ""
+    lines = out.splitlines()
+    assert lines[0] == "return {" and lines[-1] == "}"
+    values = dict(re.fullmatch(r"    (\w+) = (.*),", line).groups() for line in lines[1:-1])
+    assert values["listen"] == '"127.0.0.1:1080"' and values["proxy"] == '"socks5://u:p\\\\\\"@127.0.0.1"'
+    assert values["resolve_pf"] == "2" and values["timeout"] == "12.5" and values["max_sessions"] == "7"
+    assert values["startup_limit_start"] == "1" and values["startup_limit_full"] == "3"
+    assert values["forward"] == "nil" and values["socks5_udp"] == "false" and values["loglevel"] == "5"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_port_in_use(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as taken:
+        taken.bind((host, 0))
+        taken.listen()
+        text = f"[{host}]:{taken.getsockname()[1]}" if ":" in host else f"{host}:{taken.getsockname()[1]}"
+        code, out, err = process.run("-l", text)
+    assert code == 1 and out == ""
+    assert text in one_line(err) and "use" in err
+
+
+def test_port_in_use_by_another_sluice(sluice):
+    proxy = sluice()
+    code, _, err = process.run("-l", proxy.url)
+    assert code == 1
+    assert proxy.url in one_line(err)
+
+
+def test_reuseport_lets_another_in(sluice, origin):
+    first, target = sluice("--reuseport"), origin()
+    second = sluice("-l", first.url, "--reuseport", listen=None)
+    second.address = first.address
+    for _ in range(20):
+        with wire.through_socks5(first.address, "127.0.0.1", target.port) as client:
+            client.send(b"x")
+            assert client.read(1) == b"x"
+
+
+def test_same_listener_twice():
+    code, _, err = process.run("-l", "127.0.0.1:1", "-l", "127.0.0.1:1")
+    assert code == 1
+    assert "127.0.0.1:1" in one_line(err)
+
+
+def test_unix_path_in_use(sluice, tmp_path):
+    path = tmp_path / "socket"
+    sluice("-l", f"unix:{path}", listen=None)
+    code, _, err = process.run("-l", f"unix:{path}")
+    assert code == 1
+    assert str(path) in one_line(err)
+    assert path.exists()
+
+
+def test_a_file_is_not_replaced(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("precious")
+    code, _, err = process.run("-l", f"unix:{path}")
+    assert code == 1 and str(path) in one_line(err)
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("number, word", [(errno.ENOSYS, "no io_uring"), (errno.EPERM, "forbidden")])
+def test_no_io_uring(no_uring, number, word):
+    done = subprocess.run([no_uring, str(number), process.BINARY, "-l", f"127.0.0.1:{process.free_port()}"],
+                          capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1 and done.stdout == ""
+    line = one_line(done.stderr)
+    assert "io_uring" in line and word in line and "seccomp" in line
+
+
+# --- signals ---
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_resets_what_runs(sluice, origin, number):
+    proxy, target = sluice(), origin(origins.hold)
+    client = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
+    waiting = wire.greet(wire.Client(proxy.address))
+    start = time.monotonic()
+    proxy.signal(number)
+    assert client.ends_with() == "reset"
+    assert waiting.ends_with() in ("end", "reset")
+    assert proxy.wait() == 0
+    assert time.monotonic() - start < 1 * process.SLOW
+    with pytest.raises(ConnectionResetError):
+        target.connection().recv(1)
+
+
+def test_hangup_and_broken_pipe_are_survived(sluice, origin):
+    proxy, target = sluice(), origin()
+    for number in (signal.SIGHUP, signal.SIGPIPE):
+        proxy.signal(number)
+        time.sleep(0.1)
+        with wire.through_socks5(proxy.address, "127.0.0.1", target.port) as client:
+            client.send(b"x")
+            assert client.read(1) == b"x"
+
+
+def test_drain_lets_a_relay_finish(sluice, origin):
+    proxy, target = sluice("--drain", "20"), origin()
+    client = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
+    proxy.signal(signal.SIGTERM)
+    assert process.wait_until(lambda: not accepts(proxy.address), 3), "it still accepts"
+    for i in range(10):
+        client.send(b"%d" % i)
+        assert client.read(1) == b"%d" % i
+        time.sleep(0.05)
+    assert proxy.alive()
+    client.shut()
+    assert client.read_all() == b""
+    client.close()
+    assert proxy.wait(5) == 0
+
+
+def test_drain_lets_a_handshake_finish(sluice, origin):
+    proxy, target = sluice("--drain", "20"), origin()
+    client = wire.greet(wire.Client(proxy.address))
+    proxy.signal(signal.SIGTERM)
+    time.sleep(0.3)
+    client.send(wire.socks5("127.0.0.1", target.port))
+    assert wire.read_socks5_reply(client)[0] == 0
+    client.send(b"x")
+    assert client.read(1) == b"x"
+    client.close()
+    assert proxy.wait(5) == 0
+
+
+def accepts(address):
+    with socket.socket() as probe:
+        return probe.connect_ex(address) == 0
+
+
+def test_drain_has_an_end(sluice, origin):
+    proxy, target = sluice("--drain", "1.5"), origin()
+    client = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
+    start = time.monotonic()
+    proxy.signal(signal.SIGTERM)
+    assert client.ends_with() == "reset"
+    assert proxy.wait(5) == 0
+    assert 1.2 < time.monotonic() - start < 4 * process.SLOW
+
+
+def test_second_signal_ends_a_drain(sluice, origin):
+    proxy, target = sluice("--drain", "60"), origin()
+    client = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
+    proxy.signal(signal.SIGTERM)
+    time.sleep(0.3)
+    proxy.signal(signal.SIGTERM)
+    assert client.ends_with() == "reset"
+    assert proxy.wait(5) == 0
+
+
+# --- users and daemons ---
+
+def needs_root():
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+def low_port():
+    for port in range(1023, 600, -1):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise AssertionError("no low port is free")
+
+
+@pytest.mark.parametrize("spec", ["nobody", "nobody:", "nobody:nogroup", "65534:65534"])
+def test_user_is_dropped_after_binding(sluice, origin, spec):
+    needs_root()
+    port, target = low_port(), origin()
+    proxy = sluice("-l", f"127.0.0.1:{port}", "-u", spec, "--workers", "2", listen=None)
+    nobody = pwd.getpwnam("nobody")
+    uid, gid = nobody.pw_uid, nobody.pw_gid if ":" in spec else os.getegid()
+    for task in os.listdir(f"/proc/{proxy.pid}/task"):  # threads have users of their own
+        with open(f"/proc/{proxy.pid}/task/{task}/status", encoding="ascii") as status:
+            text = status.read()
+        assert re.search(r"^Uid:\s+(.*)$", text, re.MULTILINE).group(1).split() == [str(uid)] * 4
+        assert re.search(r"^Gid:\s+(.*)$", text, re.MULTILINE).group(1).split() == [str(gid)] * 4
+        assert re.search(r"^Groups:(.*)$", text, re.MULTILINE).group(1).split() == []
+        assert re.search(r"^CapEff:\s+(.*)$", text, re.MULTILINE).group(1) == "0" * 16
+    for way in ("socks5", "http"):
+        with wire.WAYS[way](("127.0.0.1", port), "localhost", target.port) as client:
+            client.send(b"x" * 1000000)
+            assert len(client.read(1000000)) == 1000000
+
+
+def find_daemon(port):
+    """The process that listens on the port."""
+    with open("/proc/net/tcp", encoding="ascii") as table:
+        inodes = {line.split()[9] for line in table if line.split()[3] == "0A" and
+                  line.split()[1].endswith(f":{port:04X}")}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if any(os.readlink(f"/proc/{pid}/fd/{fd}") == f"socket:[{inode}]"
+                   for fd in os.listdir(f"/proc/{pid}/fd") for inode in inodes):
+                return int(pid)
+        except OSError:
+            continue
+    return None
+
+
+def test_daemon(origin):
+    target, port = origin(), process.free_port()
+    code, out, err = process.run("-d", "-l", f"127.0.0.1:{port}")
+    pid = find_daemon(port)
+    try:
+        assert code == 0 and out == "" and err == ""
+        assert pid and os.getsid(pid) != os.getsid(0)
+        assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)] == ["/dev/null"] * 3
+        with wire.through_socks5(("127.0.0.1", port), "127.0.0.1", target.port) as client:  # at once: it is ready
+            client.send(b"x")
+            assert client.read(1) == b"x"
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+    assert process.wait_until(lambda: not os.path.exists(f"/proc/{pid}") or
+                              open(f"/proc/{pid}/stat", encoding="ascii").read().rsplit(")")[1].split()[0] == "Z", 5)
+
+
+def test_daemon_tells_that_it_could_not_bind():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        text = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, _, err = process.run("-d", "-l", text)
+    assert code == 1
+    assert text in one_line(err)
+
+
+def test_daemon_tells_that_there_is_no_io_uring(no_uring):
+    done = subprocess.run([no_uring, str(errno.ENOSYS), process.BINARY, "-d", "-l",
+                           f"127.0.0.1:{process.free_port()}"], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert "io_uring" in one_line(done.stderr)
+
+
+# --- the log ---
+
+def test_log_levels_and_form(sluice, origin):
+    proxy, target = sluice("--loglevel", "6"), origin()
+    with wire.through_socks5(proxy.address, "127.0.0.1", target.port):
+        pass
+    with wire.greet(wire.Client(proxy.address)) as client:
+        client.send(wire.socks5("127.0.0.1", process.free_port()))
+        client.read_all()
+    assert process.wait_until(lambda: "refused" in proxy.log(), 3)
+    for line in proxy.log().splitlines():
+        assert re.match(r"[FEWIDV] \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d [a-z_]+\.c:\d+ \S", line), line
+
+
+def test_log_is_quiet_by_default(sluice, origin):
+    proxy, target = sluice(), origin()
+    for _ in range(5):
+        with wire.through_socks5(proxy.address, "127.0.0.1", target.port):
+            pass
+    time.sleep(0.3)
+    assert proxy.log().count("\n") == 1
+
+
+def test_secrets_are_not_logged(sluice, origin):
+    target = origin()
+    second = sluice()
+    proxy = sluice("--loglevel", "8", "-x", f"http://user:hunter2@{second.url}")
+    with wire.greet(wire.Client(proxy.address), b"someone", b"topsecret") as client:
+        client.send(wire.socks5("127.0.0.1", target.port))
+        assert wire.read_socks5_reply(client)[0] == 0
+    time.sleep(0.3)
+    assert proxy.log().count("\n") > 5
+    assert "hunter2" not in proxy.log() and "topsecret" not in proxy.log()
