@@ -265,6 +265,10 @@ static bool session_on_sent(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     if (s->result <= 0) {
         s->result = s->result < 0 ? s->result : -EPIPE;
+        if (s->state != SESSION_REPLY && s->state != SESSION_LINGER && session_is_half_open(s->state)) {
+            s->failure = FAIL_PEER;
+            counter_add(&w->stats.failures[FAIL_PEER], 1);
+        }
         session_close(w, s, SESSION_ORDERLY);
         return false;
     }
@@ -310,7 +314,7 @@ static void session_release(struct worker *w, struct session *s)
     pool_give(&w->sessions, s->slot);
 }
 
-void session_join(struct worker *w, struct session *s)
+static void session_join(struct worker *w, struct session *s)
 {
     assert(s->state == SESSION_CLOSING);
     if (s->inflight == 0) session_release(w, s);
