@@ -70,8 +70,12 @@ class Task:
 
 def execute(command, timeout, environment):
     """(exit status, output). A command that hangs is killed with all its children, and has failed."""
-    child = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, text=True, errors="replace",
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        child = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, text=True,
+                                 errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT)
+    except OSError as missing:
+        return 127, f"{missing}\n"
     try:
         output, _ = child.communicate(timeout=timeout)
         return child.returncode, output
