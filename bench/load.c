@@ -566,7 +566,7 @@ struct options {
     double seconds, warmup, timeout;
     uint64_t bytes;
     const char *user, *password;
-    bool upload, orderly, echo, announce, have_proxy, have_target;
+    bool upload, read, orderly, echo, announce, have_proxy, have_target;
     uint16_t port;
 };
 
@@ -875,7 +875,11 @@ static void bulk_start(struct client *c, struct flow *f)
 static void bulk_run(struct client *c, struct flow *f, uint32_t events)
 {
     (void)events;
-    ssize_t size = c->o.upload ? socket_send(f->fd, block, BLOCK_SIZE) : socket_discard(f->fd);
+    ssize_t size;
+    if (c->o.upload)
+        size = socket_send(f->fd, block, BLOCK_SIZE);
+    else
+        size = c->o.read ? recv(f->fd, scratch, BLOCK_SIZE, MSG_DONTWAIT) : socket_discard(f->fd);
     if (size > 0)
         c->bytes += (uint64_t)size;
     else if (!would_block(size))
@@ -1153,6 +1157,7 @@ static const char usage[] =
     "  --warmup D         before it, not counted (0.3)\n"
     "  --timeout D        limit for opening a connection, and for a whole one of connect (5)\n"
     "  --upload           bulk: send to the sink instead of reading from the source\n"
+    "  --read             bulk: copy what arrives, as a real client does, instead of discarding it in the kernel\n"
     "  --close HOW        connect: reset or orderly (reset)\n"
     "  --no-echo          connect: close when the way is open, without a round trip of one octet\n"
     "  --bytes N          verify: length of each stream (16777216)\n"
@@ -1170,6 +1175,7 @@ enum option_id {
     OPTION_WARMUP,
     OPTION_TIMEOUT,
     OPTION_UPLOAD,
+    OPTION_READ,
     OPTION_CLOSE,
     OPTION_NO_ECHO,
     OPTION_BYTES,
@@ -1191,6 +1197,7 @@ static const struct option long_options[] = {
     {"warmup", required_argument, NULL, OPTION_WARMUP},
     {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     {"upload", no_argument, NULL, OPTION_UPLOAD},
+    {"read", no_argument, NULL, OPTION_READ},
     {"close", required_argument, NULL, OPTION_CLOSE},
     {"no-echo", no_argument, NULL, OPTION_NO_ECHO},
     {"bytes", required_argument, NULL, OPTION_BYTES},
@@ -1250,6 +1257,7 @@ static void parse_option(struct options *o, int id, const char *value)
     case OPTION_WARMUP: o->warmup = parse_number(value, 0, 3600); break;
     case OPTION_TIMEOUT: o->timeout = parse_number(value, 0.01, 3600); break;
     case OPTION_UPLOAD: o->upload = true; break;
+    case OPTION_READ: o->read = true; break;
     case OPTION_CLOSE: o->orderly = parse_close(value); break;
     case OPTION_NO_ECHO: o->echo = false; break;
     case OPTION_BYTES: o->bytes = (uint64_t)parse_number(value, 1, 1e15); break;

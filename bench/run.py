@@ -28,9 +28,10 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 TICKS = os.sysconf("SC_CLK_TCK")
-ORIGIN_PORT = 22000  # with the next five; all below the range of ephemeral ports
-IPERF_PORT = 22100
-PROXY_PORT = 23000  # the first; each sample takes the next
+FIRST_PORT = 22000  # of the origin, with the next five; what follows is below the range of ephemeral ports
+IPERF_PORT = 100  # from the first
+PROXY_PORT = 1000  # from the first; each sample takes the next, and begins again after PROXY_PORTS
+PROXY_PORTS = 9000
 ECHO, SINK, SOURCE, IDLE, HTTP, VERIFY = range(6)
 IDLE_SESSIONS = 4000
 TIME_WAIT_MAX = 60000  # of tcp_max_tw_buckets = 131072, above which the kernel begins to behave differently
@@ -77,9 +78,11 @@ def load_row(name, title, mode, metric, targets, load, service=ECHO, churns=Fals
 def make_rows():
     return [
         load_row("bulk-4", "Bulk, 4 flows", "forward", "cpu_per_gb",
-                 {"haproxy": 0.35, "nginx": 0.25, "neosocksd-pipe": 0.75}, "bulk --flows 4", SOURCE),
+                 {"haproxy": 0.35, "haproxy-splice": None, "nginx": 0.25, "neosocksd-pipe": 0.75},
+                 "bulk --flows 4", SOURCE),
         load_row("bulk-256", "Bulk, 256 flows", "forward", "cpu_per_gb",
-                 {"haproxy": 0.22, "nginx": 0.15, "neosocksd-pipe": 0.45}, "bulk --flows 256", SOURCE),
+                 {"haproxy": 0.22, "haproxy-splice": None, "nginx": 0.15, "neosocksd-pipe": 0.45},
+                 "bulk --flows 256", SOURCE),
         load_row("rtt-64", "Round trips of 64 bytes, 64 connections", "forward", "rate",
                  {"nginx": 1.15, "haproxy": 1.25, "neosocksd-pipe": 1.3, "neosocksd": None}, "rtt --flows 64"),
         load_row("rtt-512", "Round trips of 64 bytes, 512 connections", "forward", "rate",
@@ -256,6 +259,7 @@ class Bench:
         self.options = options
         self.directory = pathlib.Path(directory)
         self.seconds = options.seconds
+        self.first_port = options.first_port
         self.samples_taken = 0
         self.cpus = sorted(os.sched_getaffinity(0))
         self.proxy_core = str(self.cpus[0])
@@ -275,18 +279,19 @@ class Bench:
         return process
 
     def start_origin(self, stack, cores):
-        process = self.start(stack, cores, [self.options.load, "origin", "--port", ORIGIN_PORT],
+        process = self.start(stack, cores, [self.options.load, "origin", "--port", self.first_port],
                              stdout=subprocess.PIPE, stderr=None)
         if not process.stdout.readline():
-            raise SystemExit("bench: the origin does not start; are ports 22000 to 22005 taken?")
+            raise SystemExit(f"bench: the origin does not start. Does another run have port {self.first_port}? Then wait"
+                             " for its end: two at a time would measure each other.")
 
     def start_proxy(self, stack, proxy, service, cores=None, target_port=None):
         """Starts one proxy; returns its process, its address, and the target's. Each sample has a destination address
         and a port that no sample before it had, so that it pays for nobody else's TIME_WAIT."""
         self.samples_taken += 1
         number = self.samples_taken
-        address = ("127.0.0.1", PROXY_PORT + number % 9000)
-        target = (f"127.{1 + number // 250 % 250}.{1 + number % 250}.1", target_port or ORIGIN_PORT + service)
+        address = ("127.0.0.1", self.first_port + PROXY_PORT + number % PROXY_PORTS)
+        target = (f"127.{1 + number // 250 % 250}.{1 + number % 250}.1", target_port or self.first_port + service)
         directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{proxy.name}-", dir=self.directory))
         directory.chmod(0o755)
         values = {"address": address[0], "port": address[1], "target_address": target[0], "target_port": target[1],
@@ -450,13 +455,13 @@ def measure_proxychains(bench, proxy, row):
 
 def measure_iperf3(bench, proxy, row):
     seconds = max(1, round(bench.seconds))
-    server = find_program("iperf3")
+    server, port = find_program("iperf3"), bench.first_port + IPERF_PORT
     if not server:
         raise Failed("iperf3 is not installed")
     with contextlib.ExitStack() as stack:
-        listener = bench.start(stack, bench.origin_core, [server, "-s", "-p", IPERF_PORT])
-        wait_for_port(("127.0.0.1", IPERF_PORT), listener)
-        process, address, _ = bench.start_proxy(stack, proxy, row.service, target_port=IPERF_PORT)
+        listener = bench.start(stack, bench.origin_core, [server, "-s", "-p", port])
+        wait_for_port(("127.0.0.1", port), listener)
+        process, address, _ = bench.start_proxy(stack, proxy, row.service, target_port=port)
         time.sleep(0.3)  # the server forgets our looking whether it is there
         before = cpu_seconds(process.pid)
         text = run_tool(bench, ["iperf3", "-c", address[0], "-p", address[1], "-t", seconds, "-J"], seconds)
@@ -660,6 +665,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="one sample of one second each")
     parser.add_argument("--repeat", type=int, help="samples of each proxy in each row (5)")
     parser.add_argument("--seconds", type=float, help="length of a sample (4)")
+    parser.add_argument("--first-port", type=int, default=FIRST_PORT, help="of the 10,000 to use (22000)")
     parser.add_argument("--only", help="rows to run, by comma; * and ? match")
     parser.add_argument("--sluice-option", action="append", default=[], metavar="WORD", help="one more word for sluice")
     parser.add_argument("--peers-only", action="store_true", help="without sluice")
