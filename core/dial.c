@@ -28,6 +28,7 @@ static void dial_prepare_socket(const struct worker *w, int fd, const struct add
     const struct config *config = w->config;
     if (to->kind == ADDRESS_UNIX) return;
     net_set_nodelay(fd);
+    if (policy_classify(to) == POLICY_LOOPBACK) net_set_local(fd);
     if (config->fastopen_connect) net_set_fastopen_connect(fd);
     if (config->netdev && net_set_device(fd, config->netdev) < 0)
         LOGW("-i %s: the socket could not be bound to the interface; does it exist, and is CAP_NET_RAW there?",

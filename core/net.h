@@ -43,6 +43,9 @@ void net_reset_on_close(int fd);
 void net_set_nodelay(int fd);
 void net_set_keepalive(int fd); /* and TCP_USER_TIMEOUT: a dead peer is noticed within about two minutes */
 int net_set_device(int fd, const char *name);
+/* For a leg that stays on this machine: a congestion control without pacing, whose timers would cost more than they can
+ * gain where nothing is ever lost. Before connect or listen; accepted sockets inherit it. */
+void net_set_local(int fd);
 void net_set_fastopen_connect(int fd);
 void net_set_receive_low_water(int fd, int octets); /* SO_RCVLOWAT */
 int net_unread(int fd);                             /* octets that wait to be received (FIONREAD) */

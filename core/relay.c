@@ -17,6 +17,9 @@
 #define RELAY_HELD_MAX 4u
 /* Fills and drains of the pipe per turn: one busy flow must not keep the others waiting. */
 #define RELAY_SPLICE_ROUNDS 4u
+/* A flow that has moved so much in one go rests for so long. */
+#define RELAY_REST_MIN 65536u
+#define RELAY_REST_US  300u
 /* How soon a half-closed session looks after the side that it does not read from any more. */
 #define RELAY_WATCH_MS 1000u
 
@@ -250,8 +253,53 @@ static ssize_t splice_drain(struct worker *w, struct session *s, enum session_si
 
 static void flow_finish(struct worker *w, struct session *s, enum session_side from);
 
+/* --- resting --- */
+
+static struct flow *resting_flow(const struct worker *w, uint32_t entry)
+{
+    return &session_at(w, entry / 2)->flows[entry % 2];
+}
+
+/* Polling a busy source at once would wake us for every few segments, and every wake-up of ours causes some of the
+ * sink's. So a bulk flow is left alone for a moment, without a poll; what gathers meanwhile moves in one go. The slot
+ * is pinned, as by an operation. */
+static void flow_rest(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    uint32_t entry = s->slot * 2 + from;
+    s->inflight |= SESSION_BIT(SESSION_REST + from);
+    f->rest_until_us = ring_now_us(w->ring) + RELAY_REST_US;
+    f->rest_next = POOL_NONE;
+    if (w->rest_first == POOL_NONE)
+        w->rest_first = entry;
+    else
+        resting_flow(w, w->rest_last)->rest_next = entry;
+    w->rest_last = entry;
+}
+
+uint64_t relay_rest_us(const struct worker *w)
+{
+    if (w->rest_first == POOL_NONE) return UINT64_MAX;
+    uint64_t now = ring_now_us(w->ring), until = resting_flow(w, w->rest_first)->rest_until_us;
+    return until > now ? until - now : 0;
+}
+
+void relay_wake_resting(struct worker *w)
+{
+    while (relay_rest_us(w) == 0) {
+        uint32_t entry = w->rest_first;
+        struct session *s = session_at(w, entry / 2);
+        w->rest_first = resting_flow(w, entry)->rest_next;
+        s->inflight &= ~SESSION_BIT(SESSION_REST + entry % 2);
+        if (s->state == SESSION_CLOSING)
+            session_join(w, s);
+        else
+            flow_advance(w, s, entry % 2);
+    }
+}
+
 /* Nothing is in the pipe, and the source has nothing now: it sleeps without a pipe. */
-static void splice_rest(struct worker *w, struct session *s, enum session_side from, uint64_t moved)
+static void splice_pause(struct worker *w, struct session *s, enum session_side from, uint64_t moved)
 {
     struct flow *f = &s->flows[from];
     flow_return_pipe(w, f);
@@ -263,7 +311,10 @@ static void splice_rest(struct worker *w, struct session *s, enum session_side f
         flow_turn_to_copy(w, s, from);
         return;
     }
-    ring_poll(w->ring, s->fd[from], POLLIN, session_arm(w, s, SESSION_POLL_IN + from));
+    if (moved >= RELAY_REST_MIN)
+        flow_rest(w, s, from);
+    else
+        ring_poll(w->ring, s->fd[from], POLLIN, session_arm(w, s, SESSION_POLL_IN + from));
 }
 
 static void splice_wait_for_sink(struct worker *w, struct session *s, enum session_side from)
@@ -276,6 +327,7 @@ static void flow_splice(struct worker *w, struct session *s, enum session_side f
     struct flow *f = &s->flows[from];
     uint64_t total = 0;
     if (in_flight(s, SESSION_POLL_IN + from) || in_flight(s, SESSION_POLL_OUT + other(from))) return;
+    if (in_flight(s, SESSION_REST + from)) return;
     if (!flow_borrow_pipe(w, s, from)) return;
     for (unsigned round = 0; round < RELAY_SPLICE_ROUNDS; round++) {
         ssize_t in = splice_fill(w, s, from);
@@ -300,7 +352,7 @@ static void flow_splice(struct worker *w, struct session *s, enum session_side f
         }
         if (in < (ssize_t)(w->pipes.all[f->pipe].size / 2)) break;
     }
-    splice_rest(w, s, from, total);
+    splice_pause(w, s, from, total);
 }
 
 static void flow_turn_to_splice(struct worker *w, struct session *s, enum session_side from)

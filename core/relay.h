@@ -29,6 +29,10 @@ void relay_on_completion(struct worker *w, struct session *s, unsigned op, const
 void relay_on_timer(struct worker *w, struct session *s);
 /* Buffers came back: lets starved flows receive again. */
 void relay_feed_starved(struct worker *w);
+/* Microseconds until the first resting flow goes on; UINT64_MAX: none rests. */
+uint64_t relay_rest_us(const struct worker *w);
+/* Resting flows whose time has come go on. */
+void relay_wake_resting(struct worker *w);
 /* All buffers have been held for too long: resets the sessions that hold more than their share because a peer does not
  * read. */
 void relay_relieve(struct worker *w);

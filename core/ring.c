@@ -31,7 +31,7 @@ struct ring_group {
 
 struct ring {
     struct io_uring uring;
-    uint64_t now_ms;
+    uint64_t now_us;
     unsigned batch_at, batch_count;
     struct ring_stats stats;
     struct ring_group groups[RING_GROUPS];
@@ -42,7 +42,7 @@ static void ring_read_clock(struct ring *ring)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    ring->now_ms = (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+    ring->now_us = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
 int ring_open(struct ring **out, const struct ring_options *options)
@@ -103,9 +103,9 @@ const char *ring_explain(int error)
     }
 }
 
-uint64_t ring_now_ms(const struct ring *ring)
+uint64_t ring_now_us(const struct ring *ring)
 {
-    return ring->now_ms;
+    return ring->now_us;
 }
 
 const struct ring_stats *ring_get_stats(const struct ring *ring)
@@ -115,24 +115,24 @@ const struct ring_stats *ring_get_stats(const struct ring *ring)
 
 /* --- waiting --- */
 
-static int ring_enter(struct ring *ring, uint64_t timeout_ms)
+static int ring_enter(struct ring *ring, uint64_t timeout_us)
 {
     struct io_uring *uring = &ring->uring;
     /* What is ready is served first: waiting for more would only add delay. */
-    if (timeout_ms == 0 || io_uring_cq_ready(uring) > 0) return io_uring_submit_and_get_events(uring);
-    if (timeout_ms == RING_NO_TIMEOUT) return io_uring_submit_and_wait(uring, 1);
-    struct __kernel_timespec timeout = {.tv_sec = (long long)(timeout_ms / 1000),
-                                        .tv_nsec = (long long)(timeout_ms % 1000) * 1000000};
+    if (timeout_us == 0 || io_uring_cq_ready(uring) > 0) return io_uring_submit_and_get_events(uring);
+    if (timeout_us == RING_NO_TIMEOUT) return io_uring_submit_and_wait(uring, 1);
+    struct __kernel_timespec timeout = {.tv_sec = (long long)(timeout_us / 1000000),
+                                        .tv_nsec = (long long)(timeout_us % 1000000) * 1000};
     struct io_uring_cqe *first;
     return io_uring_submit_and_wait_timeout(uring, &first, 1, &timeout, NULL);
 }
 
-int ring_wait(struct ring *ring, uint64_t timeout_ms)
+int ring_wait_us(struct ring *ring, uint64_t timeout_us)
 {
     assert(ring->batch_at == ring->batch_count); /* the owner has taken all of the last batch */
     counter_add(&ring->stats.submissions, io_uring_sq_ready(&ring->uring));
     counter_add(&ring->stats.enters, 1);
-    int result = ring_enter(ring, timeout_ms);
+    int result = ring_enter(ring, timeout_us);
     if (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) counter_add(&ring->stats.overflows, 1);
     ring_read_clock(ring);
     if (result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY) return 0;

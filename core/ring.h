@@ -74,13 +74,21 @@ void ring_destroy(struct ring *ring);
 const char *ring_explain(int error);
 
 /* Milliseconds of a monotonic clock, read when ring_wait() last returned: the time that all deadlines use. */
-uint64_t ring_now_ms(const struct ring *ring);
+uint64_t ring_now_us(const struct ring *ring); /* the same clock in microseconds */
+static inline uint64_t ring_now_ms(const struct ring *ring)
+{
+    return ring_now_us(ring) / 1000;
+}
 const struct ring_stats *ring_get_stats(const struct ring *ring);
 
-/* Submits what was armed and waits until a completion is there or timeout_ms has passed (0: only looks;
+/* Submits what was armed and waits until a completion is there or timeout_us has passed (0: only looks;
  * RING_NO_TIMEOUT: for ever). Then ring_next() hands out the completions one by one until it returns false. -errno only
  * for a broken ring. */
-int ring_wait(struct ring *ring, uint64_t timeout_ms);
+int ring_wait_us(struct ring *ring, uint64_t timeout_us);
+static inline int ring_wait(struct ring *ring, uint64_t timeout_ms)
+{
+    return ring_wait_us(ring, timeout_ms > RING_NO_TIMEOUT / 1000 ? RING_NO_TIMEOUT : timeout_ms * 1000);
+}
 bool ring_next(struct ring *ring, struct ring_completion *completion);
 
 /* --- arming; `fd` is a plain descriptor throughout --- */

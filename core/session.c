@@ -314,7 +314,7 @@ static void session_release(struct worker *w, struct session *s)
     pool_give(&w->sessions, s->slot);
 }
 
-static void session_join(struct worker *w, struct session *s)
+void session_join(struct worker *w, struct session *s)
 {
     assert(s->state == SESSION_CLOSING);
     if (s->inflight == 0) session_release(w, s);

@@ -33,7 +33,8 @@ enum session_op {
     SESSION_UDP_RECV = SESSION_CONNECT + DIAL_ATTEMPTS_MAX, /* + 0 client, 1 IPv4, 2 IPv6 */
     SESSION_OP_COUNT = SESSION_UDP_RECV + 3,
     SESSION_LENT = SESSION_OP_COUNT, /* no operation: the coordinator holds a request of ours */
-    SESSION_UDP_SEND,                /* no operation: datagrams are being sent, counted by the association */
+    SESSION_REST, /* + side; no operation: a bulk flow that is on the worker's list of resting ones */
+    SESSION_UDP_SEND = SESSION_REST + 2, /* no operation: datagrams are being sent, counted by the association */
 };
 #define SESSION_BIT(op) (1u << (op))
 
@@ -58,6 +59,8 @@ struct flow {
     uint32_t offset;    /* octets of the first held buffer that are sent */
     uint32_t pipe_fill; /* octets in the pipe */
     uint64_t bytes;     /* delivered */
+    uint64_t rest_until_us;
+    uint32_t rest_next; /* on the list of resting flows: slot * 2 + side */
 };
 
 struct session {
@@ -124,6 +127,8 @@ enum session_state session_fail(struct worker *w, struct session *s, enum failur
 void session_enter(struct worker *w, struct session *s, enum session_state next);
 /* Stop: cancels and closes all, then CLOSING; the slot is released here if nothing is in flight. */
 void session_close(struct worker *w, struct session *s, enum session_end end);
+/* A CLOSING session: released if nothing is in flight any more. */
+void session_join(struct worker *w, struct session *s);
 /* Runs steps from here, `next` being the state that the caller has decided on. */
 void session_proceed(struct worker *w, struct session *s, enum session_state next);
 /* Sends what `out` holds, unless a send is in flight already, which will go on with it. */

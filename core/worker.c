@@ -47,6 +47,7 @@ int worker_open(struct worker *w)
         worker_close(w);
         return error;
     }
+    w->rest_first = POOL_NONE;
     w->spare_fd = net_socket(AF_INET, SOCK_STREAM);
     return 0;
 }
@@ -173,10 +174,12 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     timeout_ms = worker_wait_ms(w, timeout_ms);
     sleeper_announce(&w->sleeper);
     if (queue_depth(w->inbox) > 0) timeout_ms = 0;
-    int error = ring_wait(w->ring, timeout_ms);
+    uint64_t timeout_us = timeout_ms > UINT64_MAX / 1000 ? RING_NO_TIMEOUT : timeout_ms * 1000;
+    int error = ring_wait_us(w->ring, least(timeout_us, relay_rest_us(w)));
     sleeper_awake(&w->sleeper);
     if (error < 0) return error;
     while (ring_next(w->ring, &completion)) worker_dispatch(w, &completion);
+    relay_wake_resting(w);
     worker_read_inbox(w);
     worker_expire(w);
     accept_resume(w);
