@@ -10,6 +10,7 @@
 #include "http_forward.h"
 #include "log.h"
 #include "socks4.h"
+#include "udp.h"
 #include "worker.h"
 
 static const uint8_t *head_at(const struct setup *setup)
@@ -156,6 +157,7 @@ enum session_state handshake_request_step(struct worker *w, struct session *s)
     if (request.command == SOCKS5_CONNECT) return handshake_route(w, s);
     if (w->config->hop_count > 0) return session_fail(w, s, FAIL_COMMAND); /* no chain can carry the others */
     if (request.command == SOCKS5_BIND && w->config->socks5_bind) return bind_begin(w, s);
+    if (request.command == SOCKS5_UDP_ASSOCIATE && w->config->socks5_udp) return udp_begin(w, s);
     return session_fail(w, s, FAIL_COMMAND);
 }
 

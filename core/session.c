@@ -12,6 +12,7 @@
 #include "hop.h"
 #include "log.h"
 #include "relay.h"
+#include "udp.h"
 #include "worker.h"
 
 /* How long a client may take to read a refusal and close, before we do. */
@@ -119,6 +120,7 @@ static void session_set_deadline(struct worker *w, struct session *s, enum sessi
         break;
     case SESSION_REPLY:
     case SESSION_LINGER: deadline = now + SESSION_LINGER_MS; break;
+    case SESSION_ASSOCIATE:
     case SESSION_RELAY: deadline = now + SESSION_SETTLE_MS; break;
     case SESSION_FREE:
     case SESSION_CLOSING: timer_clear(w->timers, s->slot); return;
@@ -308,6 +310,7 @@ static void session_on_client_lost(struct worker *w, struct session *s)
 static void session_release(struct worker *w, struct session *s)
 {
     relay_release(w, s);
+    udp_release(w, s);
     exchange_release(w, s);
     session_release_setup(w, s);
     session_enter(w, s, SESSION_FREE);
@@ -353,9 +356,15 @@ void session_on_completion(struct worker *w, const struct ring_completion *c)
         relay_on_completion(w, s, op, c);
         return;
     }
+    if (op >= SESSION_UDP_RECV && op < SESSION_UDP_RECV + UDP_SOCKETS) {
+        udp_on_received(w, s, c);
+        return;
+    }
     if (c->has_buffer) buffers_return(&w->buffers, c->buffer);
     if (s->state == SESSION_CLOSING)
         session_join(w, s);
+    else if (s->state == SESSION_ASSOCIATE)
+        udp_on_completion(w, s);
     else if (s->state == SESSION_EXCHANGE)
         exchange_on_completion(w, s, op, c->result);
     else if (!session_is_stray(s, op))
@@ -388,6 +397,8 @@ void session_on_answer(struct worker *w, const struct message *answer)
     s->result = answer->result;
     if (s->state == SESSION_CLOSING)
         session_join(w, s);
+    else if (s->state == SESSION_ASSOCIATE)
+        udp_on_answer(w, s);
     else if (s->state == SESSION_ROUTE || s->state == SESSION_RESOLVE || s->state == SESSION_BIND)
         session_advance(w, s);
 }
@@ -426,6 +437,7 @@ void session_on_timer(struct worker *w, uint32_t slot)
     assert(s->state != SESSION_FREE && s->state != SESSION_CLOSING);
     switch ((enum session_state)s->state) {
     case SESSION_RELAY: relay_on_timer(w, s); return;
+    case SESSION_ASSOCIATE: udp_on_timer(w, s); return;
     case SESSION_EXCHANGE: exchange_on_timer(w, s); return;
     case SESSION_REPLY:
     case SESSION_LINGER: session_close(w, s, SESSION_ORDERLY); return;
@@ -461,7 +473,7 @@ void session_release_setup(struct worker *w, struct session *s)
 
 static void session_withdraw_request(struct worker *w, struct session *s)
 {
-    if (!(s->inflight & SESSION_BIT(SESSION_LENT))) return;
+    if (!(s->inflight & SESSION_BIT(SESSION_LENT)) || s->setup == POOL_NONE) return;
     struct setup *setup = setup_of(w, s);
     atomic_store_explicit(&setup->route.cancelled, 1, memory_order_relaxed);
     atomic_store_explicit(&setup->resolve.cancelled, 1, memory_order_relaxed);
@@ -478,6 +490,7 @@ void session_close(struct worker *w, struct session *s, enum session_end end)
 {
     assert(s->state != SESSION_FREE && s->state != SESSION_CLOSING);
     if (s->state == SESSION_RELAY) relay_drop(w, s);
+    if (s->state == SESSION_ASSOCIATE) udp_drop(w, s);
     session_drop_upstream(w, s, end);
     session_drop_side(w, s, CLIENT, end);
     session_enter(w, s, SESSION_CLOSING);

@@ -7,6 +7,7 @@
 #include "exchange.h"
 #include "log.h"
 #include "relay.h"
+#include "udp.h"
 
 #define WORKER_BUFFER_GROUP 0u
 /* So long may all buffers be held by peers that do not read. */
@@ -62,6 +63,7 @@ void worker_close(struct worker *w)
 {
     pipes_close(&w->pipes);
     if (w->spare_fd > 0) net_close(w->spare_fd);
+    udp_close(w);
     buffers_close(&w->buffers);
     if (w->timers) timer_close(w->timers);
     pool_close(&w->exchanges);
@@ -113,6 +115,7 @@ static void worker_dispatch(struct worker *w, const struct ring_completion *c)
     }
     switch ((enum worker_op)c->tag.op) {
     case WORKER_OP_ACCEPT: accept_on_completion(w, c); return;
+    case WORKER_OP_UDP_SEND: udp_on_sent(w, c); return;
     case WORKER_OP_WAKE: return; /* the inbox is read in every turn */
     default: assert(0 && "a completion of an unknown kind");
     }
@@ -184,6 +187,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     worker_expire(w);
     accept_resume(w);
     worker_feed(w);
+    udp_feed_starved(w);
     worker_drain(w);
     return 0;
 }
