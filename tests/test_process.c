@@ -117,7 +117,7 @@ static void test_daemon_fails(void **state)
     assert_string_equal(err, "sluice: cannot listen on 127.0.0.1:1080\n");
     assert_false(f.stderr_null);
     assert_int_equal(run_daemon(DAEMON_FAILS_WITHOUT_WORDS, &f), EXIT_FAILURE);
-    assert_string_equal(err, "sluice: Address already in use\n");
+    assert_string_equal(err, ""); /* a log line has said it */
 }
 
 static void test_daemon_dies(void **state)
