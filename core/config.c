@@ -282,6 +282,9 @@ void config_size(struct config *config)
      * its listeners, ring, wake-up and spare descriptors (4), and two for each pipe. */
     uint64_t reserve = 64 + (uint64_t)c->workers * (c->listener_count + 4 + 2 * (uint64_t)c->pipes);
     uint64_t descriptors = limit > reserve ? limit - reserve : 0;
+    /* UDP associations take four descriptors (control, client side, IPv4 and IPv6 targets) and datagram buffers. */
+    c->associations = (uint32_t)smaller(256, descriptors / 4 / c->workers);
+    if (c->socks5_udp) descriptors -= 2 * (uint64_t)c->associations * c->workers; /* two of the four are a session's */
     /* A relayed session is two sockets. SO_REUSEPORT may send all of them to one worker, so that each has slots for
      * the whole process; slots that were never used are never resident. */
     uint64_t sessions = smaller(descriptors / 2, SESSIONS_MAX);
@@ -299,8 +302,6 @@ void config_size(struct config *config)
     c->ring_entries = 1024;
     /* Each session in its handshake, and each UDP association, may have one question under way: never full. */
     c->queue_capacity = 32768;
-    /* UDP associations take four descriptors (control, client side, IPv4 and IPv6 targets) and datagram buffers. */
-    c->associations = (uint32_t)smaller(256, descriptors / 4);
     /* Plain HTTP keeps two heads per message in transit, which tunnels do not need. */
     c->exchanges = (uint32_t)smaller(1024, sessions);
 }

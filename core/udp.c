@@ -15,12 +15,13 @@
 /* The longest payload is 65,507 octets, 65,527 over IPv6; in front of it are the ring's header, the sender and SOCKS5's
  * header, 306 octets at most. Only what datagrams really fill becomes resident. */
 #define UDP_BUFFER_SIZE 67584u
-#define UDP_BUFFERS     128u
-/* Sends of one association that are in flight: a full socket must not take the buffers of the others. */
-#define UDP_SENDS_MAX (UDP_BUFFERS / 2)
+#define UDP_BUFFERS     256u
+/* Sends of one association that are in flight: more than one turn usually receives from a socket, but a full one must
+ * not take the buffers of the others. */
+#define UDP_SENDS_MAX (UDP_BUFFERS / 4 * 3)
 /* Datagrams of one association that wait for the address of a name, and of all associations. */
 #define UDP_WAITING_MAX     8u
-#define UDP_WAITING_MAX_ALL (UDP_BUFFERS / 4)
+#define UDP_WAITING_MAX_ALL (UDP_BUFFERS / 8)
 /* Names that an association remembers. The coordinator's cache knows their real TTL, so ours is short. */
 #define UDP_NAMES          8u
 #define UDP_NAME_MS        10000u
@@ -471,7 +472,7 @@ static void udp_feed(struct worker *w, struct session *s)
 /* Rare, as with relays: all find their buffers again within a turn or two, because sends do not hold them for long. */
 void udp_feed_starved(struct worker *w)
 {
-    if (!w->udp || w->udp->starved == 0 || w->udp->taken > UDP_BUFFERS / 2 + UDP_WAITING_MAX_ALL) return;
+    if (!w->udp || w->udp->starved == 0 || w->udp->taken > UDP_BUFFERS / 2) return;
     for (uint32_t slot = 0; slot < w->sessions.untouched && w->udp->starved > 0; slot++)
         if (pool_is_taken(&w->sessions, slot) && session_at(w, slot)->state == SESSION_ASSOCIATE)
             udp_feed(w, session_at(w, slot));
