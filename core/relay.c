@@ -95,7 +95,17 @@ static void flow_send(struct worker *w, struct session *s, enum session_side fro
         size = w->buffers.filled[f->held.first] - f->offset;
     }
     assert(size > 0);
+    if (f->flags & FLOW_PRELOADED && from == UPSTREAM) setup_of(w, s)->out_asked = (uint32_t)size;
     ring_send(w->ring, s->fd[other(from)], data, size, session_arm(w, s, SESSION_SEND + other(from)));
+}
+
+/* What the send that has just completed was to send. To the client it may have begun before the relay did. */
+static size_t flow_asked(struct worker *w, struct session *s, enum session_side from)
+{
+    const struct flow *f = &s->flows[from];
+    const uint8_t *data;
+    if (!(f->flags & FLOW_PRELOADED)) return w->buffers.filled[f->held.first] - f->offset;
+    return from == UPSTREAM ? setup_of(w, s)->out_asked : preload_of(w, s, from, &data);
 }
 
 static void flow_on_sent(struct worker *w, struct session *s, enum session_side from, int32_t result)
@@ -105,6 +115,7 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
         relay_reset(w, s);
         return;
     }
+    bool whole = (size_t)result == flow_asked(w, s, from);
     if (f->flags & FLOW_PRELOADED) {
         const uint8_t *data;
         flow_count(w, f, from, preload_consume(w, s, from, (size_t)result));
@@ -118,7 +129,11 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
             f->offset = 0;
         }
     }
-    flow_advance(w, s, from);
+    /* An error has cut it, and that was the only notice: the receive may now find what looks like an orderly end. */
+    if (whole)
+        flow_advance(w, s, from);
+    else
+        relay_reset(w, s);
 }
 
 static unsigned flow_bulk_streak(const struct worker *w, const struct flow *f)

@@ -257,7 +257,8 @@ void session_flush(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     assert(setup->out_sent <= setup->out_used && setup->out_used <= SETUP_OUT_SIZE);
     if (setup->out_sent == setup->out_used || s->inflight & SESSION_BIT(SESSION_SEND + CLIENT)) return;
-    ring_send(w->ring, s->fd[CLIENT], setup->out + setup->out_sent, setup->out_used - setup->out_sent,
+    setup->out_asked = setup->out_used - setup->out_sent;
+    ring_send(w->ring, s->fd[CLIENT], setup->out + setup->out_sent, setup->out_asked,
               session_arm(w, s, SESSION_SEND + CLIENT));
 }
 

@@ -92,6 +92,7 @@ struct session {
 struct setup {
     uint32_t received, consumed; /* octets of `head` */
     uint32_t out_used, out_sent; /* octets of `out` */
+    uint32_t out_asked;          /* of them handed to the send that is in flight */
     uint32_t out_reply;          /* of them our own, where the upstream's follow; see hop_finish() */
     uint32_t hop_received;       /* octets of `hop_in` */
     size_t scanned;              /* see http_parse_request() */
