@@ -25,6 +25,7 @@ class Origin:
         self.connections = []  # sockets, in the order of their arrival
         self.peers = []  # addresses of their other ends
         self.results = []  # what handlers have returned
+        self.sent = 0  # by flood, on all connections
         self.closing = False
         self.thread = threading.Thread(target=self._accept, daemon=True)
         self.thread.start()
@@ -133,8 +134,10 @@ def flood(origin, connection):
     connection.settimeout(0.2)
     while not origin.closing:
         try:
-            sent += connection.send(block)
-            origin.sent = getattr(origin, "sent", 0) + len(block)
+            taken = connection.send(block)
+            sent += taken
+            with origin.changed:
+                origin.sent += taken
         except socket.timeout:
             continue
         except OSError:
