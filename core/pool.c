@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #define POOL_TAKEN     (UINT32_MAX - 1) /* in next_free[] */
+#define POOL_TRIM_MIN  256u             /* slots: fewer are not worth a system call */
 #define POOL_ALIGNMENT 64u              /* a cache line: two slots never share one */
 
 /* NORESERVE: pools are sized for the worst case, the accounting of overcommit shall not refuse that. */
@@ -84,6 +85,14 @@ void pool_give(struct pool *pool, uint32_t slot)
     pool->next_free[slot] = pool->first_free;
     pool->first_free = slot;
     pool->used--;
+}
+
+void pool_trim(struct pool *pool)
+{
+    if (pool->used > 0 || pool->untouched < POOL_TRIM_MIN) return;
+    (void)madvise(pool->slots, (size_t)pool->untouched * pool->slot_size, MADV_DONTNEED);
+    pool->first_free = POOL_NONE;
+    pool->untouched = 0;
 }
 
 uint32_t pool_generation(const struct pool *pool, uint32_t slot)

@@ -30,6 +30,9 @@ void pool_close(struct pool *pool);
 /* A slot's index, or POOL_NONE when none is free. Its contents are what its last owner left (zero at first). */
 uint32_t pool_take(struct pool *pool);
 void pool_give(struct pool *pool, uint32_t slot); /* asserts that it was taken */
+/* A pool that nobody uses now, after it was used by many: gives the memory back to the system. No effect while a slot
+ * is taken, or while little was touched. Contents are zero again, generations go on. */
+void pool_trim(struct pool *pool);
 uint32_t pool_generation(const struct pool *pool, uint32_t slot);
 bool pool_is_taken(const struct pool *pool, uint32_t slot);
 

@@ -43,8 +43,9 @@ static void flow_count(struct worker *w, struct flow *f, enum session_side from,
 }
 
 /* An error on one side: what the other has not got yet is lost, and it must not take that for an orderly end. */
-static void relay_reset(struct worker *w, struct session *s)
+static void relay_reset(struct worker *w, struct session *s, enum session_side dead)
 {
+    session_drop_side(w, s, dead, SESSION_ORDERLY); /* whatever it does, its peer is not there to see it */
     session_close(w, s, SESSION_RESET);
 }
 
@@ -112,7 +113,7 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
 {
     struct flow *f = &s->flows[from];
     if (result <= 0) {
-        relay_reset(w, s);
+        relay_reset(w, s, other(from));
         return;
     }
     bool whole = (size_t)result == flow_asked(w, s, from);
@@ -133,7 +134,7 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
     if (whole)
         flow_advance(w, s, from);
     else
-        relay_reset(w, s);
+        relay_reset(w, s, other(from));
 }
 
 static unsigned flow_bulk_streak(const struct worker *w, const struct flow *f)
@@ -176,7 +177,7 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
     } else if (c->result == -ENOBUFS) {
         flow_starve(w, f);
     } else if (c->result < 0 && c->result != -ECANCELED) {
-        relay_reset(w, s);
+        relay_reset(w, s, from);
         return;
     }
     flow_advance(w, s, from);
@@ -353,7 +354,7 @@ static void flow_splice(struct worker *w, struct session *s, enum session_side f
         }
         ssize_t out = in < 0 ? in : splice_drain(w, s, from);
         if (in < 0 || out < 0) {
-            relay_reset(w, s);
+            relay_reset(w, s, in < 0 ? from : other(from));
             return;
         }
         total += (uint64_t)out;
@@ -438,12 +439,12 @@ void relay_begin(struct worker *w, struct session *s)
     flow_advance(w, s, CLIENT);
 }
 
-static void relay_on_watch(struct worker *w, struct session *s, int32_t result)
+static void relay_on_watch(struct worker *w, struct session *s, enum session_side side, int32_t result)
 {
     /* POLLHUP alone: both directions have ended in order, and what was received before may still be unread. The same
      * goes for the orderly end that the watch of a BIND looks for, too. */
     if (result < 0 || !(result & POLLERR)) return;
-    relay_reset(w, s);
+    relay_reset(w, s, side);
 }
 
 void relay_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c)
@@ -457,8 +458,8 @@ void relay_on_completion(struct worker *w, struct session *s, unsigned op, const
     case SESSION_POLL_OUT + UPSTREAM: flow_advance(w, s, CLIENT); return;
     case SESSION_POLL_IN + UPSTREAM:
     case SESSION_POLL_OUT + CLIENT: flow_advance(w, s, UPSTREAM); return;
-    case SESSION_WATCH + CLIENT:
-    case SESSION_WATCH + UPSTREAM: relay_on_watch(w, s, c->result); return;
+    case SESSION_WATCH + CLIENT: relay_on_watch(w, s, CLIENT, c->result); return;
+    case SESSION_WATCH + UPSTREAM: relay_on_watch(w, s, UPSTREAM, c->result); return;
     default: return; /* a connect that lost its race */
     }
 }

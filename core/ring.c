@@ -202,6 +202,7 @@ void ring_recv(struct ring *ring, int fd, void *buffer, size_t size, struct ring
 {
     struct io_uring_sqe *sqe = ring_sqe(ring);
     io_uring_prep_recv(sqe, fd, buffer, size, 0);
+    sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     ring_tag_sqe(sqe, tag);
 }
 
@@ -209,6 +210,7 @@ void ring_recv_group(struct ring *ring, int fd, uint16_t group, struct ring_tag 
 {
     struct io_uring_sqe *sqe = ring_sqe(ring);
     io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
+    sqe->ioprio |= IORING_RECVSEND_POLL_FIRST; /* nothing can be there yet, as a rule: no vain attempt */
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = group;
     ring_tag_sqe(sqe, tag);

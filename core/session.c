@@ -6,8 +6,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "exchange.h"
 #include "bind.h"
+#include "exchange.h"
 #include "handshake.h"
 #include "hop.h"
 #include "log.h"
@@ -452,15 +452,19 @@ void session_on_timer(struct worker *w, uint32_t slot)
 
 /* --- the end --- */
 
+/* By tag, one by one: the kernel finds those by their hash, but would search all that is in flight for a descriptor. */
+static void session_cancel_side(struct worker *w, struct session *s, enum session_side side)
+{
+    for (unsigned op = SESSION_RECV + side; op <= SESSION_WATCH + side; op += 2)
+        if (s->inflight & SESSION_BIT(op)) ring_cancel(w->ring, session_tag(w, s, op));
+}
+
 void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end)
 {
-    uint32_t on_side = (SESSION_BIT(SESSION_RECV) | SESSION_BIT(SESSION_SEND) | SESSION_BIT(SESSION_POLL_IN) |
-                        SESSION_BIT(SESSION_POLL_OUT) | SESSION_BIT(SESSION_WATCH))
-                       << side;
     int fd = s->fd[side];
     if (fd < 0) return;
     if (end == SESSION_RESET) net_reset_on_close(fd);
-    if (s->inflight & on_side) ring_cancel_fd(w->ring, fd);
+    session_cancel_side(w, s, side);
     ring_close(w->ring, fd);
     s->fd[side] = -1;
 }
@@ -469,6 +473,7 @@ void session_release_setup(struct worker *w, struct session *s)
 {
     if (s->setup == POOL_NONE) return;
     pool_give(&w->setups, s->setup);
+    pool_trim(&w->setups); /* a burst of handshakes must not be paid for by all the idle sessions that it leaves */
     s->setup = POOL_NONE;
 }
 
