@@ -527,7 +527,7 @@ void relay_feed_starved(struct worker *w)
 static bool relay_is_hoarding(const struct session *s)
 {
     return s->state == SESSION_RELAY &&
-           (s->flows[CLIENT].held.count > RELAY_HELD_MAX || s->flows[UPSTREAM].held.count > RELAY_HELD_MAX);
+           (s->flows[CLIENT].held.count >= RELAY_HELD_MAX || s->flows[UPSTREAM].held.count >= RELAY_HELD_MAX);
 }
 
 void relay_relieve(struct worker *w)
@@ -535,7 +535,7 @@ void relay_relieve(struct worker *w)
     for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
         struct session *s = session_at(w, slot);
         if (!pool_is_taken(&w->sessions, slot) || !relay_is_hoarding(s)) continue;
-        counter_add(&w->stats.failures[FAIL_RESOURCE], 1);
+        counter_add(&w->stats.refused_resource, 1); /* as a session it was a success */
         session_log(w, s, LOG_LEVEL_INFO, "reset: its peer reads too slowly, and others need the buffers");
         session_close(w, s, SESSION_RESET);
     }
