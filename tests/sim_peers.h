@@ -1,0 +1,106 @@
+/* Scripted peers: the far ends of the connections of one world. A tunnel is one planned session, from its client to its
+ * target; the upstreams are what the proxy has connected to for it. */
+#ifndef SLUICE_TESTS_SIM_PEERS_H
+#define SLUICE_TESTS_SIM_PEERS_H
+
+#include "core/config.h"
+#include "tests/sim.h"
+
+#define TUNNELS_MAX   12u
+#define ADDRESSES_MAX 4u
+#define UPSTREAMS_MAX 96u
+#define SAY_MAX       2048u
+#define PORT_LISTEN   1000u  /* + listener */
+#define PORT_HOP      9000u  /* + hop of the chain */
+#define PORT_TARGET   10000u /* + tunnel */
+#define PORT_NOWHERE  33333u /* far from all others in its digits: where garbage begins */
+
+enum speech { SPEECH_SOCKS4, SPEECH_SOCKS4A, SPEECH_SOCKS5, SPEECH_SOCKS5_AUTH, SPEECH_HTTP, SPEECH_FORWARD };
+enum manner {
+    END_FIRST, /* ends its direction when all is sent */
+    END_LAST,  /* waits for the other's end first */
+    END_CLOSE, /* closes altogether when all is sent and received */
+};
+enum fault {
+    FAULT_NONE,
+    FAULT_RESET,
+    FAULT_CLOSE,  /* goes away politely in the middle */
+    FAULT_SILENT, /* neither reads nor writes any more */
+    FAULT_DEAF,   /* does not read any more */
+};
+
+/* One scripted end of a connection. First it says what `say` holds, then the stream. */
+struct actor {
+    struct sim_conn *conn;
+    uint8_t say[SAY_MAX], heard[SAY_MAX];
+    uint32_t say_size, say_sent, say_limit; /* only up to say_limit for now: an answer is awaited */
+    uint32_t heard_size;
+    uint32_t out_base, to_send, sent;       /* where its stream begins in the common octets */
+    uint32_t in_base, to_receive, received; /* and the one that it expects */
+    uint32_t chunk, gulp;                   /* octets written, read at once at most */
+    uint32_t pause_us;                      /* at most, now and then */
+    uint64_t awake_us;
+    uint32_t moved; /* octets in both directions, handshakes included */
+    uint32_t fault_at;
+    uint8_t manner, fault;
+    bool sends_stream, reads_stream;
+    bool quiet; /* the silent fault has begun */
+    bool deaf;
+    bool ended; /* has announced its end in order */
+    bool saw_end, saw_reset;
+    bool gone;
+};
+
+struct tunnel {
+    struct actor client;
+    uint32_t index;
+    uint64_t start_us;
+    struct address target;
+    uint8_t speech, stage;
+    uint8_t listener;
+    uint8_t address_count;
+    int outcomes[ADDRESSES_MAX]; /* of connecting to each address: 0, -errno, 1: never */
+    uint8_t upstream_manner, upstream_fault;
+    uint32_t upstream_fault_at;
+    int resolve_result;
+    bool started, refused_admission; /* the connection was never to be had */
+    bool flawed;                     /* something is meant to go wrong in it */
+    bool garbage;                    /* its client says something that is not meant */
+    bool established, refused;       /* what its client was told */
+};
+
+struct upstream {
+    struct actor actor;
+    struct tunnel *tunnel; /* NULL until the last proxy has been told */
+    uint8_t hop, stage;
+    uint8_t trouble; /* what the proxies of the chain do wrong */
+    uint64_t asked;  /* octets of handshakes with them */
+};
+
+struct peers {
+    const struct config *config;
+    uint32_t tunnel_count, upstream_count;
+    bool calm; /* nothing goes wrong but what a tunnel's own plan says */
+    bool hop_trouble;
+    uint32_t room_max;
+    uint64_t moved_us; /* when one of them last did something */
+    struct tunnel tunnels[TUNNELS_MAX];
+    struct upstream upstreams[UPSTREAMS_MAX];
+};
+
+/* Plans all tunnels. */
+void peers_plan(struct peers *peers, const struct config *config, uint32_t count, uint32_t stream_max);
+/* Lets them act. True if anything moved, or could have. */
+bool peers_act(struct peers *peers, uint64_t *wake_us);
+bool peers_all_gone(const struct peers *peers);
+void peers_on_connect(void *peers, const struct net_address *to, struct sim_verdict *verdict);
+void peers_on_established(struct peers *peers, struct sim_conn *conn);
+/* Every tunnel in which nothing was to go wrong must be complete. */
+void peers_check_finished(const struct peers *peers);
+/* Whatever happened: nothing was cut silently. */
+void peers_check_ends(const struct peers *peers);
+/* Octets of streams that the proxy has put into sockets, and how many of them it cannot know of. True if `down` is
+ * exact. */
+bool peers_sum(const struct peers *peers, uint64_t *up, uint64_t *down, uint64_t *doubtful_up, uint64_t *doubtful_down);
+
+#endif

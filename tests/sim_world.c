@@ -1,0 +1,379 @@
+#include "tests/sim_world.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "core/worker.h"
+#include "tests/sim.h"
+#include "tests/sim_peers.h"
+
+#define QUESTIONS_MAX 64u
+/* When nothing has moved for so long, nothing will: longer than any time-out of a plan. */
+#define QUIET_US   60000000u
+#define TURNS_MAX  400000u
+#define TURN_MS    5000u
+#define WAKE_TAG   ((struct ring_tag){.op = WORKER_OP_WAKE})
+#define GROUP_DATA 0u
+
+struct question {
+    struct message message;
+    uint64_t due_us;
+};
+
+static struct world {
+    struct config config;
+    struct worker worker;
+    struct worker *worker_list[1];
+    struct ring *coordinator_ring;
+    struct sleeper coordinator_sleeper;
+    struct peers peers;
+    struct question questions[QUESTIONS_MAX];
+    uint32_t question_count;
+    uint64_t stop_at_us; /* a stop in the middle of the work; 0: when all is over */
+    bool stopping, stopped;
+} world;
+
+/* --- the coordinator --- */
+
+static int32_t answer_resolve(struct resolve_request *request)
+{
+    uint32_t index = request->name.port - PORT_TARGET;
+    bool withdrawn = atomic_load(&request->cancelled) != 0;
+    if (withdrawn && sim_chance(500)) return -ECANCELED;
+    if (index >= world.peers.tunnel_count) { /* a proxy of the chain, or what garbage asks for */
+        request->count = 1;
+        request->results[0] = (struct resolve_result){.kind = ADDRESS_IPV4, .octets = {10, 1, 0, 0}};
+        return request->name.port < PORT_TARGET && request->name.port >= PORT_HOP ? 0 : -ENOENT;
+    }
+    const struct tunnel *t = &world.peers.tunnels[index];
+    if (t->resolve_result < 0) return t->resolve_result;
+    request->count = t->address_count;
+    for (uint32_t i = 0; i < t->address_count; i++)
+        request->results[i] =
+            (struct resolve_result){.kind = ADDRESS_IPV4, .octets = {10, 0, (uint8_t)index, (uint8_t)i}};
+    return 0;
+}
+
+static int32_t answer_route(struct route_request *request)
+{
+    route_decide_builtin(request, world.config.hops, (uint8_t)world.config.hop_count);
+    return 0;
+}
+
+static bool coordinator_answer(const struct question *question)
+{
+    struct worker *w = &world.worker;
+    struct message answer = question->message;
+    answer.result = answer.kind == MESSAGE_ROUTE ? answer_route(answer.body) : answer_resolve(answer.body);
+    if (!queue_push(w->inbox, &answer)) return false;
+    if (sleeper_must_wake(&w->sleeper)) sim_wake(w->ring, WAKE_TAG);
+    return true;
+}
+
+static void coordinator_take(const struct message *message)
+{
+    bool late = !world.peers.calm && sim_chance(100);
+    if (world.stopped) sim_fail("the worker sends a message behind its last one");
+    if (message->kind == MESSAGE_STOPPED) {
+        world.stopped = true;
+        return;
+    }
+    assert(world.question_count < QUESTIONS_MAX);
+    world.questions[world.question_count++] =
+        (struct question){.message = *message, .due_us = sim_now_us() + (late ? sim_below(30000000) : sim_below(2000))};
+}
+
+static bool coordinator_act(uint64_t *wake_us)
+{
+    struct message message;
+    bool moved = false;
+    while (queue_pop(world.worker.outbox, &message)) {
+        coordinator_take(&message);
+        moved = true;
+    }
+    for (uint32_t i = 0; i < world.question_count; i++) {
+        struct question *question = &world.questions[i];
+        if (question->due_us > sim_now_us()) {
+            if (question->due_us < *wake_us) *wake_us = question->due_us;
+        } else if (coordinator_answer(question)) {
+            *question = world.questions[--world.question_count];
+            moved = true;
+        }
+    }
+    return moved;
+}
+
+static void coordinator_stop(void)
+{
+    struct worker *w = &world.worker;
+    world.stopping = true;
+    if (!queue_push(w->inbox, &(struct message){.kind = MESSAGE_STOP})) sim_fail("the inbox is full");
+    if (sleeper_must_wake(&w->sleeper)) sim_wake(w->ring, WAKE_TAG);
+}
+
+static bool world_act(void *self, uint64_t *wake_us)
+{
+    (void)self;
+    bool moved = coordinator_act(wake_us);
+    moved |= peers_act(&world.peers, wake_us);
+    if (world.stop_at_us > 0 && !world.stopping) {
+        if (sim_now_us() >= world.stop_at_us)
+            coordinator_stop();
+        else if (world.stop_at_us < *wake_us)
+            *wake_us = world.stop_at_us;
+    }
+    return moved;
+}
+
+static void world_on_connect(void *self, const struct net_address *to, struct sim_verdict *verdict)
+{
+    (void)self;
+    peers_on_connect(&world.peers, to, verdict);
+}
+
+static void world_on_established(void *self, struct sim_conn *conn)
+{
+    (void)self;
+    peers_on_established(&world.peers, conn);
+}
+
+static const struct sim_world_ops world_ops = {world_act, world_on_connect, world_on_established};
+
+/* --- planning --- */
+
+static void plan_chances(bool calm)
+{
+    struct sim_chances *chances = sim_get_chances();
+    chances->delay = (uint16_t)(sim_chance(300) ? 0 : sim_below(600));
+    chances->shorten = (uint16_t)(sim_chance(300) ? 0 : sim_below(400));
+    chances->cancel_loses = (uint16_t)sim_below(600);
+    chances->multishot = (uint16_t)(sim_chance(500) ? 0 : sim_below(200));
+    chances->no_buffers = (uint16_t)(sim_chance(500) ? 0 : sim_below(50));
+    chances->spurious = (uint16_t)(sim_chance(700) ? 0 : sim_below(20));
+    chances->pipe = (uint16_t)(sim_chance(700) ? 0 : sim_below(500));
+    if (calm) return;
+    chances->accept = (uint16_t)(sim_chance(500) ? 0 : sim_below(300));
+    chances->socket = (uint16_t)(sim_chance(500) ? 0 : sim_below(300));
+    chances->transfer = (uint16_t)(sim_chance(700) ? 0 : sim_below(10));
+    if (sim_chance(100)) sim_set_descriptor_limit(sim_between(4, 40));
+}
+
+static void plan_listeners(struct config *config)
+{
+    config->listener_count = sim_chance(700) ? 1 : sim_between(2, 4);
+    config->listeners[0] = (struct listener_config){.kind = LISTENER_AUTO};
+    for (uint32_t i = 1; i < config->listener_count; i++) {
+        char name[32];
+        uint16_t port = (uint16_t)(PORT_TARGET + i - 1);
+        struct address to = {.kind = ADDRESS_IPV4, .port = port, .ipv4 = {10, 0, (uint8_t)(i - 1), 0}};
+        int size = snprintf(name, sizeof name, "host-%u.test", i - 1);
+        if (sim_chance(300)) address_from_host(name, (size_t)size, port, &to);
+        config->listeners[i] = (struct listener_config){.kind = LISTENER_FORWARD, .forward = to};
+    }
+}
+
+static void plan_chain(struct config *config)
+{
+    static const enum proxy_scheme schemes[] = {PROXY_HTTP, PROXY_SOCKS4A, PROXY_SOCKS5};
+    config->hop_count = sim_chance(700) ? 0 : sim_between(1, 3);
+    for (uint32_t i = 0; i < config->hop_count; i++) {
+        struct proxy_uri *hop = &config->hops[i];
+        memset(hop, 0, sizeof *hop);
+        hop->scheme = schemes[sim_below(3)];
+        hop->address =
+            (struct address){.kind = ADDRESS_IPV4, .port = (uint16_t)(PORT_HOP + i), .ipv4 = {10, 1, (uint8_t)i, 0}};
+        if (sim_chance(400)) address_from_host("proxy.test", 10, (uint16_t)(PORT_HOP + i), &hop->address);
+        hop->credentials.present = hop->scheme == PROXY_SOCKS5 && sim_chance(400);
+        if (!hop->credentials.present) continue;
+        memcpy(hop->credentials.user, "chain", 6);
+        memcpy(hop->credentials.password, "word", 5);
+    }
+}
+
+static void plan_config(struct config *config, bool calm, uint32_t tunnels)
+{
+    static const enum relay_mode modes[] = {RELAY_AUTO, RELAY_AUTO, RELAY_SPLICE, RELAY_COPY};
+    memset(config, 0, sizeof *config);
+    plan_listeners(config);
+    plan_chain(config);
+    config->relay = modes[sim_below(4)];
+    config->timeout_ms = sim_between(5000, 20000);
+    config->drain_ms = sim_chance(500) ? 0 : sim_below(3000);
+    config->sessions = calm ? 16 : sim_between(2, 16);
+    config->setups = calm ? 16 : sim_between(1, 12);
+    config->buffers = 8u << sim_below(3);
+    config->buffer_size = 512u << sim_below(6);
+    config->pipes = sim_below(4);
+    config->pipe_size = 65536;
+    config->ring_entries = sim_chance(300) ? 8 : 64;
+    config->queue_capacity = 64;
+    config->associations = config->exchanges = 2;
+    if (calm || sim_chance(700)) return;
+    config->idle_timeout_ms = sim_between(500, 5000);
+    config->max_sessions = sim_between(0, tunnels);
+    if (sim_chance(500)) {
+        config->startup_start = sim_between(1, 4);
+        config->startup_full = config->startup_start + sim_below(6);
+        config->startup_rate = sim_below(101);
+    }
+}
+
+static void world_plan(void)
+{
+    static const uint32_t sizes[] = {100, 100, 3000, 3000, 20000, 300 * 1024};
+    bool calm = sim_chance(500);
+    uint32_t tunnels = sim_chance(600) ? sim_between(1, 3) : sim_between(1, TUNNELS_MAX);
+    uint32_t most = sizes[sim_below(6)];
+    plan_config(&world.config, calm, tunnels);
+    plan_chances(calm);
+    world.peers.calm = calm;
+    world.peers.hop_trouble = !calm && sim_chance(500);
+    world.peers.room_max = sim_chance(500) ? 4096 : SIM_STREAM_MAX;
+    world.question_count = 0;
+    world.peers.moved_us = sim_now_us();
+    world.stop_at_us = calm || sim_chance(800) ? 0 : sim_now_us() + sim_below(sim_chance(500) ? 20000 : 2000000);
+    world.stopping = world.stopped = false;
+    peers_plan(&world.peers, &world.config, tunnels, most);
+}
+
+/* --- running --- */
+
+static void world_open(void)
+{
+    struct worker *w = &world.worker;
+    struct ring_options options = {.entries = 8};
+    memset(w, 0, sizeof *w);
+    memset(&world.coordinator_sleeper, 0, sizeof world.coordinator_sleeper);
+    if (ring_open(&world.coordinator_ring, &options) < 0) sim_fail("no ring");
+    w->config = &world.config;
+    w->peers = world.worker_list;
+    world.worker_list[0] = w;
+    w->peer_count = 1;
+    w->coordinator_ring = world.coordinator_ring;
+    w->coordinator_sleeper = &world.coordinator_sleeper;
+    for (uint32_t i = 0; i < world.config.listener_count; i++)
+        w->listeners[i].fd = sim_listen((uint16_t)(PORT_LISTEN + i));
+    if (queue_open(&w->inbox, world.config.queue_capacity) < 0 ||
+        queue_open(&w->outbox, world.config.queue_capacity) < 0)
+        sim_fail("no queues");
+    if (worker_open(w) < 0) sim_fail("worker_open() failed");
+    worker_arm_listeners(w);
+}
+
+static void world_turn(uint32_t *turns)
+{
+    if (++*turns > TURNS_MAX) sim_fail("no end in sight: the worker goes round and round");
+    if (worker_turn(&world.worker, TURN_MS) < 0) sim_fail("worker_turn() failed");
+}
+
+static bool world_is_over(void)
+{
+    if (world.stopping) return true;
+    if (sim_now_us() - world.peers.moved_us > QUIET_US) return true;
+    return peers_all_gone(&world.peers) && world.worker.sessions.used == 0 && sim_waiting() == 0;
+}
+
+static void world_run_all(void)
+{
+    struct worker *w = &world.worker;
+    uint32_t turns = 0;
+    while (!world_is_over()) world_turn(&turns);
+    bool early = world.stopping;
+    if (!early) peers_check_finished(&world.peers);
+    if (!early && counter_read(&w->stats.half_open) > 0) sim_fail("a session is half-open though its time is over");
+    if (!early) coordinator_stop();
+    while (!w->stopped) world_turn(&turns);
+    for (unsigned i = 0; i < 30; i++)
+        if (worker_turn(w, 1) < 0) sim_fail("worker_turn() failed");
+    peers_check_ends(&world.peers);
+    if (!world.stopped) sim_fail("the worker has stopped without a message");
+}
+
+/* --- judging --- */
+
+static void check_zero(uint64_t value, const char *what)
+{
+    if (value != 0) sim_fail("at the end there are %llu %s", (unsigned long long)value, what);
+}
+
+static void check_pools(const struct worker *w)
+{
+    check_zero(w->sessions.used, "sessions");
+    check_zero(w->setups.used, "setups");
+    check_zero(w->exchanges.used, "exchanges");
+    check_zero(w->buffers.leased, "leased buffers");
+    check_zero(pipes_lent(&w->pipes), "lent pipes");
+    check_zero(w->starved, "starved flows");
+    check_zero(counter_read(&w->stats.half_open), "half-open sessions in the gauge");
+    check_zero(counter_read(&w->stats.established), "established sessions in the gauge");
+    for (uint32_t slot = 0; slot < w->config->sessions; slot++)
+        check_zero(timer_is_set(w->timers, slot), "timer of a slot that is free");
+    if (w->buffers.lent != w->buffers.lent_max || sim_group_level(w->ring, GROUP_DATA) != w->buffers.lent)
+        sim_fail("at the end the kernel has %u of %u buffers, %u by count", sim_group_level(w->ring, GROUP_DATA),
+                 w->buffers.lent_max, w->buffers.lent);
+}
+
+static void check_outcomes(const struct worker *w)
+{
+    uint64_t accepted = counter_read(&w->stats.accepted), outcomes = counter_read(&w->stats.successes);
+    for (int i = 0; i < FAIL_COUNT; i++) {
+        uint64_t count = counter_read(&w->stats.failures[i]);
+        if (count > 0) sim_trace("%s: %llu", failure_row(i)->word, (unsigned long long)count);
+        outcomes += count;
+    }
+    bool exact = world.stop_at_us == 0;
+    if (exact ? accepted != outcomes : accepted < outcomes)
+        sim_fail("%llu connections were accepted, but %llu successes and failures counted",
+                 (unsigned long long)accepted, (unsigned long long)outcomes);
+}
+
+static void check_octets(const char *direction, uint64_t counted, uint64_t moved, uint64_t doubtful)
+{
+    if (counted <= moved && counted + doubtful >= moved) return;
+    sim_fail("%llu octets %s were counted, %llu moved (%llu of them too late to be counted)",
+             (unsigned long long)counted, direction, (unsigned long long)moved, (unsigned long long)doubtful);
+}
+
+static void check_counters(const struct worker *w)
+{
+    uint64_t up, down, doubtful_up, doubtful_down;
+    bool exact = peers_sum(&world.peers, &up, &down, &doubtful_up, &doubtful_down);
+    uint64_t both = counter_read(&w->stats.bytes_up) + counter_read(&w->stats.bytes_down);
+    if (both != counter_read(&w->stats.bytes_copy) + counter_read(&w->stats.bytes_splice))
+        sim_fail("octets by direction and octets by path differ");
+    check_outcomes(w);
+    if (!exact) return;
+    check_octets("up", counter_read(&w->stats.bytes_up), up, doubtful_up);
+    check_octets("down", counter_read(&w->stats.bytes_down), down, doubtful_down);
+}
+
+static void world_close(void)
+{
+    struct worker *w = &world.worker;
+    worker_close(w);
+    queue_close(w->inbox);
+    queue_close(w->outbox);
+    ring_destroy(world.coordinator_ring);
+    check_zero(sim_descriptors(), "open descriptors");
+}
+
+void sim_world_run(uint64_t seed, const uint8_t *script, size_t script_size)
+{
+    static bool opened;
+    if (!opened) {
+        const char *trace = getenv("SIM_TRACE");
+        log_open(trace && *trace ? LOG_TO_STDOUT : LOG_DISCARD,
+                 trace && *trace ? LOG_LEVEL_VERY_VERBOSE : LOG_LEVEL_SILENCE);
+        opened = true;
+    }
+    sim_begin(seed, script, script_size, &world_ops, &world);
+    world_plan();
+    world_open();
+    world_run_all();
+    check_pools(&world.worker);
+    check_counters(&world.worker);
+    world_close();
+}
