@@ -57,7 +57,16 @@ static bool bind_apply_policy(const struct worker *w, struct setup *setup)
 
 /* --- listening --- */
 
-/* The address to listen on, without a port. 0 or -errno; -EAFNOSUPPORT if there is none that a peer could use. */
+/* Host zero, port zero, of the same family. */
+static void bind_set_any(struct net_address *address)
+{
+    struct address any = {.kind = address->any.sa_family == AF_INET ? ADDRESS_IPV4 : ADDRESS_IPV6};
+    net_address_from(&any, address);
+}
+
+/* The address to listen on, without a port. For a peer that is named, the one that leads there. Without one, all: what
+ * the client tells its peer is likely to be the local address of its primary connection, wherever that goes. 0 or
+ * -errno; -EAFNOSUPPORT if there is none that a peer could use. */
 static int bind_find_address(const struct worker *w, const struct session *s, struct net_address *out)
 {
     const struct setup *setup = setup_of(w, s);
@@ -72,7 +81,21 @@ static int bind_find_address(const struct worker *w, const struct session *s, st
         error = net_local_address(s->fd[CLIENT], out);
     }
     if (error < 0) return error;
-    return net_address_set_port(out, 0) ? 0 : -EAFNOSUPPORT;
+    if (!net_address_set_port(out, 0)) return -EAFNOSUPPORT;
+    if (setup->resolve.count == 0) bind_set_any(out);
+    return 0;
+}
+
+bool bind_listener_address(const struct session *s, struct address *out)
+{
+    struct net_address local;
+    if (s->fd[UPSTREAM] < 0 || net_local_address(s->fd[UPSTREAM], &local) < 0 || !net_address_to(&local, out))
+        return false;
+    if (!bind_names_nobody(out)) return true;
+    uint16_t port = out->port;
+    if (net_local_address(s->fd[CLIENT], &local) < 0 || !net_address_to(&local, out)) return false;
+    out->port = port;
+    return true;
 }
 
 static int bind_open(const struct worker *w, const struct net_address *address)
@@ -102,7 +125,7 @@ static enum session_state bind_listen(struct worker *w, struct session *s)
     if (fd == 0) fd = bind_open(w, &local);
     if (fd < 0) return session_fail(w, s, fd == -EAFNOSUPPORT ? FAIL_COMMAND : failure_from_errno(fd));
     s->fd[UPSTREAM] = fd;
-    if (net_local_address(fd, &local) < 0 || !net_address_to(&local, &bound)) return session_fail(w, s, FAIL_INTERNAL);
+    if (!bind_listener_address(s, &bound)) return session_fail(w, s, FAIL_INTERNAL);
     handshake_append_reply(w, s, &bound);
     session_flush(w, s);
     bind_wait(w, s);

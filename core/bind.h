@@ -6,7 +6,8 @@
  * While it waits, session.fd[UPSTREAM] is the listening socket; the accepted one takes its place.
  *
  * The first reply carries an address that the peer can reach: the one from which this host would talk to the host asked
- * for, or, when the client names none (0.0.0.0 or ::), the one on which the client has reached us.
+ * for. When the client names none (0.0.0.0 or ::) we listen on all addresses of its family, and the reply carries the
+ * one on which the client has reached us.
  *
  * The right peer is one with the address asked for (any of them, for a name) that the outbound policy allows. The port
  * asked for is not compared: clients name that of their primary connection, and a server opens the secondary one from
@@ -15,8 +16,11 @@
 #ifndef SLUICE_CORE_BIND_H
 #define SLUICE_CORE_BIND_H
 
+#include <stdbool.h>
+
 #include "session_state.h"
 
+struct address;
 struct session;
 struct worker;
 
@@ -24,5 +28,7 @@ struct worker;
 enum session_state bind_begin(struct worker *w, struct session *s);
 /* Something has completed in BIND: s->op, s->result. */
 enum session_state bind_step(struct worker *w, struct session *s);
+/* Where the peer is to connect. False: we do not listen. */
+bool bind_listener_address(const struct session *s, struct address *out);
 
 #endif

@@ -149,7 +149,7 @@ enum session_state handshake_request_step(struct worker *w, struct session *s)
     case PARSE_MORE: return SESSION_REQUEST;
     case PARSE_OK: break;
     case PARSE_UNSUPPORTED: return session_fail(w, s, FAIL_ADDRESS_TYPE);
-    default: return session_fail(w, s, FAIL_SYNTAX);
+    default: return session_fail(w, s, FAIL_VERSION); /* the only way to be malformed */
     }
     setup->consumed += (uint32_t)used;
     setup->target = request.target;
@@ -261,11 +261,9 @@ enum session_state handshake_established(struct worker *w, struct session *s)
 /* When nobody has connected, the client is told once more where that would have been. */
 static size_t refusal_bind(const struct session *s, uint8_t *out, size_t size, uint8_t code)
 {
-    struct net_address local;
-    struct address listening = {.kind = ADDRESS_NONE};
-    if (code == SOCKS5_TTL_EXPIRED && s->fd[UPSTREAM] >= 0 && net_local_address(s->fd[UPSTREAM], &local) >= 0)
-        net_address_to(&local, &listening);
-    return socks5_write_reply(out, size, code, &listening);
+    struct address listening;
+    bool listens = code == SOCKS5_TTL_EXPIRED && bind_listener_address(s, &listening);
+    return socks5_write_reply(out, size, code, listens ? &listening : NULL);
 }
 
 static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size, enum failure failure)
