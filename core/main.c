@@ -14,10 +14,8 @@
 static struct config config;
 
 /* One socket per worker and listener; a Unix socket is one file and therefore shared. */
-static int *main_open_listeners(void)
+static int main_open_listeners(int *fds)
 {
-    int *fds = malloc(sizeof *fds * config.workers * config.listener_count);
-    if (!fds) return NULL;
     for (uint32_t i = 0; i < config.workers * config.listener_count; i++) {
         struct listener_config *listener = &config.listeners[i % config.listener_count];
         bool first = i < config.listener_count;
@@ -25,9 +23,9 @@ static int *main_open_listeners(void)
             fds[i] = fds[i % config.listener_count];
         else
             fds[i] = listen_open(&config, listener, first);
-        if (fds[i] < 0) return NULL; /* the process ends, and with it what is open */
+        if (fds[i] < 0) return -1; /* the process ends, and with it what is open */
     }
-    return fds;
+    return 0;
 }
 
 static void main_close_listeners(const int *fds)
@@ -55,11 +53,14 @@ static int main_serve(const int *fds)
 /* With the ports bound: privileges, threads, traffic. */
 static int main_run(void)
 {
-    int *fds = main_open_listeners();
+    int *fds = calloc((size_t)config.workers * config.listener_count, sizeof *fds);
     if (!fds) return -1;
-    int error = config.user ? process_drop_privileges(config.user) : 0;
-    if (error == 0) error = main_serve(fds);
-    main_close_listeners(fds);
+    int error = main_open_listeners(fds);
+    if (error == 0) {
+        if (config.user) error = process_drop_privileges(config.user);
+        if (error == 0) error = main_serve(fds);
+        main_close_listeners(fds);
+    }
     free(fds);
     return error;
 }
