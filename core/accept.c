@@ -114,6 +114,8 @@ void accept_on_completion(struct worker *w, const struct ring_completion *c)
 void accept_resume(struct worker *w)
 {
     uint64_t now = ring_now_ms(w->ring);
+    if (w->spare_fd < 0 && accept_wait_ms(w) == 0)
+        w->spare_fd = net_socket(AF_INET, SOCK_STREAM); /* lost to another worker */
     for (unsigned i = 0; i < w->config->listener_count; i++) {
         struct listener *l = &w->listeners[i];
         if (l->fd >= 0 && !l->armed && l->resume_ms > 0 && l->resume_ms <= now) accept_arm(w, i);

@@ -1,6 +1,7 @@
 #include "exchange.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 #include "log.h"
@@ -279,7 +280,7 @@ void exchange_on_completion(struct worker *w, struct session *s, unsigned op, in
     case SESSION_SEND + UPSTREAM: stream_on_sent(w, s, CLIENT, result); break;
     case SESSION_SEND + CLIENT: stream_on_sent(w, s, UPSTREAM, result); break;
     case SESSION_WATCH + CLIENT:
-        if (result != -ECANCELED) exchange_fail(w, s, FAIL_PEER);
+        if (result >= 0 && result & POLLERR) exchange_fail(w, s, FAIL_PEER);
         break;
     default: break; /* a connect that lost its race */
     }
@@ -342,7 +343,7 @@ void exchange_begin(struct worker *w, struct session *s)
     exchange_take_early(e, setup_of(w, s));
     exchange_set_deadline(w, s);
     if (!in_flight(s, SESSION_WATCH + CLIENT)) /* nothing else would notice that the client gives up */
-        ring_poll(w->ring, s->fd[CLIENT], 0, session_arm(w, s, SESSION_WATCH + CLIENT));
+        ring_watch(w->ring, s->fd[CLIENT], session_arm(w, s, SESSION_WATCH + CLIENT));
     stream_pump(w, s, CLIENT);
     if (s->state == SESSION_EXCHANGE) stream_pump(w, s, UPSTREAM);
 }

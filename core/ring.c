@@ -246,6 +246,13 @@ void ring_poll(struct ring *ring, int fd, short events, struct ring_tag tag)
     ring_tag_sqe(sqe, tag);
 }
 
+void ring_watch(struct ring *ring, int fd, struct ring_tag tag)
+{
+    struct io_uring_sqe *sqe = ring_sqe(ring);
+    io_uring_prep_poll_multishot(sqe, fd, 0);
+    ring_tag_sqe(sqe, tag);
+}
+
 void ring_recvmsg_group(struct ring *ring, int fd, struct msghdr *shape, uint16_t group, struct ring_tag tag)
 {
     struct io_uring_sqe *sqe = ring_sqe(ring);

@@ -103,8 +103,11 @@ void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, struct ring
 void ring_send(struct ring *ring, int fd, const void *data, size_t size, struct ring_tag tag);
 /* address stays valid until the next ring_wait(). */
 void ring_connect(struct ring *ring, int fd, const struct sockaddr *address, socklen_t size, struct ring_tag tag);
-/* One shot; result: the poll(2) events that are there. POLLERR and POLLHUP always count. */
+/* One shot; result: the poll(2) events that are there. POLLERR, POLLHUP and POLLRDHUP always count. */
 void ring_poll(struct ring *ring, int fd, short events, struct ring_tag tag);
+/* Multishot: completes when the peer's end (POLLRDHUP), which the kernel always reports, or an error (POLLERR) or the
+ * end of both directions (POLLHUP) is news. For descriptors that nothing else is in flight on. */
+void ring_watch(struct ring *ring, int fd, struct ring_tag tag);
 /* Multishot recvmsg: each completion's buffer holds what ring_datagram() takes apart. `shape`: msg_namelen and
  * msg_controllen alone. */
 void ring_recvmsg_group(struct ring *ring, int fd, struct msghdr *shape, uint16_t group, struct ring_tag tag);

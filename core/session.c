@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -297,7 +298,7 @@ static bool session_on_received(struct worker *w, struct session *s)
 /* The client of a session that waits for somebody else is gone. */
 static void session_on_client_lost(struct worker *w, struct session *s)
 {
-    if (s->result == -ECANCELED) return;
+    if (s->result < 0 || !(s->result & POLLERR)) return;           /* an orderly end is no reason to stop */
     if (s->state == SESSION_REPLY || s->state == SESSION_LINGER) { /* it has read our answer and closed */
         session_close(w, s, SESSION_ORDERLY);
         return;
@@ -416,7 +417,7 @@ static enum failure session_timeout(const struct worker *w, const struct session
 static void session_watch_client(struct worker *w, struct session *s)
 {
     if (s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT)) return;
-    ring_poll(w->ring, s->fd[CLIENT], 0, session_arm(w, s, SESSION_WATCH + CLIENT));
+    ring_watch(w->ring, s->fd[CLIENT], session_arm(w, s, SESSION_WATCH + CLIENT));
 }
 
 static void session_on_wait(struct worker *w, struct session *s)
