@@ -1,0 +1,179 @@
+"""SOCKS5 BIND: the client waits, by way of the proxy, for a connection from a peer."""
+import subprocess
+import sys
+import time
+
+import pytest
+
+import process
+import wire
+from conftest import require
+
+ON = "--enable-socks5-bind"
+
+
+def ask(proxy, host="127.0.0.1", port=0, **options):
+    """(client, where the peer is to connect)."""
+    client = wire.greet(wire.Client(proxy.address, **options)).send(wire.socks5(host, port, 2))
+    rep, bound, bound_port = wire.read_socks5_reply(client)
+    assert rep == 0 and bound_port > 0
+    return client, (bound, bound_port)
+
+
+def assert_tunnel(client, peer):
+    client.send(b"from the client")
+    assert peer.read(15) == b"from the client"
+    peer.send(b"from the peer")
+    assert client.read(13) == b"from the peer"
+    client.shut()
+    assert peer.read_all() == b""
+    peer.send(b"more").shut()
+    assert client.read_all() == b"more"
+
+
+@pytest.mark.parametrize("host, listen", [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "::1"),
+                                          ("::", "::1"), ("localhost", "127.0.0.1"), ("127.0.0.1", "::1")])
+def test_bind(sluice, host, listen):
+    proxy = sluice(ON, *(["-4"] if host == "localhost" else []), listen=listen)
+    client, bound = ask(proxy, host)
+    assert bound[0] == ("127.0.0.1" if host in ("127.0.0.1", "0.0.0.0", "localhost") else "::1")
+    peer = wire.Client(bound)
+    rep, address, port = wire.read_socks5_reply(client)
+    assert (rep, address, port) == (0, *peer.socket.getsockname()[:2])
+    assert_tunnel(client, peer)
+    assert proxy.flat()
+
+
+def test_somebody_else_is_refused(sluice):
+    proxy = sluice(ON)
+    client, bound = ask(proxy, "127.0.0.9")
+    for _ in range(5):
+        stranger = wire.Client(bound, source=("127.0.0.1", 0))
+        assert stranger.ends_with() == "reset"
+        stranger.close()
+    peer = wire.Client(bound, source=("127.0.0.9", 0))
+    assert wire.read_socks5_reply(client)[:2] == (0, "127.0.0.9")
+    assert_tunnel(client, peer)
+
+
+def test_only_one_peer(sluice):
+    proxy = sluice(ON)
+    client, bound = ask(proxy)
+    peer = wire.Client(bound)
+    assert wire.read_socks5_reply(client)[0] == 0
+    with pytest.raises(ConnectionRefusedError):
+        wire.Client(bound)
+    assert_tunnel(client, peer)
+
+
+def test_octets_that_come_early(sluice):
+    """What either side has sent before the other was there arrives."""
+    proxy = sluice(ON)
+    client, bound = ask(proxy)
+    client.send(b"early client")
+    time.sleep(0.1)
+    peer = wire.Client(bound).send(b"early peer")
+    assert wire.read_socks5_reply(client)[0] == 0
+    assert client.read(10) == b"early peer"
+    assert peer.read(12) == b"early client"
+    assert_tunnel(client, peer)
+
+
+def test_bind_for_a_name(sluice, dns):
+    server = dns()
+    server.add("peer.example", "127.0.0.7", "127.0.0.8")
+    proxy = sluice(ON, "--nameserver", server.text)
+    client, bound = ask(proxy, "peer.example")
+    peer = wire.Client(bound, source=("127.0.0.8", 0))
+    assert wire.read_socks5_reply(client)[:2] == (0, "127.0.0.8")
+    assert_tunnel(client, peer)
+
+
+@pytest.mark.parametrize("host, options, code", [
+    ("nowhere.example", [], 4), ("224.0.0.1", [], 2), ("127.0.0.1", ["--block-outbound", "loopback"], 2)])
+def test_bind_that_is_refused(sluice, dns, host, options, code):
+    proxy = sluice(ON, "--nameserver", dns().text, *options)
+    with wire.greet(wire.Client(proxy.address)) as client:
+        client.send(wire.socks5(host, 80, 2))
+        assert client.read_all() == wire.socks5_failure(code)
+
+
+def test_policy_judges_the_peer(sluice):
+    proxy = sluice(ON, "--block-outbound", "loopback")
+    client, bound = ask(proxy, "0.0.0.0")
+    stranger = wire.Client(bound)
+    assert stranger.ends_with() == "reset"
+    client.reset()
+    assert proxy.flat()
+
+
+def test_nobody_comes(sluice):
+    """The second reply says so, with the listener's address (contract 2.4)."""
+    proxy = sluice(ON, "-t", "5")
+    start = time.monotonic()
+    client, bound = ask(proxy)
+    assert wire.read_socks5_reply(client) == (6, *bound)
+    assert client.ends_with() == "end"
+    assert 4.5 < time.monotonic() - start < 8 * process.SLOW
+    with pytest.raises(ConnectionRefusedError):
+        wire.Client(bound)
+
+
+@pytest.mark.parametrize("ending", ["close", "reset"])
+def test_client_gives_up(sluice, ending):
+    proxy = sluice(ON)
+    client, bound = ask(proxy)
+    getattr(client, ending)()
+    assert proxy.flat(3)
+    with pytest.raises(ConnectionRefusedError):
+        wire.Client(bound)
+
+
+@pytest.mark.parametrize("first", ["client", "peer"])
+def test_reset_passes(sluice, first):
+    client, bound = ask(sluice(ON))
+    peer = wire.Client(bound)
+    assert wire.read_socks5_reply(client)[0] == 0
+    one, other = (client, peer) if first == "client" else (peer, client)
+    one.reset()
+    assert other.ends_with() == "reset"
+
+
+SOCKSIFIED = """
+import ctypes, os, socket
+listener = socket.socket()
+listener.bind(("0.0.0.0", 0))
+listener.listen(1)
+print("%s %d" % listener.getsockname(), flush=True)
+peer, size = ctypes.create_string_buffer(128), ctypes.c_uint(128)
+connection = ctypes.CDLL(None).accept(listener.fileno(), peer, ctypes.byref(size))  # Python's own accept4 is not caught
+os.write(connection, b"to %d" % int.from_bytes(peer[2:4], "big"))
+while data := os.read(connection, 4096):
+    os.write(connection, data)
+"""
+
+
+def test_socksify_listens(sluice, tmp_path):
+    from test_clients import CLEAN, socksify_conf
+    socksify = require("socksify", "dante-client")
+    proxy = sluice(ON)
+    env = socksify_conf(tmp_path, proxy, "tcp", "connect bind bindreply")
+    child = subprocess.Popen([socksify, sys.executable, "-c", SOCKSIFIED], env={**CLEAN, **env},
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = child.stdout.readline()
+        assert line, child.stderr.read()
+        host, port = line.split()
+        assert process.wait_until(lambda: proxy.sockets() > proxy.sockets_at_start, 3)
+        peer = wire.Client((host, int(port)))
+        expected = b"to %d" % peer.socket.getsockname()[1]
+        assert peer.read(len(expected)) == expected
+        peer.send(b"hello")
+        assert peer.read(5) == b"hello"
+        peer.close()
+        assert child.wait(10) == 0
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        child.stderr.close()

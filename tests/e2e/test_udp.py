@@ -1,0 +1,379 @@
+"""SOCKS5 UDP ASSOCIATE (RFC 1928 section 7)."""
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import process
+import wire
+from conftest import require
+
+ON = "--enable-socks5-udp"
+
+
+class Target:
+    """Keeps what it receives, and answers with the same."""
+
+    def __init__(self, host="127.0.0.1", answers=True):
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.socket.bind((host, 0))
+        self.host, self.port = self.socket.getsockname()[:2]
+        self.seen = []  # (payload, sender)
+        self.answers = answers
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                data, sender = self.socket.recvfrom(65536)
+            except OSError:
+                return
+            if data == b"\0stop":
+                return
+            self.seen.append((data, sender[:2]))
+            if self.answers:
+                self.socket.sendto(data, sender)
+
+    def close(self):
+        with socket.socket(self.socket.family, socket.SOCK_DGRAM) as waker:
+            waker.sendto(b"\0stop", (self.host, self.port))
+        self.thread.join(5)
+        self.socket.close()
+
+
+@pytest.fixture
+def target():
+    started = []
+
+    def start(*words, **options):
+        started.append(Target(*words, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+class Association:
+    def __init__(self, proxy, host="0.0.0.0", port=0, source=None, timeout=10):
+        self.control = wire.greet(wire.Client(proxy.address)).send(wire.socks5(host, port, 3))
+        rep, self.host, self.port = wire.read_socks5_reply(self.control)
+        assert rep == 0 and self.port > 0
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.socket.bind(source or ("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        self.socket.settimeout(timeout * process.SLOW)
+
+    def send(self, payload, host, port, fragment=0):
+        self.raw(bytes([0, 0, fragment]) + wire.socks5_address(host, port) + payload)
+        return self
+
+    def raw(self, datagram):
+        self.socket.sendto(datagram, (self.host, self.port))
+
+    def receive(self):
+        """(payload, host, port) of the next datagram, its header asserted."""
+        data, sender = self.socket.recvfrom(70000)
+        assert sender[:2] == (self.host, self.port)
+        assert data[:3] == b"\0\0\0" and data[3] in (1, 4), data[:10]
+        size = 4 if data[3] == 1 else 16
+        host = socket.inet_ntop(socket.AF_INET if size == 4 else socket.AF_INET6, data[4:4 + size])
+        return data[6 + size:], host, struct.unpack("!H", data[4 + size:6 + size])[0]
+
+    def hears_nothing(self, seconds=0.3):
+        self.socket.settimeout(seconds)
+        with pytest.raises(TimeoutError):
+            self.socket.recv(70000)
+        self.socket.settimeout(10)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.control.close()
+        self.socket.close()
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_both_families(sluice, target, listen, host):
+    proxy, one = sluice(ON, listen=listen), target(host)
+    with Association(proxy, listen) as client:
+        assert client.host == listen
+        for size in (0, 1, 512, 1472, 9000, 30000):
+            payload = os.urandom(size)
+            client.send(payload, one.host, one.port)
+            assert client.receive() == (payload, one.host, one.port)
+    assert proxy.flat()
+
+
+@pytest.mark.parametrize("listen, size", [("127.0.0.1", 65497), ("::1", 65507)])
+def test_longest_datagram(sluice, target, listen, size):
+    """Over IPv4 the header takes ten octets of 65,507; over IPv6 there is room for all of them."""
+    proxy, one = sluice(ON, listen=listen), target()
+    payload = os.urandom(size)
+    with Association(proxy, listen) as client:
+        client.send(payload, one.host, one.port)
+        assert client.receive() == (payload, one.host, one.port)
+
+
+def test_answer_that_does_not_fit_is_dropped(sluice, target):
+    proxy, one = sluice(ON), target(answers=False)
+    with Association(proxy) as client:
+        client.send(b"hello", one.host, one.port)
+        assert process.wait_until(lambda: one.seen)
+        one.socket.sendto(bytes(65507), one.seen[0][1])
+        one.socket.sendto(b"short", one.seen[0][1])
+        assert client.receive()[0] == b"short"
+
+
+def test_names(sluice, target, dns):
+    server, one = dns(), target()
+    server.add("target.example", one.host)
+    proxy = sluice(ON, "--nameserver", server.text)
+    with Association(proxy) as client:
+        for i in range(5):
+            client.send(b"%d" % i, "target.example", one.port)
+            assert client.receive() == (b"%d" % i, one.host, one.port)
+        client.send(b"lost", "nowhere.example", one.port)
+        client.send(b"found", one.host, one.port)
+        assert client.receive()[0] == b"found"
+    assert [payload for payload, _ in one.seen] == [b"%d" % i for i in range(5)] + [b"found"]
+
+
+def test_names_are_judged_by_their_address(sluice, target, dns):
+    server, one, other = dns(), target(), target("::1")
+    server.add("rebound.example", one.host)
+    proxy = sluice(ON, "--nameserver", server.text, "--block-outbound", "loopback")
+    with Association(proxy) as client:
+        client.send(b"blocked", "rebound.example", one.port)
+        client.send(b"blocked", one.host, one.port)
+        client.send(b"blocked", "::1", other.port)
+        client.hears_nothing()
+    assert not one.seen and not other.seen
+
+
+def test_several_targets_at_once(sluice, target):
+    proxy, targets = sluice(ON), [target() for _ in range(20)]
+    with Association(proxy) as client:
+        for i, one in enumerate(targets):
+            client.send(b"%d" % i, one.host, one.port)
+        heard = {client.receive() for _ in targets}
+    assert heard == {(b"%d" % i, one.host, one.port) for i, one in enumerate(targets)}
+    assert len({sender for one in targets for _, sender in one.seen}) == 1  # one port for all of them
+
+
+BAD = {
+    "empty": b"",
+    "short": b"\0\0\0\1\x7f\0",
+    "fragment": b"\0\0\1\1\x7f\0\0\1{port}fragment",
+    "last fragment": b"\0\0\x81\1\x7f\0\0\1{port}fragment",
+    "address type": b"\0\0\0\2\x7f\0\0\1{port}payload",
+    "empty name": b"\0\0\0\3\0{port}payload",
+    "name without its end": b"\0\0\0\3\xffname",
+    "port 0": b"\0\0\0\1\x7f\0\0\1\0\0payload",
+    "multicast": b"\0\0\0\1\xe0\0\0\1{port}payload",
+    "nowhere": b"\0\0\0\1\0\0\0\0{port}payload",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_datagram_is_dropped(sluice, target, name):
+    proxy, one = sluice(ON), target()
+    with Association(proxy) as client:
+        client.raw(BAD[name].replace(b"{port}", struct.pack("!H", one.port)))
+        client.send(b"good", one.host, one.port)
+        assert client.receive()[0] == b"good"
+        client.hears_nothing(0.1)
+    assert [payload for payload, _ in one.seen] == [b"good"]
+
+
+def test_strangers_are_not_the_client(sluice, target):
+    """From another address nothing counts; from another port nothing after the first valid datagram."""
+    proxy, one = sluice(ON), target()
+    with Association(proxy) as client:
+        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        stranger.bind(("127.0.0.5", 0))
+        datagram = b"\0\0\0" + wire.socks5_address(one.host, one.port)
+        stranger.sendto(datagram + b"stranger", (client.host, client.port))
+        client.send(b"first", one.host, one.port)
+        assert client.receive()[0] == b"first"
+        sibling = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sibling.bind(("127.0.0.1", 0))
+        sibling.sendto(datagram + b"sibling", (client.host, client.port))
+        client.send(b"second", one.host, one.port)
+        assert client.receive()[0] == b"second"
+        stranger.close()
+        sibling.close()
+    assert [payload for payload, _ in one.seen] == [b"first", b"second"]
+
+
+def test_client_that_names_its_port(sluice, target):
+    proxy, one = sluice(ON), target()
+    port = process.free_port(kind=socket.SOCK_DGRAM)
+    with Association(proxy, "127.0.0.1", port, source=("127.0.0.1", port)) as client:
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        other.bind(("127.0.0.1", 0))
+        other.sendto(b"\0\0\0" + wire.socks5_address(one.host, one.port) + b"other", (client.host, client.port))
+        client.send(b"mine", one.host, one.port)
+        assert client.receive()[0] == b"mine"
+        other.close()
+    assert [payload for payload, _ in one.seen] == [b"mine"]
+
+
+def test_only_those_asked_may_answer(sluice, target):
+    proxy, one = sluice(ON), target()
+    with Association(proxy) as client:
+        client.send(b"hello", one.host, one.port)
+        assert client.receive()[0] == b"hello"
+        outside = one.seen[0][1]
+        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        stranger.bind(("127.0.0.66", 0))
+        stranger.sendto(b"unasked", outside)
+        client.hears_nothing(0.2)
+        second = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # the same host from another port, as TFTP does
+        second.bind((one.host, 0))
+        second.sendto(b"second port", outside)
+        assert client.receive() == (b"second port", one.host, second.getsockname()[1])
+        stranger.close()
+        second.close()
+
+
+def test_ends_with_its_connection(sluice, target):
+    proxy, one = sluice(ON), target()
+    for ending in ("close", "reset"):
+        client = Association(proxy)
+        client.send(b"hello", one.host, one.port)
+        assert client.receive()[0] == b"hello"
+        getattr(client.control, ending)()
+        assert proxy.flat(3)
+        client.send(b"late", one.host, one.port)
+        client.hears_nothing(0.1)
+        client.socket.close()
+    assert b"late" not in [payload for payload, _ in one.seen]
+
+
+def test_octets_on_the_connection_mean_nothing(sluice, target):
+    proxy, one = sluice(ON), target()
+    with Association(proxy) as client:
+        client.control.send(bytes(100000))
+        client.send(b"hello", one.host, one.port)
+        assert client.receive()[0] == b"hello"
+
+
+def test_target_that_is_not_there(sluice, target):
+    """What the kernel reports about one target must not end the association."""
+    proxy, one = sluice(ON), target()
+    with Association(proxy) as client:
+        for _ in range(5):
+            client.send(b"nobody", "127.0.0.1", process.free_port(kind=socket.SOCK_DGRAM))
+            time.sleep(0.02)
+        client.send(b"hello", one.host, one.port)
+        assert client.receive()[0] == b"hello"
+
+
+def test_many_datagrams(sluice, target):
+    """Twenty thousand both ways, in bursts that any buffer holds: none is lost, none is changed."""
+    proxy, one = sluice(ON), target()
+    with Association(proxy) as client:
+        for burst in range(400):
+            for i in range(50):
+                client.send(struct.pack("!II", burst, i) * 30, one.host, one.port)
+            heard = sorted(client.receive()[0] for _ in range(50))
+            assert heard == [struct.pack("!II", burst, i) * 30 for i in range(50)]
+
+
+def test_flood_harms_nobody(sluice, target):
+    """More than can be sent: dropped, not queued; the others go on."""
+    proxy, one = sluice(ON), target()
+    before = proxy.rss()
+    flooder, client = Association(proxy), Association(proxy)
+    datagram = b"\0\0\0" + wire.socks5_address(one.host, one.port) + bytes(8000)
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        for _ in range(50):
+            flooder.raw(datagram)
+    for i in range(20):
+        for _ in range(20):  # UDP may lose one in a flood
+            client.send(b"%d" % i, one.host, one.port)
+            client.socket.settimeout(0.5)
+            try:
+                assert client.receive()[0]
+                break
+            except TimeoutError:
+                continue
+        else:
+            raise AssertionError("nothing comes through")
+    if not process.SANITIZED:
+        assert proxy.rss() < before + (40 << 20)
+    flooder.close()
+    client.close()
+
+
+def test_many_associations(sluice, target):
+    proxy, one = sluice(ON), target()
+    clients = [Association(proxy) for _ in range(100)]
+    for i, client in enumerate(clients):
+        client.send(b"%d" % i, one.host, one.port)
+    for i, client in enumerate(clients):
+        assert client.receive()[0] == b"%d" % i
+    assert len({sender for _, sender in one.seen}) == 100
+    for client in clients:
+        client.close()
+    assert proxy.flat()
+
+
+def test_idle_association_ends(sluice, target):
+    proxy, one = sluice(ON, "--idle-timeout", "1"), target()
+    client = Association(proxy)
+    client.send(b"hello", one.host, one.port)
+    assert client.receive()[0] == b"hello"
+    client.control.socket.settimeout(15)
+    assert client.control.ends_with() in ("end", "reset")
+    client.close()
+
+
+def test_pysocks(sluice, target):
+    import socks
+    proxy, one = sluice(ON), target()
+    with socks.socksocket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.set_proxy(socks.SOCKS5, proxy.host, proxy.port)
+        client.settimeout(10)
+        for host in ("127.0.0.1", "localhost"):
+            client.sendto(b"through PySocks", (host, one.port))
+            assert client.recvfrom(100)[0] == b"through PySocks"
+
+
+SOCKSIFIED = """
+import socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(10)
+for i in range(5):
+    client.sendto(b"socksified %d" % i, ("127.0.0.1", int(sys.argv[1])))
+    data, sender = client.recvfrom(100)
+    print(data.decode(), sender[0], sender[1])
+"""
+
+
+def test_socksify(sluice, target, tmp_path):
+    from test_clients import CLEAN, socksify_conf
+    socksify = require("socksify", "dante-client")
+    proxy, one = sluice(ON), target()
+    env = socksify_conf(tmp_path, proxy, "udp", "udpassociate udpreply")
+    done = subprocess.run([socksify, sys.executable, "-c", SOCKSIFIED, str(one.port)], env={**CLEAN, **env},
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(f"socksified {i} 127.0.0.1 {one.port}\n" for i in range(5))
+    assert len(one.seen) == 5
+    assert process.wait_until(lambda: proxy.flat(0))
