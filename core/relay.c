@@ -42,10 +42,11 @@ static void flow_count(struct worker *w, struct flow *f, enum session_side from,
     counter_add(f->mode == FLOW_SPLICE ? &w->stats.bytes_splice : &w->stats.bytes_copy, octets);
 }
 
-/* An error on one side: what the other has not got yet is lost, and it must not take that for an orderly end. */
-static void relay_reset(struct worker *w, struct session *s, enum session_side dead)
+/* An error on one side: what the other has not got yet is lost, and it must not take that for an orderly end. Nor must
+ * the peer on this side, unless the error says that it is not there any more: then the cheaper end will do. */
+static void relay_reset(struct worker *w, struct session *s, enum session_side side, ssize_t error)
 {
-    session_drop_side(w, s, dead, SESSION_ORDERLY); /* whatever it does, its peer is not there to see it */
+    if (error == -ECONNRESET || error == -EPIPE) session_drop_side(w, s, side, SESSION_ORDERLY);
     session_close(w, s, SESSION_RESET);
 }
 
@@ -113,7 +114,7 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
 {
     struct flow *f = &s->flows[from];
     if (result <= 0) {
-        relay_reset(w, s, other(from));
+        relay_reset(w, s, other(from), result);
         return;
     }
     bool whole = (size_t)result == flow_asked(w, s, from);
@@ -134,7 +135,7 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
     if (whole)
         flow_advance(w, s, from);
     else
-        relay_reset(w, s, other(from));
+        relay_reset(w, s, other(from), 0); /* unknown */
 }
 
 static unsigned flow_bulk_streak(const struct worker *w, const struct flow *f)
@@ -177,7 +178,7 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
     } else if (c->result == -ENOBUFS) {
         flow_starve(w, f);
     } else if (c->result < 0 && c->result != -ECANCELED) {
-        relay_reset(w, s, from);
+        relay_reset(w, s, from, c->result);
         return;
     }
     flow_advance(w, s, from);
@@ -354,7 +355,7 @@ static void flow_splice(struct worker *w, struct session *s, enum session_side f
         }
         ssize_t out = in < 0 ? in : splice_drain(w, s, from);
         if (in < 0 || out < 0) {
-            relay_reset(w, s, in < 0 ? from : other(from));
+            relay_reset(w, s, in < 0 ? from : other(from), in < 0 ? in : out);
             return;
         }
         total += (uint64_t)out;
@@ -444,7 +445,7 @@ static void relay_on_watch(struct worker *w, struct session *s, enum session_sid
     /* POLLHUP alone: both directions have ended in order, and what was received before may still be unread. The same
      * goes for the orderly end that the watch of a BIND looks for, too. */
     if (result < 0 || !(result & POLLERR)) return;
-    relay_reset(w, s, side);
+    relay_reset(w, s, side, -ECONNRESET);
 }
 
 void relay_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c)
