@@ -43,6 +43,8 @@ struct coordinator {
     int signal_fd;
     uint32_t running; /* workers that have not said MESSAGE_STOPPED */
     bool broken;      /* a worker's ring broke */
+    uint64_t
+        quiet_ms; /* names are answered until then: the drain is over after it; UINT64_MAX while nobody asks to stop */
     struct crew *crew;
     struct worker **workers;
 
@@ -81,7 +83,10 @@ static void coordinator_on_message(struct coordinator *c, uint32_t index, const 
         struct resolve_request *request = message->body;
         request->origin = *message;
         request->origin_worker = index;
-        resolve_ask(c->resolver, request, NULL);
+        if (c->resolver)
+            resolve_ask(c->resolver, request, NULL);
+        else
+            coordinator_on_resolved(c, request, NULL, -ECANCELED);
         return;
     }
     case MESSAGE_STOPPED:
@@ -116,6 +121,8 @@ static void coordinator_arm_signals(struct coordinator *c)
 
 static void coordinator_stop_workers(struct coordinator *c)
 {
+    uint64_t now = ring_now_ms(c->ring);
+    c->quiet_ms = c->quiet_ms == UINT64_MAX ? now + c->config->drain_ms : now;
     for (uint32_t i = 0; i < c->config->workers; i++)
         if (!c->crew[i].stopped) coordinator_post(c, &c->crew[i], &(struct message){.kind = MESSAGE_STOP});
 }
@@ -240,6 +247,7 @@ int coordinator_open(struct coordinator **out, const struct config *config, cons
     if (!c) return -ENOMEM;
     c->config = config;
     c->signal_fd = -1;
+    c->quiet_ms = UINT64_MAX;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->changed, NULL);
     *out = c;
@@ -312,8 +320,18 @@ int coordinator_start(struct coordinator *c)
 
 /* --- the loop --- */
 
+/* Sessions that the drain has ended still wait for names that they have asked for: a server that does not answer must
+ * not hold up the end. */
+static void coordinator_hush(struct coordinator *c)
+{
+    if (!c->resolver || ring_now_ms(c->ring) < c->quiet_ms) return;
+    resolve_close(c->resolver);
+    c->resolver = NULL;
+}
+
 static uint64_t coordinator_wait_ms(const struct coordinator *c)
 {
+    if (!c->resolver) return COORDINATOR_LOG_MS;
     uint64_t wait = resolve_wait_ms(c->resolver, ring_now_ms(c->ring));
     return wait < COORDINATOR_LOG_MS ? wait : COORDINATOR_LOG_MS;
 }
@@ -323,7 +341,9 @@ static void coordinator_dispatch(struct coordinator *c, const struct ring_comple
     switch ((enum coordinator_op)completion->tag.op) {
     case COORDINATOR_OP_WAKE: return; /* mail is read in every turn */
     case COORDINATOR_OP_SIGNAL: coordinator_on_signal(c); return;
-    case COORDINATOR_OP_RESOLVE: resolve_on_completion(c->resolver, completion); return;
+    case COORDINATOR_OP_RESOLVE:
+        if (c->resolver) resolve_on_completion(c->resolver, completion); /* else of a poll that was cancelled */
+        return;
     }
     assert(0 && "a completion of an unknown kind");
 }
@@ -337,7 +357,8 @@ static int coordinator_turn(struct coordinator *c)
     if (error < 0) return error;
     while (ring_next(c->ring, &completion)) coordinator_dispatch(c, &completion);
     coordinator_read(c);
-    resolve_on_time(c->resolver, ring_now_ms(c->ring));
+    if (c->resolver) resolve_on_time(c->resolver, ring_now_ms(c->ring));
+    coordinator_hush(c);
     log_flush();
     return 0;
 }
@@ -348,7 +369,7 @@ int coordinator_run(struct coordinator *c)
     coordinator_arm_signals(c);
     while (c->running > 0 && error == 0) {
         error = coordinator_turn(c);
-        if (c->broken) coordinator_stop_workers(c);
+        if (c->broken && c->quiet_ms == UINT64_MAX) coordinator_stop_workers(c);
     }
     if (error < 0) {
         LOGE("the coordinator's ring broke: %s", strerror(-error));

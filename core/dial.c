@@ -93,16 +93,7 @@ static enum session_state dial_go_on(struct worker *w, struct session *s)
 
 static enum session_state dial_resolve(struct worker *w, struct session *s)
 {
-    struct setup *setup = setup_of(w, s);
-    setup->resolve.family = w->config->family;
-    setup->resolve.count = 0;
-    atomic_store_explicit(&setup->resolve.cancelled, 0, memory_order_relaxed);
-    struct message question = {.kind = MESSAGE_RESOLVE,
-                               .slot = s->slot,
-                               .generation = pool_generation(&w->sessions, s->slot),
-                               .body = &setup->resolve};
-    if (!worker_post(w, &question)) return session_fail(w, s, FAIL_RESOURCE);
-    s->inflight |= SESSION_BIT(SESSION_LENT);
+    if (!session_ask_address(w, s, &setup_of(w, s)->resolve)) return session_fail(w, s, FAIL_RESOURCE);
     return SESSION_RESOLVE;
 }
 
