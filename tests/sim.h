@@ -51,7 +51,6 @@ struct sim_conn {
     bool far_closed;      /* the far end is gone */
     bool closing;         /* ring_close() was called with its descriptor */
     bool near_closed;     /* the proxy's descriptor is closed */
-    bool injured;         /* an error was injected: nobody is to blame for what follows */
     bool no_splice;       /* splice(2) says EINVAL */
     uint32_t low_water;   /* SO_RCVLOWAT */
     uint64_t sent;        /* octets that the proxy's sends and splices have put in */

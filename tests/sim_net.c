@@ -258,8 +258,9 @@ static int conn_error(struct sim_conn *conn)
 static int conn_inject(struct sim_conn *conn)
 {
     if (!sim_chance(sim_chances_now.transfer)) return 0;
-    conn->injured = true;
-    return sim_chance(500) ? -ENOMEM : -ETIMEDOUT;
+    if (sim_chance(500)) return -ENOMEM;
+    conn->broken = true; /* probes that nobody answered: the kernel has given the connection up */
+    return -ETIMEDOUT;
 }
 
 int32_t sim_conn_take(struct sim_conn *conn, uint8_t *data, size_t size)

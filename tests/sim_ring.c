@@ -310,6 +310,11 @@ void ring_connect(struct ring *ring, int fd, const struct sockaddr *address, soc
     op->address_size = size;
 }
 
+void ring_watch(struct ring *ring, int fd, struct ring_tag tag)
+{
+    ring_poll(ring, fd, 0, tag);
+}
+
 void ring_poll(struct ring *ring, int fd, short events, struct ring_tag tag)
 {
     struct sim_file *file = sim_file_at(fd, "ring_poll()");
@@ -532,7 +537,7 @@ static void sim_try(struct ring *ring, struct sim_op *op, bool now)
     case OP_SEND: try_send(ring, op); return;
     case OP_CONNECT: try_connect(ring, op, now); return;
     case OP_POLL: try_poll(ring, op); return;
-    default: assert(!"an operation that does not wait");
+    default: assert(0 && "an operation that does not wait");
     }
 }
 

@@ -319,7 +319,7 @@ static void check_pools(const struct worker *w)
 static void check_outcomes(const struct worker *w)
 {
     uint64_t accepted = counter_read(&w->stats.accepted), outcomes = counter_read(&w->stats.successes);
-    for (int i = 0; i < FAIL_COUNT; i++) {
+    for (enum failure i = 0; i < FAIL_COUNT; i++) {
         uint64_t count = counter_read(&w->stats.failures[i]);
         if (count > 0) sim_trace("%s: %llu", failure_row(i)->word, (unsigned long long)count);
         outcomes += count;
@@ -360,7 +360,7 @@ static void world_close(void)
     check_zero(sim_descriptors(), "open descriptors");
 }
 
-void sim_world_run(uint64_t seed, const uint8_t *script, size_t script_size)
+uint64_t sim_world_run(uint64_t seed, const uint8_t *script, size_t script_size)
 {
     static bool opened;
     if (!opened) {
@@ -376,4 +376,5 @@ void sim_world_run(uint64_t seed, const uint8_t *script, size_t script_size)
     check_pools(&world.worker);
     check_counters(&world.worker);
     world_close();
+    return sim_random() ^ sim_now_us();
 }
