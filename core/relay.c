@@ -517,7 +517,7 @@ static void relay_feed(struct worker *w, struct session *s, enum session_side fr
 void relay_feed_starved(struct worker *w)
 {
     uint32_t count = w->sessions.untouched;
-    for (uint32_t i = 0; i < count && w->starved > 0 && buffers_are_plenty(&w->buffers); i++) {
+    for (uint32_t i = 0; i < count && w->starved > 0; i++) {
         w->starved_at = w->starved_at + 1 < count ? w->starved_at + 1 : 0;
         if (!pool_is_taken(&w->sessions, w->starved_at)) continue;
         relay_feed(w, session_at(w, w->starved_at), CLIENT);
@@ -525,21 +525,34 @@ void relay_feed_starved(struct worker *w)
     }
 }
 
-static bool relay_is_hoarding(const struct session *s)
+static bool relay_is_hoarding(const struct session *s, uint32_t limit)
 {
     return s->state == SESSION_RELAY &&
-           (s->flows[CLIENT].held.count >= RELAY_HELD_MAX || s->flows[UPSTREAM].held.count >= RELAY_HELD_MAX);
+           (s->flows[CLIENT].held.count >= limit || s->flows[UPSTREAM].held.count >= limit);
 }
 
-void relay_relieve(struct worker *w)
+/* True if there was one. */
+static bool relay_reset_hoarders(struct worker *w, uint32_t limit)
 {
+    bool found = false;
     for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
         struct session *s = session_at(w, slot);
-        if (!pool_is_taken(&w->sessions, slot) || !relay_is_hoarding(s)) continue;
+        if (!pool_is_taken(&w->sessions, slot) || !relay_is_hoarding(s, limit)) continue;
         counter_add(&w->stats.refused_resource, 1); /* as a session it was a success */
         session_log(w, s, LOG_LEVEL_INFO, "reset: its peer reads too slowly, and others need the buffers");
         session_close(w, s, SESSION_RESET);
+        found = true;
     }
+    return found;
+}
+
+/* Many may hold less than the limit, and all of them together too much: then the others have to do with what is left,
+ * and only when nothing is left the limit falls. */
+void relay_relieve(struct worker *w)
+{
+    uint32_t limit = RELAY_HELD_MAX;
+    while (limit > 0 && !relay_reset_hoarders(w, limit) && w->buffers.lent == 0) limit--;
+    if (w->buffers.lent > 0) relay_feed_starved(w);
 }
 
 static void flow_drop(struct worker *w, struct flow *f)
