@@ -1331,7 +1331,8 @@ int main(int count, char **arguments)
     memset(block, 'x', sizeof block);
     if (!client.o.mode) origin_run(client.o.port);
     const struct options *o = &client.o;
-    double opening = o->timeout * (double)(o->flows / OPENING_MAX + 1);
+    unsigned rounds = (unsigned)o->flows / OPENING_MAX + 1; /* of opening flows */
+    double opening = o->timeout * rounds;
     alarm((unsigned)(o->seconds + o->warmup + (opening < 3600 ? opening : 3600)) + WATCHDOG_SECONDS);
     return client_main(&client);
 }

@@ -37,9 +37,10 @@ struct worker {
     uint32_t starved;          /* flows that wait for buffers */
     uint64_t starved_since_ms; /* 0: there are buffers */
     uint32_t starved_at;       /* where the search for them goes on */
-    uint32_t rest_first, rest_last; /* bulk flows that rest, in the order of their time: slot * 2 + side; POOL_NONE: none */
-    int spare_fd;              /* given up for a moment to refuse a connection when no other descriptor is left */
-    uint64_t random;           /* state of a small generator for --max-startups */
+    uint32_t rest_first;       /* bulk flows that rest, in the order of their time: slot * 2 + side; POOL_NONE: none */
+    uint32_t rest_last;
+    int spare_fd;    /* given up for a moment to refuse a connection when no other descriptor is left */
+    uint64_t random; /* state of a small generator for --max-startups */
     struct pool sessions, setups, exchanges;
     struct udp *udp;            /* NULL before the first association */
     struct timer_wheel *timers; /* by session slot */
