@@ -222,23 +222,34 @@ static void stream_pump(struct worker *w, struct session *s, enum session_side f
     stream_on_flushed(w, s, from);
 }
 
+/* The sink takes no more. An upstream that refuses the rest of a body may have answered already: its response decides.
+ */
+static void stream_on_sink_lost(struct worker *w, struct session *s, enum session_side from)
+{
+    struct stream *st = &exchange_of(w, s)->streams[from];
+    if (from == UPSTREAM) {
+        exchange_fail(w, s, FAIL_PEER);
+        return;
+    }
+    st->phase = STREAM_DONE;
+    st->out_used = st->out_size = 0;
+}
+
 static void stream_on_sent(struct worker *w, struct session *s, enum session_side from, int32_t result)
 {
     struct exchange *e = exchange_of(w, s);
     struct stream *st = &e->streams[from];
-    if (result <= 0) {
-        /* An upstream that refuses the rest of a body may have answered already: its response decides. */
-        if (from == CLIENT)
-            st->phase = STREAM_DONE, st->out_used = st->out_size = 0;
-        else
-            exchange_fail(w, s, FAIL_PEER);
+    if (result > 0) {
+        counter_add(from == CLIENT ? &w->stats.bytes_up : &w->stats.bytes_down, (uint64_t)result);
+        counter_add(&w->stats.bytes_copy, (uint64_t)result);
+        st->out_used += (uint32_t)result;
+    }
+    if (result <= 0 || st->out_used < st->out_size) { /* less than all: an error has cut it */
+        stream_on_sink_lost(w, s, from);
         return;
     }
-    counter_add(from == CLIENT ? &w->stats.bytes_up : &w->stats.bytes_down, (uint64_t)result);
-    counter_add(&w->stats.bytes_copy, (uint64_t)result);
-    st->out_used += (uint32_t)result;
-    if (st->out_used == st->out_size) st->out_used = st->out_size = 0;
-    if (from == UPSTREAM && e->failure != FAIL_NONE && st->out_size == 0)
+    st->out_used = st->out_size = 0;
+    if (from == UPSTREAM && e->failure != FAIL_NONE)
         exchange_fail(w, s, e->failure);
     else
         stream_pump(w, s, from);
@@ -249,8 +260,8 @@ static void stream_on_end(struct worker *w, struct session *s, enum session_side
 {
     struct exchange *e = exchange_of(w, s);
     struct stream *st = &e->streams[from];
-    if (from == CLIENT) { /* in the middle of its request's body */
-        exchange_fail(w, s, FAIL_PEER);
+    if (from == CLIENT) {
+        if (st->phase != STREAM_DONE) exchange_fail(w, s, FAIL_PEER); /* in the middle of its request's body */
     } else if (st->phase == STREAM_BODY && http_body_complete_at_close(&st->body)) {
         stream_end(st);
         stream_pump(w, s, from);
