@@ -89,6 +89,7 @@ static void accept_on_error(struct worker *w, struct listener *l, int error)
     case -ECANCELED: return;
     default: break;
     }
+    if (l->fd < 0) return; /* stopped meanwhile */
     bool descriptors = error == -EMFILE || error == -ENFILE;
     if (descriptors) accept_refuse_waiting(w, l->fd);
     if (l->resume_ms == 0)
