@@ -99,6 +99,14 @@ static size_t request_http(const struct tunnel *t, char *out, size_t size)
     return (size_t)snprintf(out, size, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target);
 }
 
+static size_t request_post(const struct tunnel *t, char *out, size_t size)
+{
+    char target[ADDRESS_TEXT_SIZE];
+    address_format(&t->target, target, sizeof target);
+    return (size_t)snprintf(out, size, "POST http://%s/path HTTP/1.1\r\nHost: %s\r\nContent-Length: %u\r\n\r\n", target,
+                            target, t->client.to_send);
+}
+
 #define AUTH_SIZE 13u /* of the message with these */
 static const struct credentials plan_credentials = {.present = true, .user = "user", .password = "secret"};
 
@@ -110,6 +118,7 @@ static void plan_words(struct tunnel *t)
     switch ((enum speech)t->speech) {
     case SPEECH_FORWARD: break;
     case SPEECH_HTTP: say(a, out, request_http(t, (char *)out, sizeof out)); break;
+    case SPEECH_POST: say(a, out, request_post(t, (char *)out, sizeof out)); break;
     case SPEECH_SOCKS4:
     case SPEECH_SOCKS4A: say(a, out, socks4_write_request(out, sizeof out, &t->target, "me")); break;
     case SPEECH_SOCKS5:
@@ -125,7 +134,7 @@ static void plan_words(struct tunnel *t)
         break;
     }
     if (a->say_limit == 0 || sim_chance(300)) a->say_limit = a->say_size; /* or all at once */
-    a->sends_stream = a->say_limit == a->say_size && (t->speech == SPEECH_FORWARD || sim_chance(400));
+    a->sends_stream = a->say_limit == a->say_size && (t->speech >= SPEECH_POST || sim_chance(400));
     a->reads_stream = t->speech == SPEECH_FORWARD;
 }
 
@@ -160,7 +169,7 @@ static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_m
     plan_pace(&t->client, peers->calm);
     if (t->garbage) plan_garbage(t);
     uint32_t volume = t->client.to_send + t->client.to_receive;
-    t->client.manner = (uint8_t)sim_below(3);
+    t->client.manner = (uint8_t)(t->speech == SPEECH_POST ? END_LAST : sim_below(3));
     t->client.fault = plan_fault(trouble, volume + 300, &t->client.fault_at);
     t->upstream_manner = (uint8_t)(t->client.manner == END_FIRST ? sim_below(3) : END_FIRST);
     t->upstream_fault = plan_fault(trouble, volume, &t->upstream_fault_at);
@@ -302,12 +311,11 @@ static bool actor_act(struct actor *a, actor_hears *hears, void *self, uint64_t 
     return moved;
 }
 
-static bool remember(struct actor *a, const uint8_t *data, uint32_t size)
+static void remember(struct actor *a, const uint8_t *data, uint32_t size)
 {
-    if (a->heard_size + size > SAY_MAX) return false;
+    assert(a->heard_size + size <= SAY_MAX);
     memcpy(a->heard + a->heard_size, data, size);
     a->heard_size += size;
-    return true;
 }
 
 static void forget(struct actor *a, size_t size)
@@ -358,6 +366,7 @@ static struct answer answer_read(const struct tunnel *t, const uint8_t *data, si
     switch ((enum speech)t->speech) {
     case SPEECH_SOCKS5:
     case SPEECH_SOCKS5_AUTH: answer_socks5(t, data, size, stage, &r); break;
+    case SPEECH_POST:
     case SPEECH_HTTP: answer_http(data, size, &r); break;
     default:
         r.final = true;
@@ -458,7 +467,7 @@ static void upstream_begin_stream(struct upstream *u)
     a->manner = t->upstream_manner;
     a->fault = t->upstream_fault;
     a->fault_at = t->upstream_fault_at + a->moved;
-    a->sends_stream = a->reads_stream = true;
+    a->sends_stream = a->reads_stream = t->speech != SPEECH_POST;
     plan_pace(a, true);
 }
 
@@ -591,10 +600,33 @@ static bool hop_hears_one(struct peers *peers, struct upstream *u)
     return true;
 }
 
+/* The head of a plain HTTP request has come: what follows is its body. False: it is not complete. */
+static bool post_hears_head(struct upstream *u)
+{
+    struct actor *a = &u->actor;
+    struct http_head head;
+    char answer[64];
+    size_t scanned = 0, used;
+    enum parse_result parsed = http_parse_request(a->heard, a->heard_size, &scanned, &head, &used);
+    if (parsed == PARSE_MORE) return false;
+    if (parsed != PARSE_OK || !http_span_equals(a->heard, head.target, "/path"))
+        sim_fail("the upstream of tunnel %u got a malformed request", u->tunnel->index);
+    forget(a, used);
+    say(a, answer,
+        (size_t)snprintf(answer, sizeof answer, "HTTP/1.1 200 OK\r\nContent-Length: %u\r\n\r\n", a->to_send));
+    a->reads_stream = true;
+    return true;
+}
+
 struct upstream_self {
     struct peers *peers;
     struct upstream *upstream;
 };
+
+static bool upstream_hears_one(struct peers *peers, struct upstream *u)
+{
+    return u->hop < peers->config->hop_count ? hop_hears_one(peers, u) : post_hears_head(u);
+}
 
 static void upstream_hears(void *self, const uint8_t *data, uint32_t size)
 {
@@ -602,16 +634,24 @@ static void upstream_hears(void *self, const uint8_t *data, uint32_t size)
     struct peers *peers = ((struct upstream_self *)self)->peers;
     struct actor *a = &u->actor;
     if (u->trouble == 2) return;
-    if (!a->reads_stream) {
-        if (!remember(a, data, size)) sim_fail("a proxy of the chain is asked without end");
-        while (!a->reads_stream && !a->gone && !a->quiet && u->trouble < 2 && hop_hears_one(peers, u)) {
+    while (!a->reads_stream && size > 0) {
+        uint32_t part = least(size, SAY_MAX - a->heard_size);
+        if (part == 0) sim_fail("a proxy of the chain is asked without end");
+        remember(a, data, part);
+        data += part;
+        size -= part;
+        while (!a->reads_stream && !a->gone && !a->quiet && u->trouble < 2 && upstream_hears_one(peers, u)) {
         }
-        if (!a->reads_stream) return;
-        data = a->heard;
-        size = a->heard_size;
-        a->heard_size = 0;
+        if (a->gone || a->quiet || u->trouble == 2) return;
     }
+    if (!a->reads_stream) return;
+    uint32_t left = a->heard_size;
+    a->heard_size = 0;
+    actor_check(a, a->heard, left, "upstream", u->tunnel->index);
     actor_check(a, data, size, "upstream", u->tunnel->index);
+    if (u->tunnel->speech != SPEECH_POST || a->received < a->to_receive) return;
+    a->say_limit = a->say_size; /* the request is complete: now it is answered */
+    a->sends_stream = true;
 }
 
 static uint16_t port_of(const struct net_address *address)
@@ -674,6 +714,13 @@ bool peers_act(struct peers *peers, uint64_t *wake_us)
     }
     if (moved) peers->moved_us = sim_now_us();
     return moved || partly;
+}
+
+uint32_t peers_posts(const struct peers *peers)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < peers->tunnel_count; i++) count += peers->tunnels[i].speech == SPEECH_POST;
+    return count;
 }
 
 bool peers_all_gone(const struct peers *peers)
@@ -755,7 +802,7 @@ static void check_upstream_end(const struct peers *peers, const struct upstream 
     const struct tunnel *t = u->tunnel;
     const struct actor *a = &u->actor;
     uint32_t count;
-    if (!a->saw_end || !t || t->garbage || !a->reads_stream) return;
+    if (!a->saw_end || !t || t->garbage || !a->reads_stream || t->speech == SPEECH_POST) return;
     if (a->received == 0 && !t->established && t->client.received == 0) return; /* given up before it was used */
     if (a->received == 0 && u != tunnel_upstream(peers, t, &count)) return;     /* lost the race */
     if (!t->client.ended || a->received != t->client.sent)
@@ -808,7 +855,7 @@ bool peers_sum(const struct peers *peers, uint64_t *up, uint64_t *down, uint64_t
     for (uint32_t i = 0; i < peers->tunnel_count; i++) {
         const struct tunnel *t = &peers->tunnels[i];
         if (!t->client.conn) continue;
-        if (t->garbage) exact = false; /* it may have spoken to somebody in some other way */
+        if (t->garbage || t->speech == SPEECH_POST) exact = false; /* heads are counted, too */
         *down += t->client.conn->sent - client_answers(t);
         *doubtful_down += t->client.conn->doubtful;
     }

@@ -15,7 +15,15 @@
 #define PORT_TARGET   10000u /* + tunnel */
 #define PORT_NOWHERE  33333u /* far from all others in its digits: where garbage begins */
 
-enum speech { SPEECH_SOCKS4, SPEECH_SOCKS4A, SPEECH_SOCKS5, SPEECH_SOCKS5_AUTH, SPEECH_HTTP, SPEECH_FORWARD };
+enum speech {
+    SPEECH_SOCKS4,
+    SPEECH_SOCKS4A,
+    SPEECH_SOCKS5,
+    SPEECH_SOCKS5_AUTH,
+    SPEECH_HTTP,
+    SPEECH_POST, /* a plain HTTP request whose body is the stream, and so is that of the response */
+    SPEECH_FORWARD
+};
 enum manner {
     END_FIRST, /* ends its direction when all is sent */
     END_LAST,  /* waits for the other's end first */
@@ -92,6 +100,7 @@ struct peers {
 void peers_plan(struct peers *peers, const struct config *config, uint32_t count, uint32_t stream_max);
 /* Lets them act. True if anything moved, or could have. */
 bool peers_act(struct peers *peers, uint64_t *wake_us);
+uint32_t peers_posts(const struct peers *peers); /* tunnels that are plain HTTP */
 bool peers_all_gone(const struct peers *peers);
 void peers_on_connect(void *peers, const struct net_address *to, struct sim_verdict *verdict);
 void peers_on_established(struct peers *peers, struct sim_conn *conn);

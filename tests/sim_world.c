@@ -210,7 +210,8 @@ static void plan_config(struct config *config, bool calm, uint32_t tunnels)
     config->pipe_size = 65536;
     config->ring_entries = sim_chance(300) ? 8 : 64;
     config->queue_capacity = 64;
-    config->associations = config->exchanges = 2;
+    config->associations = 2;
+    config->exchanges = calm ? TUNNELS_MAX : sim_between(1, 4);
     if (calm || sim_chance(700)) return;
     config->idle_timeout_ms = sim_between(500, 5000);
     config->max_sessions = sim_between(0, tunnels);
@@ -324,8 +325,9 @@ static void check_outcomes(const struct worker *w)
         if (count > 0) sim_trace("%s: %llu", failure_row(i)->word, (unsigned long long)count);
         outcomes += count;
     }
-    bool exact = world.stop_at_us == 0;
-    if (exact ? accepted != outcomes : accepted < outcomes)
+    /* A stop ends sessions without a word; a plain HTTP exchange may begin well and fail. */
+    uint64_t least = world.stop_at_us == 0 ? accepted : 0, most = accepted + peers_posts(&world.peers);
+    if (outcomes < least || outcomes > most)
         sim_fail("%llu connections were accepted, but %llu successes and failures counted",
                  (unsigned long long)accepted, (unsigned long long)outcomes);
 }
