@@ -11,7 +11,7 @@
 
 /* All streams are cut from the same octets. The period is a prime, so that what arrives in the wrong place shows. */
 #define OCTETS_PERIOD 65521u
-#define CHUNK_MAX     16384u
+#define CHUNK_MAX     131072u
 static uint8_t octets[OCTETS_PERIOD + CHUNK_MAX];
 
 static void octets_prepare(void)
@@ -22,7 +22,7 @@ static void octets_prepare(void)
         state = state * 6364136223846793005u + 1442695040888963407u;
         octets[i] = (uint8_t)(state >> 56 | 1);
     }
-    memcpy(octets + OCTETS_PERIOD, octets, CHUNK_MAX);
+    for (uint32_t i = OCTETS_PERIOD; i < sizeof octets; i++) octets[i] = octets[i - OCTETS_PERIOD];
 }
 
 static const uint8_t *octets_at(uint32_t base, uint32_t position)
@@ -47,11 +47,11 @@ static uint32_t plan_size(uint32_t most)
 
 static void plan_pace(struct actor *a, bool calm)
 {
-    static const uint32_t chunks[] = {1, 7, 100, 1460, 4096, CHUNK_MAX};
+    static const uint32_t chunks[] = {1, 7, 100, 1460, 4096, 16384, CHUNK_MAX};
     uint32_t larger = a->to_send > a->to_receive ? a->to_send : a->to_receive;
     uint32_t floor = larger / 40 + 1; /* nobody is so slow that a seed takes for ever */
-    a->chunk = chunks[sim_below(6)];
-    a->gulp = chunks[sim_below(6)];
+    a->chunk = chunks[sim_below(7)];
+    a->gulp = chunks[sim_below(7)];
     if (a->chunk < floor) a->chunk = least(floor, CHUNK_MAX);
     if (a->gulp < floor) a->gulp = least(floor, CHUNK_MAX);
     if (sim_chance(300)) a->pause_us = sim_chance(700) || calm ? 3000 : 400000;

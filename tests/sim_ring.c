@@ -72,6 +72,7 @@ struct ring {
     unsigned entries, queued, live, in_flight;
     unsigned top; /* operations from here on were never used */
     unsigned posted_head, posted;
+    bool moving;  /* a part of a send has gone, the rest can follow at once */
     bool emptied; /* ring_next() has said that there is no more */
     struct ring_stats stats;
     struct sim_op *queue[SIM_OPS_MAX]; /* armed, not submitted */
@@ -490,7 +491,10 @@ static void try_send(struct ring *ring, struct sim_op *op)
     int32_t result = sim_conn_put(op->conn, op->memory + op->done, op->size - op->done);
     if (result == -EAGAIN) return;
     if (result > 0) op->done += (uint32_t)result;
-    if (result > 0 && op->done < op->size) return;
+    if (result > 0 && op->done < op->size) {
+        ring->moving = true;
+        return;
+    }
     sim_post_result(ring, op, op->done > 0 ? (int32_t)op->done : result);
 }
 
@@ -604,11 +608,13 @@ static void sim_end_cancelled(struct ring *ring, struct sim_op *op)
     sim_post_result(ring, op, op->kind == OP_SEND && op->done > 0 ? (int32_t)op->done : -ECANCELED);
 }
 
-/* Tries every live operation once, from a random one on. True if one is ready but was put off. */
+/* Tries every live operation once, from a random one on. True if one is ready but was put off, or
+ * moves on. */
 static bool sim_try_all(struct ring *ring)
 {
     if (ring->top == 0) return false;
     bool waiting = false;
+    ring->moving = false;
     unsigned start = sim_below(ring->top);
     for (unsigned n = 0; n < ring->top; n++) {
         struct sim_op *op = &ring->ops[(start + n) % ring->top];
@@ -621,7 +627,7 @@ static bool sim_try_all(struct ring *ring)
             sim_try(ring, op, false);
         if (ring->posted >= SIM_QUEUE_MAX / 2) return true;
     }
-    return waiting;
+    return waiting || ring->moving;
 }
 
 static uint64_t sim_next_connect_us(const struct ring *ring, uint64_t until_us)

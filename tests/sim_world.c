@@ -232,7 +232,7 @@ static void world_plan(void)
     plan_chances(calm);
     world.peers.calm = calm;
     world.peers.hop_trouble = !calm && sim_chance(500);
-    world.peers.room_max = sim_chance(500) ? 4096 : SIM_STREAM_MAX;
+    world.peers.room_max = sim_chance(500) ? 4096 : sim_chance(700) ? 65536 : SIM_STREAM_MAX;
     world.question_count = 0;
     world.peers.moved_us = sim_now_us();
     world.stop_at_us = calm || sim_chance(800) ? 0 : sim_now_us() + sim_below(sim_chance(500) ? 20000 : 2000000);
