@@ -1,12 +1,12 @@
 /* From a request to its answer:
  *
- *     resolve_ask --> waiter --+--> entry ASKING --c-ares--> entry CACHED --> waiter ready --> answered()
- *                              |        ^ joined by equal questions           ^
- *                              +--------|---- cache hit, refusal -------------+
- *                                       +---- the waiter's deadline ----------+
+ *     resolve_ask --> waiter --+--> question OPEN --c-ares--> question KEPT --> waiter ready --> answered()
+ *                              |        ^ joined by equal ones                  ^
+ *                              +--------|---- cache hit, refusal ---------------+
+ *                                       +---- the waiter's deadline ------------+
  *
- * An entry is one question (lower-case name and family), first while c-ares works on it, then as its cached answer. A
- * waiter is one request. What is finished goes to the ready list, and deliver() empties that list outside of c-ares: so
+ * A question is an entry of the cache (resolve_cache.h), first while c-ares works on it, then with its answer. A waiter
+ * is one request. What is finished goes to the ready list, and deliver() empties that list outside of c-ares: so
  * answered() may ask again or change the servers at once, and questions answered from the cache cannot nest without
  * end.
  *
@@ -16,7 +16,9 @@
  * All memory is in pools of untouched pages, bounded whatever the clients ask. */
 #include "resolve.h"
 
+#include "list.h"
 #include "pool.h"
+#include "resolve_cache.h"
 
 #include <ares.h>
 #include <arpa/inet.h>
@@ -33,9 +35,6 @@
 #define RESOLVE_WAITERS_MAX  65536u /* requests on their way */
 #define RESOLVE_WATCHES_MAX  256u   /* sockets: c-ares has one for UDP and one for TCP per server */
 #define RESOLVE_SERVERS_MAX  16u
-#define RESOLVE_BUCKETS      8192u
-#define RESOLVE_NAME_MAX     253u /* without the root's dot, RFC 1035 section 2.3.4 */
-#define RESOLVE_LABEL_MAX    63u
 #define RESOLVE_TRIES        2u
 #define RESOLVE_TRY_MS_MIN   100u
 #define RESOLVE_TRY_MS_MAX   5000u
@@ -43,33 +42,16 @@
 #define RESOLVE_TTL_MS_MAX   (60u * 60 * 1000)
 #define RESOLVE_LOCAL_TTL_MS 5000u /* /etc/hosts: an edit is seen soon */
 
-static_assert((RESOLVE_BUCKETS & (RESOLVE_BUCKETS - 1)) == 0, "a hash is masked");
-
-/* A circular list; the head is a link of its own. */
-struct link {
-    struct link *next, *prev;
-};
-
-#define link_owner(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
-
-struct entry {
-    struct link order;   /* CACHED: in lru, the stalest first; between two channels: in restarts */
-    struct link waiters; /* ASKING only */
-    struct entry *next;  /* in the bucket */
+struct question {
+    struct cache_entry entry; /* its order, between two channels: in restarts */
+    struct link waiters;      /* OPEN only */
     struct resolver *resolver;
-    uint64_t expires_ms; /* CACHED only */
-    bool asking;         /* c-ares holds a pointer to this */
-    uint8_t name_size;
-    int family;
-    int status; /* CACHED: 0 or -ENOENT */
-    uint32_t count;
-    struct resolve_result results[RESOLVE_ADDRESSES_MAX];
-    char name[RESOLVE_NAME_MAX + 2]; /* lower-case, terminated; a final dot is kept, it switches the search list off */
+    bool asking; /* c-ares holds a pointer to this */
 };
 
 struct waiter {
     struct link age;   /* waiting: in waiting, the oldest first; then in ready */
-    struct link peers; /* waiting: in its entry's waiters */
+    struct link peers; /* waiting: in its question's waiters */
     struct resolve_request *request;
     void *cookie;
     uint64_t deadline_ms;
@@ -97,37 +79,11 @@ struct resolver {
     bool closing;
     uint32_t asking;           /* questions that c-ares has */
     uint64_t ares_deadline_ms; /* not later than c-ares' next timeout, if asking > 0 */
-    uint64_t seed;             /* of the hash */
-    struct pool entries, waiters, watch_pool;
-    struct link lru, restarts, waiting, ready, watches;
+    struct cache cache;        /* of questions */
+    struct pool waiters, watch_pool;
+    struct link restarts, waiting, ready, watches;
     struct resolve_stats stats;
-    struct entry *buckets[RESOLVE_BUCKETS];
 };
-
-static void link_init(struct link *head)
-{
-    head->next = head->prev = head;
-}
-
-static bool link_is_empty(const struct link *head)
-{
-    return head->next == head;
-}
-
-static void link_append(struct link *head, struct link *link)
-{
-    link->next = head;
-    link->prev = head->prev;
-    head->prev->next = link;
-    head->prev = link;
-}
-
-static void link_remove(struct link *link)
-{
-    link->next->prev = link->prev;
-    link->prev->next = link->next;
-    link_init(link);
-}
 
 static uint32_t slot_of(const struct pool *pool, const void *item)
 {
@@ -151,7 +107,7 @@ static struct waiter *waiter_open(struct resolver *resolver, struct resolve_requ
 }
 
 /* Copies the answer now: the entry may be gone before it is delivered. */
-static void waiter_finish(struct resolver *resolver, struct waiter *waiter, int status, const struct entry *entry)
+static void waiter_finish(struct resolver *resolver, struct waiter *waiter, int status, const struct cache_entry *entry)
 {
     assert(status <= 0);
     assert(status != 0 || entry->count > 0);
@@ -203,75 +159,43 @@ static void expire_waiters(struct resolver *resolver, uint64_t now_ms)
     }
 }
 
-/* --- entries: questions and cached answers --- */
+/* --- questions --- */
 
-/* Clients choose the names: the seed keeps them from choosing the buckets. */
-static struct entry **bucket_of(struct resolver *resolver, const char *name, size_t size, int family)
+static struct question *question_of(struct cache_entry *entry)
 {
-    uint64_t hash = resolver->seed ^ (uint64_t)(unsigned)family;
-    for (size_t i = 0; i < size; i++) {
-        hash = (hash ^ (uint8_t)name[i]) * UINT64_C(0x9e3779b97f4a7c15);
-        hash ^= hash >> 29;
+    return link_owner(entry, struct question, entry);
+}
+
+/* The question that answers this one: a kept one, one that is being asked, or a new one that is not being asked yet.
+ * NULL: too many are. */
+static struct question *question_for(struct resolver *resolver, const struct cache_key *key)
+{
+    struct cache_entry *entry = cache_find(&resolver->cache, key, ring_now_ms(resolver->ring));
+    resolver->stats.cached = resolver->cache.kept_count;
+    if (entry != NULL) {
+        ++*(cache_is_open(entry) ? &resolver->stats.coalesced : &resolver->stats.cache_hits);
+        return question_of(entry);
     }
-    return &resolver->buckets[hash & (RESOLVE_BUCKETS - 1)];
+    entry = cache_add(&resolver->cache, key);
+    if (entry == NULL) return NULL;
+    struct question *question = question_of(entry);
+    question->resolver = resolver;
+    link_init(&question->waiters);
+    return question;
 }
 
-static struct entry *entry_find(struct resolver *resolver, const char *name, size_t size, int family)
+static void question_finish(struct resolver *resolver, struct question *question, uint64_t ttl_ms)
 {
-    struct entry *entry = *bucket_of(resolver, name, size, family);
-    while (entry != NULL &&
-           (entry->family != family || entry->name_size != size || memcmp(entry->name, name, size) != 0))
-        entry = entry->next;
-    return entry;
-}
-
-static struct entry *entry_open(struct resolver *resolver, const char *name, size_t size, int family)
-{
-    assert(size > 0 && size <= RESOLVE_NAME_MAX + 1);
-    if (resolver->asking >= RESOLVE_QUERIES_MAX) return NULL;
-    uint32_t slot = pool_take(&resolver->entries);
-    assert(slot != POOL_NONE); /* the pool holds all that may ask and all that may be cached */
-    struct entry *entry = pool_at(&resolver->entries, slot);
-    *entry = (struct entry){.resolver = resolver, .family = family, .name_size = (uint8_t)size};
-    memcpy(entry->name, name, size);
-    link_init(&entry->order);
-    link_init(&entry->waiters);
-    struct entry **bucket = bucket_of(resolver, name, size, family);
-    entry->next = *bucket;
-    *bucket = entry;
-    return entry;
-}
-
-static void entry_close(struct resolver *resolver, struct entry *entry)
-{
-    assert(!entry->asking);
-    assert(link_is_empty(&entry->waiters));
-    struct entry **at = bucket_of(resolver, entry->name, entry->name_size, entry->family);
-    while (*at != entry) at = &(*at)->next;
-    *at = entry->next;
-    link_remove(&entry->order);
-    pool_give(&resolver->entries, slot_of(&resolver->entries, entry));
-}
-
-static void cache_drop(struct resolver *resolver, struct entry *entry)
-{
-    assert(resolver->stats.cached > 0);
-    resolver->stats.cached--;
-    entry_close(resolver, entry);
-}
-
-static void cache_put(struct resolver *resolver, struct entry *entry, uint64_t ttl_ms)
-{
-    entry->expires_ms = ring_now_ms(resolver->ring) + ttl_ms;
-    link_append(&resolver->lru, &entry->order);
-    if (++resolver->stats.cached <= RESOLVE_CACHE_ENTRIES) return;
-    cache_drop(resolver, link_owner(resolver->lru.next, struct entry, order));
-}
-
-static void cache_clear(struct resolver *resolver)
-{
-    while (!link_is_empty(&resolver->lru)) cache_drop(resolver, link_owner(resolver->lru.next, struct entry, order));
-    assert(resolver->stats.cached == 0);
+    struct cache_entry *entry = &question->entry;
+    while (!link_is_empty(&question->waiters)) {
+        struct waiter *waiter = link_owner(question->waiters.next, struct waiter, peers);
+        waiter_finish(resolver, waiter, entry->status, entry);
+    }
+    if (entry->status == 0 || entry->status == -ENOENT)
+        cache_keep(&resolver->cache, entry, ring_now_ms(resolver->ring) + ttl_ms);
+    else
+        cache_drop(&resolver->cache, entry);
+    resolver->stats.cached = resolver->cache.kept_count;
 }
 
 /* --- c-ares' answers --- */
@@ -330,7 +254,7 @@ static void answers_add(struct answers *answers, const struct resolve_result *re
 }
 
 /* RFC 8305 section 4: the families take turns, beginning with that of the first answer. */
-static void entry_interlace(struct entry *entry, const struct answers *first, const struct answers *second)
+static void entry_interlace(struct cache_entry *entry, const struct answers *first, const struct answers *second)
 {
     entry->count = 0;
     for (uint32_t i = 0; i < RESOLVE_ADDRESSES_MAX; i++) {
@@ -348,14 +272,14 @@ static uint64_t ttl_min(uint64_t ttl_ms, int seconds)
 }
 
 /* Takes the addresses over; returns how long they hold. c-ares has sorted them as RFC 6724 says. */
-static uint64_t entry_fill(struct entry *entry, const struct ares_addrinfo *found)
+static uint64_t entry_fill(struct cache_entry *entry, const struct ares_addrinfo *found)
 {
     struct answers answers[2] = {{.count = 0}, {.count = 0}};
     struct resolve_result result;
     uint64_t ttl_ms = RESOLVE_TTL_MS_MAX;
     uint8_t first_kind = ADDRESS_NONE;
     for (const struct ares_addrinfo_node *node = found->nodes; node != NULL; node = node->ai_next) {
-        if (!result_from(node, entry->family, &result)) continue;
+        if (!result_from(node, entry->key.family, &result)) continue;
         if (first_kind == ADDRESS_NONE) first_kind = result.kind;
         answers_add(&answers[result.kind != first_kind], &result);
         ttl_ms = ttl_min(ttl_ms, node->ai_ttl);
@@ -364,56 +288,45 @@ static uint64_t entry_fill(struct entry *entry, const struct ares_addrinfo *foun
         ttl_ms = ttl_min(ttl_ms, cname->ttl);
     entry_interlace(entry, &answers[0], &answers[1]);
     /* What came without the network has no TTL, c-ares says 0. */
-    if (entry->resolver->starting) return RESOLVE_LOCAL_TTL_MS;
+    if (question_of(entry)->resolver->starting) return RESOLVE_LOCAL_TTL_MS;
     return ttl_ms > RESOLVE_TTL_MS_MIN ? ttl_ms : RESOLVE_TTL_MS_MIN;
 }
 
 /* c-ares 1.18 leaks the name when it makes up the IPv6 address of a localhost that /etc/hosts knows as IPv4 only. So it
  * is asked for both families, and RFC 6761 section 6.3 is done here. */
-static bool entry_is_localhost(const struct entry *entry)
+static bool entry_is_localhost(const struct cache_entry *entry)
 {
-    return strcmp(entry->name, "localhost") == 0;
+    return strcmp(entry->key.name, "localhost") == 0;
 }
 
-static void entry_fill_loopback(struct entry *entry)
+static void entry_fill_loopback(struct cache_entry *entry)
 {
     assert(entry->count == 0);
-    assert(entry->family != AF_UNSPEC);
+    assert(entry->key.family != AF_UNSPEC);
     entry->count = 1;
-    if (entry->family == AF_INET)
+    if (entry->key.family == AF_INET)
         entry->results[0] = (struct resolve_result){ADDRESS_IPV4, {127, 0, 0, 1}};
     else
         entry->results[0] = (struct resolve_result){ADDRESS_IPV6, {[15] = 1}};
-}
-
-static void entry_finish(struct resolver *resolver, struct entry *entry, uint64_t ttl_ms)
-{
-    while (!link_is_empty(&entry->waiters)) {
-        struct waiter *waiter = link_owner(entry->waiters.next, struct waiter, peers);
-        waiter_finish(resolver, waiter, entry->status, entry);
-    }
-    if (entry->status == 0 || entry->status == -ENOENT)
-        cache_put(resolver, entry, ttl_ms);
-    else
-        entry_close(resolver, entry);
 }
 
 /* Once for each ares_getaddrinfo(), perhaps before that returns. */
 static void on_addresses(void *argument, int ares_status, int timeouts, struct ares_addrinfo *found)
 {
     (void)timeouts;
-    struct entry *entry = argument;
-    struct resolver *resolver = entry->resolver;
-    assert(entry->asking);
+    struct question *question = argument;
+    struct cache_entry *entry = &question->entry;
+    struct resolver *resolver = question->resolver;
+    assert(question->asking);
     assert(resolver->asking > 0);
-    entry->asking = false;
+    question->asking = false;
     resolver->asking--;
     uint64_t ttl_ms = 0;
     entry->status = status_of(ares_status);
     if (entry->status == 0) ttl_ms = entry_fill(entry, found);
     if (found != NULL) ares_freeaddrinfo(found);
     if (entry->status == 0 && entry->count == 0) {
-        if (entry_is_localhost(entry) && entry->family != AF_UNSPEC)
+        if (entry_is_localhost(entry) && entry->key.family != AF_UNSPEC)
             entry_fill_loopback(entry);
         else
             entry->status = -ENOENT;
@@ -423,7 +336,7 @@ static void on_addresses(void *argument, int ares_status, int timeouts, struct a
     if (ares_status == ARES_EDESTRUCTION && !resolver->closing)
         link_append(&resolver->restarts, &entry->order);
     else
-        entry_finish(resolver, entry, ttl_ms);
+        question_finish(resolver, question, ttl_ms);
 }
 
 /* Any entry into c-ares may have sent something. Its tries last try_ms or longer, so this is never too late, and
@@ -434,14 +347,16 @@ static void expect_timeout(struct resolver *resolver)
     if (next_ms < resolver->ares_deadline_ms) resolver->ares_deadline_ms = next_ms;
 }
 
-static void entry_start(struct resolver *resolver, struct entry *entry)
+static void question_ask(struct resolver *resolver, struct question *question)
 {
-    struct ares_addrinfo_hints hints = {.ai_family = entry_is_localhost(entry) ? AF_UNSPEC : entry->family};
-    assert(!entry->asking);
-    entry->asking = true;
+    const struct cache_entry *entry = &question->entry;
+    struct ares_addrinfo_hints hints = {.ai_family = entry_is_localhost(entry) ? AF_UNSPEC : entry->key.family};
+    assert(!question->asking);
+    assert(cache_is_open(entry));
+    question->asking = true;
     resolver->asking++;
     resolver->starting = true;
-    ares_getaddrinfo(resolver->channel, entry->name, NULL, &hints, on_addresses, entry);
+    ares_getaddrinfo(resolver->channel, entry->key.name, NULL, &hints, on_addresses, question);
     resolver->starting = false;
     expect_timeout(resolver);
 }
@@ -644,19 +559,28 @@ static int channel_open(struct resolver *resolver, struct servers *servers, ares
 
 /* --- the interface --- */
 
+/* Early in boot there may be no randomness yet: then an address, which the kernel has shuffled, must do. */
+static uint64_t seed_make(const struct resolver *resolver)
+{
+    uint64_t seed;
+    return getrandom(&seed, sizeof seed, GRND_NONBLOCK) == (ssize_t)sizeof seed ? seed : (uintptr_t)resolver;
+}
+
 static int resolver_open_pools(struct resolver *resolver)
 {
-    int error = pool_open(&resolver->entries, RESOLVE_CACHE_ENTRIES + RESOLVE_QUERIES_MAX + 1, sizeof(struct entry));
-    if (error == 0) error = pool_open(&resolver->waiters, RESOLVE_WAITERS_MAX, sizeof(struct waiter));
+    int error = pool_open(&resolver->waiters, RESOLVE_WAITERS_MAX, sizeof(struct waiter));
     if (error == 0) error = pool_open(&resolver->watch_pool, RESOLVE_WATCHES_MAX, sizeof(struct watch));
+    if (error == 0)
+        error = cache_open(&resolver->cache, RESOLVE_CACHE_ENTRIES, RESOLVE_QUERIES_MAX, sizeof(struct question),
+                           seed_make(resolver));
     return error;
 }
 
 static void resolver_free(struct resolver *resolver)
 {
-    pool_close(&resolver->entries);
     pool_close(&resolver->waiters);
     pool_close(&resolver->watch_pool);
+    cache_close(&resolver->cache);
     free(resolver);
 }
 
@@ -668,13 +592,10 @@ static struct resolver *resolver_new(struct ring *ring, const struct resolve_opt
     resolver->timeout_ms = options->timeout_ms;
     resolver->op = options->op;
     resolver->ares_deadline_ms = UINT64_MAX;
-    link_init(&resolver->lru);
     link_init(&resolver->restarts);
     link_init(&resolver->waiting);
     link_init(&resolver->ready);
     link_init(&resolver->watches);
-    /* Early in boot there may be no randomness yet: then an address, which the kernel has shuffled, must do. */
-    if (getrandom(&resolver->seed, sizeof resolver->seed, GRND_NONBLOCK) < 0) resolver->seed = (uintptr_t)resolver;
     return resolver;
 }
 
@@ -713,66 +634,26 @@ void resolve_close(struct resolver *resolver)
     assert(link_is_empty(&resolver->waiting));
     deliver(resolver);
     assert(resolver->waiters.used == 0);
-    cache_clear(resolver);
-    assert(resolver->entries.used == 0);
     ares_library_cleanup();
     resolver_free(resolver);
 }
 
-/* Lower-case letters, labels of 1 to 63 octets, at most 253 without the final dot. Refuses the backslash, with which
- * c-ares escapes octets in names, and what no name holds. Returns the size, 0 if it is no name. */
-static size_t name_normalise(const struct address *name, char *out)
-{
-    size_t size = name->name_size;
-    size_t label = 0;
-    if (size == 0 || size > RESOLVE_NAME_MAX + (name->name[size - 1] == '.')) return 0;
-    for (size_t i = 0; i < size; i++) {
-        uint8_t octet = (uint8_t)name->name[i];
-        if (octet <= ' ' || octet >= 0x7f || octet == '\\') return 0;
-        if (octet == '.' ? label == 0 : label == RESOLVE_LABEL_MAX) return 0;
-        label = octet == '.' ? 0 : label + 1;
-        out[i] = (char)(octet >= 'A' && octet <= 'Z' ? octet + ('a' - 'A') : octet);
-    }
-    return size;
-}
-
-/* The entry that answers the question: a fresh one from the cache, one that is being asked, or a new one that is not
- * being asked yet. NULL: too many are. */
-static struct entry *entry_for(struct resolver *resolver, const char *name, size_t size, int family)
-{
-    struct entry *entry = entry_find(resolver, name, size, family);
-    if (entry != NULL && !entry->asking && entry->expires_ms <= ring_now_ms(resolver->ring)) {
-        cache_drop(resolver, entry);
-        entry = NULL;
-    }
-    if (entry == NULL) return entry_open(resolver, name, size, family);
-    if (entry->asking) {
-        resolver->stats.coalesced++;
-        return entry;
-    }
-    resolver->stats.cache_hits++;
-    link_remove(&entry->order);
-    link_append(&resolver->lru, &entry->order);
-    return entry;
-}
-
 static void waiter_ask(struct resolver *resolver, struct waiter *waiter)
 {
-    char name[RESOLVE_NAME_MAX + 1]; /* with a final dot */
+    struct cache_key key;
     struct resolve_request *request = waiter->request;
-    size_t size = name_normalise(&request->name, name);
-    if (size == 0) {
+    if (!cache_key_make(&key, request->name.name, request->name.name_size, request->family)) {
         waiter_finish(resolver, waiter, -ENOENT, NULL);
         return;
     }
-    struct entry *entry = entry_for(resolver, name, size, request->family);
-    if (entry == NULL) {
+    struct question *question = question_for(resolver, &key);
+    if (question == NULL) {
         waiter_finish(resolver, waiter, -ENOMEM, NULL);
-    } else if (entry->expires_ms != 0) {
-        waiter_finish(resolver, waiter, entry->status, entry);
+    } else if (!cache_is_open(&question->entry)) {
+        waiter_finish(resolver, waiter, question->entry.status, &question->entry);
     } else {
-        link_append(&entry->waiters, &waiter->peers);
-        if (!entry->asking) entry_start(resolver, entry);
+        link_append(&question->waiters, &waiter->peers);
+        if (!question->asking) question_ask(resolver, question);
     }
 }
 
@@ -833,11 +714,12 @@ int resolve_set_nameservers(struct resolver *resolver, const char *nameservers)
     if (error != 0) return error;
     ares_destroy(resolver->channel);
     resolver->channel = fresh;
-    cache_clear(resolver);
+    cache_clear(&resolver->cache);
+    resolver->stats.cached = 0;
     while (!link_is_empty(&resolver->restarts)) {
-        struct entry *entry = link_owner(resolver->restarts.next, struct entry, order);
+        struct cache_entry *entry = link_owner(resolver->restarts.next, struct cache_entry, order);
         link_remove(&entry->order);
-        entry_start(resolver, entry);
+        question_ask(resolver, question_of(entry));
     }
     deliver(resolver);
     return 0;
