@@ -48,11 +48,12 @@ struct coordinator {
     struct crew *crew;
     struct worker **workers;
 
-    pthread_mutex_t lock; /* start-up only */
+    pthread_mutex_t lock; /* start-up and end only */
     pthread_cond_t changed;
     uint32_t ready; /* workers that have finished worker_open() */
     bool go;        /* all are open: accept */
     bool abandon;   /* one is not: end */
+    bool over;      /* nothing is posted to workers any more: their rings may go */
 };
 
 /* --- to the workers --- */
@@ -168,6 +169,15 @@ static bool crew_wait_for_start(struct crew *crew, int result)
     return go;
 }
 
+/* Until then the coordinator may be about to wake us, by way of our ring. */
+static void crew_wait_for_end(struct crew *crew)
+{
+    struct coordinator *c = crew->coordinator;
+    pthread_mutex_lock(&c->lock);
+    while (!c->over) pthread_cond_wait(&c->changed, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+}
+
 static void crew_say_stopped(struct crew *crew, int result)
 {
     if (result == 0) return; /* worker_run() has said it */
@@ -188,6 +198,7 @@ static void *crew_main(void *argument)
         worker_arm_listeners(&crew->worker);
         crew_say_stopped(crew, worker_run(&crew->worker));
     }
+    crew_wait_for_end(crew);
     if (result == 0) worker_close(&crew->worker);
     return NULL;
 }
@@ -274,6 +285,10 @@ static void coordinator_release(struct coordinator *c, bool go)
 
 static void coordinator_join(struct coordinator *c)
 {
+    pthread_mutex_lock(&c->lock);
+    c->over = true;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
     for (uint32_t i = 0; i < c->config->workers; i++) {
         if (c->crew[i].started) pthread_join(c->crew[i].thread, NULL);
         c->crew[i].started = false;
