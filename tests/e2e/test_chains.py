@@ -82,7 +82,9 @@ def test_socks5_says(sluice, origin, host):
     round_trip(client)
 
 
-@pytest.mark.parametrize("bound", [b"\1\x7f\0\0\1", b"\4" + bytes(16), b"\3\7name.ex", b"\3\xff" + b"n" * 255])
+@pytest.mark.parametrize("bound", [
+    pytest.param(b"\1\x7f\0\0\1", id="ipv4"), pytest.param(b"\4" + bytes(16), id="ipv6"),
+    pytest.param(b"\3\7name.ex", id="name"), pytest.param(b"\3\xff" + b"n" * 255, id="longest-name")])
 def test_socks5_takes_any_bound_address(sluice, origin, bound):
     client, _ = said_to(origin, sluice, "socks5://127.0.0.1:{port}",
                         [(3, b"\5\0"), (10, b"\5\0\0" + bound + b"\x12\x34")])
@@ -119,9 +121,10 @@ def test_http_says(sluice, origin, host, authority):
 
 
 @pytest.mark.parametrize("reply", [
-    b"HTTP/1.0 200 Connection established\r\n\r\n", b"HTTP/1.1 200\r\n\r\n",
-    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nVia: x\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nX: " + b"x" * 3000 + b"\r\n\r\n"])
+    pytest.param(b"HTTP/1.0 200 Connection established\r\n\r\n", id="version-1.0"),
+    pytest.param(b"HTTP/1.1 200\r\n\r\n", id="no-reason"),
+    pytest.param(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nVia: x\r\n\r\n", id="interim"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 3000 + b"\r\n\r\n", id="long")])
 def test_http_takes(sluice, origin, reply):
     client, _ = said_to(origin, sluice, "http://127.0.0.1:{port}", [("head", reply)])
     assert wire.read_socks5_reply(client)[0] == 0
@@ -222,11 +225,13 @@ def test_client_that_ends_its_side_while_we_wait_for_a_proxy(sluice, origin):
         assert client.read_all().decode() == hashlib.sha256(TEXT).hexdigest()
 
 
-@pytest.mark.parametrize("kind, reply", [("socks5", b"\5\0\0\1" + bytes(6)), ("socks4a", b"\0\x5a" + bytes(6)),
-                                         ("http", HTTP_OK)])
-def test_octets_behind_a_proxys_reply_are_the_targets(sluice, origin, kind, reply):
+REPLIES = {"socks5": b"\5\0\0\1" + bytes(6), "socks4a": b"\0\x5a" + bytes(6), "http": HTTP_OK}
+
+
+@pytest.mark.parametrize("kind", REPLIES)
+def test_octets_behind_a_proxys_reply_are_the_targets(sluice, origin, kind):
     """A server that speaks first: its greeting comes in one segment with the proxy's answer."""
-    greeting = b"220 welcome\r\n" * 30
+    greeting, reply = b"220 welcome\r\n" * 30, REPLIES[kind]
     lines = {"socks5": [(3, b"\5\0"), (10, reply + greeting)], "socks4a": [(9, reply + greeting)],
              "http": [("head", reply + greeting)]}[kind]
     proxy = origin(scripted(*lines, then=origins.echo))

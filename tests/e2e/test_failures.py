@@ -61,6 +61,19 @@ def test_no_such_name(sluice, dns):
     assert_refused(sluice("--nameserver", dns().text).address, "nowhere.example", 80, True, 4, 502)
 
 
+@pytest.mark.parametrize("name", ["n" * 255, ".".join(["n" * 63] * 4), "a..b", ".", "a b", "a\0b", "\xff\xfe", "-"])
+def test_name_that_cannot_be_one(sluice, dns, name):
+    """Hosts of the greatest length, and octets that no name has: well formed requests for what does not exist."""
+    proxy = sluice("--nameserver", dns().text)
+    with wire.Client(proxy.address) as client:
+        ask_socks5(client, name.encode("latin-1"), 80)
+        assert client.read_all() == wire.socks5_failure(4)
+    if "\0" not in name:
+        with wire.Client(proxy.address) as client:
+            client.send(wire.socks4a(name.encode("latin-1"), 80))
+            assert client.read_all() == wire.SOCKS4_REJECTED
+
+
 def test_name_without_addresses(sluice, dns):
     server = dns()
     server.add("empty.example")

@@ -202,7 +202,9 @@ def chunked(content, sizes, extension=b"", trailer=b""):
     return b"".join(out) + b"0" + extension + b"\r\n" + trailer + b"\r\n"
 
 
-@pytest.mark.parametrize("extension, trailer", [(b"", b""), (b";a=b;c=\"d e\"", b"X-Trailer: 1\r\nX-More: 2\r\n")])
+@pytest.mark.parametrize("extension, trailer", [
+    pytest.param(b"", b"", id="plain"),
+    pytest.param(b";a=b;c=\"d e\"", b"X-Trailer: 1\r\nX-More: 2\r\n", id="with-extensions-and-trailers")])
 @pytest.mark.parametrize("size", [0, 1, 100_000, 5_000_000])
 def test_chunked_body(sluice, origin, size, extension, trailer):
     proxy, exchange = sluice(), Exchange(origin, OK)
@@ -299,8 +301,11 @@ def test_length_beyond_all_numbers(sluice, origin):
     assert not exchange.origin.connections
 
 
-@pytest.mark.parametrize("body", [b"x\r\n", b"-1\r\n", b"3\r\nabcd\r\n", b"fffffffffffffffff\r\n", b"3\nabc\n0\n\n",
-                                  b"3;\0\r\nabc\r\n", b" 3\r\nabc\r\n"])
+@pytest.mark.parametrize("body", [
+    pytest.param(b"x\r\n", id="no-number"), pytest.param(b"-1\r\n", id="negative"),
+    pytest.param(b"3\r\nabcd\r\n", id="too-long"), pytest.param(b"fffffffffffffffff\r\n", id="endless"),
+    pytest.param(b"3\nabc\n0\n\n", id="bare-line-feeds"), pytest.param(b"3;\0\r\nabc\r\n", id="nul-in-extension"),
+    pytest.param(b" 3\r\nabc\r\n", id="blank-before")])
 def test_bad_chunk(sluice, origin, body):
     """The upstream is under way by then: it must not take what it has got for a whole request."""
     proxy, exchange = sluice(), Exchange(origin, OK)
@@ -406,8 +411,10 @@ def test_surplus_behind_a_response_is_not_delivered(sluice, origin):
 
 
 @pytest.mark.parametrize("reply", [
-    b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"HTTP/1.1 304 Nope\r\nContent-Length: 1000\r\nETag: x\r\n\r\n",
-    b"HTTP/1.1 204 None\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"])
+    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", id="head-with-length"),
+    pytest.param(b"HTTP/1.1 304 Nope\r\nContent-Length: 1000\r\nETag: x\r\n\r\n", id="304"),
+    pytest.param(b"HTTP/1.1 204 None\r\n\r\n", id="204"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", id="head-with-chunks")])
 def test_response_without_a_body(sluice, origin, reply):
     """HEAD, 204 and 304 have none, whatever the fields say; the upstream keeps its connection open to prove it."""
     head_method = b" 200 " in reply
@@ -464,7 +471,8 @@ def test_upstream_that_resets(sluice, origin):
     assert wire.status_of(client.read_all()) == (502, "Bad Gateway")
 
 
-@pytest.mark.parametrize("reply", [b"Content-Length: 100\r\n\r\nhalf", b"Transfer-Encoding: chunked\r\n\r\n64\r\nhalf"])
+@pytest.mark.parametrize("reply", [pytest.param(b"Content-Length: 100\r\n\r\nhalf", id="length"),
+                                   pytest.param(b"Transfer-Encoding: chunked\r\n\r\n64\r\nhalf", id="chunked")])
 @pytest.mark.parametrize("ending", ["end", "reset"])
 def test_response_that_breaks_off(sluice, origin, reply, ending):
     """The client must be able to tell: an orderly end would look like a response, to those who do not count."""

@@ -253,7 +253,6 @@ def test_idle_crowd(sluice, load, load_origin):
         crowd.wait()
         crowd.stdout.close()
     assert proxy.flat(15)
-    assert proxy.cpu() > 0
 
 
 @pytest.mark.parametrize("way", ["socks5", "http"])

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+import namespaces
 import origins
 import process
 import wire
@@ -315,3 +316,50 @@ def test_workers(sluice, origin, workers):
     assert sum(name.startswith("worker-") for name in threads) == workers
     for client in clients:
         client.close()
+
+
+def test_netdev(sluice, origin):
+    target = origin()
+    proxy = sluice("-i", "lo")
+    with wire.through_socks5(proxy.address, "127.0.0.1", target.port) as client:
+        round_trip(client)
+
+
+def test_netdev_chooses_the_way(sluice, origin, namespace, tmp_path):
+    """Two cables to two servers of the same address: the interface decides which of them is meant."""
+    here = namespace("h")
+    for number in (1, 2):
+        there = namespace("t")
+        namespaces.connect(here, f"out{number}", there, "in")
+        here.ip("addr", "add", f"10.92.0.{number}/24", "dev", f"out{number}")
+        there.ip("addr", "add", "10.92.0.9/24", "dev", "in")
+        there.call(origin, lambda _origin, connection, name=b"%d" % number: connection.sendall(name), host="10.92.0.9",
+                   port=1234)
+    for number in (1, 2):
+        path = str(tmp_path / f"proxy{number}")
+        sluice("-l", f"unix:{path}", "-i", f"out{number}", listen=None, prefix=here.prefix)
+        with wire.through_socks5(path, "10.92.0.9", 1234) as client:
+            assert client.read_all() == b"%d" % number
+
+
+def test_netdev_that_is_not_there_warns(sluice, origin):
+    target = origin()
+    proxy = sluice("-i", "nosuch0")
+    with wire.through_socks5(proxy.address, "127.0.0.1", target.port) as client:
+        round_trip(client)
+    assert "nosuch0" in proxy.log() and "\nW " in "\n" + proxy.log()
+
+
+def test_fast_open(sluice, origin):
+    """Data in the SYN, towards the client and towards the upstream, where the kernel allows it."""
+    target = origin()
+    second = sluice()
+    proxy = sluice("--fastopen-connect", "-x", f"socks5://{second.url}")
+    for _ in range(5):
+        client = wire.Client.__new__(wire.Client)
+        client.socket = socket.socket()
+        client.socket.sendto(wire.socks4("127.0.0.1", target.port), socket.MSG_FASTOPEN, proxy.address)
+        client.socket.settimeout(15)
+        with client:
+            assert client.read(8) == wire.SOCKS4_GRANTED
+            round_trip(client)

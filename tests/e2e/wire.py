@@ -115,8 +115,9 @@ def socks4a(host, port, user=b"", command=1):
 
 
 def socks5_address(host, port):
+    """A text that is an address goes as one; octets go as a name, whatever they look like."""
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host if isinstance(host, str) else "")
         packed = bytes([1 if address.version == 4 else 4]) + address.packed
     except ValueError:
         packed = bytes([3, len(text(host))]) + text(host)
