@@ -88,10 +88,12 @@ $(BUILD)/sluice: $(call objects,release,$(PRODUCT) core/main.c)
 	$(call say,$@)
 	$(Q)$(call link,release) $(LIBS)
 
-$(BUILD)/load: bench/load.c
+# The load generator knows nothing of the product, so it needs neither its objects nor its flags.
+LOAD := $(filter-out bench/micro.c,$(wildcard bench/*.c))
+$(BUILD)/load: $(LOAD) $(wildcard bench/*.h)
 	@mkdir -p $(@D)
 	$(call say,$@)
-	$(Q)$(CC) -std=c11 $(WARN) -O2 -g $(CFLAGS) $(LDFLAGS) -o $@ $<
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g $(CFLAGS) $(LDFLAGS) -o $@ $(LOAD)
 
 # --- test programs: every tests/test_*.c is one for cmocka ---
 

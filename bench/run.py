@@ -695,7 +695,8 @@ def find_load(options, directory):
         return str(pathlib.Path(options.load or beside).resolve())
     made = pathlib.Path(directory) / "load"
     compiler = os.environ.get("CC", "gcc")
-    subprocess.run([compiler, "-std=c11", "-O2", str(HERE / "load.c"), "-o", str(made)], check=True)
+    sources = [str(path) for path in sorted(HERE.glob("*.c")) if path.name != "micro.c"]
+    subprocess.run([compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", *sources, "-o", str(made)], check=True)
     return str(made)
 
 
