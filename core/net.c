@@ -8,7 +8,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -112,16 +111,11 @@ void net_set_fastopen_connect(int fd)
     net_set_option(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
 }
 
-void net_set_receive_low_water(int fd, int octets)
+bool net_is_closed(int fd)
 {
-    net_set_option(fd, SOL_SOCKET, SO_RCVLOWAT, octets);
-}
-
-int net_unread(int fd)
-{
-    int octets = 0;
-    int result = net_result(ioctl(fd, FIONREAD, &octets));
-    return result < 0 ? result : octets;
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_CLOSE;
 }
 
 void net_close(int fd)

@@ -47,8 +47,7 @@ int net_set_device(int fd, const char *name);
  * gain where nothing is ever lost. Before connect or listen; accepted sockets inherit it. */
 void net_set_local(int fd);
 void net_set_fastopen_connect(int fd);
-void net_set_receive_low_water(int fd, int octets); /* SO_RCVLOWAT */
-int net_unread(int fd);                             /* octets that wait to be received (FIONREAD) */
+bool net_is_closed(int fd); /* TCP: the connection is gone, whoever ended it */
 void net_close(int fd);
 
 /* splice(2) between a non-blocking socket and a pipe. `more`: SPLICE_F_MORE. Octets moved, 0 at the end, -EAGAIN. */

@@ -242,6 +242,14 @@ static bool flow_borrow_pipe(struct worker *w, struct session *s, enum session_s
     return false;
 }
 
+/* The opposite flow's splice may have met the reset of this socket in the middle of a call: it then reports what it had
+ * moved, and the error is consumed. What looks like the end is one only if the connection is still there, or was ended
+ * by both. */
+static bool splice_end_is_reset(const struct session *s, enum session_side from)
+{
+    return s->flows[other(from)].phase != FLOW_DONE && net_is_closed(s->fd[from]);
+}
+
 /* Socket to pipe. Octets moved; 0 when nothing was to be had (which says end, dry or full: see phase and pipe_fill); <
  * 0: broken. */
 static ssize_t splice_fill(struct worker *w, struct session *s, enum session_side from)
@@ -250,6 +258,7 @@ static ssize_t splice_fill(struct worker *w, struct session *s, enum session_sid
     const struct pipe *pipe = &w->pipes.all[f->pipe];
     if (f->phase != FLOW_OPEN || f->pipe_fill >= pipe->size) return 0;
     ssize_t moved = net_splice(s->fd[from], pipe->write_fd, pipe->size - f->pipe_fill, false);
+    if (moved == 0 && splice_end_is_reset(s, from)) return -ECONNRESET;
     if (moved == 0) f->phase = FLOW_ENDING;
     if (moved > 0) f->pipe_fill += (uint32_t)moved;
     return moved == -EAGAIN ? 0 : moved;

@@ -52,7 +52,6 @@ struct sim_conn {
     bool closing;         /* ring_close() was called with its descriptor */
     bool near_closed;     /* the proxy's descriptor is closed */
     bool no_splice;       /* splice(2) says EINVAL */
-    uint32_t low_water;   /* SO_RCVLOWAT */
     uint64_t sent;        /* octets that the proxy's sends and splices have put in */
     uint64_t doubtful;    /* of them: by sends that completed when the proxy had already given up the connection */
     uint32_t transcript_size;

@@ -19,7 +19,6 @@ struct sim_file {
     bool closing; /* ring_close() was called, the ring has not submitted it yet */
     bool reset_on_close;
     bool write_end; /* of a pipe */
-    uint32_t low_water;
     struct sim_conn *conn;
     struct sim_pipe *pipe;
     struct net_address local;
