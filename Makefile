@@ -58,7 +58,7 @@ FUZZERS   := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
 THREADED  := test_queue test_log# what more than one thread calls
 CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
-.PHONY: all run test sim asan tsan fuzz bench lint format includes install clean help FORCE
+.PHONY: all run test sim asan tsan fuzz bench micro lint format includes install clean help FORCE
 .PHONY: deps deps-test deps-lint deps-bench test-programs asan-programs tsan-programs fuzz-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -94,6 +94,10 @@ $(BUILD)/load: $(LOAD) $(wildcard bench/*.h)
 	@mkdir -p $(@D)
 	$(call say,$@)
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g $(CFLAGS) $(LDFLAGS) -o $@ $(LOAD)
+
+$(BUILD)/micro: $(call objects,release,bench/micro.c $(PRODUCT))
+	$(call say,$@)
+	$(Q)$(call link,release) $(LIBS)
 
 # --- test programs: every tests/test_*.c is one for cmocka ---
 
@@ -173,6 +177,11 @@ bench: ## measure against the proxies of Debian, write docs/benchmarks.md
 	@$(MAKE) --no-print-directory deps-bench
 	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load
 	$(PYTHON) bench/run.py --binary $(BUILD)/sluice --output docs/benchmarks.md
+
+micro: ## nanoseconds per operation of parsers, queue, pool, timers and policy
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/micro
+	@$(BUILD)/micro
 
 # --- habits ---
 
