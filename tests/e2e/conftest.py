@@ -1,4 +1,5 @@
 """Fixtures: sluice itself, origins, tools of Debian, and what is compiled or installed for the tests."""
+import glob
 import os
 import shutil
 import subprocess
@@ -139,12 +140,12 @@ def daemon(tmp_path):
         log.close()
 
 
-def compile_c(source, name, *flags):
+def compile_c(sources, name, *flags):
     os.makedirs(BUILD, exist_ok=True)
     binary = os.path.join(BUILD, name)
-    if not os.path.exists(binary) or os.path.getmtime(binary) < os.path.getmtime(source):
+    if not os.path.exists(binary) or os.path.getmtime(binary) < max(map(os.path.getmtime, sources)):
         fresh = f"{binary}.{os.getpid()}"
-        subprocess.run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-O2", "-o", fresh, source, *flags],
+        subprocess.run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-O2", "-o", fresh, *sources, *flags],
                        check=True)
         os.rename(fresh, binary)
     return binary
@@ -152,8 +153,10 @@ def compile_c(source, name, *flags):
 
 @pytest.fixture(scope="session")
 def load():
-    """bench/load.c: its verify mode compares every octet, its idle mode holds thousands of connections."""
-    return compile_c(os.path.join(ROOT, "bench", "load.c"), "load", "-lm")
+    """bench/load: its verify mode compares every octet, its idle mode holds thousands of connections."""
+    binary = os.path.join(BUILD, "load")
+    subprocess.run(["make", "-s", "-C", ROOT, f"BUILD={BUILD}", binary], check=True, stdout=subprocess.DEVNULL)
+    return binary
 
 
 @pytest.fixture
@@ -167,7 +170,7 @@ def load_origin(load, daemon):
 @pytest.fixture(scope="session")
 def no_uring():
     """A launcher under which io_uring_setup fails with the errno that is its first argument."""
-    return compile_c(os.path.join(HERE, "no_uring.c"), "no_uring")
+    return compile_c([os.path.join(HERE, "no_uring.c")], "no_uring")
 
 
 @pytest.fixture(scope="session")

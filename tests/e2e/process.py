@@ -26,17 +26,22 @@ SLOW = 4 if SANITIZED else 1
 _random = random.Random(os.getpid() * 1000003 + time.monotonic_ns())
 
 
-def free_port(host="127.0.0.1", kind=socket.SOCK_STREAM):
-    """Below the ephemeral range, so that no outgoing connection of anybody takes it before we do."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def is_free(host, port, kind):
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(*hosts, kind=socket.SOCK_STREAM):
+    """Free on all these addresses (127.0.0.1 by default). Below the ephemeral range, so that no outgoing connection of
+    anybody takes it before we do."""
     while True:
         port = _random.randrange(10000, 32000)
-        with socket.socket(family, kind) as probe:
-            try:
-                probe.bind((host, port))
-                return port
-            except OSError:
-                continue
+        if all(is_free(host, port, kind) for host in hosts or ["127.0.0.1"]):
+            return port
 
 
 def wait_until(condition, timeout=10.0, pause=0.01):

@@ -35,9 +35,9 @@ def test_both_families(sluice, origin, dns):
 
 
 def test_ipv6_goes_first(sluice, origin, dns):
-    server, six = dns(), origin(host="::1")
+    port = process.free_port("127.0.0.1", "::1")
+    server, six, four = dns(), origin(host="::1", port=port), origin(port=port)
     server.add("both.example", "127.0.0.1", "::1")
-    four = origin(port=six.port)
     proxy = sluice("--nameserver", server.text)
     connect(proxy, "both.example", six.port)
     assert six.wait("connections")
@@ -147,7 +147,8 @@ def test_second_name_server(sluice, origin, dns):
 # --- several addresses (RFC 8305) ---
 
 def test_refused_address_is_followed_by_the_next_at_once(sluice, origin, dns):
-    server, target = dns(), origin(host="127.0.0.3")
+    port = process.free_port("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    server, target = dns(), origin(host="127.0.0.3", port=port)
     server.add("some.example", "127.0.0.1", "127.0.0.2", "127.0.0.3")
     proxy = sluice("--nameserver", server.text)
     start = time.monotonic()
@@ -157,8 +158,9 @@ def test_refused_address_is_followed_by_the_next_at_once(sluice, origin, dns):
 
 @pytest.mark.parametrize("dead, alive", [("127.0.0.2", "127.0.0.1"), ("::1", "127.0.0.1")])
 def test_silent_address_costs_a_stagger(sluice, origin, dns, blackhole, dead, alive):
-    server, hole = dns(), blackhole(host=dead)
-    target = origin(host=alive, port=hole.port)
+    port = process.free_port(dead, alive)
+    server, target = dns(), origin(host=alive, port=port)
+    blackhole(host=dead, port=port)
     server.add("some.example", dead, alive)
     proxy = sluice("--nameserver", server.text)
     start = time.monotonic()
@@ -168,12 +170,12 @@ def test_silent_address_costs_a_stagger(sluice, origin, dns, blackhole, dead, al
 
 
 def test_many_silent_addresses_and_one_that_answers(sluice, origin, dns, blackhole):
-    server = dns()
-    holes = [blackhole(host="127.0.0.2")]
-    port = holes[0].port
-    holes += [blackhole(host=f"127.0.0.{i}", port=port) for i in range(3, 8)]
-    target = origin(host="127.0.0.8", port=port)
-    server.add("some.example", *[f"127.0.0.{i}" for i in range(2, 9)])
+    hosts = [f"127.0.0.{i}" for i in range(2, 9)]
+    port = process.free_port(*hosts)
+    server, target = dns(), origin(host=hosts[-1], port=port)
+    for host in hosts[:-1]:
+        blackhole(host=host, port=port)
+    server.add("some.example", *hosts)
     proxy = sluice("--nameserver", server.text)
     start = time.monotonic()
     connect(proxy, "some.example", target.port)
@@ -185,7 +187,7 @@ def test_all_addresses_are_dead(sluice, dns):
     server = dns()
     server.add("dead.example", "127.0.0.1", "127.0.0.2", "::1")
     proxy = sluice("--nameserver", server.text)
-    assert ask(proxy, "dead.example", process.free_port()) == wire.socks5_failure(5)
+    assert ask(proxy, "dead.example", process.free_port("127.0.0.1", "127.0.0.2", "::1")) == wire.socks5_failure(5)
 
 
 def test_blocked_addresses_are_passed_over(sluice, origin, dns):
