@@ -155,7 +155,7 @@ run: ## install what is missing, build, start on 127.0.0.1:1080 (LISTEN=, ARGS=)
 test: ## install what is missing, build, run all tests
 	@$(MAKE) --no-print-directory deps-test
 	@$(MAKE) --no-print-directory -j$(JOBS) test-programs fuzz-programs asan-programs tsan-programs
-	@$(RUN) unit sim fuzz e2e asan tsan
+	@$(RUN) unit sim fuzz e2e sanitizers
 
 sim: $(BUILD)/sim ## run the simulator's sessions (COUNT=100000 seeds from FIRST=1)
 	@$(RUN) --first $(or $(FIRST),1) --count $(or $(COUNT),100000) sim
@@ -164,7 +164,7 @@ asan: ## unit tests and end to end under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory -j$(JOBS) asan-programs
 	@$(RUN) asan
 
-tsan: ## queue, log and the core of the end to end tests under ThreadSanitizer
+tsan: ## queue, log and end to end under ThreadSanitizer, without the tests of limits
 	@$(MAKE) --no-print-directory -j$(JOBS) tsan-programs
 	@$(RUN) tsan
 
