@@ -1,5 +1,4 @@
 """Fixtures: sluice itself, origins, tools of Debian, and what is compiled or installed for the tests."""
-import glob
 import os
 import shutil
 import subprocess

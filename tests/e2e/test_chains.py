@@ -215,7 +215,8 @@ def test_client_that_ends_its_side_while_we_wait_for_a_proxy(sluice, origin):
             self.connection.sendall(data)
 
     def serve(one, connection):
-        return scripted((9, b"\0\x5a" + bytes(6)), then=lambda *_: origins.digest(one, connection))(one, Late(connection))
+        line = (9, b"\0\x5a" + bytes(6))
+        return scripted(line, then=lambda *_: origins.digest(one, connection))(one, Late(connection))
 
     proxy = origin(serve)
     ours = sluice("-x", f"socks4a://127.0.0.1:{proxy.port}")

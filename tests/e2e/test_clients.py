@@ -11,7 +11,6 @@ import pytest
 
 import origins
 import process
-import wire
 from conftest import HERE, require
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}

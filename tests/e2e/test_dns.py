@@ -6,7 +6,6 @@ import time
 import pytest
 
 import fakedns
-import origins
 import process
 import wire
 

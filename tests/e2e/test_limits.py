@@ -131,6 +131,8 @@ def exhaust(proxy, target):
             client.send(wire.socks5("127.0.0.1", target.port))
             if wire.read_socks5_reply(client)[0] != 0:
                 client.close()
+                held = proxy.sockets_at_start + 2 * len(sessions)
+                assert process.wait_until(lambda: proxy.sockets() == held, 5)  # it has given that one back
                 break
             sessions.append(client)
         while len(handshakes) < 10:

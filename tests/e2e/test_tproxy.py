@@ -5,7 +5,6 @@
 The router's firewall hands every TCP connection that comes from the client's side to sluice (nftables, tproxy), which
 sees in the socket's own address where the client wanted to go."""
 import os
-import socket
 
 import pytest
 
