@@ -1,4 +1,6 @@
 """Fixtures: sluice itself, origins, tools of Debian, and what is compiled or installed for the tests."""
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -139,6 +141,15 @@ def daemon(tmp_path):
         log.close()
 
 
+@contextlib.contextmanager
+def build_lock():
+    """Suites of several flavours run at the same time, and share what is built for them."""
+    os.makedirs(BUILD, exist_ok=True)
+    with open(os.path.join(BUILD, "lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def compile_c(sources, name, *flags):
     os.makedirs(BUILD, exist_ok=True)
     binary = os.path.join(BUILD, name)
@@ -154,7 +165,8 @@ def compile_c(sources, name, *flags):
 def load():
     """bench/load: its verify mode compares every octet, its idle mode holds thousands of connections."""
     binary = os.path.join(BUILD, "load")
-    subprocess.run(["make", "-s", "-C", ROOT, f"BUILD={BUILD}", binary], check=True, stdout=subprocess.DEVNULL)
+    with build_lock():
+        subprocess.run(["make", "-s", "-C", ROOT, f"BUILD={BUILD}", binary], check=True, stdout=subprocess.DEVNULL)
     return binary
 
 
@@ -180,7 +192,9 @@ def node_modules():
     folder = os.path.join(BUILD, "node")
     stamp = os.path.join(folder, "node_modules", ".package-lock.json")
     source = os.path.join(HERE, "package.json")
-    if not os.path.exists(stamp) or os.path.getmtime(stamp) < os.path.getmtime(source):
+    with build_lock():
+        if os.path.exists(stamp) and os.path.getmtime(stamp) >= os.path.getmtime(source):
+            return folder
         os.makedirs(folder, exist_ok=True)
         shutil.copy(source, folder)
         done = subprocess.run([npm, "install", "--no-audit", "--no-fund", "--silent"], cwd=folder, timeout=120,

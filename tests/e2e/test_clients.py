@@ -2,7 +2,6 @@
 import getpass
 import hashlib
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -228,10 +227,10 @@ def test_pysocks_names_the_reason(sluice):
     ("agent", "http://", False), ("agent", "http://", True), ("agent", "http://u:p@", True),
     ("undici", "http://", False), ("undici", "http://", True)])
 def test_node(sluice, web, tls_web, node_modules, kind, scheme, secure):
-    shutil.copy(os.path.join(HERE, "clients.js"), node_modules)
     proxy = sluice()
     url = f"https://localhost:{tls_web.port}/node" if secure else f"http://127.0.0.1:{web.port}/node"
-    got = output("node", os.path.join(node_modules, "clients.js"), kind, scheme + proxy.url, url)
+    got = output("node", os.path.join(HERE, "clients.js"), kind, scheme + proxy.url, url,
+                 env={"NODE_PATH": os.path.join(node_modules, "node_modules")})
     assert got == (b"secure page /node" if secure else b"page /node")
 
 
