@@ -108,6 +108,14 @@ static void session_count(struct worker *w, enum session_state from, enum sessio
     }
 }
 
+/* When an established session is first looked at: an idle limit may be shorter than the time after which keepalive is
+ * worth its calls. */
+static uint32_t session_settle_ms(const struct config *config)
+{
+    bool sooner = config->idle_timeout_ms > 0 && config->idle_timeout_ms < SESSION_SETTLE_MS;
+    return sooner ? config->idle_timeout_ms : SESSION_SETTLE_MS;
+}
+
 static void session_set_deadline(struct worker *w, struct session *s, enum session_state next)
 {
     uint64_t now = ring_now_ms(w->ring);
@@ -122,7 +130,7 @@ static void session_set_deadline(struct worker *w, struct session *s, enum sessi
     case SESSION_REPLY:
     case SESSION_LINGER: deadline = now + SESSION_LINGER_MS; break;
     case SESSION_ASSOCIATE:
-    case SESSION_RELAY: deadline = now + SESSION_SETTLE_MS; break;
+    case SESSION_RELAY: deadline = now + session_settle_ms(w->config); break;
     case SESSION_FREE:
     case SESSION_CLOSING: timer_clear(w->timers, s->slot); return;
     default: break;
@@ -298,7 +306,9 @@ static bool session_on_received(struct worker *w, struct session *s)
 /* The client of a session that waits for somebody else is gone. */
 static void session_on_client_lost(struct worker *w, struct session *s)
 {
-    if (s->result < 0 || !(s->result & POLLERR)) return;           /* an orderly end is no reason to stop */
+    /* An orderly end is no reason to stop; but who waits for a peer to connect has nothing to send, and is gone. */
+    int gone = s->state == SESSION_BIND ? POLLERR | POLLHUP | POLLRDHUP : POLLERR;
+    if (s->result < 0 || !(s->result & gone)) return;
     if (s->state == SESSION_REPLY || s->state == SESSION_LINGER) { /* it has read our answer and closed */
         session_close(w, s, SESSION_ORDERLY);
         return;
