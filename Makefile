@@ -208,7 +208,8 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 
 DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev
 DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
-             ncat openssh-client openssh-server dante-client dante-server microsocks tinyproxy iproute2 iptables \
+             ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy \
+             proxychains4 iproute2 nftables util-linux \
              $(if $(shell command -v node),,nodejs) $(if $(shell command -v npm),,npm)
 DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format cppcheck
 DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server wrk iperf3 proxychains4 python3 \
