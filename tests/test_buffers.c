@@ -60,8 +60,8 @@ static void test_list_is_first_in_first_out(void **state)
     struct buffer_list list = BUFFER_LIST_EMPTY;
     (void)state;
     bench_open(&b, 8);
-    for (char octet = 'a'; octet <= 'e'; octet++) {
-        struct ring_completion c = bench_receive(&b, octet);
+    for (int octet = 'a'; octet <= 'e'; octet++) {
+        struct ring_completion c = bench_receive(&b, (char)octet);
         assert_true(c.has_buffer);
         assert_int_equal(c.result, 1);
         buffers_append(&b.buffers, &list, c.buffer, 1);
@@ -69,7 +69,7 @@ static void test_list_is_first_in_first_out(void **state)
     }
     assert_int_equal(list.count, 5);
     assert_int_equal(b.buffers.leased, 5);
-    for (char octet = 'a'; octet <= 'e'; octet++) {
+    for (int octet = 'a'; octet <= 'e'; octet++) {
         assert_int_equal(*buffers_at(&b.buffers, list.first), octet);
         assert_int_equal(b.buffers.filled[list.first], 1);
         buffers_drop_first(&b.buffers, &list);
