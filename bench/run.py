@@ -624,7 +624,9 @@ def format_facts(bench, started):
         ("machine", machine_name()),
         ("kernel", platform.release()),
         ("cores", f"proxy on {bench.proxy_core}; load generator and origin on {bench.load_core}"),
-        ("congestion control", read_setting("/proc/sys/net/ipv4/tcp_congestion_control")),
+        ("congestion control", read_setting("/proc/sys/net/ipv4/tcp_congestion_control") +
+         "; sluice takes reno on loopback legs, its peers do not, which decides the bulk rows with few flows "
+         "(docs/architecture.md)"),
         ("open files", str(limit)),
         ("samples", f"{bench.options.repeat} of each, {bench.seconds:g} s long, alternating"),
     ]
