@@ -41,7 +41,7 @@ enum fault {
 struct actor {
     struct sim_conn *conn;
     uint8_t say[SAY_MAX], heard[SAY_MAX];
-    uint32_t say_size, say_sent, say_limit; /* only up to say_limit for now: an answer is awaited */
+    uint32_t say_size, say_sent, say_limit; /* only up to say_limit until the answer that is awaited has come */
     uint32_t heard_size;
     uint32_t out_base, to_send, sent;       /* where its stream begins in the common octets */
     uint32_t in_base, to_receive, received; /* and the one that it expects */
