@@ -19,11 +19,12 @@ Q       := $(if $(V),,@)
 say      = @$(if $(V),:,echo '  $(1)')
 RUN     := $(PYTHON) tests/run.py --build $(BUILD)
 
-STD    = -std=c11 -D_GNU_SOURCE -Icore -Iprotocols -I. -DSLUICE_VERSION='"$(VERSION)"'
+STD    = -std=c11 -D_GNU_SOURCE -Icore -Iprotocols -I. -isystem /usr/include/lua5.4 -DSLUICE_VERSION='"$(VERSION)"'
 WARN   = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
 HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIE
 LINK   = -pie -Wl,-z,relro,-z,now,-z,noexecstack
 LIBS   = -luring -lcares -lpthread
+LIBS_LUA = -llua5.4 -ltre -ldeflate -lmicrohttpd -ljansson -lm
 
 # gcc brings its own LTO; clang's needs a linker that knows it.
 ifneq ($(findstring clang,$(CC)),)
@@ -50,13 +51,16 @@ FLAGS_fuzz    = -O1 -g -fno-omit-frame-pointer -fPIE -fsanitize=fuzzer-no-link,a
 PROTOCOLS := $(wildcard protocols/*.c)
 CORE      := $(filter-out core/main.c,$(wildcard core/*.c))
 PRODUCT   := $(PROTOCOLS) $(CORE)
+# What steers it: Lua, the API, and the files that travel in the binary.
+CONTROL   := $(wildcard lua/*.c api/*.c) embedded.c
+EMBEDDED  := $(wildcard lua/scripts/*.lua api/*.html)
 # The simulator has the kernel's place, and its driver that of the coordinator.
 SIMULATED := $(filter-out core/ring.c core/net.c core/coordinator.c core/listen.c core/resolve.c,$(PRODUCT))
 SIMULATOR := $(filter-out tests/sim_main.c,$(wildcard tests/sim_*.c))
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 FUZZERS   := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
 THREADED  := test_queue test_log# what more than one thread calls
-CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
+CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench micro lint format includes install clean help FORCE
 .PHONY: deps deps-test deps-lint deps-bench test-programs asan-programs tsan-programs fuzz-programs
@@ -81,12 +85,25 @@ $(BUILD)/$(1)/%.o: %.c $(BUILD)/$(1)/flags
 endef
 $(foreach f,release unit asan tsan fuzz,$(eval $(call flavour,$(f))))
 
+# Made once, compiled in every flavour.
+$(BUILD)/embedded.c: lua/embed.sh $(EMBEDDED)
+	@mkdir -p $(@D)
+	$(call say,$@)
+	$(Q)sh lua/embed.sh $(EMBEDDED) > $@
+
+define embedded
+$(BUILD)/$(1)/embedded.o: $(BUILD)/embedded.c $(BUILD)/$(1)/flags
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC_$(1)) $$(STD) $$(WARN) $$(FLAGS_$(1)) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach f,release unit asan tsan fuzz,$(eval $(call embedded,$(f))))
+
 objects = $(patsubst %.c,$(BUILD)/$(1)/%.o,$(2))
 link    = $(CC_$(1)) $(FLAGS_$(1)) $(CFLAGS) $(LINK) $(LD_$(1)) $(LDFLAGS) -o $@ $(filter %.o,$^)
 
-$(BUILD)/sluice: $(call objects,release,$(PRODUCT) core/main.c)
+$(BUILD)/sluice: $(call objects,release,$(PRODUCT) $(CONTROL) core/main.c)
 	$(call say,$@)
-	$(Q)$(call link,release) $(LIBS)
+	$(Q)$(call link,release) $(LIBS) $(LIBS_LUA)
 
 # The load generator knows nothing of the product, so it needs neither its objects nor its flags.
 LOAD := $(filter-out bench/micro.c,$(wildcard bench/*.c))
@@ -113,6 +130,18 @@ $(2)/tests/test_sessions: $(call objects,$(1),tests/test_sessions.c tests/suppor
 	$$(call say,$$@)
 	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
 
+# Those that are about Lua or the API have all of it.
+$(2)/tests/test_lua_% $(2)/tests/test_api_%: LIBS += $(LIBS_LUA)
+$(2)/tests/test_lua_%: $(BUILD)/$(1)/tests/test_lua_%.o $(call objects,$(1),tests/support.c $(PRODUCT) $(CONTROL))
+	@mkdir -p $$(@D)
+	$$(call say,$$@)
+	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
+
+$(2)/tests/test_api_%: $(BUILD)/$(1)/tests/test_api_%.o $(call objects,$(1),tests/support.c $(PRODUCT) $(CONTROL))
+	@mkdir -p $$(@D)
+	$$(call say,$$@)
+	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
+
 $(2)/tests/test_%: $(BUILD)/$(1)/tests/test_%.o $(call objects,$(1),tests/support.c $(PRODUCT))
 	@mkdir -p $$(@D)
 	$$(call say,$$@)
@@ -122,18 +151,22 @@ $(eval $(call programs,unit,$(BUILD)))
 $(eval $(call programs,asan,$(BUILD)/asan))
 $(eval $(call programs,tsan,$(BUILD)/tsan))
 
-$(BUILD)/asan/sluice: $(call objects,asan,$(PRODUCT) core/main.c)
+$(BUILD)/asan/sluice: $(call objects,asan,$(PRODUCT) $(CONTROL) core/main.c)
 	$(call say,$@)
-	$(Q)$(call link,asan) $(LIBS)
+	$(Q)$(call link,asan) $(LIBS) $(LIBS_LUA)
 
-$(BUILD)/tsan/sluice: $(call objects,tsan,$(PRODUCT) core/main.c)
+$(BUILD)/tsan/sluice: $(call objects,tsan,$(PRODUCT) $(CONTROL) core/main.c)
 	$(call say,$@)
-	$(Q)$(call link,tsan) $(LIBS)
+	$(Q)$(call link,tsan) $(LIBS) $(LIBS_LUA)
 
 FUZZ_LINK = $(call link,fuzz) -fsanitize=fuzzer $(LIBS)
 $(BUILD)/fuzz_session: $(call objects,fuzz,fuzz/fuzz_session.c $(SIMULATOR) $(SIMULATED))
 	$(call say,$@)
 	$(Q)$(FUZZ_LINK)
+
+$(BUILD)/fuzz_lua_%: $(BUILD)/fuzz/fuzz/fuzz_lua_%.o $(call objects,fuzz,$(PRODUCT) $(CONTROL))
+	$(call say,$@)
+	$(Q)$(FUZZ_LINK) $(LIBS_LUA)
 
 $(BUILD)/fuzz_%: $(BUILD)/fuzz/fuzz/fuzz_%.o $(call objects,fuzz,$(PROTOCOLS))
 	$(call say,$@)
@@ -206,7 +239,8 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 	install -m 644 README.md $(wildcard docs/*.md) docs/seccomp.json $(DESTDIR)$(PREFIX)/share/doc/sluice
 	sed 's|@PREFIX@|$(PREFIX)|' docs/sluice.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluice.service
 
-DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev
+DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
+             libjansson-dev
 DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy \
              proxychains4 iproute2 nftables util-linux \
