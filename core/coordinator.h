@@ -1,22 +1,102 @@
-/* The thread that answers what workers must not wait for: names today, routing decisions with rulesets. It also starts
- * and stops the workers and handles signals. It runs on the main thread, with a ring of its own.
+/* The thread that answers what workers must not wait for: names, and routing decisions where there is a ruleset. It
+ * also starts and stops the workers and handles signals. It runs on the main thread, with a ring of its own.
  *
  *   worker --outbox--> coordinator --inbox--> worker        two queues per worker, one producer and one consumer each
- */
+ *
+ * Lua and the API live on this thread too, and know more than it does: they hook in from above (struct
+ * coordinator_hooks, struct waiter), so that core/ knows neither. Every function here is called on that thread. */
 #ifndef SLUICE_CORE_COORDINATOR_H
 #define SLUICE_CORE_COORDINATOR_H
 
 #include "config.h"
+#include "resolve.h"
+#include "ring.h"
+#include "route.h"
+#include "stats.h"
 
 struct coordinator;
 
-/* Opens ring, resolver, signals, and takes over the listening sockets: fds[worker * listener_count + listener]. One log
- * line and -errno on failure. The signals SIGINT, SIGTERM and SIGHUP are blocked for all threads from here on. */
-int coordinator_open(struct coordinator **out, const struct config *config, const int *fds);
-/* Starts the workers and waits until each is ready to accept, or one has failed: then all are stopped. 0 or -errno. */
-int coordinator_start(struct coordinator *c);
+/* Opens ring, resolver and signals. One log line and -errno on failure. The signals SIGINT, SIGTERM and SIGHUP are
+ * blocked for all threads from here on. `config` lives as long as the coordinator. */
+int coordinator_open(struct coordinator **out, const struct config *config);
+/* Takes over the listening sockets, fds[worker * listener_count + listener], starts the workers and waits until each
+ * is ready to accept, or one has failed: then all are stopped. 0 or -errno. */
+int coordinator_start(struct coordinator *c, const int *fds);
 /* Answers until a signal asks to stop and every worker has stopped. 0, or -errno. */
 int coordinator_run(struct coordinator *c);
 void coordinator_close(struct coordinator *c);
+
+/* --- from above --- */
+
+struct coordinator_hooks {
+    void *context;
+    /* A routing question, or the same one again when its ROUTE_TRY has failed. The receiver owns it until
+     * coordinator_answer(). */
+    void (*on_route)(void *context, struct route_request *request);
+    /* Nobody waits for this question's verdict any more. It is still to be answered. Not called for questions that
+     * have been answered, unless the messages crossed. */
+    void (*on_cancel)(void *context, uint32_t worker, uint32_t slot, uint32_t generation);
+    /* A ROUTE_TRY has ended. result 0: the relay runs; else the session is gone. */
+    void (*on_routed)(void *context, uint32_t worker, uint32_t slot, uint32_t generation, int32_t result);
+    void (*on_turn)(void *context);   /* behind the work of every turn */
+    void (*on_reload)(void *context); /* SIGHUP */
+    void (*on_stop)(void *context);   /* the drain is over: answer every question, end what waits */
+};
+/* Before coordinator_start(). Without hooks nobody asks for routes. */
+void coordinator_set_hooks(struct coordinator *c, const struct coordinator_hooks *hooks);
+
+/* Workers ask for routes while `revision` is not zero; verdicts that they remember hold for one revision. */
+void coordinator_set_revision(struct coordinator *c, uint32_t revision);
+/* The verdict stands in the request. result < 0: as if it were ROUTE_REJECT. */
+void coordinator_answer(struct coordinator *c, struct route_request *request, int32_t result);
+
+/* Something of ours that waits for the ring or for time: a script's sleep, a peer's answer, the API's epoll. Part of
+ * its owner's struct. While an operation of it is in flight it stays attached. */
+struct waiter {
+    void (*on_completion)(struct waiter *self, unsigned op, const struct ring_completion *completion);
+    void (*on_time)(struct waiter *self); /* its deadline has come and is cleared */
+    uint32_t slot;
+};
+#define COORDINATOR_WAITERS_MAX 65536u
+#define COORDINATOR_WAITER_OPS  8u
+/* False: too many wait already. */
+bool coordinator_attach(struct coordinator *c, struct waiter *waiter);
+void coordinator_detach(struct coordinator *c, struct waiter *waiter); /* nothing is in flight; clears the deadline */
+/* op < COORDINATOR_WAITER_OPS, the waiter's own names for its operations. */
+struct ring_tag coordinator_tag(const struct coordinator *c, const struct waiter *waiter, unsigned op);
+void coordinator_set_deadline(struct coordinator *c, struct waiter *waiter, uint64_t deadline_ms); /* ring_now_ms() */
+void coordinator_clear_deadline(struct coordinator *c, struct waiter *waiter);
+
+struct ring *coordinator_ring(struct coordinator *c);
+uint64_t coordinator_now_ms(const struct coordinator *c);
+/* A question of ours to the resolver: `answered` is called once, from here or later; the request is the caller's until
+ * then. -ECANCELED when the process stops. */
+struct resolve_question {
+    struct resolve_request request;
+    void (*answered)(struct resolve_question *self, int status);
+};
+void coordinator_resolve(struct coordinator *c, struct resolve_question *question);
+const struct resolve_stats *coordinator_resolve_stats(const struct coordinator *c);
+int coordinator_set_nameservers(struct coordinator *c, const char *nameservers);
+
+/* Lends an errand to a worker, MESSAGE_DIAL to MESSAGE_CONFIG; done() is called when it comes back, with -ECANCELED
+ * when the process stops first. False: the queue is full, or the worker has stopped; done() is not called then. */
+bool coordinator_send(struct coordinator *c, uint32_t worker, enum message_kind kind, struct errand *errand);
+/* A connection to `target` by way of -x and `hops`, made by a worker: our end of a socket pair, non-blocking, on which
+ * the first octet is 0 or an enum failure (struct dial_errand); or -errno. */
+int coordinator_dial(struct coordinator *c, const struct address *target, const struct proxy_uri *hops,
+                     uint8_t hop_count, uint32_t timeout_ms);
+/* Lets all workers, and ourselves, obey other settings. Takes over `fresh` (malloc), whose derived sizes and listeners
+ * become those of the one in force. 0 or -errno, then nothing has changed and `fresh` is still the caller's. */
+int coordinator_configure(struct coordinator *c, struct config *fresh);
+const struct config *coordinator_config(const struct coordinator *c);
+
+uint32_t coordinator_worker_count(const struct coordinator *c);
+const struct stats *coordinator_worker_stats(const struct coordinator *c, uint32_t worker);
+const struct ring_stats *coordinator_ring_stats(const struct coordinator *c, uint32_t worker);
+/* Messages that wait now: to the coordinator, to the worker. */
+void coordinator_queue_depths(const struct coordinator *c, uint32_t worker, uint32_t *to_us, uint32_t *to_worker);
+/* Asks the process to stop, as SIGTERM does. */
+void coordinator_stop(struct coordinator *c);
 
 #endif

@@ -1,0 +1,43 @@
+/* Coroutines and what suspends them.
+ *
+ *   routine_start > running --await.*: park--> parked --its operation ends: coroutine_resume--> running > finished
+ *
+ * An operation that suspends its caller has a struct park. While it is parked the coroutine is anchored, so that only
+ * an operation keeps a coroutine alive: one that yields by itself and that nobody holds is collected, and its question
+ * answered as a failure. Each coroutine waits for one thing at a time. */
+#ifndef SLUICE_LUA_COROUTINE_H
+#define SLUICE_LUA_COROUTINE_H
+
+#include <lua.h>
+
+#include "engine.h"
+
+struct park {
+    /* The coroutine will not be resumed: its client is gone, or the process stops. Ends the operation and frees what
+     * belongs to it; coroutine_resume() must not be called any more. */
+    void (*abandon)(struct park *self);
+    lua_State *L;      /* the coroutine; NULL when nothing is parked */
+    int anchor;        /* its place in the registry */
+    struct engine *engine;
+};
+
+/* Parks the running coroutine. Raises `not in asynchronous routine` where it cannot yield: call it before the operation
+ * is started. The caller then returns lua_yieldk(L, 0, context, continuation). */
+void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park *self));
+/* Raises as coroutine_park() would, without parking. */
+void coroutine_check(lua_State *L);
+/* The operation is over: push its results onto park->L (at most 20 values; more after lua_checkstack), then call this.
+ * Runs the coroutine until it parks again or ends; every park, this one too, may be gone when it returns. */
+void coroutine_resume(struct park *park, int results);
+/* The operation could not even begin: undoes coroutine_park() in the same C function. */
+void coroutine_unpark(struct park *park);
+
+struct engine *engine_of(lua_State *L); /* of any of its threads */
+struct coordinator *engine_coordinator(struct engine *e);
+
+/* An entry from C into Lua, for events that call Lua otherwise than by coroutine_resume(): starts and ends the time
+ * budget and the measurement. Entries do not nest. */
+void engine_enter(struct engine *e);
+void engine_leave(struct engine *e);
+
+#endif

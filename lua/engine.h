@@ -1,0 +1,77 @@
+/* Lua on the coordinator's thread: the ruleset, its coroutines and their timers. Scripts decide, workers act.
+ *
+ * This is the one header of lua/ that api/ and core/main.c see; <lua.h> stays inside. One Lua state per process, every
+ * function is called on the coordinator's thread. No error of a script, and no lack of memory in it, leaves the engine:
+ * it becomes a text. Texts are malloc'd and the caller's to free, with a terminating zero that `size` does not count. */
+#ifndef SLUICE_LUA_ENGINE_H
+#define SLUICE_LUA_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct config;
+struct coordinator;
+struct engine;
+
+struct engine_text {
+    char *data; /* NULL: none */
+    size_t size;
+};
+void engine_text_free(struct engine_text *text);
+
+/* Opens the Lua state with all modules and hooks into the coordinator. 0 or -errno after one log line. */
+int engine_open(struct engine **out, struct coordinator *c);
+/* Runs what the configuration names (-c, -r, --script): a -c script's fields are checked and written to `config`
+ * (contract section 1.4), whose strings then belong to the engine. 0, or -1 after one log line. */
+int engine_boot(struct engine *e, struct config *config);
+void engine_close(struct engine *e); /* every coroutine and its operation is ended; NULL is fine */
+
+bool engine_has_ruleset(const struct engine *e);
+uint32_t engine_revision(const struct engine *e); /* grows with every installed ruleset; 0: there is none */
+
+/* --- what the API asks for; a ruleset must be there except where it says otherwise --- */
+
+/* POST /ruleset/invoke: the source runs at once. 0, or -1 and what was wrong. */
+int engine_invoke(struct engine *e, const char *source, size_t size, struct engine_text *error);
+/* POST /ruleset/update: replaces the ruleset, or a module. NULL: not given. 0, or -1 and what was wrong; then
+ * everything is as before. */
+int engine_update(struct engine *e, const char *module, const char *chunkname, const char *source, size_t size,
+                  struct engine_text *error);
+
+/* POST /ruleset/rpcall: runs in a coroutine. `finished` is called exactly once, from here or later: with the answer's
+ * body (contract section 4.2, also for errors at run time), or with ok false and a message (the source does not
+ * compile). body is borrowed for the call. After engine_call_cancel() it is not called any more. */
+struct engine_call;
+typedef void engine_finished(void *context, bool ok, const char *body, size_t size);
+/* NULL if `finished` has been called already. */
+struct engine_call *engine_rpcall(struct engine *e, const char *source, size_t size, engine_finished *finished,
+                                  void *context);
+void engine_call_cancel(struct engine_call *call);
+
+/* ruleset.stats(dt, q) and ruleset.metrics(): their string, or the error's message. dt in seconds. data NULL: the
+ * ruleset has no such function. False: it raised. */
+bool engine_stats(struct engine *e, double dt, const char *q, struct engine_text *out);
+bool engine_metrics(struct engine *e, struct engine_text *out);
+/* ruleset.healthy(): true if there is no ruleset or nothing to complain of, else the complaint. */
+bool engine_healthy(struct engine *e, struct engine_text *complaint);
+
+struct engine_memory {
+    uint64_t bytes, objects; /* blocks that the state's allocator has given out */
+    uint64_t limit;          /* --memlimit in bytes; 0: none */
+    uint64_t threads, threads_peak;
+    /* The last 1,024 entries into Lua, nanoseconds each; count 0: never. */
+    uint32_t events;
+    uint64_t event_p50, event_p90, event_p99, event_max;
+};
+void engine_get_memory(const struct engine *e, struct engine_memory *out); /* without a ruleset too */
+/* POST /ruleset/gc: a full collection. */
+void engine_collect(struct engine *e);
+/* What /stats cannot know from the workers: routes asked and decided, and calls made to peers. */
+struct engine_counters {
+    uint64_t routes, rejects, forwards_failed;
+    uint64_t calls, calls_failed, call_bytes_in, call_bytes_out; /* RPC client */
+};
+void engine_get_counters(const struct engine *e, struct engine_counters *out);
+
+#endif
