@@ -29,6 +29,9 @@ void config_defaults(struct config *config)
         .timeout_ms = 60000,
         .startup_rate = 30,
         .blocked = POLICY_MULTICAST,
+        .tcp_nodelay = true,
+        .tcp_keepalive = true,
+        .lua_budget_ms = 5000,
         .log_level = LOG_LEVEL_NOTICE,
         .log_target = LOG_TO_STDERR,
     };
@@ -62,11 +65,28 @@ static bool has_kind(const struct config *c, enum listener_kind kind)
     return false;
 }
 
+/* What has to do with rulesets. A -c script may bring one, or not: that is known only when it has run. */
+static int check_ruleset(const struct config *c)
+{
+    int result = 0;
+
+    if (c->ruleset && c->boot) result = fault(c, "--ruleset and --config exclude each other, leave one of them out");
+    if (c->auth_required && !c->ruleset && !c->boot)
+        result = fault(c, "--auth-required: authentication requires a ruleset, give -r");
+    if (c->auth_required && (c->tproxy || has_kind(c, LISTENER_FORWARD)))
+        result = fault(c, "--auth-required: forwarded and transparent clients cannot authenticate, leave it out");
+    for (uint32_t i = 0; i < c->listener_count && !c->ruleset && !c->boot; i++)
+        if (c->listeners[i].kind == LISTENER_FORWARD && c->listeners[i].forward.kind == ADDRESS_NONE)
+            result = fault(c, "--forward \"%s\": a target that is left to a ruleset needs one, give -r",
+                           c->listeners[i].forward_text);
+    return result;
+}
+
 static int check_modes(const struct config *c)
 {
     int result = 0;
 
-    if (c->listener_count == 0)
+    if (c->listener_count == 0 && !c->api_text)
         result = fault(c, "listen address is not specified, give -l, such as -l 127.0.0.1:1080");
     if (c->tproxy && has_kind(c, LISTENER_FORWARD))
         result = fault(c, "--tproxy cannot be combined with --forward, leave one of them out");
@@ -75,6 +95,10 @@ static int check_modes(const struct config *c)
     if (c->hop_count > 0 && (c->socks5_bind || c->socks5_udp))
         result = fault(c, "--enable-socks5-%s cannot go through --proxy, leave one of them out",
                        c->socks5_bind ? "bind" : "udp");
+    if ((c->ruleset || c->boot) && (c->socks5_bind || c->socks5_udp))
+        result = fault(c, "--enable-socks5-%s cannot be decided by a ruleset, leave one of them out",
+                       c->socks5_bind ? "bind" : "udp");
+    if (check_ruleset(c) < 0) result = -1;
     if ((c->blocked & POLICY_LOCAL) && (c->blocked & POLICY_GLOBAL))
         result = fault(c, "--block-outbound: local and global together leave nothing to connect to, drop one of them");
     if (c->netdev && if_nametoindex(c->netdev) == 0)
@@ -98,6 +122,8 @@ static int check_limits(const struct config *c)
     if (c->startup_rate > 100) result = fault(c, "--max-startups: rate is out of range (0 - 100)");
     if (c->startup_full > 0 && c->startup_start > c->startup_full)
         result = fault(c, "--max-startups: start is out of range (0 - %u), it must not exceed full", c->startup_full);
+    if ((c->tcp_sndbuf > 0 && c->tcp_sndbuf < 16384) || (c->tcp_rcvbuf > 0 && c->tcp_rcvbuf < 16384))
+        LOGW("tcp_sndbuf, tcp_rcvbuf: less than 16384 octets makes connections slow");
     if (c->max_sessions > 0 && c->startup_full > c->max_sessions)
         result = fault(c, "--max-startups: full is out of range (%u - %u), it must not exceed --max-sessions",
                        c->startup_start, c->max_sessions);
@@ -213,6 +239,20 @@ static int check_listener(struct config *c, uint32_t index)
     return check_twins(c, index);
 }
 
+/* The API's address is found as a listener's is. */
+static int check_api(struct config *c)
+{
+    struct listener_config l = {.kind = LISTENER_HTTP, .text = c->api_text};
+    bool is_unix = strncmp(l.text, "unix:", 5) == 0;
+
+    if ((is_unix ? resolve_unix(c, &l) : resolve_listener(c, &l)) < 0) return -1;
+    c->api = l.address;
+    for (uint32_t i = 0; i < c->listener_count; i++)
+        if (address_equal(&c->listeners[i].address, &c->api))
+            return fault(c, "--api and listener \"%s\" are the same address, choose another", c->listeners[i].text);
+    return 0;
+}
+
 int config_check(struct config *config)
 {
     int result = 0;
@@ -222,6 +262,7 @@ int config_check(struct config *config)
     if (check_user(config) < 0) result = -1;
     for (uint32_t i = 0; i < config->listener_count; i++)
         if (check_listener(config, i) < 0) result = -1;
+    if (config->api_text && check_api(config) < 0) result = -1;
     if (result < 0) return -1;
 
     int cpus[CONFIG_WORKERS_MAX];
@@ -300,8 +341,9 @@ void config_size(struct config *config)
     /* Submissions between two waits: one batch of completions causes about two each; a full queue is submitted early.
      */
     c->ring_entries = 1024;
-    /* Each session in its handshake, and each UDP association, may have one question under way: never full. */
-    c->queue_capacity = 32768;
+    /* Each session in its handshake may have one question under way and a word about it (CANCEL, ROUTED), each UDP
+     * association a question: 2 x 16384 + 256; errands take a quarter: never full. */
+    c->queue_capacity = 65536;
     /* Plain HTTP keeps two heads per message in transit, which tunnels do not need. */
     c->exchanges = (uint32_t)smaller(1024, sessions);
 }
@@ -383,7 +425,7 @@ static void dump_addresses(const struct config *c)
     dump_listeners(c, "listen", false);
     dump_forwards(c);
     dump_text("proxy", c->proxy_text);
-    dump_text("restapi", NULL);
+    dump_text("restapi", c->api_text);
     dump_listeners(c, "http_listen", true);
     dump_text("user_name", c->user);
     dump_text("nameserver", c->nameservers);
@@ -392,15 +434,15 @@ static void dump_addresses(const struct config *c)
 
 static void dump_switches(const struct config *c)
 {
-    dump_bool("auth_required", false);
+    dump_bool("auth_required", c->auth_required);
     dump_bool("pipe", c->pipe);
     dump_bool("reuseport", c->reuseport);
     dump_bool("tcp_fastopen", c->fastopen);
     dump_bool("tcp_fastopen_connect", c->fastopen_connect);
-    dump_bool("tcp_nodelay", true);
-    dump_bool("tcp_keepalive", true);
+    dump_bool("tcp_nodelay", c->tcp_nodelay);
+    dump_bool("tcp_keepalive", c->tcp_keepalive);
     dump_bool("transparent", c->tproxy);
-    dump_bool("traceback", false);
+    dump_bool("traceback", c->traceback);
     dump_bool("socks5_bind", c->socks5_bind);
     dump_bool("socks5_udp", c->socks5_udp);
     dump_bool("daemonize", c->daemonize);
@@ -412,8 +454,8 @@ static void dump_switches(const struct config *c)
 
 static void dump_limits(const struct config *c)
 {
-    dump_number("tcp_sndbuf", 0);
-    dump_number("tcp_rcvbuf", 0);
+    dump_number("tcp_sndbuf", c->tcp_sndbuf);
+    dump_number("tcp_rcvbuf", c->tcp_rcvbuf);
     dump_number("max_sessions", c->max_sessions);
     dump_number("startup_limit_start", c->startup_start);
     dump_number("startup_limit_rate", c->startup_rate);
@@ -428,6 +470,8 @@ static void dump_own(const struct config *c)
     dump_text("relay", relays[c->relay]);
     dump_seconds("idle_timeout", c->idle_timeout_ms);
     dump_seconds("drain", c->drain_ms);
+    dump_number("lua_budget", c->lua_budget_ms);
+    dump_text("api_token_file", c->api_token_file);
 }
 
 int config_dump(const struct config *config)
@@ -437,7 +481,7 @@ int config_dump(const struct config *config)
     dump_number("loglevel", config->log_level);
     dump_number("resolve_pf", config->family);
     dump_seconds("timeout", config->timeout_ms);
-    dump_number("memlimit", 0);
+    dump_number("memlimit", config->memlimit_mib);
     dump_switches(config);
     dump_limits(config);
     dump_own(config);

@@ -51,6 +51,8 @@ struct config {
     bool socks5_bind;
     bool socks5_udp;
     bool pipe; /* --pipe was given; no effect */
+    bool tcp_nodelay, tcp_keepalive;
+    int tcp_sndbuf, tcp_rcvbuf; /* octets; 0: what the kernel chooses */
     enum relay_mode relay;
     uint32_t timeout_ms;                                /* half-open limit: 5 s to a day */
     uint32_t idle_timeout_ms;                           /* established sessions; 0: none */
@@ -58,9 +60,19 @@ struct config {
     uint32_t max_sessions;                              /* 0: what pools and descriptors allow */
     uint32_t startup_start, startup_rate, startup_full; /* --max-startups */
     uint32_t blocked;                                   /* set of enum policy_class */
-    uint32_t workers; /* 0: one per CPU of the affinity mask; resolved by config_check() */
-    int log_level;    /* enum log_level */
-    int log_target;   /* enum log_target */
+    uint32_t workers;           /* 0: one per CPU of the affinity mask; resolved by config_check() */
+    const char *ruleset;        /* -r; NULL: none; "-": stdin */
+    const char *boot;           /* -c likewise; never both */
+    bool auth_required;         /* clients must give credentials, which the ruleset judges */
+    bool traceback;             /* of Lua errors */
+    uint32_t memlimit_mib;      /* of the Lua state; 0: none */
+    uint32_t lua_budget_ms;     /* CPU time of one entry into Lua */
+    const char *api_text;       /* --api as given; NULL: no API */
+    struct address api;         /* numeric or UNIX after config_check() */
+    const char *api_token_file; /* NULL: none */
+    bool check_only, dump_only; /* --check, --dump-config: say something and exit */
+    int log_level;              /* enum log_level */
+    int log_target;             /* enum log_target */
 
     /* Derived by config_size(): per worker unless it says otherwise. Each is a commented sum in config.c. */
     uint32_t sessions;       /* slots of the session pool */
@@ -80,9 +92,12 @@ enum config_action { CONFIG_RUN, CONFIG_EXIT_SUCCESS, CONFIG_EXIT_FAILURE };
 /* The defaults of every option. */
 void config_defaults(struct config *config);
 /* Parses the command line into config (options.c), which holds the defaults. Prints help, version or one line about
- * what is wrong; carries out --check and --dump-config; opens the log as asked for. Strings in config point into argv.
- */
+ * what is wrong; carries out --dump-config, and --check unless scripts are to be checked as well (then check_only is
+ * left to main); opens the log as asked for. Strings in config point into argv. */
 enum config_action config_parse(struct config *config, int argc, char **argv);
+/* The same for words that come from elsewhere (a -c script's fields): argv[0] is not looked at, nothing is checked
+ * together. 0, or -1 after one line on stderr. */
+int config_read(struct config *config, int argc, char **argv);
 /* Checks what options can get wrong together, resolves listener addresses, derives the sizes. 0, or -1 after one log
  * line per fault. */
 int config_check(struct config *config);

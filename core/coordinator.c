@@ -12,17 +12,24 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "pool.h"
 #include "process.h"
-#include "resolve.h"
+#include "timer.h"
 #include "worker.h"
 
-#define COORDINATOR_RING_ENTRIES 256u
+/* The API and scripts wait on this ring as well. */
+#define COORDINATOR_RING_ENTRIES 1024u
 /* How often the workers' log lines are written out. */
 #define COORDINATOR_LOG_MS 100u
 /* A resolver that never answers costs this, not the whole half-open limit. */
 #define COORDINATOR_RESOLVE_MS 10000u
 
-enum coordinator_op { COORDINATOR_OP_WAKE = 1, COORDINATOR_OP_SIGNAL, COORDINATOR_OP_RESOLVE };
+enum coordinator_op {
+    COORDINATOR_OP_WAKE = 1,
+    COORDINATOR_OP_SIGNAL,
+    COORDINATOR_OP_RESOLVE,
+    COORDINATOR_OP_WAITER, /* + the waiter's own; slot and generation: waiter */
+};
 
 /* A worker and its thread. */
 struct crew {
@@ -31,15 +38,22 @@ struct crew {
     struct queue *outbox, *inbox;
     pthread_t thread;
     bool started, stopped;
-    int cpu;    /* -1: not pinned */
-    int result; /* of worker_open(), behind the lock */
+    bool closed; /* its last message has been read: nothing more is sent to it */
+    int cpu;     /* -1: not pinned */
+    int result;  /* of worker_open(), behind the lock */
 };
 
 struct coordinator {
     const struct config *config;
+    struct config *owned; /* the same, if it came by coordinator_configure(): then ours to free */
     struct ring *ring;
     struct resolver *resolver;
+    struct coordinator_hooks hooks;
+    struct pool waiters;        /* of struct waiter * */
+    struct timer_wheel *timers; /* by waiter slot */
     struct sleeper sleeper;
+    _Atomic uint32_t revision; /* workers ask for routes while it is not zero */
+    uint32_t next_worker;      /* for what any worker may do */
     int signal_fd;
     uint32_t running; /* workers that have not said MESSAGE_STOPPED */
     bool broken;      /* a worker's ring broke */
@@ -56,59 +70,382 @@ struct coordinator {
     bool over;      /* nothing is posted to workers any more: their rings may go */
 };
 
+/* How many workers there are to talk to: none before coordinator_start(). */
+static uint32_t coordinator_crew_size(const struct coordinator *c)
+{
+    return c->crew ? c->config->workers : 0;
+}
+
 /* --- to the workers --- */
+
+static bool coordinator_try_post(struct coordinator *c, struct crew *to, const struct message *message)
+{
+    if (!queue_push(to->inbox, message)) return false;
+    if (sleeper_must_wake(&to->worker.sleeper))
+        ring_wake(c->ring, to->worker.ring, (struct ring_tag){.op = WORKER_OP_WAKE});
+    return true;
+}
 
 static void coordinator_post(struct coordinator *c, struct crew *to, const struct message *message)
 {
-    bool pushed = queue_push(to->inbox, message);
-    assert(pushed); /* a worker's inbox has room for an answer to each of its sessions */
-    if (pushed && sleeper_must_wake(&to->worker.sleeper))
-        ring_wake(c->ring, to->worker.ring, (struct ring_tag){.op = WORKER_OP_WAKE});
+    bool pushed = coordinator_try_post(c, to, message);
+    assert(pushed); /* a worker's inbox has room for an answer to each of its sessions, see config_size() */
+    (void)pushed;
+}
+
+void coordinator_answer(struct coordinator *c, struct route_request *request, int32_t result)
+{
+    struct message answer = request->origin;
+    answer.result = result;
+    coordinator_post(c, &c->crew[request->origin_worker], &answer);
 }
 
 static void coordinator_on_resolved(void *context, struct resolve_request *request, void *cookie, int status)
 {
     struct coordinator *c = context;
+    if (cookie) {
+        struct resolve_question *question = cookie;
+        question->answered(question, status);
+        return;
+    }
     struct message answer = request->origin;
-    (void)cookie;
     answer.result = status;
     coordinator_post(c, &c->crew[request->origin_worker], &answer);
 }
 
+void coordinator_resolve(struct coordinator *c, struct resolve_question *question)
+{
+    atomic_store_explicit(&question->request.cancelled, 0, memory_order_relaxed);
+    question->request.count = 0;
+    if (c->resolver)
+        resolve_ask(c->resolver, &question->request, question);
+    else
+        question->answered(question, -ECANCELED);
+}
+
+const struct resolve_stats *coordinator_resolve_stats(const struct coordinator *c)
+{
+    static const struct resolve_stats none;
+    return c->resolver ? resolve_get_stats(c->resolver) : &none;
+}
+
+int coordinator_set_nameservers(struct coordinator *c, const char *nameservers)
+{
+    return c->resolver ? resolve_set_nameservers(c->resolver, nameservers) : -ECANCELED;
+}
+
+/* --- errands --- */
+
+bool coordinator_send(struct coordinator *c, uint32_t worker, enum message_kind kind, struct errand *errand)
+{
+    assert(kind >= MESSAGE_DIAL && kind <= MESSAGE_CONFIG);
+    if (worker >= coordinator_crew_size(c)) return false;
+    struct crew *to = &c->crew[worker];
+    struct message message = {.kind = kind, .body = errand};
+    /* An errand leaves room for the answers that must not be lost. */
+    if (to->closed || queue_depth(to->inbox) > c->config->queue_capacity / 4) return false;
+    return coordinator_try_post(c, to, &message);
+}
+
+static void coordinator_on_dialled(struct errand *errand, int32_t result)
+{
+    struct dial_errand *dial = (struct dial_errand *)errand;
+    if (result < 0 && dial->fd >= 0) close(dial->fd); /* no worker took it: our end sees that it is closed */
+    free(dial);
+}
+
+static bool coordinator_fill_dial(const struct coordinator *c, struct dial_errand *dial, const struct proxy_uri *hops,
+                                  uint8_t hop_count)
+{
+    uint32_t own = c->config->hop_count;
+    if (own + hop_count > ROUTE_HOPS_MAX) return false;
+    memcpy(dial->hops, c->config->hops, own * sizeof *hops);
+    if (hop_count > 0) memcpy(dial->hops + own, hops, hop_count * sizeof *hops);
+    dial->hop_count = (uint8_t)(own + hop_count);
+    return true;
+}
+
+int coordinator_dial(struct coordinator *c, const struct address *target, const struct proxy_uri *hops,
+                     uint8_t hop_count, uint32_t timeout_ms)
+{
+    struct dial_errand *dial = calloc(1, sizeof *dial);
+    int ends[2];
+    if (!dial) return -ENOMEM;
+    dial->errand.done = coordinator_on_dialled;
+    dial->target = *target;
+    dial->timeout_ms = timeout_ms;
+    int error = coordinator_fill_dial(c, dial, hops, hop_count) ? 0 : -E2BIG;
+    if (error == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) error = -errno;
+    if (error < 0) {
+        free(dial);
+        return error;
+    }
+    dial->fd = ends[1];
+    uint32_t crew = coordinator_crew_size(c), worker = crew > 0 ? c->next_worker++ % crew : 0;
+    if (coordinator_send(c, worker, MESSAGE_DIAL, &dial->errand)) return ends[0];
+    coordinator_on_dialled(&dial->errand, -EAGAIN);
+    close(ends[0]);
+    return -EAGAIN;
+}
+
+/* --- live settings --- */
+
+/* The last worker that comes back frees what nobody obeys any more. */
+struct reconfiguration {
+    struct config *old; /* NULL: main's, which is not ours to free */
+    uint32_t left;
+};
+
+static void coordinator_on_configured(struct errand *errand, int32_t result)
+{
+    struct reconfiguration *all = ((struct config_errand *)errand)->all;
+    (void)result; /* a worker that has stopped obeys nobody */
+    free(errand);
+    if (--all->left > 0) return;
+    free(all->old);
+    free(all);
+}
+
+static bool coordinator_has_room(const struct coordinator *c)
+{
+    for (uint32_t i = 0; i < coordinator_crew_size(c); i++)
+        if (queue_depth(c->crew[i].inbox) > c->config->queue_capacity / 4) return false;
+    return true;
+}
+
+/* What was derived at the start, and what sockets are open, stays as it is. */
+static void coordinator_keep_sizes(const struct config *now, struct config *fresh)
+{
+    memcpy(fresh->listeners, now->listeners, sizeof fresh->listeners);
+    fresh->listener_count = now->listener_count;
+    fresh->workers = now->workers;
+    fresh->sessions = now->sessions;
+    fresh->setups = now->setups;
+    fresh->buffers = now->buffers;
+    fresh->buffer_size = now->buffer_size;
+    fresh->pipes = now->pipes;
+    fresh->pipe_size = now->pipe_size;
+    fresh->ring_entries = now->ring_entries;
+    fresh->queue_capacity = now->queue_capacity;
+    fresh->associations = now->associations;
+    fresh->exchanges = now->exchanges;
+}
+
+/* An array of errands, one per worker; NULL without memory. */
+static struct config_errand **coordinator_prepare_errands(const struct coordinator *c, struct reconfiguration *all,
+                                                          const struct config *fresh)
+{
+    uint32_t count = coordinator_crew_size(c);
+    struct config_errand **errands = calloc(count + 1u, sizeof(struct config_errand *));
+    for (uint32_t i = 0; errands && i < count; i++) {
+        errands[i] = calloc(1, sizeof **errands);
+        if (!errands[i]) {
+            while (i > 0) free(errands[--i]);
+            free(errands);
+            return NULL;
+        }
+        *errands[i] = (struct config_errand){.errand.done = coordinator_on_configured, .config = fresh, .all = all};
+    }
+    return errands;
+}
+
+int coordinator_configure(struct coordinator *c, struct config *fresh)
+{
+    if (!coordinator_has_room(c)) return -EAGAIN;
+    struct reconfiguration *all = calloc(1, sizeof *all);
+    struct config_errand **errands = all ? coordinator_prepare_errands(c, all, fresh) : NULL;
+    if (!errands) {
+        free(all);
+        return -ENOMEM;
+    }
+    coordinator_keep_sizes(c->config, fresh);
+    uint32_t count = coordinator_crew_size(c);
+    *all = (struct reconfiguration){.old = c->owned, .left = count};
+    c->config = c->owned = fresh;
+    for (uint32_t i = 0; i < count; i++) {
+        struct errand *errand = &errands[i]->errand;
+        if (!coordinator_send(c, i, MESSAGE_CONFIG, errand)) errand->done(errand, -ECANCELED);
+    }
+    if (count == 0) {
+        free(all->old);
+        free(all);
+    }
+    free(errands);
+    return 0;
+}
+
+const struct config *coordinator_config(const struct coordinator *c)
+{
+    return c->config;
+}
+
+/* --- what workers show --- */
+
+uint32_t coordinator_worker_count(const struct coordinator *c)
+{
+    return coordinator_crew_size(c);
+}
+
+const struct stats *coordinator_worker_stats(const struct coordinator *c, uint32_t worker)
+{
+    assert(worker < coordinator_crew_size(c));
+    return &c->crew[worker].worker.stats;
+}
+
+const struct ring_stats *coordinator_ring_stats(const struct coordinator *c, uint32_t worker)
+{
+    assert(worker < coordinator_crew_size(c));
+    return ring_get_stats(c->crew[worker].worker.ring);
+}
+
+void coordinator_queue_depths(const struct coordinator *c, uint32_t worker, uint32_t *to_us, uint32_t *to_worker)
+{
+    assert(worker < coordinator_crew_size(c));
+    *to_us = queue_depth(c->crew[worker].outbox);
+    *to_worker = queue_depth(c->crew[worker].inbox);
+}
+
+void coordinator_set_revision(struct coordinator *c, uint32_t revision)
+{
+    atomic_store_explicit(&c->revision, revision, memory_order_release);
+}
+
+/* --- waiters --- */
+
+static struct waiter **coordinator_waiter(const struct coordinator *c, uint32_t slot)
+{
+    return pool_at(&c->waiters, slot);
+}
+
+bool coordinator_attach(struct coordinator *c, struct waiter *waiter)
+{
+    waiter->slot = pool_take(&c->waiters);
+    if (waiter->slot == POOL_NONE) return false;
+    *coordinator_waiter(c, waiter->slot) = waiter;
+    return true;
+}
+
+void coordinator_detach(struct coordinator *c, struct waiter *waiter)
+{
+    assert(waiter->slot != POOL_NONE && *coordinator_waiter(c, waiter->slot) == waiter);
+    timer_clear(c->timers, waiter->slot);
+    *coordinator_waiter(c, waiter->slot) = NULL;
+    pool_give(&c->waiters, waiter->slot);
+    waiter->slot = POOL_NONE;
+}
+
+struct ring_tag coordinator_tag(const struct coordinator *c, const struct waiter *waiter, unsigned op)
+{
+    assert(op < COORDINATOR_WAITER_OPS && waiter->slot != POOL_NONE);
+    return (struct ring_tag){.op = (uint8_t)(COORDINATOR_OP_WAITER + op),
+                             .generation = pool_generation(&c->waiters, waiter->slot),
+                             .slot = waiter->slot};
+}
+
+void coordinator_set_deadline(struct coordinator *c, struct waiter *waiter, uint64_t deadline_ms)
+{
+    assert(waiter->slot != POOL_NONE);
+    timer_set(c->timers, waiter->slot, deadline_ms);
+}
+
+void coordinator_clear_deadline(struct coordinator *c, struct waiter *waiter)
+{
+    assert(waiter->slot != POOL_NONE);
+    timer_clear(c->timers, waiter->slot);
+}
+
+static void coordinator_on_waiter(struct coordinator *c, const struct ring_completion *completion)
+{
+    assert(pool_generation(&c->waiters, completion->tag.slot) == completion->tag.generation);
+    struct waiter *waiter = *coordinator_waiter(c, completion->tag.slot);
+    assert(waiter && waiter->slot == completion->tag.slot);
+    waiter->on_completion(waiter, completion->tag.op - COORDINATOR_OP_WAITER, completion);
+}
+
+static void coordinator_expire(struct coordinator *c)
+{
+    uint64_t now = ring_now_ms(c->ring);
+    for (uint32_t slot; (slot = timer_expire(c->timers, now)) != TIMER_NONE;) {
+        struct waiter *waiter = *coordinator_waiter(c, slot);
+        waiter->on_time(waiter);
+    }
+}
+
+struct ring *coordinator_ring(struct coordinator *c)
+{
+    return c->ring;
+}
+
+uint64_t coordinator_now_ms(const struct coordinator *c)
+{
+    return ring_now_ms(c->ring);
+}
+
+void coordinator_set_hooks(struct coordinator *c, const struct coordinator_hooks *hooks)
+{
+    c->hooks = *hooks;
+}
+
 /* --- from the workers --- */
+
+static void coordinator_on_route(struct coordinator *c, uint32_t index, const struct message *message)
+{
+    struct route_request *request = message->body;
+    request->origin = *message;
+    request->origin_worker = index;
+    assert(c->hooks.on_route); /* nobody else sets a revision */
+    c->hooks.on_route(c->hooks.context, request);
+}
+
+static void coordinator_on_resolve(struct coordinator *c, uint32_t index, const struct message *message)
+{
+    struct resolve_request *request = message->body;
+    request->origin = *message;
+    request->origin_worker = index;
+    if (c->resolver)
+        resolve_ask(c->resolver, request, NULL);
+    else
+        coordinator_on_resolved(c, request, NULL, -ECANCELED);
+}
 
 static void coordinator_on_message(struct coordinator *c, uint32_t index, const struct message *message)
 {
+    const struct coordinator_hooks *hooks = &c->hooks;
     switch ((enum message_kind)message->kind) {
-    case MESSAGE_RESOLVE: {
-        struct resolve_request *request = message->body;
-        request->origin = *message;
-        request->origin_worker = index;
-        if (c->resolver)
-            resolve_ask(c->resolver, request, NULL);
-        else
-            coordinator_on_resolved(c, request, NULL, -ECANCELED);
+    case MESSAGE_ROUTE: coordinator_on_route(c, index, message); return;
+    case MESSAGE_CANCEL: hooks->on_cancel(hooks->context, index, message->slot, message->generation); return;
+    case MESSAGE_ROUTED:
+        hooks->on_routed(hooks->context, index, message->slot, message->generation, message->result);
+        return;
+    case MESSAGE_RESOLVE: coordinator_on_resolve(c, index, message); return;
+    case MESSAGE_DIAL:
+    case MESSAGE_LIST:
+    case MESSAGE_KILL:
+    case MESSAGE_CONFIG: {
+        struct errand *errand = message->body;
+        errand->done(errand, message->result);
         return;
     }
     case MESSAGE_STOPPED:
-        c->crew[index].stopped = true;
+        c->crew[index].stopped = c->crew[index].closed = true;
         c->broken |= message->result < 0;
         c->running--;
         return;
-    default: assert(0 && "a message that no worker sends");
+    case MESSAGE_STOP: break;
     }
+    assert(0 && "a message that no worker sends");
 }
 
 static void coordinator_read(struct coordinator *c)
 {
     struct message message;
-    for (uint32_t i = 0; i < c->config->workers; i++)
+    for (uint32_t i = 0; i < coordinator_crew_size(c); i++)
         while (queue_pop(c->crew[i].outbox, &message)) coordinator_on_message(c, i, &message);
 }
 
 static bool coordinator_has_mail(const struct coordinator *c)
 {
-    for (uint32_t i = 0; i < c->config->workers; i++)
+    for (uint32_t i = 0; i < coordinator_crew_size(c); i++)
         if (queue_depth(c->crew[i].outbox) > 0) return true;
     return false;
 }
@@ -124,20 +461,32 @@ static void coordinator_stop_workers(struct coordinator *c)
 {
     uint64_t now = ring_now_ms(c->ring);
     c->quiet_ms = c->quiet_ms == UINT64_MAX ? now + c->config->drain_ms : now;
-    for (uint32_t i = 0; i < c->config->workers; i++)
+    for (uint32_t i = 0; i < coordinator_crew_size(c); i++)
         if (!c->crew[i].stopped) coordinator_post(c, &c->crew[i], &(struct message){.kind = MESSAGE_STOP});
+}
+
+void coordinator_stop(struct coordinator *c)
+{
+    LOGN("server shutdown gracefully");
+    coordinator_stop_workers(c);
+}
+
+static void coordinator_reload(struct coordinator *c)
+{
+    if (c->hooks.on_reload)
+        c->hooks.on_reload(c->hooks.context);
+    else
+        LOGN("SIGHUP: nothing to reload");
 }
 
 static void coordinator_on_signal(struct coordinator *c)
 {
     struct signalfd_siginfo info;
     while (read(c->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
-        if (info.ssi_signo == SIGHUP) {
-            LOGN("SIGHUP: nothing to reload");
-            continue;
-        }
-        LOGN("server shutdown gracefully");
-        coordinator_stop_workers(c);
+        if (info.ssi_signo == SIGHUP)
+            coordinator_reload(c);
+        else
+            coordinator_stop(c);
     }
     coordinator_arm_signals(c);
 }
@@ -217,6 +566,7 @@ static void crew_init(struct coordinator *c, uint32_t index, const int *fds)
     w->coordinator_sleeper = &c->sleeper;
     w->coordinator_ring = c->ring;
     w->coordinator_tag = (struct ring_tag){.op = COORDINATOR_OP_WAKE};
+    w->revision = &c->revision;
     w->peers = c->workers;
     w->peer_count = c->config->workers;
     for (uint32_t i = 0; i < c->config->listener_count; i++) {
@@ -231,7 +581,7 @@ static int coordinator_open_crew(struct coordinator *c, const int *fds)
     c->crew = calloc(c->config->workers, sizeof *c->crew);
     c->workers = calloc(c->config->workers, sizeof(struct worker *));
     if (!c->crew || !c->workers) return -ENOMEM;
-    for (uint32_t i = 0; i < c->config->workers; i++) {
+    for (uint32_t i = 0; i < coordinator_crew_size(c); i++) {
         int error = queue_open(&c->crew[i].inbox, c->config->queue_capacity);
         if (error == 0) error = queue_open(&c->crew[i].outbox, c->config->queue_capacity);
         if (error < 0) return error;
@@ -252,7 +602,13 @@ static int coordinator_open_resolver(struct coordinator *c)
     return error;
 }
 
-int coordinator_open(struct coordinator **out, const struct config *config, const int *fds)
+static int coordinator_open_waiters(struct coordinator *c)
+{
+    int error = pool_open(&c->waiters, COORDINATOR_WAITERS_MAX, sizeof(struct waiter *));
+    return error < 0 ? error : timer_open(&c->timers, COORDINATOR_WAITERS_MAX, ring_now_ms(c->ring));
+}
+
+int coordinator_open(struct coordinator **out, const struct config *config)
 {
     struct coordinator *c = calloc(1, sizeof *c);
     if (!c) return -ENOMEM;
@@ -268,7 +624,7 @@ int coordinator_open(struct coordinator **out, const struct config *config, cons
         return error;
     }
     error = coordinator_open_signals(c);
-    if (error == 0) error = coordinator_open_crew(c, fds);
+    if (error == 0) error = coordinator_open_waiters(c);
     if (error < 0) LOGE("start-up failed: %s", strerror(-error));
     return error < 0 ? error : coordinator_open_resolver(c);
 }
@@ -283,16 +639,36 @@ static void coordinator_release(struct coordinator *c, bool go)
     pthread_mutex_unlock(&c->lock);
 }
 
+/* What was lent to, or by, a worker that is gone. */
+static void coordinator_take_back(struct coordinator *c)
+{
+    struct message message;
+    for (uint32_t i = 0; i < coordinator_crew_size(c); i++) {
+        while (queue_pop(c->crew[i].inbox, &message)) {
+            if (message.kind < MESSAGE_DIAL || message.kind > MESSAGE_CONFIG) continue;
+            struct errand *errand = message.body;
+            errand->done(errand, -ECANCELED);
+        }
+        while (queue_pop(c->crew[i].outbox, &message)) {
+            if (message.kind < MESSAGE_DIAL || message.kind > MESSAGE_CONFIG) continue;
+            struct errand *errand = message.body;
+            errand->done(errand, message.result);
+        }
+    }
+}
+
 static void coordinator_join(struct coordinator *c)
 {
     pthread_mutex_lock(&c->lock);
     c->over = true;
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
-    for (uint32_t i = 0; i < c->config->workers; i++) {
+    for (uint32_t i = 0; i < coordinator_crew_size(c); i++) {
         if (c->crew[i].started) pthread_join(c->crew[i].thread, NULL);
         c->crew[i].started = false;
+        c->crew[i].closed = true;
     }
+    coordinator_take_back(c);
 }
 
 static int coordinator_await_ready(struct coordinator *c, uint32_t count)
@@ -306,7 +682,7 @@ static int coordinator_await_ready(struct coordinator *c, uint32_t count)
     return error;
 }
 
-int coordinator_start(struct coordinator *c)
+static int coordinator_start_crew(struct coordinator *c)
 {
     int cpus[CONFIG_WORKERS_MAX];
     int cpu_count = process_affinity_cpus(cpus, (int)CONFIG_WORKERS_MAX);
@@ -333,37 +709,55 @@ int coordinator_start(struct coordinator *c)
     return error;
 }
 
+int coordinator_start(struct coordinator *c, const int *fds)
+{
+    int error = coordinator_open_crew(c, fds);
+    if (error < 0) {
+        LOGE("start-up failed: %s", strerror(-error));
+        return error;
+    }
+    return coordinator_start_crew(c);
+}
+
 /* --- the loop --- */
 
-/* Sessions that the drain has ended still wait for names that they have asked for: a server that does not answer must
- * not hold up the end. */
+/* Sessions that the drain has ended still wait for names and verdicts that they have asked for: a server or a script
+ * that does not answer must not hold up the end. */
 static void coordinator_hush(struct coordinator *c)
 {
     if (!c->resolver || ring_now_ms(c->ring) < c->quiet_ms) return;
+    if (c->hooks.on_stop) c->hooks.on_stop(c->hooks.context);
     resolve_close(c->resolver);
     c->resolver = NULL;
 }
 
 static uint64_t coordinator_wait_ms(const struct coordinator *c)
 {
-    if (!c->resolver) return COORDINATOR_LOG_MS;
-    uint64_t wait = resolve_wait_ms(c->resolver, ring_now_ms(c->ring));
-    return wait < COORDINATOR_LOG_MS ? wait : COORDINATOR_LOG_MS;
+    uint64_t now = ring_now_ms(c->ring), wait = COORDINATOR_LOG_MS, next = timer_wait_ms(c->timers, now);
+    if (next < wait) wait = next;
+    if (!c->resolver) return wait;
+    next = resolve_wait_ms(c->resolver, now);
+    return next < wait ? next : wait;
 }
 
 static void coordinator_dispatch(struct coordinator *c, const struct ring_completion *completion)
 {
+    if (completion->tag.op >= COORDINATOR_OP_WAITER) {
+        coordinator_on_waiter(c, completion);
+        return;
+    }
     switch ((enum coordinator_op)completion->tag.op) {
     case COORDINATOR_OP_WAKE: return; /* mail is read in every turn */
     case COORDINATOR_OP_SIGNAL: coordinator_on_signal(c); return;
     case COORDINATOR_OP_RESOLVE:
         if (c->resolver) resolve_on_completion(c->resolver, completion); /* else of a poll that was cancelled */
         return;
+    case COORDINATOR_OP_WAITER: break;
     }
     assert(0 && "a completion of an unknown kind");
 }
 
-static int coordinator_turn(struct coordinator *c)
+int coordinator_turn(struct coordinator *c)
 {
     struct ring_completion completion;
     sleeper_announce(&c->sleeper);
@@ -373,6 +767,8 @@ static int coordinator_turn(struct coordinator *c)
     while (ring_next(c->ring, &completion)) coordinator_dispatch(c, &completion);
     coordinator_read(c);
     if (c->resolver) resolve_on_time(c->resolver, ring_now_ms(c->ring));
+    coordinator_expire(c);
+    if (c->hooks.on_turn) c->hooks.on_turn(c->hooks.context);
     coordinator_hush(c);
     log_flush();
     return 0;
@@ -398,15 +794,18 @@ int coordinator_run(struct coordinator *c)
 void coordinator_close(struct coordinator *c)
 {
     if (c->resolver) resolve_close(c->resolver);
-    for (uint32_t i = 0; c->crew && i < c->config->workers; i++) {
+    for (uint32_t i = 0; i < coordinator_crew_size(c); i++) {
         if (c->crew[i].inbox) queue_close(c->crew[i].inbox);
         if (c->crew[i].outbox) queue_close(c->crew[i].outbox);
     }
     if (c->signal_fd >= 0) close(c->signal_fd);
+    if (c->timers) timer_close(c->timers);
+    if (c->waiters.slots) pool_close(&c->waiters);
     if (c->ring) ring_destroy(c->ring);
     pthread_cond_destroy(&c->changed);
     pthread_mutex_destroy(&c->lock);
     free(c->workers);
     free(c->crew);
+    free(c->owned);
     free(c);
 }

@@ -24,6 +24,9 @@ int coordinator_open(struct coordinator **out, const struct config *config);
 int coordinator_start(struct coordinator *c, const int *fds);
 /* Answers until a signal asks to stop and every worker has stopped. 0, or -errno. */
 int coordinator_run(struct coordinator *c);
+/* One turn of that: for tests, which have no workers. */
+int coordinator_turn(struct coordinator *c);
+/* Everything that waits has been detached before. */
 void coordinator_close(struct coordinator *c);
 
 /* --- from above --- */
@@ -91,7 +94,7 @@ int coordinator_dial(struct coordinator *c, const struct address *target, const 
 int coordinator_configure(struct coordinator *c, struct config *fresh);
 const struct config *coordinator_config(const struct coordinator *c);
 
-uint32_t coordinator_worker_count(const struct coordinator *c);
+uint32_t coordinator_worker_count(const struct coordinator *c); /* 0 before coordinator_start() */
 const struct stats *coordinator_worker_stats(const struct coordinator *c, uint32_t worker);
 const struct ring_stats *coordinator_ring_stats(const struct coordinator *c, uint32_t worker);
 /* Messages that wait now: to the coordinator, to the worker. */

@@ -20,6 +20,11 @@ static inline void counter_subtract(counter *c, uint64_t amount)
     counter_add(c, 0 - amount);
 }
 
+static inline void counter_set(counter *c, uint64_t value)
+{
+    atomic_store_explicit(c, value, memory_order_relaxed);
+}
+
 static inline uint64_t counter_read(const counter *c)
 {
     return atomic_load_explicit(c, memory_order_relaxed);

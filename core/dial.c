@@ -27,7 +27,8 @@ static void dial_prepare_socket(const struct worker *w, int fd, const struct add
 {
     const struct config *config = w->config;
     if (to->kind == ADDRESS_UNIX) return;
-    net_set_nodelay(fd);
+    if (config->tcp_nodelay) net_set_nodelay(fd);
+    net_set_buffers(fd, config->tcp_sndbuf, config->tcp_rcvbuf);
     if (policy_classify(to) == POLICY_LOOPBACK) net_set_local(fd);
     if (config->fastopen_connect) net_set_fastopen_connect(fd);
     if (config->netdev && net_set_device(fd, config->netdev) < 0)

@@ -41,25 +41,80 @@ static size_t out_room(const struct setup *setup)
 
 /* --- the request is known --- */
 
+/* Contract sections 2.4, 2.5 and 2.7: HTTP always asks by name, the others by what the client, or the option, gave. */
+static enum route_callback handshake_callback(const struct session *s, const struct setup *setup)
+{
+    bool http = s->protocol == PROTOCOL_HTTP_CONNECT || s->protocol == PROTOCOL_HTTP_PLAIN;
+    if (http || setup->by_name) return ROUTE_BY_NAME;
+    switch ((enum address_kind)setup->target.kind) {
+    case ADDRESS_IPV4: return ROUTE_BY_IPV4;
+    case ADDRESS_IPV6: return ROUTE_BY_IPV6;
+    default: return ROUTE_BY_NAME;
+    }
+}
+
 static enum session_state handshake_route(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
+    struct route_request *route = &setup->route;
+    uint32_t revision = atomic_load_explicit(w->revision, memory_order_acquire);
     counter_add(&w->stats.requests, 1);
     setup->request_complete = true;
-    if (setup->target.kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
-    setup->route.target = setup->target;
-    setup->route.credentials = &setup->credentials;
-    route_decide_builtin(&setup->route, w->config->hops, (uint8_t)w->config->hop_count);
+    route->target = setup->target;
+    route->credentials = &setup->credentials;
+    route->callback = (uint8_t)handshake_callback(s, setup);
+    route->failure = FAIL_NONE;
+    if (revision == 0) {
+        if (setup->target.kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
+        route_decide_builtin(route, w->config->hops, (uint8_t)w->config->hop_count);
+        return handshake_obey(w, s);
+    }
+    if (verdicts_find(&w->verdicts, route, revision, ring_now_ms(w->ring))) {
+        counter_add(&w->stats.routes_remembered, 1);
+        return handshake_obey(w, s);
+    }
+    setup->asking = true;
+    handshake_ask(w, s);
+    return SESSION_ROUTE;
+}
+
+/* With nothing left of an earlier attempt, and room in the queue. Else the next completion, or the timer, tries again.
+ */
+void handshake_ask(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    assert(setup->asking);
+    if (session_upstream_is_busy(s)) return;
+    setup->asked_us = ring_now_us(w->ring);
+    setup->asking = !session_ask_route(w, s);
+}
+
+/* The verdict is there. Without a ruleset it never left the worker. */
+enum session_state handshake_obey(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    const struct route_verdict *verdict = &setup->route.verdict;
+    if (verdict->order == ROUTE_REJECT) return session_fail(w, s, FAIL_REJECTED);
+    s->rule = verdict->rule;
+    s->hops = verdict->hop_count;
+    setup->trial = verdict->order == ROUTE_TRY;
+    setup->dialled_us = ring_now_us(w->ring);
     return dial_begin(w, s);
 }
 
-/* A verdict has come back. Without a ruleset it never left the worker. */
+/* In ROUTE: the last of what an earlier attempt had in flight is back, or the answer is. */
 enum session_state handshake_route_step(struct worker *w, struct session *s)
 {
-    const struct route_verdict *verdict = &setup_of(w, s)->route.verdict;
-    if (s->result < 0 || verdict->kind == ROUTE_REJECT) return session_fail(w, s, FAIL_REJECTED);
-    s->rule = verdict->rule;
-    return dial_begin(w, s);
+    struct setup *setup = setup_of(w, s);
+    if (s->op != SESSION_LENT) {
+        if (setup->asking) handshake_ask(w, s);
+        return SESSION_ROUTE;
+    }
+    histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
+    if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
+    uint32_t revision = atomic_load_explicit(w->revision, memory_order_acquire);
+    verdicts_keep(&w->verdicts, &setup->route, revision, ring_now_ms(w->ring));
+    return handshake_obey(w, s);
 }
 
 static enum session_state handshake_transparent(struct worker *w, struct session *s)
@@ -100,6 +155,8 @@ static enum session_state hello_socks4(struct worker *w, struct session *s)
     memcpy(setup->credentials.user, request.user, sizeof request.user);
     setup->credentials.password[0] = '\0';
     setup->credentials.present = true;
+    setup->by_name = request.by_name;
+    if (w->config->auth_required && !request.user[0]) return session_fail(w, s, FAIL_AUTH);
     if (request.command != SOCKS4_CONNECT) return session_fail(w, s, FAIL_COMMAND);
     return handshake_route(w, s);
 }
@@ -111,7 +168,7 @@ static enum session_state hello_socks5(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     uint8_t method;
     size_t used;
-    switch (socks5_parse_greeting(head_at(setup), head_left(setup), false, &method, &used)) {
+    switch (socks5_parse_greeting(head_at(setup), head_left(setup), w->config->auth_required, &method, &used)) {
     case PARSE_MORE: return SESSION_HELLO;
     case PARSE_OK: break;
     default: return session_fail(w, s, FAIL_SYNTAX);
@@ -153,6 +210,7 @@ enum session_state handshake_request_step(struct worker *w, struct session *s)
     }
     setup->consumed += (uint32_t)used;
     setup->target = request.target;
+    setup->by_name = request.by_name;
     s->command = request.command;
     if (request.command == SOCKS5_CONNECT) return handshake_route(w, s);
     if (w->config->hop_count > 0) return session_fail(w, s, FAIL_COMMAND); /* no chain can carry the others */
@@ -195,8 +253,9 @@ static enum session_state hello_http(struct worker *w, struct session *s)
     default: return session_fail(w, s, FAIL_SYNTAX);
     }
     setup->consumed = (uint32_t)used;
-    if (http_parse_proxy_authorization(setup->head, &head, &setup->credentials) == HTTP_AUTH_BAD)
-        return session_fail(w, s, FAIL_SYNTAX);
+    enum http_auth_result auth = http_parse_proxy_authorization(setup->head, &head, &setup->credentials);
+    if (auth != HTTP_AUTH_OK && w->config->auth_required) return session_fail(w, s, FAIL_AUTH);
+    if (auth == HTTP_AUTH_BAD) return session_fail(w, s, FAIL_SYNTAX);
     if (http_span_equals(setup->head, head.method, "CONNECT")) return hello_http_connect(w, s, &head);
     return hello_http_plain(w, s, &head);
 }
@@ -241,6 +300,13 @@ static size_t established_socks5(struct session *s, uint8_t *out, size_t size)
     return socks5_write_reply(out, size, SOCKS5_SUCCEEDED, &bound);
 }
 
+/* See struct dial_errand. */
+static size_t internal_write(uint8_t *out, enum failure failure)
+{
+    *out = (uint8_t)failure;
+    return 1;
+}
+
 enum session_state handshake_established(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
@@ -249,13 +315,18 @@ enum session_state handshake_established(struct worker *w, struct session *s)
     case PROTOCOL_SOCKS4: size = socks4_write_reply(out_at(setup), out_room(setup), SOCKS4_GRANTED); break;
     case PROTOCOL_SOCKS5: size = established_socks5(s, out_at(setup), out_room(setup)); break;
     case PROTOCOL_HTTP_CONNECT: size = http_write_established(out_at(setup), out_room(setup)); break;
+    case PROTOCOL_INTERNAL: size = internal_write(out_at(setup), FAIL_NONE); break;
     default: break;
     }
+    if (s->protocol == PROTOCOL_HTTP_PLAIN) {
+        s->extra = pool_take(&w->exchanges);
+        if (s->extra == POOL_NONE) return session_fail(w, s, FAIL_RESOURCE);
+    }
     handshake_append(setup, size);
+    histogram_add(&w->stats.connect, ring_now_us(w->ring) - setup->dialled_us);
+    session_report_trial(w, s, 0);
     session_log(w, s, LOG_LEVEL_DEBUG, "connected");
-    if (s->protocol != PROTOCOL_HTTP_PLAIN) return SESSION_RELAY;
-    s->extra = pool_take(&w->exchanges);
-    return s->extra == POOL_NONE ? session_fail(w, s, FAIL_RESOURCE) : SESSION_EXCHANGE;
+    return s->protocol == PROTOCOL_HTTP_PLAIN ? SESSION_EXCHANGE : SESSION_RELAY;
 }
 
 /* When nobody has connected, the client is told once more where that would have been. */
@@ -292,6 +363,7 @@ bool handshake_write_refusal(struct worker *w, struct session *s, enum failure f
     case PROTOCOL_HTTP_PLAIN:
         if (row->http) size = http_write_error(out_at(setup), out_room(setup), row->http, time(NULL));
         break;
+    case PROTOCOL_INTERNAL: size = internal_write(out_at(setup), failure); break;
     default: break;
     }
     handshake_append(setup, size);

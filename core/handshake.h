@@ -10,6 +10,10 @@ enum session_state handshake_hello_step(struct worker *w, struct session *s);
 enum session_state handshake_auth_step(struct worker *w, struct session *s);
 enum session_state handshake_request_step(struct worker *w, struct session *s);
 enum session_state handshake_route_step(struct worker *w, struct session *s);
+/* ROUTE: posts the question that is due (setup.asking), if that can be done now. */
+void handshake_ask(struct worker *w, struct session *s);
+/* Does what the verdict says. */
+enum session_state handshake_obey(struct worker *w, struct session *s);
 /* The upstream is there: queues the success reply. RELAY or EXCHANGE. */
 enum session_state handshake_established(struct worker *w, struct session *s);
 /* Appends SOCKS5's "succeeded" with that address to `out`. */

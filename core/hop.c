@@ -73,6 +73,7 @@ enum session_state hop_begin(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     if (setup->route.verdict.hop_count == 0) return handshake_established(w, s);
     setup->hop = 0;
+    setup->hop_received = 0;
     return hop_greet(w, s);
 }
 
@@ -222,10 +223,13 @@ enum session_state hop_step(struct worker *w, struct session *s)
     if (s->op == SESSION_RECV + UPSTREAM) {
         if (s->result <= 0) return session_fail(w, s, FAIL_PROXY_CLOSED);
         setup->hop_received += (uint32_t)s->result;
+        counter_add(&w->stats.hop_in, (uint64_t)s->result);
     } else if (s->op != SESSION_SEND + UPSTREAM) {
         return SESSION_HOP;
     } else if (s->result <= 0) {
         return session_fail(w, s, FAIL_PROXY_CLOSED);
+    } else {
+        counter_add(&w->stats.hop_out, (uint64_t)s->result);
     }
     if (s->inflight & SESSION_BIT(SESSION_SEND + UPSTREAM) || setup->hop_received == 0) return SESSION_HOP;
     if (s->inflight & SESSION_BIT(SESSION_RECV + UPSTREAM)) return SESSION_HOP;

@@ -59,8 +59,9 @@ static void listen_prepare_tcp(const struct config *config, const struct listene
     if (ipv6) listen_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
     if (config->fastopen) listen_set(fd, IPPROTO_TCP, TCP_FASTOPEN, SOMAXCONN);
     if (policy_classify(&listener->address) == POLICY_LOOPBACK) net_set_local(fd);
-    net_set_nodelay(fd);
-    net_set_keepalive(fd);
+    if (config->tcp_nodelay) net_set_nodelay(fd);
+    if (config->tcp_keepalive) net_set_keepalive(fd);
+    net_set_buffers(fd, config->tcp_sndbuf, config->tcp_rcvbuf);
 }
 
 static int listen_set_transparent(int fd, bool ipv6)

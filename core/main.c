@@ -39,8 +39,8 @@ static void main_close_listeners(const int *fds)
 static int main_serve(const int *fds)
 {
     struct coordinator *coordinator = NULL;
-    int error = coordinator_open(&coordinator, &config, fds);
-    if (error == 0) error = coordinator_start(coordinator);
+    int error = coordinator_open(&coordinator, &config);
+    if (error == 0) error = coordinator_start(coordinator, fds);
     if (error == 0) {
         if (config.daemonize) process_daemonize_ready(0, NULL);
         for (uint32_t i = 0; i < config.listener_count; i++) LOGN("listening on %s", config.listeners[i].text);

@@ -75,6 +75,11 @@ int net_shutdown_write(int fd)
     return net_result(shutdown(fd, SHUT_WR));
 }
 
+void net_send_octet(int fd, uint8_t octet)
+{
+    (void)!send(fd, &octet, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 void net_reset_on_close(int fd)
 {
     struct linger linger = {.l_onoff = 1, .l_linger = 0};
@@ -84,6 +89,12 @@ void net_reset_on_close(int fd)
 void net_set_nodelay(int fd)
 {
     net_set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
+void net_set_buffers(int fd, int send_size, int receive_size)
+{
+    if (send_size > 0) net_set_option(fd, SOL_SOCKET, SO_SNDBUF, send_size);
+    if (receive_size > 0) net_set_option(fd, SOL_SOCKET, SO_RCVBUF, receive_size);
 }
 
 void net_set_keepalive(int fd)

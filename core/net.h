@@ -38,9 +38,11 @@ int net_peer_address(int fd, struct net_address *out);
 int net_route_source(const struct net_address *to, const char *device, struct net_address *out);
 int net_accept(int fd); /* immediate, for BIND and for the refusal of a connection without a free descriptor */
 int net_shutdown_write(int fd);
+void net_send_octet(int fd, uint8_t octet); /* into an empty socket buffer */
 /* The next close sends a reset instead of an orderly end (SO_LINGER with zero seconds); no effect on Unix sockets. */
 void net_reset_on_close(int fd);
 void net_set_nodelay(int fd);
+void net_set_buffers(int fd, int send_size, int receive_size); /* octets; 0: what the kernel chooses */
 void net_set_keepalive(int fd); /* and TCP_USER_TIMEOUT: a dead peer is noticed within about two minutes */
 int net_set_device(int fd, const char *name);
 /* For a leg that stays on this machine: a congestion control without pacing, whose timers would cost more than they can

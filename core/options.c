@@ -30,6 +30,7 @@
 enum group {
     GROUP_LISTENERS,
     GROUP_OUTBOUND,
+    GROUP_SCRIPTS,
     GROUP_LIMITS,
     GROUP_RELAY,
     GROUP_LOG,
@@ -41,6 +42,7 @@ enum group {
 static const char *const group_titles[] = {
     [GROUP_LISTENERS] = "Listeners (-l, --http and -f may be repeated)",
     [GROUP_OUTBOUND] = "Outgoing connections",
+    [GROUP_SCRIPTS] = "Scripts and API",
     [GROUP_LIMITS] = "Limits",
     [GROUP_RELAY] = "Threads and relay",
     [GROUP_LOG] = "Log",
@@ -56,7 +58,7 @@ struct parse {
     const char *pending_forward; /* -f that waits for its -l; NULL: none */
     bool pending_http;           /* bare --http that waits for its -l */
     int last_listen;             /* index of the latest -l, -1: none */
-    bool check, dump, stop;      /* stop: everything was said, exit successfully */
+    bool stop;                   /* everything was said, exit successfully */
 };
 
 typedef int option_function(struct parse *p, const char *operand); /* 0, or -1 after one line on stderr */
@@ -215,12 +217,20 @@ static struct listener_config *add_listener(struct parse *p, const char *text, e
     return l;
 }
 
+/* ":" and ":0": a ruleset is to say where. */
+static bool is_left_open(const char *text)
+{
+    return strcmp(text, ":") == 0 || strcmp(text, ":0") == 0;
+}
+
 static int read_forward(struct parse *p, const char *text, struct listener_config *l)
 {
     if (is_unix(text)) {
         if (check_unix(p, text) < 0) return -1;
         l->forward = (struct address){.kind = ADDRESS_UNIX, .name_size = (uint8_t)strlen(text + 5)};
         memcpy(l->forward.name, text + 5, l->forward.name_size);
+    } else if (is_left_open(text)) {
+        l->forward = (struct address){.kind = ADDRESS_NONE};
     } else if (!address_parse(text, strlen(text), ADDRESS_PORT_REQUIRED, 0, &l->forward) || !l->forward.port) {
         return complain(p, "\"%s\" is no target, give host:port with a port of 1 to 65535, or unix:/path", text);
     }
@@ -405,14 +415,14 @@ static int set_workers(struct parse *p, const char *operand)
 static int set_check(struct parse *p, const char *operand)
 {
     (void)operand;
-    p->check = true;
+    p->config->check_only = true;
     return 0;
 }
 
 static int set_dump(struct parse *p, const char *operand)
 {
     (void)operand;
-    p->dump = true;
+    p->config->dump_only = true;
     return 0;
 }
 
@@ -424,13 +434,30 @@ static int set_user(struct parse *p, const char *operand)
     return 0;
 }
 
-/* --- obsolete options and those of a later release --- */
+/* --- scripts and API --- */
 
-static int refuse_lua(struct parse *p, const char *operand)
+static int set_text(struct parse *p, const char *operand)
 {
-    (void)operand;
-    return complain(p, "this build has no Lua rulesets and no REST API yet, leave the option out");
+    if (!*operand) return complain(p, "the operand is empty, give %s", p->row->operand);
+    *(const char **)field_of(p) = operand;
+    return 0;
 }
+
+static int set_api(struct parse *p, const char *operand)
+{
+    if (check_listen_text(p, operand) < 0) return -1;
+    p->config->api_text = operand;
+    return 0;
+}
+
+/* Negative is no limit, as the contract has it. */
+static int set_memlimit(struct parse *p, const char *operand)
+{
+    if (operand[0] == '-' && operand[1] && strspn(operand + 1, "0123456789") == strlen(operand + 1)) operand = "0";
+    return set_number(p, operand);
+}
+
+/* --- obsolete options --- */
 
 static int warn_obsolete(struct parse *p, const char *operand)
 {
@@ -463,10 +490,6 @@ static const char *const log_words[] = {
 
 #define FIELD(name) .field = offsetof(struct config, name)
 #define NO_FIELD    .field = 0
-#define LATER(s, l)                                                                                                    \
-    {                                                                                                                  \
-        s, l, NULL, GROUP_HIDDEN, NULL, refuse_lua, 0, 0, 0, NULL                                                      \
-    }
 #define OLD(s, l, h)                                                                                                   \
     {                                                                                                                  \
         s, l, NULL, GROUP_HIDDEN, h, warn_obsolete, 0, 0, 0, NULL                                                      \
@@ -505,6 +528,23 @@ static const struct option_row rows[] = {
     {0, "fastopen-connect", NULL, GROUP_OUTBOUND, "use TCP Fast Open towards upstream servers", set_flag,
      FIELD(fastopen_connect)},
 
+    {'r', "ruleset", "FILE", GROUP_SCRIPTS, "let this Lua script decide where connections go (-: standard input)",
+     set_text, FIELD(ruleset)},
+    {'c', "config", "FILE", GROUP_SCRIPTS,
+     "run this Lua script, which returns a table of settings and may bring a ruleset", set_text, FIELD(boot)},
+    {0, "auth-required", NULL, GROUP_SCRIPTS, "demand user and password from clients, for the ruleset to judge",
+     set_flag, FIELD(auth_required)},
+    {0, "lua-budget", "MS", GROUP_SCRIPTS, "CPU time after which a script is aborted, 10 to 60000 (default: 5000)",
+     set_number, FIELD(lua_budget_ms), 10, 60000},
+    {0, "memlimit", "MIB", GROUP_SCRIPTS, "memory of all scripts together (default: 0, no limit)", set_memlimit,
+     FIELD(memlimit_mib), 0, 2097151},
+    {0, "traceback", NULL, GROUP_SCRIPTS, "let messages of Lua errors end with a stack traceback", set_flag,
+     FIELD(traceback)},
+    {0, "api", "ADDRESS", GROUP_SCRIPTS, "serve the REST API on host:port, :port or unix:/path", set_api, NO_FIELD},
+    {0, "api-token-file", "FILE", GROUP_SCRIPTS,
+     "demand one of the bearer tokens of this file from the API's callers, one per line", set_text,
+     FIELD(api_token_file)},
+
     {'t', "timeout", "SECONDS", GROUP_LIMITS, "from accept to established, 5 to 86400 (default: 60)", set_seconds,
      FIELD(timeout_ms), 5, 86400},
     {0, "idle-timeout", "SECONDS", GROUP_LIMITS, "end established sessions without traffic (default: 0, never)",
@@ -538,13 +578,6 @@ static const struct option_row rows[] = {
     {0, "check", NULL, GROUP_INFORMATION, "check the options and exit with 0 or 1", set_check, NO_FIELD},
     {0, "dump-config", NULL, GROUP_INFORMATION, "check the options, print them as a Lua table and exit", set_dump,
      NO_FIELD},
-
-    LATER('r', "ruleset"),
-    LATER('c', "config"),
-    LATER(0, "api"),
-    LATER(0, "auth-required"),
-    LATER(0, "memlimit"),
-    LATER(0, "traceback"),
 
     {0, "ingress", NULL, GROUP_HIDDEN, "taken as --block-outbound global", block_ingress, NO_FIELD},
     {0, "egress", NULL, GROUP_HIDDEN, "taken as --block-outbound local", block_egress, NO_FIELD},
@@ -644,7 +677,7 @@ static int take_operand(struct parse *p, int argc, char **argv, const char **ope
     const char *equals = argv[0][p->name_size] ? argv[0] + p->name_size + 1 : NULL;
 
     *operand = equals;
-    if (!row->operand) return equals && row->function != refuse_lua ? complain(p, "takes no value, give it alone") : 1;
+    if (!row->operand) return equals ? complain(p, "takes no value, give it alone") : 1;
     if (equals) return 1;
     if (row->operand[0] == '[') {
         if (argc < 2 || argv[1][0] == '-') return 1;
@@ -698,10 +731,11 @@ static int finish_listeners(struct parse *p)
     return 0;
 }
 
-static enum config_action check_and_show(struct parse *p)
+static enum config_action check_and_show(struct config *config)
 {
-    if (config_check(p->config) < 0) return CONFIG_EXIT_FAILURE;
-    if (p->dump) return config_dump(p->config) < 0 ? CONFIG_EXIT_FAILURE : CONFIG_EXIT_SUCCESS;
+    if (config_check(config) < 0) return CONFIG_EXIT_FAILURE;
+    if (config->dump_only) return config_dump(config) < 0 ? CONFIG_EXIT_FAILURE : CONFIG_EXIT_SUCCESS;
+    if (config->ruleset || config->boot) return CONFIG_RUN; /* main goes on to the scripts */
     puts("configuration is valid");
     return fflush(stdout) == 0 ? CONFIG_EXIT_SUCCESS : CONFIG_EXIT_FAILURE;
 }
@@ -714,5 +748,12 @@ enum config_action config_parse(struct config *config, int argc, char **argv)
     if (p.stop) return fflush(stdout) == 0 ? CONFIG_EXIT_SUCCESS : CONFIG_EXIT_FAILURE;
     if (finish_listeners(&p) < 0) return CONFIG_EXIT_FAILURE;
     log_open((enum log_target)config->log_target, config->log_level);
-    return p.check || p.dump ? check_and_show(&p) : CONFIG_RUN;
+    return config->check_only || config->dump_only ? check_and_show(config) : CONFIG_RUN;
+}
+
+int config_read(struct config *config, int argc, char **argv)
+{
+    struct parse p = {.config = config, .last_listen = -1};
+
+    return read_words(&p, argc, argv) < 0 || p.stop || finish_listeners(&p) < 0 ? -1 : 0;
 }

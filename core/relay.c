@@ -38,6 +38,7 @@ static bool in_flight(const struct session *s, unsigned op)
 static void flow_count(struct worker *w, struct flow *f, enum session_side from, uint64_t octets)
 {
     f->bytes += octets;
+    if (f->flags & FLOW_INTERNAL) return;
     counter_add(from == CLIENT ? &w->stats.bytes_up : &w->stats.bytes_down, octets);
     counter_add(f->mode == FLOW_SPLICE ? &w->stats.bytes_splice : &w->stats.bytes_copy, octets);
 }
@@ -73,7 +74,9 @@ static size_t preload_consume(struct worker *w, struct session *s, enum session_
     }
     uint32_t before = setup->out_sent > setup->out_reply ? setup->out_sent : setup->out_reply;
     setup->out_sent += (uint32_t)octets;
-    return setup->out_sent > before ? setup->out_sent - before : 0;
+    size_t relayed = setup->out_sent > before ? setup->out_sent - before : 0;
+    counter_add(&w->stats.handshake_out, octets - relayed);
+    return relayed;
 }
 
 /* The last of the setup slot's octets are sent: what remains of the session is small. */
@@ -436,6 +439,7 @@ static void flow_begin(struct worker *w, struct session *s, enum session_side fr
     s->flows[from] =
         (struct flow){.phase = FLOW_OPEN, .mode = FLOW_COPY, .pipe = PIPES_NONE, .held = BUFFER_LIST_EMPTY};
     if (preload_of(w, s, from, &data) > 0) s->flows[from].flags = FLOW_PRELOADED;
+    if (s->protocol == PROTOCOL_INTERNAL) s->flows[from].flags |= FLOW_INTERNAL;
     if (w->config->relay == RELAY_SPLICE) s->flows[from].flags |= FLOW_TURNING;
 }
 
@@ -502,7 +506,8 @@ void relay_on_timer(struct worker *w, struct session *s)
 {
     if (!s->settled) {
         s->settled = true;
-        net_set_keepalive(s->fd[UPSTREAM]); /* the client's socket has it from its listener */
+        if (w->config->tcp_keepalive)
+            net_set_keepalive(s->fd[UPSTREAM]); /* the client's socket has it from its listener */
     }
     relay_watch_side(w, s, CLIENT);
     relay_watch_side(w, s, UPSTREAM);

@@ -20,6 +20,7 @@ enum flow_flag {
     FLOW_COPY_ONLY = 1 << 4, /* the kernel cannot splice here */
     FLOW_PATIENT = 1 << 5,   /* there was no pipe the last time */
     FLOW_SINGLE = 1 << 6,    /* receives one buffer at a time: its sink was slow */
+    FLOW_INTERNAL = 1 << 7,  /* the coordinator's own: not counted as traffic */
 };
 
 /* The session enters RELAY: octets in the setup slot go first (`out` to the client, the rest of `head` to the

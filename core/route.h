@@ -75,13 +75,13 @@ enum route_callback { ROUTE_BY_NAME, ROUTE_BY_IPV4, ROUTE_BY_IPV6 };
 
 struct route_request {
     _Atomic uint32_t cancelled;
-    uint8_t callback;                      /* enum route_callback: which function of the ruleset is to decide */
-    uint8_t failure;                       /* enum failure of the ROUTE_TRY before; FAIL_NONE: asked for the first time */
-    struct address target;                 /* NONE: a forwarder without a target (-f :) */
+    uint8_t callback;      /* enum route_callback: which function of the ruleset is to decide */
+    uint8_t failure;       /* enum failure of the ROUTE_TRY before; FAIL_NONE: asked for the first time */
+    struct address target; /* NONE: a forwarder without a target (-f :) */
     const struct credentials *credentials; /* lent with the request */
     struct message origin;                 /* the coordinator's note of whom to answer */
     uint32_t origin_worker;
-    struct route_verdict verdict;           /* the answer */
+    struct route_verdict verdict;          /* the answer */
     struct proxy_uri hops[ROUTE_HOPS_MAX]; /* room for the answer's chain */
 };
 
@@ -101,7 +101,8 @@ struct errand {
 };
 
 /* A connection for the coordinator itself, made with all that a session's dialling knows. The worker owns `fd`, one end
- * of a stream socket pair, and writes one octet first: 0, or the enum failure of the attempt, behind which it closes. */
+ * of a stream socket pair, and writes one octet first: 0, or the enum failure of the attempt, behind which it closes.
+ */
 struct dial_errand {
     struct errand errand;
     int fd;
@@ -129,10 +130,10 @@ struct session_row {
 /* Up to `room` sessions from slot `first` on. */
 struct list_errand {
     struct errand errand;
-    uint32_t first;     /* in: slot to begin with */
-    uint32_t next;      /* out: where to go on; UINT32_MAX: there are no more */
-    uint32_t count;     /* out: rows written */
-    uint32_t room;      /* in: rows there is memory for */
+    uint32_t first; /* in: slot to begin with */
+    uint32_t next;  /* out: where to go on; UINT32_MAX: there are no more */
+    uint32_t count; /* out: rows written */
+    uint32_t room;  /* in: rows there is memory for */
     struct session_row *rows;
 };
 
@@ -143,10 +144,12 @@ struct kill_errand {
 };
 
 struct config;
+struct reconfiguration;
 /* From now on the worker obeys `config`, which lives until no worker uses it. */
 struct config_errand {
     struct errand errand;
     const struct config *config;
+    struct reconfiguration *all; /* the sender's note */
 };
 
 #endif

@@ -51,9 +51,9 @@ static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_AUTH] = STATE(AUTH) | STATE(REQUEST) | STATES_END,
     [SESSION_REQUEST] = STATE(REQUEST) | STATES_UPSTREAM | STATES_END,
     [SESSION_ROUTE] = STATES_UPSTREAM | STATES_END,
-    [SESSION_RESOLVE] = STATE(RESOLVE) | STATE(DIAL) | STATES_END,
-    [SESSION_DIAL] = STATE(DIAL) | STATE(HOP) | STATE(RELAY) | STATE(EXCHANGE) | STATES_END,
-    [SESSION_HOP] = STATE(HOP) | STATE(RELAY) | STATE(EXCHANGE) | STATES_END,
+    [SESSION_RESOLVE] = STATE(RESOLVE) | STATE(DIAL) | STATE(ROUTE) | STATES_END,
+    [SESSION_DIAL] = STATE(DIAL) | STATE(HOP) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
+    [SESSION_HOP] = STATE(HOP) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
     [SESSION_BIND] = STATE(BIND) | STATE(RELAY) | STATES_END,
     [SESSION_REPLY] = STATE(REPLY) | STATE(LINGER) | STATE(CLOSING),
     [SESSION_LINGER] = STATE(LINGER) | STATE(CLOSING),
@@ -92,13 +92,19 @@ static bool session_is_half_open(enum session_state state)
 
 /* --- the state and what moves with it --- */
 
-uint64_t session_deadline_ms(const struct worker *w, const struct session *s)
+/* Of the whole set-up; without a setup slot it is over. */
+static uint64_t session_deadline_ms(const struct worker *w, const struct session *s)
 {
-    return s->opened_ms + w->config->timeout_ms;
+    return s->setup == POOL_NONE ? 0 : setup_of(w, s)->deadline_ms;
 }
 
-static void session_count(struct worker *w, enum session_state from, enum session_state to)
+static void session_count(struct worker *w, const struct session *s, enum session_state from, enum session_state to)
 {
+    if (s->protocol == PROTOCOL_INTERNAL) {
+        if (from == SESSION_FREE) counter_add(&w->stats.internal, 1);
+        if (to == SESSION_FREE) counter_subtract(&w->stats.internal, 1);
+        return;
+    }
     if (session_is_half_open(from)) counter_subtract(&w->stats.half_open, 1);
     if (session_is_half_open(to)) counter_add(&w->stats.half_open, 1);
     if (session_is_established(from)) counter_subtract(&w->stats.established, 1);
@@ -144,7 +150,7 @@ void session_enter(struct worker *w, struct session *s, enum session_state next)
     assert(session_exits[from] & (1u << next));
     if (next == from) return;
     s->state = (uint8_t)next;
-    session_count(w, from, next);
+    session_count(w, s, from, next);
     session_set_deadline(w, s, next);
     if (LOG_ON(LOG_LEVEL_VERY_VERBOSE)) session_log(w, s, LOG_LEVEL_VERY_VERBOSE, session_state_name(next));
 }
@@ -188,8 +194,9 @@ static void session_init(struct worker *w, struct session *s, uint32_t slot, uns
     };
 }
 
-static void setup_init(struct setup *setup)
+static void setup_init(struct setup *setup, uint64_t deadline_ms)
 {
+    setup->deadline_ms = deadline_ms;
     setup->received = setup->consumed = 0;
     setup->out_used = setup->out_sent = 0;
     setup->out_reply = SETUP_OUT_SIZE;
@@ -197,6 +204,7 @@ static void setup_init(struct setup *setup)
     setup->scanned = 0;
     setup->hop = setup->hop_stage = 0;
     setup->request_complete = setup->head_shut = false;
+    setup->by_name = setup->asking = setup->trial = false;
     setup->target.kind = ADDRESS_NONE;
     setup->credentials.present = false;
     setup->dial.next = setup->dial.live = 0;
@@ -211,10 +219,37 @@ void session_open(struct worker *w, unsigned listener, int fd)
     session_init(w, s, slot, listener, fd);
     s->setup = pool_take(&w->setups);
     assert(s->setup != POOL_NONE);
-    setup_init(setup_of(w, s));
+    setup_init(setup_of(w, s), s->opened_ms + w->config->timeout_ms);
     counter_add(&w->stats.accepted, 1);
     session_enter(w, s, SESSION_HELLO);
     session_proceed(w, s, handshake_begin(w, s));
+}
+
+/* Our end of the pair is new and empty: the one octet always fits. */
+static int session_refuse_internal(int fd)
+{
+    net_send_octet(fd, FAIL_RESOURCE);
+    net_close(fd);
+    return -ENOBUFS;
+}
+
+int session_open_internal(struct worker *w, const struct dial_errand *dial)
+{
+    bool full = w->sessions.used == w->sessions.count || w->setups.used == w->setups.count;
+    if (full || w->draining) return session_refuse_internal(dial->fd);
+    uint32_t slot = pool_take(&w->sessions);
+    struct session *s = session_at(w, slot);
+    session_init(w, s, slot, 0, dial->fd);
+    s->protocol = PROTOCOL_INTERNAL;
+    s->setup = pool_take(&w->setups);
+    struct setup *setup = setup_of(w, s);
+    setup_init(setup, s->opened_ms + dial->timeout_ms);
+    setup->target = setup->route.target = dial->target;
+    setup->request_complete = true;
+    route_decide_builtin(&setup->route, dial->hops, dial->hop_count);
+    session_enter(w, s, SESSION_HELLO);
+    session_proceed(w, s, handshake_obey(w, s));
+    return 0;
 }
 
 /* --- running steps --- */
@@ -271,6 +306,13 @@ void session_flush(struct worker *w, struct session *s)
               session_arm(w, s, SESSION_SEND + CLIENT));
 }
 
+/* The client has gone before there was a relay. */
+static void session_count_lost(struct worker *w, struct session *s)
+{
+    s->failure = FAIL_PEER;
+    if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.failures[FAIL_PEER], 1);
+}
+
 /* A piece of `out` is sent. True if that is what the state waits for. */
 static bool session_on_sent(struct worker *w, struct session *s)
 {
@@ -278,13 +320,13 @@ static bool session_on_sent(struct worker *w, struct session *s)
     if (s->result <= 0) {
         s->result = s->result < 0 ? s->result : -EPIPE;
         if (s->state != SESSION_REPLY && s->state != SESSION_LINGER && session_is_half_open(s->state)) {
-            s->failure = FAIL_PEER;
-            counter_add(&w->stats.failures[FAIL_PEER], 1);
+            session_count_lost(w, s);
         }
         session_close(w, s, SESSION_ORDERLY);
         return false;
     }
     setup->out_sent += (uint32_t)s->result;
+    counter_add(&w->stats.handshake_out, (uint64_t)s->result);
     session_flush(w, s);
     return s->state == SESSION_REPLY && setup->out_sent == setup->out_used;
 }
@@ -293,13 +335,15 @@ static bool session_on_received(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     if (s->result <= 0 && session_reads(s->state)) {
-        s->failure = FAIL_PEER;
-        counter_add(&w->stats.failures[FAIL_PEER], 1);
+        session_count_lost(w, s);
         session_log(w, s, LOG_LEVEL_DEBUG, "client went away during its handshake");
         session_close(w, s, SESSION_ORDERLY);
         return false;
     }
-    if (session_reads(s->state)) setup->received += (uint32_t)s->result;
+    if (session_reads(s->state)) {
+        setup->received += (uint32_t)s->result;
+        counter_add(&w->stats.handshake_in, (uint64_t)s->result);
+    }
     return true;
 }
 
@@ -313,8 +357,7 @@ static void session_on_client_lost(struct worker *w, struct session *s)
         session_close(w, s, SESSION_ORDERLY);
         return;
     }
-    s->failure = FAIL_PEER;
-    counter_add(&w->stats.failures[FAIL_PEER], 1);
+    session_count_lost(w, s);
     session_log(w, s, LOG_LEVEL_DEBUG, "client reset the connection");
     session_close(w, s, SESSION_RESET);
 }
@@ -338,7 +381,8 @@ void session_join(struct worker *w, struct session *s)
 static bool session_is_stray(const struct session *s, unsigned op)
 {
     bool connect = op >= SESSION_CONNECT && op < SESSION_CONNECT + DIAL_ATTEMPTS_MAX;
-    return connect && s->state != SESSION_DIAL; /* the loser of a race, closed when the winner was found */
+    /* The loser of a race, closed when the winner was found. In ROUTE the next question waits for the last of them. */
+    return connect && s->state != SESSION_DIAL && s->state != SESSION_ROUTE;
 }
 
 static void session_handshake_on_completion(struct worker *w, struct session *s)
@@ -399,6 +443,44 @@ bool session_ask_address(struct worker *w, struct session *s, struct resolve_req
     return true;
 }
 
+bool session_ask_route(struct worker *w, struct session *s)
+{
+    struct route_request *request = &setup_of(w, s)->route;
+    assert(!(s->inflight & SESSION_BIT(SESSION_LENT)));
+    atomic_store_explicit(&request->cancelled, 0, memory_order_relaxed);
+    struct message question = {
+        .kind = MESSAGE_ROUTE, .slot = s->slot, .generation = pool_generation(&w->sessions, s->slot), .body = request};
+    if (!worker_post(w, &question)) return false;
+    counter_add(&w->stats.routes_asked, 1);
+    s->inflight |= SESSION_BIT(SESSION_LENT);
+    return true;
+}
+
+/* A word that needs no answer. */
+static void session_tell(struct worker *w, struct session *s, enum message_kind kind, int32_t result)
+{
+    struct message word = {
+        .kind = kind, .slot = s->slot, .generation = pool_generation(&w->sessions, s->slot), .result = result};
+    bool posted = worker_post(w, &word);
+    assert(posted); /* the queue has room for each setup slot's question and these, see config_size() */
+    (void)posted;
+}
+
+void session_report_trial(struct worker *w, struct session *s, int32_t result)
+{
+    struct setup *setup = setup_of(w, s);
+    if (!setup->trial) return;
+    setup->trial = false;
+    session_tell(w, s, MESSAGE_ROUTED, result);
+}
+
+bool session_upstream_is_busy(const struct session *s)
+{
+    uint32_t busy = SESSION_BIT(SESSION_RECV + UPSTREAM) | SESSION_BIT(SESSION_SEND + UPSTREAM);
+    for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++) busy |= SESSION_BIT(SESSION_CONNECT + i);
+    return (s->inflight & busy) != 0;
+}
+
 void session_on_answer(struct worker *w, const struct message *answer)
 {
     struct session *s = session_at(w, answer->slot);
@@ -439,6 +521,9 @@ static void session_on_wait(struct worker *w, struct session *s)
         session_proceed(w, s, dial_on_time(w, s));
         if (s->state != SESSION_DIAL) return;
         if (now + DIAL_STAGGER_MS < next) next = now + DIAL_STAGGER_MS;
+    } else if (s->state == SESSION_ROUTE && setup_of(w, s)->asking) {
+        handshake_ask(w, s);
+        if (now + TIMER_TICK_MS < next) next = now + TIMER_TICK_MS;
     }
     timer_set(w->timers, s->slot, next);
 }
@@ -480,18 +565,37 @@ void session_drop_side(struct worker *w, struct session *s, enum session_side si
     s->fd[side] = -1;
 }
 
+/* What GET /sessions still shows of it. */
+static void session_label(const struct setup *setup, struct session *s)
+{
+    char target[ADDRESS_TEXT_SIZE] = "";
+    size_t user = setup->credentials.present ? strnlen(setup->credentials.user, SESSION_LABEL_SIZE / 4) : 0;
+    memcpy(s->label, setup->credentials.user, user);
+    s->label[user] = '\0';
+    if (setup->target.kind != ADDRESS_NONE) address_format(&setup->target, target, sizeof target);
+    size_t room = SESSION_LABEL_SIZE - user - 2, size = strnlen(target, room);
+    memcpy(s->label + user + 1, target, size);
+    s->label[user + 1 + size] = '\0';
+}
+
 void session_release_setup(struct worker *w, struct session *s)
 {
     if (s->setup == POOL_NONE) return;
+    session_label(setup_of(w, s), s);
     pool_give(&w->setups, s->setup);
     pool_trim(&w->setups); /* a burst of handshakes must not be paid for by all the idle sessions that it leaves */
     s->setup = POOL_NONE;
 }
 
+/* Nobody wants to know any more. */
 static void session_withdraw_request(struct worker *w, struct session *s)
 {
-    if (!(s->inflight & SESSION_BIT(SESSION_LENT)) || s->setup == POOL_NONE) return;
+    if (s->setup == POOL_NONE) return;
     struct setup *setup = setup_of(w, s);
+    setup->asking = false;
+    session_report_trial(w, s, s->failure == FAIL_CONNECT_TIMEOUT ? -ETIMEDOUT : -ECANCELED);
+    if (!(s->inflight & SESSION_BIT(SESSION_LENT))) return;
+    if (s->state == SESSION_ROUTE) session_tell(w, s, MESSAGE_CANCEL, 0);
     atomic_store_explicit(&setup->route.cancelled, 1, memory_order_relaxed);
     atomic_store_explicit(&setup->resolve.cancelled, 1, memory_order_relaxed);
 }
@@ -514,10 +618,30 @@ void session_close(struct worker *w, struct session *s, enum session_end end)
     session_join(w, s);
 }
 
+/* Whether the ruleset is to hear of it (await.forward) and not the client. */
+static bool session_is_trial(const struct worker *w, const struct session *s, enum failure failure)
+{
+    bool over = failure == FAIL_PEER || failure == FAIL_CONNECT_TIMEOUT || failure == FAIL_HANDSHAKE_TIMEOUT;
+    return s->setup != POOL_NONE && setup_of(w, s)->trial && !over;
+}
+
+static enum session_state session_end_trial(struct worker *w, struct session *s, enum failure failure)
+{
+    struct setup *setup = setup_of(w, s);
+    setup->trial = false;
+    session_log(w, s, LOG_LEVEL_DEBUG, failure_row(failure)->word);
+    session_drop_upstream(w, s, SESSION_RESET);
+    setup->route.failure = (uint8_t)failure;
+    setup->asking = true;
+    handshake_ask(w, s);
+    return SESSION_ROUTE;
+}
+
 enum session_state session_fail(struct worker *w, struct session *s, enum failure failure)
 {
+    if (session_is_trial(w, s, failure)) return session_end_trial(w, s, failure);
     s->failure = (uint8_t)failure;
-    counter_add(&w->stats.failures[failure], 1);
+    if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.failures[failure], 1);
     session_log(w, s, LOG_LEVEL_INFO, failure_row(failure)->word);
     if (!handshake_write_refusal(w, s, failure)) {
         session_close(w, s, SESSION_ORDERLY);

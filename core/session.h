@@ -45,7 +45,8 @@ enum session_protocol {
     PROTOCOL_HTTP_CONNECT,
     PROTOCOL_HTTP_PLAIN,
     PROTOCOL_FORWARD,
-    PROTOCOL_TPROXY
+    PROTOCOL_TPROXY,
+    PROTOCOL_INTERNAL /* for the coordinator, see struct dial_errand */
 };
 
 /* One direction of a relay; flows[CLIENT] is upstream-bound: a flow is named by the side that it reads from. */
@@ -63,6 +64,8 @@ struct flow {
     uint32_t rest_next; /* on the list of resting flows: slot * 2 + side */
 };
 
+#define SESSION_LABEL_SIZE 120u
+
 struct session {
     uint8_t state;    /* enum session_state; written by session_enter() alone */
     uint8_t protocol; /* enum session_protocol */
@@ -71,6 +74,7 @@ struct session {
     uint8_t listener; /* index of the listener that accepted it */
     uint8_t op;       /* of the completion that is being handled */
     bool settled;     /* keepalive is set */
+    uint8_t hops;     /* proxies in front of the target */
     uint32_t slot;
     uint32_t inflight; /* SESSION_BIT()s */
     uint32_t setup;    /* slot of the setup pool, POOL_NONE once the relay runs by itself */
@@ -82,6 +86,7 @@ struct session {
     uint64_t moved;    /* octets delivered when idleness was last judged */
     uint64_t moved_ms; /* when that was last seen to have changed */
     struct flow flows[2];
+    char label[SESSION_LABEL_SIZE]; /* when the setup slot is gone: user, zero, target, zero; cut to fit */
 };
 
 #define SETUP_HEAD_SIZE (HTTP_HEAD_SIZE_MAX + 1u)
@@ -99,6 +104,12 @@ struct setup {
     uint8_t hop;                 /* of the chain: the proxy whose answer is awaited */
     uint8_t hop_stage;           /* enum hop_stage */
     bool request_complete;       /* a time-out is now the upstream's */
+    bool by_name;                /* the target came as a name, even if it reads as an address */
+    bool asking;                 /* ROUTE: the question could not be posted yet */
+    bool trial;                  /* the verdict was ROUTE_TRY, and its end is not reported yet */
+    uint64_t deadline_ms;        /* of all that comes before the relay */
+    uint64_t asked_us;           /* when the question was posted */
+    uint64_t dialled_us;         /* when dialling began */
     bool head_shut;              /* the client has sent its end already */
     struct dial dial;
     struct address target; /* asked for */
@@ -113,6 +124,9 @@ struct setup {
 
 /* A connection was accepted: takes ownership of fd. */
 void session_open(struct worker *w, unsigned listener, int fd);
+/* The coordinator wants a connection: takes over dial->fd. 0, or -errno if there is no room, with the descriptor told
+ * so and closed. */
+int session_open_internal(struct worker *w, const struct dial_errand *dial);
 void session_on_completion(struct worker *w, const struct ring_completion *c);
 void session_on_answer(struct worker *w, const struct message *answer);
 void session_on_timer(struct worker *w, uint32_t slot);
@@ -139,10 +153,15 @@ void session_end_after_reply(struct worker *w, struct session *s);
 /* Lends the coordinator a question: the answer comes with op SESSION_LENT, until then the slot is pinned. One at a
  * time. False: the queue is full. */
 bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);
+/* The same for a verdict on setup.route. */
+bool session_ask_route(struct worker *w, struct session *s);
+/* A ROUTE_TRY has ended: says so to the coordinator. result 0: the relay runs. */
+void session_report_trial(struct worker *w, struct session *s, int32_t result);
+/* Whether an operation on the upstream, or on an attempt to reach one, is in flight. */
+bool session_upstream_is_busy(const struct session *s);
 /* Closes one side's descriptor, cancelling what is in flight on it. */
 void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end);
 void session_release_setup(struct worker *w, struct session *s);
-uint64_t session_deadline_ms(const struct worker *w, const struct session *s); /* of the whole set-up */
 /* One line with the session's id, the client and, if known, the target in front. */
 void session_log(struct worker *w, struct session *s, int level, const char *text);
 

@@ -4,6 +4,7 @@
 
 #include "counter.h"
 #include "failure.h"
+#include "histogram.h"
 
 struct stats {
     counter accepted;         /* connections taken in */
@@ -17,10 +18,19 @@ struct stats {
     counter bytes_up, bytes_down;     /* delivered, relays and exchanges */
     counter bytes_copy, bytes_splice; /* the same by path */
     counter datagrams_up, datagrams_down, datagrams_dropped;
-    counter starved;            /* receives that found the buffer group empty */
-    counter pipes_missing;      /* bulk flows that found no pipe and went on copying */
-    counter to_splice, to_copy; /* changes of a flow's path */
-    counter queue_full;         /* messages that had to wait on the worker */
+    counter starved;                     /* receives that found the buffer group empty */
+    counter pipes_missing;               /* bulk flows that found no pipe and went on copying */
+    counter to_splice, to_copy;          /* changes of a flow's path */
+    counter queue_full;                  /* messages that had to wait on the worker */
+    counter pipes_in_use;                /* gauge */
+    counter peak;                        /* most half-open and established sessions at a time */
+    counter internal;                    /* gauge: connections of the coordinator's own; counted nowhere else */
+    counter routes_asked;                /* questions to the ruleset */
+    counter routes_remembered;           /* answered by a verdict that held still (sluice.cache) */
+    counter handshake_in, handshake_out; /* octets of clients' handshakes */
+    counter hop_in, hop_out;             /* octets of handshakes with proxies of the chain */
+    struct histogram connect;            /* from a request to its established connection */
+    struct histogram decision;           /* from a question to the ruleset to its answer */
 };
 
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "accept.h"
+#include "errand.h"
 #include "exchange.h"
 #include "log.h"
 #include "relay.h"
@@ -61,6 +62,7 @@ void worker_arm_listeners(struct worker *w)
 
 void worker_close(struct worker *w)
 {
+    verdicts_close(&w->verdicts);
     pipes_close(&w->pipes);
     if (w->spare_fd > 0) net_close(w->spare_fd);
     udp_close(w);
@@ -100,8 +102,10 @@ static void worker_read_inbox(struct worker *w)
     while (queue_pop(w->inbox, &message)) {
         if (message.kind == MESSAGE_STOP)
             worker_begin_drain(w);
-        else
+        else if (message.kind == MESSAGE_ROUTE || message.kind == MESSAGE_RESOLVE)
             session_on_answer(w, &message);
+        else
+            errand_perform(w, &message);
     }
 }
 
@@ -171,6 +175,14 @@ static void worker_feed(struct worker *w)
     }
 }
 
+/* Gauges that are cheaper to look at once a turn than to keep. */
+static void worker_measure(struct worker *w)
+{
+    uint64_t sessions = counter_read(&w->stats.half_open) + counter_read(&w->stats.established);
+    if (sessions > counter_read(&w->stats.peak)) counter_set(&w->stats.peak, sessions);
+    counter_set(&w->stats.pipes_in_use, pipes_lent(&w->pipes));
+}
+
 int worker_turn(struct worker *w, uint64_t timeout_ms)
 {
     struct ring_completion completion;
@@ -187,6 +199,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     worker_expire(w);
     accept_resume(w);
     worker_feed(w);
+    worker_measure(w);
     udp_feed_starved(w);
     worker_drain(w);
     return 0;

@@ -12,6 +12,7 @@
 #include "session.h"
 #include "stats.h"
 #include "timer.h"
+#include "verdicts.h"
 
 enum worker_op {
     WORKER_OP_WAKE = 1,     /* somebody has put a message into our queue */
@@ -29,7 +30,7 @@ struct listener {
 
 struct worker {
     struct ring *ring;
-    const struct config *config;
+    const struct config *config; /* may be replaced while we run: never kept across a wait */
     uint32_t index;
     bool draining; /* asked to stop: no new connections */
     bool stopped;  /* the last session is gone */
@@ -47,6 +48,8 @@ struct worker {
     struct buffers buffers;
     struct pipes pipes;
     struct listener listeners[CONFIG_LISTENERS_MAX];
+    struct verdicts verdicts;
+    const _Atomic uint32_t *revision; /* of the ruleset; 0: there is none, nobody is asked */
     struct stats stats;
     struct worker **peers; /* all workers of the process, for process-wide limits */
     uint32_t peer_count;

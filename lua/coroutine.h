@@ -16,8 +16,8 @@ struct park {
     /* The coroutine will not be resumed: its client is gone, or the process stops. Ends the operation and frees what
      * belongs to it; coroutine_resume() must not be called any more. */
     void (*abandon)(struct park *self);
-    lua_State *L;      /* the coroutine; NULL when nothing is parked */
-    int anchor;        /* its place in the registry */
+    lua_State *L; /* the coroutine; NULL when nothing is parked */
+    int anchor;   /* its place in the registry */
     struct engine *engine;
 };
 

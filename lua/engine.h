@@ -2,7 +2,8 @@
  *
  * This is the one header of lua/ that api/ and core/main.c see; <lua.h> stays inside. One Lua state per process, every
  * function is called on the coordinator's thread. No error of a script, and no lack of memory in it, leaves the engine:
- * it becomes a text. Texts are malloc'd and the caller's to free, with a terminating zero that `size` does not count. */
+ * it becomes a text. Texts are malloc'd and the caller's to free, with a terminating zero that `size` does not count.
+ */
 #ifndef SLUICE_LUA_ENGINE_H
 #define SLUICE_LUA_ENGINE_H
 

@@ -68,7 +68,8 @@ enum parse_result socks4_parse_request(const uint8_t *data, size_t size, struct 
     if (ipv4 == NULL) return PARSE_MORE;
     parsed.target = ipv4_target(ipv4, port);
     enum parse_result result = take_user(&reader, parsed.user);
-    if (result == PARSE_OK && is_name_marker(ipv4)) result = take_name(&reader, port, &parsed.target);
+    parsed.by_name = is_name_marker(ipv4);
+    if (result == PARSE_OK && parsed.by_name) result = take_name(&reader, port, &parsed.target);
     if (result != PARSE_OK) return result;
     assert(reader.at <= SOCKS4_REQUEST_SIZE_MAX);
     *request = parsed;

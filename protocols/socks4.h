@@ -16,6 +16,7 @@ enum socks4_code { SOCKS4_GRANTED = 0x5a, SOCKS4_REJECTED = 0x5b };
 struct socks4_request {
     uint8_t command;                     /* as received; the caller refuses what it does not know */
     struct address target;               /* NAME for 4A (unless the text is an IP literal), else IPV4 */
+    bool by_name;                        /* 4A: the target came as a name, even if it is an IP literal */
     char user[CREDENTIALS_PART_MAX + 1]; /* the user id, may be empty */
 };
 

@@ -205,6 +205,7 @@ enum parse_result socks5_parse_request(const uint8_t *data, size_t size, struct 
 {
     struct socks5_request parsed = {0};
     enum parse_result result = parse_message(data, size, &parsed.command, &parsed.target, used);
+    if (result == PARSE_OK) parsed.by_name = data[3] == TYPE_NAME;
     if (result == PARSE_OK || result == PARSE_UNSUPPORTED) *request = parsed;
     return result;
 }

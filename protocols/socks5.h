@@ -43,6 +43,7 @@ size_t socks5_write_auth_status(uint8_t *out, size_t size, bool granted); /* 2 o
 struct socks5_request {
     uint8_t command;       /* as received */
     struct address target; /* a name that is an IP literal becomes that kind; host may be all zero for UDP ASSOCIATE */
+    bool by_name;          /* it came as a name, even if it is an IP literal */
 };
 /* Section 4. PARSE_UNSUPPORTED: unknown ATYP (reply 08); `command` is written then too, `used` is 0.
  * PARSE_BAD: wrong version. An empty or invalid name gives PARSE_OK with target.kind ADDRESS_NONE (reply 04). */

@@ -490,6 +490,12 @@ int net_accept(int fd)
     return sim_listener_take(file);
 }
 
+void net_send_octet(int fd, uint8_t octet)
+{
+    (void)octet;
+    sim_fail("net_send_octet() on descriptor %d: no session of this world is refused so", fd);
+}
+
 int net_shutdown_write(int fd)
 {
     struct sim_conn *conn = sim_stream_at(fd, "net_shutdown_write()")->conn;
@@ -507,6 +513,12 @@ void net_reset_on_close(int fd)
 void net_set_local(int fd)
 {
     sim_file_at(fd, "net_set_local()");
+}
+
+void net_set_buffers(int fd, int send_size, int receive_size)
+{
+    sim_file_at(fd, "net_set_buffers()");
+    if (send_size < 0 || receive_size < 0) sim_fail("net_set_buffers() with a negative size");
 }
 
 void net_set_nodelay(int fd)

@@ -29,6 +29,7 @@ static struct world {
     struct worker *worker_list[1];
     struct ring *coordinator_ring;
     struct sleeper coordinator_sleeper;
+    _Atomic uint32_t revision; /* of the ruleset that the coordinator pretends to have */
     struct peers peers;
     struct question questions[QUESTIONS_MAX];
     uint32_t question_count;
@@ -253,6 +254,7 @@ static void world_open(void)
     w->peers = world.worker_list;
     world.worker_list[0] = w;
     w->peer_count = 1;
+    w->revision = &world.revision;
     w->coordinator_ring = world.coordinator_ring;
     w->coordinator_sleeper = &world.coordinator_sleeper;
     for (uint32_t i = 0; i < world.config.listener_count; i++)

@@ -1,0 +1,102 @@
+#include "errand.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "log.h"
+#include "net.h"
+#include "relay.h"
+#include "worker.h"
+
+/* --- sessions, as they are shown --- */
+
+static void row_flows(struct session_row *row, const struct session *s)
+{
+    if (s->state != SESSION_RELAY) return;
+    for (unsigned side = CLIENT; side <= UPSTREAM; side++) {
+        row->bytes[side] = s->flows[side].bytes;
+        row->splice[side] = s->flows[side].mode == FLOW_SPLICE;
+    }
+}
+
+static void row_client(struct session_row *row, const struct session *s)
+{
+    struct net_address peer;
+    struct address address;
+    if (s->fd[CLIENT] >= 0 && net_peer_address(s->fd[CLIENT], &peer) >= 0 && net_address_to(&peer, &address))
+        address_format(&address, row->client, sizeof row->client);
+    else
+        snprintf(row->client, sizeof row->client, "local");
+}
+
+/* While it is set up the setup slot knows more than the label. */
+static void row_labels(struct worker *w, struct session_row *row, const struct session *s)
+{
+    row->user[0] = row->target[0] = '\0';
+    if (s->setup == POOL_NONE) {
+        snprintf(row->user, sizeof row->user, "%s", s->label);
+        snprintf(row->target, sizeof row->target, "%s", s->label + strlen(s->label) + 1);
+        return;
+    }
+    const struct setup *setup = setup_of(w, s);
+    if (setup->credentials.present) snprintf(row->user, sizeof row->user, "%s", setup->credentials.user);
+    if (setup->target.kind != ADDRESS_NONE) address_format(&setup->target, row->target, sizeof row->target);
+}
+
+static void row_write(struct worker *w, struct session_row *row, const struct session *s)
+{
+    *row = (struct session_row){.slot = s->slot,
+                                .generation = pool_generation(&w->sessions, s->slot),
+                                .state = s->state,
+                                .protocol = s->protocol,
+                                .hops = s->hops,
+                                .rule = s->rule,
+                                .age_ms = ring_now_ms(w->ring) - s->opened_ms};
+    row_flows(row, s);
+    row_client(row, s);
+    row_labels(w, row, s);
+}
+
+/* Those of the coordinator itself are no one's business. */
+static bool errand_shows(const struct session *s)
+{
+    return s->state != SESSION_FREE && s->state != SESSION_CLOSING && s->protocol != PROTOCOL_INTERNAL;
+}
+
+static void errand_list(struct worker *w, struct list_errand *list)
+{
+    uint32_t slot = list->first;
+    list->count = 0;
+    for (; slot < w->sessions.untouched && list->count < list->room; slot++) {
+        if (!pool_is_taken(&w->sessions, slot)) continue;
+        const struct session *s = session_at(w, slot);
+        if (errand_shows(s)) row_write(w, &list->rows[list->count++], s);
+    }
+    list->next = slot < w->sessions.untouched ? slot : UINT32_MAX;
+}
+
+static int32_t errand_kill(struct worker *w, const struct kill_errand *kill)
+{
+    if (kill->slot >= w->sessions.untouched || !pool_is_taken(&w->sessions, kill->slot)) return -ENOENT;
+    struct session *s = session_at(w, kill->slot);
+    if (pool_generation(&w->sessions, kill->slot) != kill->generation || !errand_shows(s)) return -ENOENT;
+    session_log(w, s, LOG_LEVEL_NOTICE, "ended by the operator");
+    session_close(w, s, SESSION_RESET);
+    return 0;
+}
+
+void errand_perform(struct worker *w, const struct message *message)
+{
+    struct message answer = *message;
+    switch ((enum message_kind)message->kind) {
+    case MESSAGE_DIAL: answer.result = session_open_internal(w, message->body); break;
+    case MESSAGE_LIST: errand_list(w, message->body); break;
+    case MESSAGE_KILL: answer.result = errand_kill(w, message->body); break;
+    case MESSAGE_CONFIG: w->config = ((const struct config_errand *)message->body)->config; break;
+    default: assert(0 && "an errand of an unknown kind");
+    }
+    bool posted = worker_post(w, &answer);
+    assert(posted); /* the coordinator lends no more than a quarter of what the queue holds */
+    (void)posted;
+}
