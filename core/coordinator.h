@@ -36,8 +36,8 @@ struct coordinator_hooks {
     /* A routing question, or the same one again when its ROUTE_TRY has failed. The receiver owns it until
      * coordinator_answer(). */
     void (*on_route)(void *context, struct route_request *request);
-    /* Nobody waits for this question's verdict any more. It is still to be answered. Not called for questions that
-     * have been answered, unless the messages crossed. */
+    /* Nobody waits for this question's verdict any more: it is still to be answered. If the messages crossed it has
+     * been answered already; then a ROUTE_TRY has ended with this, too. */
     void (*on_cancel)(void *context, uint32_t worker, uint32_t slot, uint32_t generation);
     /* A ROUTE_TRY has ended. result 0: the relay runs; else the session is gone. */
     void (*on_routed)(void *context, uint32_t worker, uint32_t slot, uint32_t generation, int32_t result);

@@ -668,7 +668,10 @@ void peers_on_connect(void *self, const struct net_address *to, struct sim_verdi
     *verdict = (struct sim_verdict){.delay_us = sim_below(3000), .no_splice = sim_chance(20)};
     verdict->room_in = sim_between(1024, peers->room_max);
     verdict->room_out = sim_between(1024, peers->room_max);
-    if (peers->config->hop_count > 0) {
+    if (port_of(to) == PORT_DEAD) {
+        verdict->error = -ECONNREFUSED;
+        verdict->never = !peers->calm && sim_chance(100);
+    } else if (peers->config->hop_count > 0) {
         if (peers->hop_trouble && sim_chance(100)) verdict->error = -ECONNREFUSED;
     } else if (tunnel < peers->tunnel_count && net_address_to(to, &plain)) {
         int outcome = peers->tunnels[tunnel].outcomes[plain.ipv4[3] % ADDRESSES_MAX];

@@ -13,6 +13,7 @@
 #define PORT_LISTEN   1000u  /* + listener */
 #define PORT_HOP      9000u  /* + hop of the chain */
 #define PORT_TARGET   10000u /* + tunnel */
+#define PORT_DEAD     44444u /* nothing answers there: what a ruleset tries in vain */
 #define PORT_NOWHERE  33333u /* far from all others in its digits: where garbage begins */
 
 enum speech {

@@ -23,6 +23,22 @@ struct question {
     uint64_t due_us;
 };
 
+/* A session for which a ROUTE_TRY is under way. */
+struct trial {
+    uint32_t slot, generation, count; /* tried so far */
+    bool open;
+};
+
+/* What the coordinator asks of the worker for an operator; one of each at a time. */
+struct operator
+{
+    struct list_errand list;
+    struct kill_errand kill;
+    struct session_row rows[3];
+    bool listing, killing;
+    uint32_t kills; /* that have met a session */
+};
+
 static struct world {
     struct config config;
     struct worker worker;
@@ -33,6 +49,9 @@ static struct world {
     struct peers peers;
     struct question questions[QUESTIONS_MAX];
     uint32_t question_count;
+    struct trial trials[QUESTIONS_MAX];
+    struct operator operator;
+    bool operates;
     uint64_t stop_at_us; /* a stop in the middle of the work; 0: when all is over */
     bool stopping, stopped;
 } world;
@@ -58,30 +77,102 @@ static int32_t answer_resolve(struct resolve_request *request)
     return 0;
 }
 
-static int32_t answer_route(struct route_request *request)
+static struct trial *trial_of(const struct message *message)
 {
+    struct trial *trial = &world.trials[message->slot % QUESTIONS_MAX];
+    if (trial->slot != message->slot || trial->generation != message->generation) {
+        if (trial->open) sim_fail("slot %u has a new owner, but its trial was never ended", trial->slot);
+        *trial = (struct trial){.slot = message->slot, .generation = message->generation};
+    }
+    return trial;
+}
+
+/* Where nobody answers. */
+static void try_in_vain(struct route_request *request)
+{
+    request->verdict.hop_count = 0;
+    request->verdict.target = (struct address){.kind = ADDRESS_IPV4, .port = PORT_DEAD, .ipv4 = {10, 9, 9, 9}};
+    if (sim_chance(300)) address_from_host("dead.test", 9, PORT_DEAD, &request->verdict.target);
+}
+
+/* Decisions as a ruleset makes them: tries that fail and tries that succeed, in the end an order or a refusal. */
+static int32_t answer_route(const struct message *message)
+{
+    struct route_request *request = message->body;
+    struct trial *trial = trial_of(message);
+    if (trial->open) sim_fail("slot %u asks again, but its trial was never ended", message->slot);
+    if (atomic_load(&request->cancelled) && sim_chance(500)) return -ECANCELED;
+    if (!world.peers.calm && sim_chance(50)) return -EIO;
     route_decide_builtin(request, world.config.hops, (uint8_t)world.config.hop_count);
+    if (!world.peers.calm && sim_chance(50)) request->verdict.order = ROUTE_REJECT;
+    if (sim_chance(200)) request->verdict.cache_ms = sim_below(2000);
+    if (request->verdict.order == ROUTE_REJECT || trial->count >= 3 || sim_chance(500)) return 0;
+    request->verdict.order = ROUTE_TRY;
+    trial->open = true;
+    trial->count++;
+    if (sim_chance(500)) try_in_vain(request);
     return 0;
+}
+
+static void post_to_worker(const struct message *message)
+{
+    struct worker *w = &world.worker;
+    if (!queue_push(w->inbox, message)) sim_fail("the inbox is full");
+    if (sleeper_must_wake(&w->sleeper)) sim_wake(w->ring, WAKE_TAG);
 }
 
 static bool coordinator_answer(const struct question *question)
 {
-    struct worker *w = &world.worker;
     struct message answer = question->message;
-    answer.result = answer.kind == MESSAGE_ROUTE ? answer_route(answer.body) : answer_resolve(answer.body);
-    if (!queue_push(w->inbox, &answer)) return false;
-    if (sleeper_must_wake(&w->sleeper)) sim_wake(w->ring, WAKE_TAG);
+    if (queue_depth(world.worker.inbox) == world.config.queue_capacity) return false;
+    if (answer.result == 0)
+        answer.result = answer.kind == MESSAGE_ROUTE ? answer_route(&question->message) : answer_resolve(answer.body);
+    post_to_worker(&answer);
     return true;
+}
+
+/* The question's answer may be on its way already: then a trial ends with this. */
+static void coordinator_cancel(const struct message *message)
+{
+    trial_of(message)->open = false;
+    for (uint32_t i = 0; i < world.question_count; i++) {
+        struct question *question = &world.questions[i];
+        if (question->message.kind != MESSAGE_ROUTE || question->message.slot != message->slot) continue;
+        question->message.result = -ECANCELED;
+        question->due_us = sim_now_us();
+    }
+}
+
+/* A word of the worker that needs no answer, or an errand that is back. True: it was one. */
+static bool coordinator_hear(const struct message *message)
+{
+    switch ((enum message_kind)message->kind) {
+    case MESSAGE_STOPPED: world.stopped = true; return true;
+    case MESSAGE_LIST:
+        world.operator.listing = false;
+        if (world.operator.list.count> world.operator.list.room) sim_fail("more sessions are listed than asked for");
+        return true;
+    case MESSAGE_KILL:
+        world.operator.killing = false;
+        world.operator.kills += message->result == 0;
+        return true;
+    case MESSAGE_ROUTED:
+        if (!trial_of(message)->open) sim_fail("slot %u ends a trial that it was not given", message->slot);
+        trial_of(message)->open = false;
+        return true;
+    case MESSAGE_CANCEL: coordinator_cancel(message); return true;
+    case MESSAGE_ROUTE: /* again, after a failure */
+        if (((struct route_request *)message->body)->failure != FAIL_NONE) trial_of(message)->open = false;
+        return false;
+    default: return false;
+    }
 }
 
 static void coordinator_take(const struct message *message)
 {
     bool late = !world.peers.calm && sim_chance(100);
     if (world.stopped) sim_fail("the worker sends a message behind its last one");
-    if (message->kind == MESSAGE_STOPPED) {
-        world.stopped = true;
-        return;
-    }
+    if (coordinator_hear(message)) return;
     assert(world.question_count < QUESTIONS_MAX);
     world.questions[world.question_count++] =
         (struct question){.message = *message, .due_us = sim_now_us() + (late ? sim_below(30000000) : sim_below(2000))};
@@ -109,16 +200,32 @@ static bool coordinator_act(uint64_t *wake_us)
 
 static void coordinator_stop(void)
 {
-    struct worker *w = &world.worker;
     world.stopping = true;
-    if (!queue_push(w->inbox, &(struct message){.kind = MESSAGE_STOP})) sim_fail("the inbox is full");
-    if (sleeper_must_wake(&w->sleeper)) sim_wake(w->ring, WAKE_TAG);
+    post_to_worker(&(struct message){.kind = MESSAGE_STOP});
+}
+
+/* An operator looks at sessions now and then, and ends one. */
+static void operator_act(void)
+{
+    struct operator* o = & world.operator;
+    if (!world.operates || world.stopping || !sim_chance(20)) return;
+    if (!o->listing) {
+        o->listing = true;
+        o->list = (struct list_errand){.first = sim_below(world.config.sessions), .room = 3, .rows = o->rows};
+        post_to_worker(&(struct message){.kind = MESSAGE_LIST, .body = &o->list});
+    }
+    if (o->killing || world.peers.calm || !sim_chance(100)) return;
+    uint32_t slot = sim_below(world.config.sessions);
+    o->killing = true;
+    o->kill = (struct kill_errand){.slot = slot, .generation = pool_generation(&world.worker.sessions, slot)};
+    post_to_worker(&(struct message){.kind = MESSAGE_KILL, .body = &o->kill});
 }
 
 static bool world_act(void *self, uint64_t *wake_us)
 {
     (void)self;
     bool moved = coordinator_act(wake_us);
+    operator_act();
     moved |= peers_act(&world.peers, wake_us);
     if (world.stop_at_us > 0 && !world.stopping) {
         if (sim_now_us() >= world.stop_at_us)
@@ -235,6 +342,10 @@ static void world_plan(void)
     world.peers.hop_trouble = !calm && sim_chance(500);
     world.peers.room_max = sim_chance(500) ? 4096 : sim_chance(700) ? 65536 : SIM_STREAM_MAX;
     world.question_count = 0;
+    memset(world.trials, 0, sizeof world.trials);
+    memset(&world.operator, 0, sizeof world.operator);
+    world.operates = sim_chance(200);
+    atomic_store(&world.revision, sim_chance(500) ? 0 : 1 + sim_below(2));
     world.peers.moved_us = sim_now_us();
     world.stop_at_us = calm || sim_chance(800) ? 0 : sim_now_us() + sim_below(sim_chance(500) ? 20000 : 2000000);
     world.stopping = world.stopped = false;
@@ -312,6 +423,8 @@ static void check_pools(const struct worker *w)
     check_zero(w->starved, "starved flows");
     check_zero(counter_read(&w->stats.half_open), "half-open sessions in the gauge");
     check_zero(counter_read(&w->stats.established), "established sessions in the gauge");
+    for (uint32_t i = 0; i < QUESTIONS_MAX; i++)
+        if (world.trials[i].open) sim_fail("the trial of slot %u was never ended", world.trials[i].slot);
     for (uint32_t slot = 0; slot < w->config->sessions; slot++)
         check_zero(timer_is_set(w->timers, slot), "timer of a slot that is free");
     if (w->buffers.lent != w->buffers.lent_max || sim_group_level(w->ring, GROUP_DATA) != w->buffers.lent)
@@ -328,7 +441,8 @@ static void check_outcomes(const struct worker *w)
         outcomes += count;
     }
     /* A stop ends sessions without a word; a plain HTTP exchange may begin well and fail. */
-    uint64_t least = world.stop_at_us == 0 ? accepted : 0, most = accepted + peers_posts(&world.peers);
+    uint64_t least = world.stop_at_us == 0 ? accepted - world.operator.kills : 0,
+             most = accepted + peers_posts(&world.peers);
     if (outcomes < least || outcomes > most)
         sim_fail("%llu connections were accepted, but %llu successes and failures counted",
                  (unsigned long long)accepted, (unsigned long long)outcomes);
