@@ -242,13 +242,60 @@ static void test_end_of_options(void **state)
     assert_int_equal(config.timeout_ms, 60000);
 }
 
-static void test_lua_options_are_refused(void **state)
+static void test_scripts_and_api(void **state)
 {
-    static const char *const options[] = {"-r rules.lua",    "--ruleset x", "-c boot.lua",  "--config=x", "--api :1",
-                                          "--auth-required", "--api=:1",    "--memlimit 5", "--traceback"};
     (void)state;
-    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
-        refuses(options[i], "this build has no Lua rulesets and no REST API yet");
+    accepts("-l 127.0.0.1:1 -r rules.lua --traceback --memlimit 7 --lua-budget 250 --auth-required");
+    assert_string_equal(config.ruleset, "rules.lua");
+    assert_null(config.boot);
+    assert_true(config.traceback && config.auth_required);
+    assert_int_equal(config.memlimit_mib, 7);
+    assert_int_equal(config.lua_budget_ms, 250);
+    accepts("-c - --api :9080 --api-token-file t --memlimit -1");
+    assert_string_equal(config.boot, "-");
+    assert_string_equal(config.api_text, ":9080");
+    assert_string_equal(config.api_token_file, "t");
+    assert_int_equal(config.memlimit_mib, 0);
+    assert_int_equal(run("--api 127.0.0.1:9080", true), CONFIG_RUN);
+    assert_int_equal(config.api.port, 9080);
+    assert_int_equal(run("--api unix:/tmp/a", true), CONFIG_RUN);
+    assert_int_equal(config.api.kind, ADDRESS_UNIX);
+    refuses("--memlimit 2097152", "out of range");
+    refuses("--memlimit -x", "is not a number");
+    refuses("--lua-budget 5", "out of range, give 10 to 60000");
+    refuses("-r ''", "the operand is empty, give FILE");
+    refuses("--api 1", "has no port");
+    refuses("--api :99999", "out of range");
+    refuses("-l 127.0.0.1:1 -r a -c b", "--ruleset and --config exclude each other");
+    refuses("-l 127.0.0.1:1 --auth-required", "authentication requires a ruleset");
+    refuses("-l 127.0.0.1:1 -f a:1 -r x --auth-required", "forwarded and transparent clients cannot authenticate");
+    refuses("-l 127.0.0.1:1 -r x --enable-socks5-udp", "--enable-socks5-udp cannot be decided by a ruleset");
+    refuses("-l 127.0.0.1:1 --api 127.0.0.1:1", "--api and listener \"127.0.0.1:1\" are the same address");
+}
+
+static void test_forward_left_to_a_ruleset(void **state)
+{
+    (void)state;
+    accepts("-l 127.0.0.1:1 -f : -r x");
+    assert_int_equal(config.listeners[0].kind, LISTENER_FORWARD);
+    assert_int_equal(config.listeners[0].forward.kind, ADDRESS_NONE);
+    refuses("-l 127.0.0.1:1 -f :", "a target that is left to a ruleset needs one");
+}
+
+static void test_words_from_elsewhere(void **state)
+{
+    char *words[] = {"", "--proxy", "socks5://192.0.2.1", "-t", "7", NULL};
+    char *wrong[] = {"", "-t", "1", NULL};
+    (void)state;
+    config_defaults(&config);
+    assert_int_equal(config_read(&config, 5, words), 0);
+    assert_int_equal(config.hop_count, 1);
+    assert_int_equal(config.timeout_ms, 7000);
+    int saved, file = redirect(STDERR_FILENO, stderr, &saved);
+    int result = config_read(&config, 3, wrong);
+    restore(STDERR_FILENO, stderr, saved, file, err, sizeof(err));
+    assert_int_equal(result, -1);
+    assert_non_null(strstr(err, "out of range"));
 }
 
 static void test_obsolete_options_warn(void **state)
@@ -566,6 +613,14 @@ static void test_help(void **state)
                                           "      --drain SECONDS ",
                                           "      --check ",
                                           "      --version ",
+                                          "  -r, --ruleset FILE ",
+                                          "  -c, --config FILE ",
+                                          "      --auth-required ",
+                                          "      --lua-budget MS ",
+                                          "      --memlimit MIB ",
+                                          "      --traceback ",
+                                          "      --api ADDRESS ",
+                                          "      --api-token-file FILE ",
                                           "  -h, --help "};
     (void)state;
     assert_int_equal(run("-h", false), CONFIG_EXIT_SUCCESS);
@@ -573,7 +628,6 @@ static void test_help(void **state)
     assert_memory_equal(out, "sluice " SLUICE_VERSION "\n", strlen("sluice " SLUICE_VERSION "\n"));
     for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
         if (!strstr(out, options[i])) fail_msg("the help lacks \"%s\"", options[i]);
-    assert_null(strstr(out, "ruleset"));
     assert_null(strstr(out, "ingress"));
     for (const char *line = out; *line; line += strcspn(line, "\n") + 1) {
         size_t size = strcspn(line, "\n");
@@ -592,19 +646,19 @@ static void test_dump_defaults(void **state)
 {
     (void)state;
     assert_int_equal(run("-l 127.0.0.1:1080 --workers 3 --dump-config", false), CONFIG_EXIT_SUCCESS);
-    assert_string_equal(out,
-                        "return {\n    listen = \"127.0.0.1:1080\",\n    forward = nil,\n    proxy = nil,\n"
-                        "    restapi = nil,\n    http_listen = nil,\n    user_name = nil,\n    nameserver = nil,\n"
-                        "    netdev = nil,\n    loglevel = 4,\n    resolve_pf = 0,\n    timeout = 60,\n"
-                        "    memlimit = 0,\n    auth_required = false,\n    pipe = false,\n    reuseport = false,\n"
-                        "    tcp_fastopen = true,\n    tcp_fastopen_connect = false,\n    tcp_nodelay = true,\n"
-                        "    tcp_keepalive = true,\n    transparent = false,\n    traceback = false,\n"
-                        "    socks5_bind = false,\n    socks5_udp = false,\n    daemonize = false,\n"
-                        "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
-                        "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
-                        "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
-                        "    startup_limit_full = 0,\n    workers = 3,\n    relay = \"auto\",\n"
-                        "    idle_timeout = 0,\n    drain = 0,\n}\n");
+    assert_string_equal(
+        out, "return {\n    listen = \"127.0.0.1:1080\",\n    forward = nil,\n    proxy = nil,\n"
+             "    restapi = nil,\n    http_listen = nil,\n    user_name = nil,\n    nameserver = nil,\n"
+             "    netdev = nil,\n    loglevel = 4,\n    resolve_pf = 0,\n    timeout = 60,\n"
+             "    memlimit = 0,\n    auth_required = false,\n    pipe = false,\n    reuseport = false,\n"
+             "    tcp_fastopen = true,\n    tcp_fastopen_connect = false,\n    tcp_nodelay = true,\n"
+             "    tcp_keepalive = true,\n    transparent = false,\n    traceback = false,\n"
+             "    socks5_bind = false,\n    socks5_udp = false,\n    daemonize = false,\n"
+             "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
+             "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
+             "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
+             "    startup_limit_full = 0,\n    workers = 3,\n    relay = \"auto\",\n"
+             "    idle_timeout = 0,\n    drain = 0,\n    lua_budget = 5000,\n    api_token_file = nil,\n}\n");
 }
 
 static void dumps(const char *line, const char *part)
@@ -711,7 +765,9 @@ int main(void)
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_end_of_options),
-        cmocka_unit_test(test_lua_options_are_refused),
+        cmocka_unit_test(test_scripts_and_api),
+        cmocka_unit_test(test_forward_left_to_a_ruleset),
+        cmocka_unit_test(test_words_from_elsewhere),
         cmocka_unit_test(test_obsolete_options_warn),
         cmocka_unit_test(test_name_servers),
         cmocka_unit_test(test_chains),
