@@ -421,6 +421,7 @@ static void coordinator_on_message(struct coordinator *c, uint32_t index, const 
     case MESSAGE_DIAL:
     case MESSAGE_LIST:
     case MESSAGE_KILL:
+    case MESSAGE_RELAY:
     case MESSAGE_CONFIG: {
         struct errand *errand = message->body;
         errand->done(errand, message->result);

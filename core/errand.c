@@ -93,6 +93,10 @@ void errand_perform(struct worker *w, const struct message *message)
     case MESSAGE_DIAL: answer.result = session_open_internal(w, message->body); break;
     case MESSAGE_LIST: errand_list(w, message->body); break;
     case MESSAGE_KILL: answer.result = errand_kill(w, message->body); break;
+    case MESSAGE_RELAY:
+        answer.result = session_open_relay(w, message->body);
+        if (answer.result == 0) return;
+        break;
     case MESSAGE_CONFIG: w->config = ((const struct config_errand *)message->body)->config; break;
     default: assert(0 && "an errand of an unknown kind");
     }

@@ -2,7 +2,7 @@
  *
  *   worker      --ROUTE, RESOLVE-->     coordinator      a question, lent: comes back as its answer
  *   worker      --CANCEL, ROUTED-->     coordinator      a word about a question, nothing comes back
- *   coordinator --DIAL, LIST, KILL, CONFIG--> worker     an errand, lent: comes back when it is done
+ *   coordinator --DIAL, LIST, KILL, RELAY, CONFIG--> worker     an errand, lent: comes back when it is done
  *
  * A question is lent: from the post until the answer the coordinator owns its memory and the session's slot is pinned,
  * as with an operation in the kernel. A worker that no longer wants the answer sets `cancelled`; it still comes back.
@@ -29,6 +29,7 @@ enum message_kind {
     MESSAGE_DIAL,      /* to a worker, body: struct dial_errand */
     MESSAGE_LIST,      /* to a worker, body: struct list_errand */
     MESSAGE_KILL,      /* to a worker, body: struct kill_errand */
+    MESSAGE_RELAY,     /* to a worker, body: struct relay_errand */
     MESSAGE_CONFIG,    /* to a worker, body: struct config_errand */
     MESSAGE_STOP,      /* to a worker: drain, then end */
     MESSAGE_STOPPED,   /* from a worker: my last message */
@@ -141,6 +142,14 @@ struct list_errand {
 struct kill_errand {
     struct errand errand;
     uint32_t slot, generation;
+};
+
+/* Two connected sockets of a script, to be relayed as any session: the worker owns them from the post on. It comes back
+ * when the session has ended; result -ECONNRESET unless both directions ended in order, -ENOBUFS: no room for it. */
+struct relay_errand {
+    struct errand errand;
+    int fds[2];        /* client, upstream; non-blocking */
+    uint64_t bytes[2]; /* out: delivered up, down */
 };
 
 struct config;

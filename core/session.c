@@ -47,7 +47,7 @@ static session_step *const session_steps[SESSION_STATE_COUNT] = {
 /* Which states may follow. */
 static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_FREE] = STATE(HELLO),
-    [SESSION_HELLO] = STATE(HELLO) | STATE(AUTH) | STATE(REQUEST) | STATES_UPSTREAM | STATES_END,
+    [SESSION_HELLO] = STATE(HELLO) | STATE(AUTH) | STATE(REQUEST) | STATE(RELAY) | STATES_UPSTREAM | STATES_END,
     [SESSION_AUTH] = STATE(AUTH) | STATE(REQUEST) | STATES_END,
     [SESSION_REQUEST] = STATE(REQUEST) | STATES_UPSTREAM | STATES_END,
     [SESSION_ROUTE] = STATES_UPSTREAM | STATES_END,
@@ -252,6 +252,30 @@ int session_open_internal(struct worker *w, const struct dial_errand *dial)
     return 0;
 }
 
+int session_open_relay(struct worker *w, struct relay_errand *relay)
+{
+    bool full = w->sessions.used == w->sessions.count || w->setups.used == w->setups.count;
+    struct net_address peer;
+    if (full || w->draining) {
+        net_close(relay->fds[CLIENT]);
+        net_close(relay->fds[UPSTREAM]);
+        return -ENOBUFS;
+    }
+    uint32_t slot = pool_take(&w->sessions);
+    struct session *s = session_at(w, slot);
+    session_init(w, s, slot, 0, relay->fds[CLIENT]);
+    s->protocol = PROTOCOL_SCRIPT;
+    s->fd[UPSTREAM] = relay->fds[UPSTREAM];
+    s->errand = relay;
+    s->setup = pool_take(&w->setups);
+    setup_init(setup_of(w, s), s->opened_ms + w->config->timeout_ms);
+    if (net_peer_address(s->fd[UPSTREAM], &peer) >= 0) net_address_to(&peer, &setup_of(w, s)->target);
+    counter_add(&w->stats.accepted, 1);
+    session_enter(w, s, SESSION_HELLO);
+    session_proceed(w, s, SESSION_RELAY);
+    return 0;
+}
+
 /* --- running steps --- */
 
 static bool session_reads(enum session_state state)
@@ -362,8 +386,23 @@ static void session_on_client_lost(struct worker *w, struct session *s)
     session_close(w, s, SESSION_RESET);
 }
 
+/* Before the slot is free: whoever lent us the sockets hears how it went. */
+static void session_return_errand(struct worker *w, struct session *s)
+{
+    struct relay_errand *relay = s->errand;
+    if (!relay) return;
+    bool orderly = s->flows[CLIENT].phase == FLOW_DONE && s->flows[UPSTREAM].phase == FLOW_DONE;
+    relay->bytes[0] = s->flows[CLIENT].bytes;
+    relay->bytes[1] = s->flows[UPSTREAM].bytes;
+    struct message back = {.kind = MESSAGE_RELAY, .result = orderly ? 0 : -ECONNRESET, .body = relay};
+    bool posted = worker_post(w, &back);
+    assert(posted); /* it came by a message of its own */
+    (void)posted;
+}
+
 static void session_release(struct worker *w, struct session *s)
 {
+    session_return_errand(w, s);
     relay_release(w, s);
     udp_release(w, s);
     exchange_release(w, s);

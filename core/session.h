@@ -46,6 +46,7 @@ enum session_protocol {
     PROTOCOL_HTTP_PLAIN,
     PROTOCOL_FORWARD,
     PROTOCOL_TPROXY,
+    PROTOCOL_SCRIPT,  /* two sockets of a script, see struct relay_errand */
     PROTOCOL_INTERNAL /* for the coordinator, see struct dial_errand */
 };
 
@@ -83,8 +84,9 @@ struct session {
     uint32_t rule;     /* tag of the rule that let it in */
     int fd[2];         /* by side; -1: none */
     uint64_t opened_ms;
-    uint64_t moved;    /* octets delivered when idleness was last judged */
-    uint64_t moved_ms; /* when that was last seen to have changed */
+    struct relay_errand *errand; /* goes back when this ends; NULL: nobody waits */
+    uint64_t moved;              /* octets delivered when idleness was last judged */
+    uint64_t moved_ms;           /* when that was last seen to have changed */
     struct flow flows[2];
     char label[SESSION_LABEL_SIZE]; /* when the setup slot is gone: user, zero, target, zero; cut to fit */
 };
@@ -127,6 +129,8 @@ void session_open(struct worker *w, unsigned listener, int fd);
 /* The coordinator wants a connection: takes over dial->fd. 0, or -errno if there is no room, with the descriptor told
  * so and closed. */
 int session_open_internal(struct worker *w, const struct dial_errand *dial);
+/* Takes over the errand's descriptors. 0: the errand goes back at the session's end; or -errno, and they are closed. */
+int session_open_relay(struct worker *w, struct relay_errand *relay);
 void session_on_completion(struct worker *w, const struct ring_completion *c);
 void session_on_answer(struct worker *w, const struct message *answer);
 void session_on_timer(struct worker *w, uint32_t slot);
