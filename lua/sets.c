@@ -262,7 +262,7 @@ static bool parse_number(int family, const char *text, struct number *out)
 static struct range parse_subnet(lua_State *L, int family, const char *entry, size_t size)
 {
     char text[64];
-    struct number address;
+    struct number address = {0, 0};
     int width = family == AF_INET ? 32 : 128;
     const char *slash = memchr(entry, '/', size);
     lua_pushlstring(L, entry, size);
