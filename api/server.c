@@ -400,6 +400,9 @@ static bool decode_body(struct call *call)
 static enum MHD_Result call_dispatch(struct call *call)
 {
     call->dispatched = true;
+    engine_set_api_counters(call->api->parts.engine,
+                            &(struct engine_api_counters){call->api->parts.counters.requests,
+                                                          call->api->parts.counters.successes});
     if (!call->body.data) text_add(&call->body, "", 0);
     if (call->body.failed)
         call_reply_text(call, 500, "not enough memory");
