@@ -1,0 +1,184 @@
+/* regex.*: POSIX regular expressions on TRE (contract section 5.5), which matches in time linear in the subject. What
+ * would take too much to compile is refused before (pattern.h). */
+#include <lauxlib.h>
+#include <string.h>
+#include <tre/tre.h>
+
+#include "modules.h"
+#include "pattern.h"
+
+#define REGEX_CLASS      "regex"
+#define REGEX_GROUPS_MAX 64u
+
+/* The values that libc's flags have, and scripts may have written down. */
+enum regex_flag { FLAG_EXTENDED = 1, FLAG_ICASE = 2, FLAG_NEWLINE = 4, FLAG_NOSUB = 8 };
+
+struct regex {
+    bool compiled;
+    regex_t compiled_regex;
+};
+
+static struct regex *regex_check(lua_State *L)
+{
+    return luaL_checkudata(L, 1, REGEX_CLASS);
+}
+
+static const char *regex_check_text(lua_State *L, int index, size_t *size)
+{
+    const char *text = luaL_checklstring(L, index, size);
+    if (memchr(text, 0, *size)) luaL_error(L, "string contains an embedded NUL byte");
+    return text;
+}
+
+static int regex_collect(lua_State *L)
+{
+    struct regex *r = regex_check(L);
+    if (r->compiled) tre_regfree(&r->compiled_regex);
+    r->compiled = false;
+    return 0;
+}
+
+/* NOSUB would take away the positions that every function returns. */
+static int regex_flags(lua_Integer flags)
+{
+    int tre = 0;
+    if (flags & FLAG_EXTENDED) tre |= REG_EXTENDED;
+    if (flags & FLAG_ICASE) tre |= REG_ICASE;
+    if (flags & FLAG_NEWLINE) tre |= REG_NEWLINE;
+    return tre;
+}
+
+/* regex.compile(pattern[, flags]) -> regex                                                          [-0, +1, e] */
+static int regex_compile(lua_State *L)
+{
+    size_t size;
+    char why[128];
+    const char *pattern = regex_check_text(L, 1, &size);
+    lua_Integer flags = luaL_optinteger(L, 2, FLAG_EXTENDED | FLAG_NEWLINE);
+    const char *wrong = pattern_judge(pattern, size, flags & FLAG_EXTENDED);
+    if (wrong) return luaL_error(L, "regex '%s': %s", pattern, wrong);
+    struct regex *r = lua_newuserdatauv(L, sizeof *r, 0);
+    r->compiled = false;
+    luaL_setmetatable(L, REGEX_CLASS);
+    int error = tre_regncomp(&r->compiled_regex, pattern, size, regex_flags(flags));
+    if (error != 0) {
+        tre_regerror(error, &r->compiled_regex, why, sizeof why);
+        return luaL_error(L, "regex '%s': %s", pattern, why);
+    }
+    r->compiled = true;
+    if (r->compiled_regex.re_nsub >= REGEX_GROUPS_MAX)
+        return luaL_error(L, "regex '%s': more than %d groups", pattern, (int)REGEX_GROUPS_MAX - 1);
+    return 1;
+}
+
+/* Where the search begins, from 0: negative counts from the end, as in string.find. */
+static size_t regex_start(lua_State *L, int index, size_t size)
+{
+    lua_Integer init = luaL_optinteger(L, index, 1);
+    if (init > 0) return (lua_Unsigned)init - 1 < size ? (size_t)init - 1 : size;
+    if (init == 0) return 0;
+    return 0 - (lua_Unsigned)init < size ? size - (size_t)(0 - (lua_Unsigned)init) : 0;
+}
+
+/* Searches from text[start] on; the positions count from there. */
+static bool regex_search(lua_State *L, struct regex *r, const char *text, size_t size, regmatch_t *matches)
+{
+    int error = tre_regnexec(&r->compiled_regex, text, size, REGEX_GROUPS_MAX, matches, 0);
+    if (error == REG_NOMATCH) return false;
+    if (error != 0) luaL_error(L, "not enough memory");
+    return true;
+}
+
+/* regex:find(s[, init]) -> first, last | nothing                                                    [-0, +2, e] */
+static int regex_find(lua_State *L)
+{
+    regmatch_t matches[REGEX_GROUPS_MAX];
+    size_t size;
+    struct regex *r = regex_check(L);
+    const char *text = regex_check_text(L, 2, &size);
+    size_t start = regex_start(L, 3, size);
+    if (!regex_search(L, r, text + start, size - start, matches)) return 0;
+    lua_pushinteger(L, (lua_Integer)start + matches[0].rm_so + 1);
+    lua_pushinteger(L, (lua_Integer)start + matches[0].rm_eo);
+    return 2;
+}
+
+/* The whole match and its groups; nil for those that took no part. */
+static int regex_push(lua_State *L, const struct regex *r, const char *text, const regmatch_t *matches)
+{
+    int count = (int)r->compiled_regex.re_nsub + 1;
+    luaL_checkstack(L, count, "too many groups");
+    for (int i = 0; i < count; i++) {
+        if (matches[i].rm_so < 0)
+            lua_pushnil(L);
+        else
+            lua_pushlstring(L, text + matches[i].rm_so, (size_t)(matches[i].rm_eo - matches[i].rm_so));
+    }
+    return count;
+}
+
+/* regex:match(s[, init]) -> match, groups... | nothing                                              [-0, +n, e] */
+static int regex_match(lua_State *L)
+{
+    regmatch_t matches[REGEX_GROUPS_MAX];
+    size_t size;
+    struct regex *r = regex_check(L);
+    const char *text = regex_check_text(L, 2, &size);
+    size_t start = regex_start(L, 3, size);
+    if (!regex_search(L, r, text + start, size - start, matches)) return 0;
+    return regex_push(L, r, text + start, matches);
+}
+
+/* Upvalues: regex, subject, where to go on. An empty match goes on one octet further. */
+static int regex_gmatch_next(lua_State *L)
+{
+    regmatch_t matches[REGEX_GROUPS_MAX];
+    size_t size;
+    struct regex *r = lua_touserdata(L, lua_upvalueindex(1));
+    const char *text = lua_tolstring(L, lua_upvalueindex(2), &size);
+    size_t start = (size_t)lua_tointeger(L, lua_upvalueindex(3));
+    if (start > size || !regex_search(L, r, text + start, size - start, matches)) return 0;
+    size_t end = (size_t)matches[0].rm_eo;
+    lua_pushinteger(L, (lua_Integer)(start + end + (matches[0].rm_eo == matches[0].rm_so ? 1 : 0)));
+    lua_replace(L, lua_upvalueindex(3));
+    return regex_push(L, r, text + start, matches);
+}
+
+/* regex:gmatch(s) -> iterator of what match() returns                                               [-0, +1, e] */
+static int regex_gmatch(lua_State *L)
+{
+    size_t size;
+    regex_check(L);
+    regex_check_text(L, 2, &size);
+    lua_settop(L, 2);
+    lua_pushinteger(L, 0);
+    lua_pushcclosure(L, regex_gmatch_next, 3);
+    return 1;
+}
+
+static void regex_set_flag(lua_State *L, const char *name, enum regex_flag flag)
+{
+    lua_pushinteger(L, flag);
+    lua_setfield(L, -2, name);
+}
+
+int luaopen_regex(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"compile", regex_compile},
+                                         {"find", regex_find},
+                                         {"match", regex_match},
+                                         {"gmatch", regex_gmatch},
+                                         {NULL, NULL}};
+    luaL_newlib(L, functions);
+    regex_set_flag(L, "EXTENDED", FLAG_EXTENDED);
+    regex_set_flag(L, "ICASE", FLAG_ICASE);
+    regex_set_flag(L, "NEWLINE", FLAG_NEWLINE);
+    regex_set_flag(L, "NOSUB", FLAG_NOSUB);
+    luaL_newmetatable(L, REGEX_CLASS);
+    lua_pushcfunction(L, regex_collect);
+    lua_setfield(L, -2, "__gc");
+    lua_pushvalue(L, -2);
+    lua_setfield(L, -2, "__index");
+    lua_pop(L, 1);
+    return 1;
+}

@@ -1,0 +1,74 @@
+-- The environment of a server, as far as the suites need it, for running them without one. What is sent, resolved or
+-- forwarded is decided by the suite: stubs.names, stubs.forwards, stubs.sent.
+local stubs = { names = {}, forwards = {}, sent = {}, settings = { loglevel = 4, auth_required = false }, now = 1700000000 }
+
+local function parse_ipv4(s)
+    if type(s) ~= "string" then return end
+    local a, b, c, d = s:match("^(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)$")
+    if not a then return end
+    a, b, c, d = tonumber(a), tonumber(b), tonumber(c), tonumber(d)
+    if a > 255 or b > 255 or c > 255 or d > 255 then return end
+    return a << 24 | b << 16 | c << 8 | d
+end
+
+-- groups of hexadecimal digits with one "::" at most
+local function parse_ipv6(s)
+    if type(s) ~= "string" or not s:find(":", 1, true) or s:find("[^%x:]") then return end
+    local head, tail = s:match("^(.-)::(.*)$")
+    local function groups(text)
+        local all = {}
+        for group in text:gmatch("[^:]+") do table.insert(all, tonumber(group, 16)) end
+        return all
+    end
+    local all = groups(head or s)
+    if head then
+        local rest = groups(tail)
+        while #all + #rest < 8 do table.insert(all, 0) end
+        for _, group in ipairs(rest) do table.insert(all, group) end
+    end
+    if #all ~= 8 then return end
+    local high, low = 0, 0
+    for i = 1, 4 do high, low = high << 16 | all[i], low << 16 | all[i + 4] end
+    return high, low
+end
+
+_G.neosocksd = {
+    config = function()
+        local copy = {}
+        for k, v in pairs(stubs.settings) do copy[k] = v end
+        return copy
+    end,
+    now = function() return stubs.now end,
+    parse_ipv4 = parse_ipv4,
+    parse_ipv6 = parse_ipv6,
+    splithostport = function(s)
+        local host, port = tostring(s):match("^(.*):([^:]*)$")
+        if host and host:sub(1, 1) == "[" and host:sub(-1) == "]" then
+            host = host:sub(2, -2)
+        elseif not host or host:find(":", 1, true) then
+            error("invalid address: `" .. tostring(s) .. "'", 2)
+        end
+        return host, port
+    end,
+    async = function(finish, f, ...)
+        local co = coroutine.create(function(...) finish(pcall(f, ...)) end)
+        assert(coroutine.resume(co, ...))
+        return co
+    end,
+    invoke = function(...) table.insert(stubs.sent, table.pack(...)) end,
+    setinterval = function() end,
+}
+_G.sluice = _G.neosocksd
+_G.await = {
+    resolve = function(host) return stubs.names[host] end,
+    sleep = function() coroutine.yield() end,
+    -- in a handler: stubs.handling
+    forward = function(addr, ...)
+        if not stubs.handling then error("await.forward must be called from a ruleset request handler", 2) end
+        table.insert(stubs.forwards, table.pack(addr, ...))
+        return stubs.forward_result ~= false, stubs.forward_result == false and "connection refused" or nil
+    end,
+    invoke = function(code) return true, load(code, "=(rpc)", "t", setmetatable({}, { __index = _G })) end,
+}
+
+return stubs

@@ -1,0 +1,430 @@
+/* zlib, regex, time and marshal: from Lua, as scripts see them; and the literals of peers. */
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lua/codec.h"
+#include "lua/marshal.h"
+#include "lua/modules.h"
+#include "lua/pattern.h"
+#include "support.h"
+
+static lua_State *L;
+
+static void open_modules(lua_State *state)
+{
+    luaL_openlibs(state);
+    luaL_requiref(state, "zlib", luaopen_zlib, 1);
+    luaL_requiref(state, "regex", luaopen_regex, 1);
+    luaL_requiref(state, "time", luaopen_time, 1);
+    lua_settop(state, 0);
+    luaopen_marshal(state);
+    lua_setglobal(state, "marshal");
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    L = luaL_newstate();
+    open_modules(L);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    lua_close(L);
+    return 0;
+}
+
+/* The chunk runs without an error. */
+static void passes(const char *code)
+{
+    if (luaL_dostring(L, code) != LUA_OK) fail_msg("%s\n%s", lua_tostring(L, -1), code);
+    lua_settop(L, 0);
+}
+
+/* The chunk raises a message that holds `part`. */
+static void raises(const char *code, const char *part)
+{
+    if (luaL_dostring(L, code) == LUA_OK) fail_msg("no error: %s", code);
+    if (!strstr(lua_tostring(L, -1), part)) fail_msg("%s\ninstead of %s: %s", lua_tostring(L, -1), part, code);
+    lua_settop(L, 0);
+}
+
+/* --- zlib --- */
+
+static void test_zlib(void **state)
+{
+    (void)state;
+    passes("for _, s in ipairs{'', 'a', ('x'):rep(100000), ('\\0\\255'):rep(999)} do\n"
+           "  assert(zlib.uncompress(zlib.compress(s)) == s)\n"
+           "  assert(zlib.gunzip(zlib.gzip(s)) == s)\n"
+           "end\n"
+           "assert(#zlib.compress(('x'):rep(100000)) < 1000)\n"
+           "assert(zlib.gunzip(zlib.gzip('one') .. zlib.gzip('two')) == 'onetwo')\n"
+           "assert(zlib.gunzip(zlib.gzip('one') .. ('\\0'):rep(512)) == 'one')");
+    raises("zlib.uncompress('no zlib at all')", "uncompress error: -1");
+    raises("zlib.gunzip('no gzip at all')", "gunzip error: -1");
+    raises("zlib.uncompress('')", "uncompress error: -4");
+    raises("zlib.gunzip('\\x1f\\x8b\\8')", "gunzip error: -4");
+    raises("zlib.gunzip(zlib.compress('x'))", "gunzip error: -1");
+    raises("zlib.uncompress(zlib.compress('x') .. 'y')", "uncompress error: -1");
+    raises("zlib.gunzip(zlib.gzip('x') .. 'y')", "gunzip error: -1");
+    raises("zlib.compress()", "string expected, got no value");
+    raises("zlib.uncompress({})", "string expected, got table");
+}
+
+/* Every prefix is refused, and so is every flipped bit, unless it changes nothing that counts. */
+static void test_zlib_damage(void **state)
+{
+    (void)state;
+    passes("local s = ('some text, '):rep(40)\n"
+           "for _, f in ipairs{ { zlib.compress, zlib.uncompress }, { zlib.gzip, zlib.gunzip } } do\n"
+           "  local z = f[1](s)\n"
+           "  for i = 0, #z - 1 do assert(not pcall(f[2], z:sub(1, i)), i) end\n"
+           "  for i = 1, #z do\n"
+           "    local damaged = z:sub(1, i - 1) .. string.char(z:byte(i) ~ 16) .. z:sub(i + 1)\n"
+           "    local ok, got = pcall(f[2], damaged)\n"
+           "    assert(not ok or got == s, i)\n"
+           "  end\n"
+           "end");
+}
+
+/* A gigabyte of zeroes in a megabyte: refused, with no more memory than the limit. */
+static void test_codec_limit(void **state)
+{
+    size_t size = (size_t)100 << 20, packed_size, out_size = 0;
+    char *zeroes = calloc(1, size), *packed, *out = NULL;
+    (void)state;
+    assert_non_null(zeroes);
+    for (enum codec codec = CODEC_DEFLATE; codec <= CODEC_GZIP; codec++) {
+        assert_int_equal(codec_encode(codec, zeroes, size, &packed, &packed_size), CODEC_OK);
+        assert_int_equal(codec_decode(codec, packed, packed_size, CODEC_OUTPUT_MAX, &out, &out_size), CODEC_TOO_LARGE);
+        assert_int_equal(codec_decode(codec, packed, packed_size, size - 1, &out, &out_size), CODEC_TOO_LARGE);
+        assert_int_equal(codec_decode(codec, packed, packed_size, size, &out, &out_size), CODEC_OK);
+        assert_int_equal(out_size, size);
+        assert_memory_equal(out, zeroes, size);
+        free(out);
+        free(packed);
+    }
+    assert_int_equal(codec_decode(CODEC_NONE, "abc", 3, 2, &out, &out_size), CODEC_TOO_LARGE);
+    assert_int_equal(codec_decode(CODEC_NONE, "abc", 3, 3, &out, &out_size), CODEC_OK);
+    assert_string_equal(out, "abc");
+    free(out);
+    free(zeroes);
+}
+
+/* --- regex --- */
+
+static void test_regex(void **state)
+{
+    (void)state;
+    passes("local r = regex.compile('b+(c)?(d)?')\n"
+           "local a, b = r:find('aabbcx') assert(a == 3 and b == 5)\n"
+           "local m, c, d = r:match('aabbcx') assert(m == 'bbc' and c == 'c' and d == nil)\n"
+           "assert(select('#', r:match('aabbcx')) == 3)\n"
+           "assert(select('#', r:find('xyz')) == 0 and select('#', r:match('xyz')) == 0)\n"
+           "assert(regex.find(r, 'b', 1) == 1 and r:find('b', 2) == nil)\n"
+           "a, b = r:find('abab', 3) assert(a == 4 and b == 4)\n"
+           "a = r:find('abab', -1) assert(a == 4)\n"
+           "a = r:find('abab', -100) assert(a == 2)\n"
+           "a = r:find('abab', 100) assert(a == nil)\n"
+           "a, b = regex.compile('^x'):find('axx', 2) assert(a == 2)\n"
+           "a, b = regex.compile('^$'):find('a\\n\\nb') assert(a == 3 and b == 2)\n"
+           "a = regex.compile('ABC', regex.EXTENDED | regex.ICASE):find('xabc') assert(a == 2)\n"
+           "a = regex.compile('a', regex.EXTENDED | regex.NOSUB):find('xa') assert(a == 2)\n"
+           "a = regex.compile('a\\\\{2\\\\}', 0):find('xaa') assert(a == 2)");
+    passes("local got = {}\n"
+           "for m, g in regex.compile('([a-z])[0-9]*'):gmatch('a1b22c') do got[#got + 1] = m .. g end\n"
+           "assert(table.concat(got, ',') == 'a1a,b22b,cc')\n"
+           "local n = 0 for m in regex.compile('x*'):gmatch('axb') do n = n + 1 end\n"
+           "assert(n == 4, n)\n"
+           "assert(regex.EXTENDED == 1 and regex.ICASE == 2 and regex.NEWLINE == 4 and regex.NOSUB == 8)");
+    raises("regex.compile('a(b')", "regex 'a(b': ");
+    raises("regex.compile('a\\0b')", "string contains an embedded NUL byte");
+    raises("regex.compile('a'):find('a\\0b')", "string contains an embedded NUL byte");
+    raises("regex.compile()", "string expected");
+    raises("regex.find('a', 'b')", "regex expected");
+    raises("regex.compile(('(a)'):rep(80))", "more than 63 groups");
+}
+
+/* What would take exponential time elsewhere is linear here; what would take too much memory is refused. */
+static void test_regex_pathological(void **state)
+{
+    (void)state;
+    passes("local s = ('a'):rep(100000)\n"
+           "assert(not regex.compile('(a*)*b'):find(s))\n"
+           "assert(not regex.compile('(a|aa)+$'):find(s .. 'b'))\n"
+           "assert(regex.compile('(x+x+)+y'):find(('x'):rep(5000) .. 'y') == 1)");
+    raises("regex.compile('((a{200}){200}){200}')", "its repeats expand to too much");
+    raises("regex.compile('(((a{1,99}){1,99}){1,99})')", "its repeats expand to too much");
+    raises("regex.compile('(a|b)\\\\1')", "it has a back-reference");
+    raises("regex.compile('\\\\(a\\\\)\\\\1', 0)", "it has a back-reference");
+    raises("regex.compile(('x'):rep(9000))", "it is too long");
+    raises("regex.compile(('('):rep(500) .. 'a' .. (')'):rep(500))", "nested too deep");
+}
+
+static void test_pattern_judge(void **state)
+{
+    static const char *const fine[] = {"",       "a",      "a{3}",    "a{3,}",         "(a{10}){10}",
+                                       "[{]{2}", "\\{{2}", "a{1000}", "[[:alpha:]]{9}"};
+    static const char *const costly[] = {"a{30000}",
+                                         "(a{150}){150}",
+                                         "(a{15000})(b{15000})",
+                                         "((a{30}){30}){30}",
+                                         "(a|bcdefghijk){2000}",
+                                         "a{10}{10}{10}{10}{10}",
+                                         "((((a{99}){99})))*{3}"};
+    (void)state;
+    for (size_t i = 0; i < sizeof fine / sizeof *fine; i++)
+        if (pattern_judge(fine[i], strlen(fine[i]), true)) fail_msg("%s is refused", fine[i]);
+    for (size_t i = 0; i < sizeof costly / sizeof *costly; i++)
+        if (!pattern_judge(costly[i], strlen(costly[i]), true)) fail_msg("%s is allowed", costly[i]);
+}
+
+/* --- time --- */
+
+static void test_time(void **state)
+{
+    (void)state;
+    passes("for _, n in ipairs{'monotonic', 'process', 'thread', 'unix', 'wall'} do\n"
+           "  local a = time[n]() local b = time[n]()\n"
+           "  assert(math.type(a) == 'float' and a >= 0 and b >= a, n)\n"
+           "end\n"
+           "assert(math.abs(time.unix() - os.time()) < 5)\n"
+           "local t, a, b, c = time.measure(function(x, y) return x + y, nil, 'z' end, 1, 2)\n"
+           "assert(t >= 0 and t < 5 and a == 3 and b == nil and c == 'z')\n"
+           "assert(select('#', time.measure(function() end)) == 1)\n"
+           "local co = coroutine.wrap(function() return time.measure(coroutine.yield, 7) end)\n"
+           "assert(co() == 7) local t, v = co('back') assert(v == 'back')");
+    raises("time.measure()", "value expected");
+    raises("time.measure(1)", "attempt to call a number value");
+}
+
+/* --- marshal --- */
+
+static void test_marshal(void **state)
+{
+    (void)state;
+    passes("local function is(text, ...) local got = marshal(...) assert(got == text, got) end\n"
+           "is('')\n"
+           "is('nil', nil) is('true,false', true, false)\n"
+           "is('true,\"ok\",1,nil,{1,2,[\"a\"]=3,},nil', true, 'ok', 1, nil, {1, 2, a = 3}, nil)\n"
+           "is('0', 0) is('-1', -1) is('999999999999', 999999999999) is('0xe8d4a51000', 1000000000000)\n"
+           "is('-0xe8d4a51000', -1000000000000) is('0x8000000000000000', math.mininteger)\n"
+           "is('0x7fffffffffffffff', math.maxinteger)\n"
+           "is('0x1p+0', 1.0) is('-0x1.8p+1', -3.0) is('0', 0.0) is('-0.0', -0.0)\n"
+           "is('1/0', 1/0) is('-1/0', -1/0) is('0/0', 0/0)\n"
+           "is('\"a\\\\\\\\\\\\\"\\\\\\nb\\\\000\\\\009\\\\127\\255\"', 'a\\\\\"\\nb\\0\\t\\127\\255')\n"
+           "is('{}', {}) is('{{},}', {{}}) is('{1,2,}', {1, 2})\n"
+           "local shared = {} is('{{},{},}', {shared, shared})\n"
+           "is('{[2]=1,}', {[2] = 1}) is('{[0x1.8p+0]=1,}', {[1.5] = 1})");
+    raises("marshal(print)", "is not marshallable");
+    raises("marshal({ { coroutine.create(print) } })", "is not marshallable");
+    raises("local t = {} t[1] = t marshal(t)", "circular referenced table is not marshallable");
+    passes("local t = {} for i = 2, 196 do t = {t} end assert(#marshal(t) > 300)");
+    raises("local t = {} for i = 1, 400 do t = {t} end marshal(t)", "C stack overflow");
+    passes("local big = {} for i = 1, 20000 do big[i] = 'item' .. i end\n"
+           "local back = load('return ' .. marshal(big))() assert(#back == 20000 and back[777] == 'item777')");
+}
+
+static int count_decoded(const char *text)
+{
+    lua_settop(L, 0);
+    return marshal_decode(L, text, strlen(text));
+}
+
+static void decodes(const char *text, int count, const char *check)
+{
+    int got = count_decoded(text);
+    if (got != count) fail_msg("%s: %d (%s)", text, got, got < 0 ? lua_tostring(L, -1) : "");
+    assert_int_equal(lua_gettop(L), count < 0 ? 1 : count);
+    if (!check) return;
+    char code[512];
+    snprintf(code, sizeof code, "local a, b, c, d = ... assert(%s, '%s')", check, "differs");
+    assert_int_equal(luaL_loadstring(L, code), LUA_OK);
+    lua_insert(L, 1);
+    if (lua_pcall(L, count, 0, 0) != LUA_OK) fail_msg("%s: not %s", text, check);
+}
+
+static void test_decode(void **state)
+{
+    (void)state;
+    decodes("", 0, NULL);
+    decodes("return", 0, NULL);
+    decodes(" return true ; ", 1, "a == true");
+    decodes("return true,\"ok\",1,nil", 4, "a == true and b == 'ok' and c == 1 and d == nil");
+    decodes("nil", 1, "a == nil");
+    decodes("return {1,2,[\"a\"]=3,}", 1, "a[1] == 1 and a[2] == 2 and a.a == 3");
+    decodes("{x = 1; ['y'] = {2}, 3}", 1, "a.x == 1 and a.y[1] == 2 and a[1] == 3");
+    decodes("{nil, 2}", 1, "a[1] == nil and a[2] == 2");
+    decodes("0x10,-0x1p4,-7,1e3", 4, "a == 16 and b == -16.0 and c == -7 and d == 1000.0");
+    decodes("0x8000000000000000, -0xe8d4a51000", 2, "a == math.mininteger and b == -1000000000000");
+    decodes("1/0, -1/0, 0/0, - 3", 4, "a == math.huge and b == -math.huge and c ~= c and d == -3");
+    decodes("-0.0", 1, "1 / a == -math.huge");
+    decodes("'a\\tb\\x41\\u{20ac}\\z   c\\065\\\nd'", 1, "a == 'a\\tbA\\u{20ac}cA\\nd'");
+    decodes("[[long]], [==[a]]b]==], [[\nline]]", 3, "a == 'long' and b == 'a]]b' and c == 'line'");
+    decodes("1 --[[ a\ncomment ]] , -- another\n 2", 2, "a == 1 and b == 2");
+    decodes("{[{1}]=2}", 1, "next(a)[1] == 1");
+}
+
+/* Whatever is no literal is a message, and nothing of it runs. */
+static void test_decode_refuses(void **state)
+{
+    static const char *const bad[] = {"os.exit(1)",
+                                      "return os.exit(1)",
+                                      "return f()",
+                                      "(1)",
+                                      "1 + 1",
+                                      "return 1 2",
+                                      "1,",
+                                      "function() end",
+                                      "{1",
+                                      "{[nil]=1}",
+                                      "{[0/0]=1}",
+                                      "{a=}",
+                                      "'x",
+                                      "'x\n'",
+                                      "'\\q'",
+                                      "'\\300'",
+                                      "'\\xg0'",
+                                      "'\\u{110000000}'",
+                                      "\"a\" .. \"b\"",
+                                      "2/0",
+                                      "1/1",
+                                      "0/00",
+                                      "#{}",
+                                      "not true",
+                                      "-",
+                                      "- 'x'",
+                                      "1e",
+                                      "0x",
+                                      "nilx",
+                                      "returntrue",
+                                      "[[x",
+                                      "--[[x",
+                                      "{x==1}",
+                                      "goto x",
+                                      "return return 1",
+                                      "a",
+                                      "_ENV",
+                                      "...",
+                                      "1;2",
+                                      "1 / 0x0"};
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (count_decoded(bad[i]) != -1) fail_msg("%s was read", bad[i]);
+    char deep[1001];
+    memset(deep, '{', 1000);
+    deep[1000] = '\0';
+    assert_int_equal(count_decoded(deep), -1);
+    assert_string_equal(lua_tostring(L, -1) + strlen("at octet 201: "), "tables are nested too deep");
+}
+
+/* Random values there and back, by our reader and by Lua's compiler. */
+static int compare_back(lua_State *state)
+{
+    size_t size;
+    marshal_encode(state, 1);
+    const char *text = lua_tolstring(state, -1, &size);
+    int count = marshal_decode(state, text, size);
+    if (count < 0) return lua_error(state);
+    lua_pushinteger(state, count);
+    lua_insert(state, -count - 1);
+    return count + 1;
+}
+
+static void test_round_trips(void **state)
+{
+    (void)state;
+    lua_register(L, "back", compare_back);
+    passes("math.randomseed(7)\n"
+           "local function value(depth)\n"
+           "  local k = math.random(depth > 3 and 5 or 7)\n"
+           "  if k == 1 then return math.random(0)\n"
+           "  elseif k == 2 then return (math.random() - 0.5) * 10 ^ math.random(-300, 300)\n"
+           "  elseif k == 3 then return math.random(2) == 1\n"
+           "  elseif k == 4 then local s = {} for i = 1, math.random(0, 40) do s[i] = string.char(math.random(0, 255)) "
+           "end\n"
+           "    return table.concat(s)\n"
+           "  elseif k == 5 then return math.random(-100, 100) end\n"
+           "  local t = {}\n"
+           "  for i = 1, math.random(0, 5) do t[i] = value(depth + 1) end\n"
+           "  for i = 1, math.random(0, 3) do t['k' .. i] = value(depth + 1) end\n"
+           "  return t\n"
+           "end\n"
+           "local function same(a, b)\n"
+           "  if type(a) ~= 'table' then return a == b and math.type(a) == math.type(b) end\n"
+           "  for k, v in pairs(a) do if not same(v, b[k]) then return false end end\n"
+           "  for k in pairs(b) do if a[k] == nil then return false end end\n"
+           "  return true\n"
+           "end\n"
+           "for i = 1, 2000 do\n"
+           "  local v = value(0)\n"
+           "  local n, w = back(v) assert(n == 1 and same(v, w), i)\n"
+           "  assert(same(v, load('return ' .. marshal(v))()), i)\n"
+           "end");
+}
+
+/* --- the n-th allocation fails --- */
+
+static long allocations_left;
+
+static void *failing_allocator(void *ud, void *block, size_t old, size_t size)
+{
+    (void)ud;
+    (void)old;
+    if (size == 0) {
+        free(block);
+        return NULL;
+    }
+    if (allocations_left-- <= 0) return NULL;
+    return realloc(block, size);
+}
+
+static void test_out_of_memory(void **state)
+{
+    static const char code[] =
+        "local r = regex.compile('(a+)(b)?') r:match('xaab') for m in r:gmatch('aab ab') do end\n"
+        "local s = marshal({1, 'two', {x = ('y'):rep(300)}}) assert(zlib.gunzip(zlib.gzip(s)) == s)\n"
+        "assert(zlib.uncompress(zlib.compress(s)) == s) return s";
+    bool done = false;
+    (void)state;
+    allocations_left = 1000000;
+    lua_State *small = lua_newstate(failing_allocator, NULL);
+    open_modules(small);
+    for (long n = 0; !done && n < 2000; n++) {
+        lua_settop(small, 0);
+        lua_gc(small, LUA_GCCOLLECT, 0);
+        allocations_left = n;
+        int status = luaL_dostring(small, code);
+        allocations_left = 1000000;
+        done = status == LUA_OK;
+        if (!done && !strstr(lua_tostring(small, -1), "memory")) fail_msg("%s", lua_tostring(small, -1));
+    }
+    assert_true(done);
+    lua_close(small);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_zlib),
+        cmocka_unit_test(test_zlib_damage),
+        cmocka_unit_test(test_codec_limit),
+        cmocka_unit_test(test_regex),
+        cmocka_unit_test(test_regex_pathological),
+        cmocka_unit_test(test_pattern_judge),
+        cmocka_unit_test(test_time),
+        cmocka_unit_test(test_marshal),
+        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_decode_refuses),
+        cmocka_unit_test(test_round_trips),
+        cmocka_unit_test(test_out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
