@@ -178,8 +178,10 @@ static bool is_http(const uint8_t *data, size_t size)
         bool digit = data[i] >= '0' && data[i] <= '9';
         if (sample[i] == 'd' ? !digit : data[i] != (uint8_t)sample[i]) return false;
     }
-    const uint8_t *end = memchr(data, '\r', size);
-    return end != NULL && end + 1 < data + size && end[1] == '\n' && (data[12] == ' ' || data[12] == '\r');
+    size_t end = sizeof sample - 1;
+    if (data[end] != ' ' && data[end] != '\r') return false;
+    while (end < size && (data[end] == '\t' || (data[end] >= ' ' && data[end] != 0x7f))) end++;
+    return end + 1 < size && data[end] == '\r' && data[end + 1] == '\n';
 }
 
 static bool read_coding(const uint8_t *data, const struct http_head *head, uint8_t *coding)
