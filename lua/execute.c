@@ -144,12 +144,12 @@ static int execution_start(struct execution *x, const char *command)
     return 0;
 }
 
-/* Parking may raise: then the memory is there for the next time. */
+/* NULL: no memory. Parking may raise: then the memory is there for the next time. */
 static struct execution *execution_park(lua_State *L)
 {
     static struct execution *spare;
     struct execution *x = spare ? spare : malloc(sizeof *x);
-    if (!x) luaL_error(L, "not enough memory");
+    if (!x) return NULL;
     *x = (struct execution){.waiter = {.on_completion = execution_on_completion, .on_time = execution_on_time},
                             .pidfd = -1};
     x->c = engine_coordinator(engine_of(L));
@@ -171,6 +171,7 @@ int await_execute(lua_State *L)
     const char *command = luaL_checkstring(L, 1);
     lua_settop(L, 1);
     struct execution *x = execution_park(L);
+    if (!x) return luaL_error(L, "not enough memory");
     int error = execution_start(x, command);
     if (error == 0) return lua_yieldk(L, 0, 1, await_execute_finish);
     coroutine_unpark(&x->park);

@@ -220,8 +220,10 @@ static void call_on_sent(struct rpc_call *call, int32_t result)
 static void call_on_received(struct rpc_call *call, int32_t result)
 {
     if (result <= 0) {
-        call->answer.outcome = RPC_UNREADABLE;
-        if (result == 0) rpc_answer_end(&call->answer);
+        if (result == 0)
+            rpc_answer_end(&call->answer);
+        else
+            call->answer.outcome = RPC_UNREADABLE;
         call_answered(call);
         return;
     }
