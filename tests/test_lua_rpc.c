@@ -1,4 +1,5 @@
-/* Calls to peers with a real coordinator and a worker that dials; the peer is a thread with a script. */
+/* Calls to peers with a real coordinator and a worker that dials; the peer is a thread that does as it is told. First
+ * the calls themselves, then await.invoke and neosocksd.invoke as scripts see them. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -14,6 +15,7 @@
 #include "core/coordinator.h"
 #include "core/log.h"
 #include "lua/codec.h"
+#include "lua/engine.h"
 #include "lua/rpc.h"
 #include "support.h"
 
@@ -23,6 +25,7 @@
 
 static struct config config;
 static struct coordinator *coordinator;
+static struct engine *engine;
 
 /* --- a peer --- */
 
@@ -475,7 +478,206 @@ static void test_before_workers(void **state)
     free(p);
 }
 
-static int open_coordinator(void **state)
+/* --- scripts --- */
+
+struct answer {
+    bool called, ok;
+    char body[512];
+};
+
+static void on_finished(void *context, bool ok, const char *body, size_t size)
+{
+    struct answer *answer = context;
+    assert_false(answer->called);
+    answer->called = true;
+    answer->ok = ok;
+    snprintf(answer->body, sizeof answer->body, "%.*s", (int)size, body);
+}
+
+/* With the peer's address as a local variable. */
+static struct engine_call *script_start(const struct peer *p, const char *source, struct answer *answer)
+{
+    char text[1024];
+    int size = snprintf(text, sizeof text, "local peer = '127.0.0.1:%u' %s", p->port, source);
+    assert_in_range(size, 1, sizeof text - 1);
+    return engine_rpcall(engine, text, (size_t)size, on_finished, answer);
+}
+
+static void script_run(const struct peer *p, const char *source, const char *expected)
+{
+    struct answer answer = {0};
+    script_start(p, source, &answer);
+    while (!answer.called) assert_int_equal(coordinator_turn(coordinator), 0);
+    assert_string_equal(answer.body, expected);
+    assert_true(answer.ok);
+    turn_until_idle();
+}
+
+/* One call, to which the peer gives `body`. */
+static void script_check(const char *body, const char *source, const char *expected)
+{
+    struct peer *p = calloc(1, sizeof *p);
+    char answer[1024];
+    assert_non_null(p);
+    snprintf(answer, sizeof answer, "HTTP/1.1 200 OK\r\n" MIME "Content-Length: %zu\r\n\r\n%s", strlen(body), body);
+    p->answer = answer;
+    peer_open(p);
+    script_run(p, source, expected);
+    peer_close(p);
+    free(p);
+}
+
+static void test_script_values(void **state)
+{
+    static const char count[] = "local ok, f = await.invoke('', peer) return ok, type(f), select('#', f()), f()";
+    (void)state;
+    script_check("return true,\"ok\",nil,{1,[\"a\"]=2,},nil", count,
+                 "return true,true,\"function\",5,true,\"ok\",nil,{1,[\"a\"]=2,},nil");
+    script_check("return true", count, "return true,true,\"function\",1,true");
+    script_check("return false,\"message\"", count, "return true,true,\"function\",2,false,\"message\"");
+    script_check("", count, "return true,true,\"function\",0");
+    /* The function may be called again, and keeps its values while rubbish is collected. */
+    script_check("return {1,}", "local _, f = await.invoke('', peer) collectgarbage() f()[1] = 2 return f()",
+                 "return true,{2,}");
+    script_check("return 1", "return await.invoke('', 'http://token@' .. peer) ~= nil", "return true,true");
+}
+
+/* Code in an answer is an error, whatever it would do. */
+static void test_script_hostile(void **state)
+{
+    static const char *const bodies[] = {
+        "os.exit(7)",
+        "return os.exit(7)",
+        "return (function() os.exit(7) end)()",
+        "return {os.exit(7)}",
+        "return {[os.exit(7)]=1}",
+        "while true do end",
+        "return true,\"ok\" os.exit(7)",
+        "return setmetatable({}, {__index = os.exit})",
+        "\x1bLua",
+        "return {{{",
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++)
+        script_check(bodies[i], "return await.invoke('', peer)", "return true,false,\"error parsing response\"");
+}
+
+static void test_script_failures(void **state)
+{
+    struct peer *p = calloc(1, sizeof *p);
+    (void)state;
+    assert_non_null(p);
+    p->answer = "HTTP/1.1 500 Internal Server Error\r\n" MIME "Content-Length: 4\r\n\r\nwhat";
+    peer_open(p);
+    script_run(p, "return await.invoke('', peer)", "return true,false,\"what\"");
+    peer_close(p);
+    script_run(p, "return await.invoke('', peer)", "return true,false,\"connection failed\"");
+    script_run(p, "return await.invoke('', peer, 'socks5://' .. peer)", "return true,false,\"connection failed\"");
+    free(p);
+}
+
+/* The last argument is the first hop. */
+static void test_script_chain(void **state)
+{
+    struct peer *p = calloc(1, sizeof *p);
+    (void)state;
+    assert_non_null(p);
+    p->proxy = true;
+    p->answer = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    peer_open(p);
+    script_run(p, "return await.invoke('', 'other.internal:1', 'http://peer.internal:80', 'http://' .. peer)",
+               "return true,false,\"connection failed\"");
+    peer_close(p);
+    assert_non_null(strstr(p->received, "CONNECT other.internal:1 HTTP/1.1\r\n"));
+    memset(p, 0, sizeof *p);
+    p->proxy = true;
+    p->answer = "HTTP/1.1 200 OK\r\n" MIME "Content-Length: 8\r\n\r\nreturn 5";
+    peer_open(p);
+    script_run(p, "local ok, f = await.invoke('', 'peer.internal:80', 'http://' .. peer) return f()", "return true,5");
+    peer_close(p);
+    free(p);
+}
+
+static void test_script_arguments(void **state)
+{
+    static const char *const sources[] = {
+        "''",
+        "'', nil",
+        "'', {}",
+        "'', ''",
+        "'', 'host'",
+        "'', peer, nil",
+        "'', peer, 'x'",
+        "'', peer, peer",
+        "'', peer, 'ftp://x'",
+        "'', peer, 'http://x', nil",
+        "'', 'http://a:b@x'",
+    };
+    struct peer none = {.port = 1};
+    char source[256];
+    (void)state;
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
+        snprintf(source, sizeof source, "local ok, m = pcall(await.invoke, %s) return ok, m:match('invalid address$')",
+                 sources[i]);
+        script_run(&none, source, "return true,false,\"invalid address\"");
+        snprintf(source, sizeof source,
+                 "local ok, m = pcall(neosocksd.invoke, %s) return ok, m:match('invalid address$')", sources[i]);
+        script_run(&none, source, "return true,false,\"invalid address\"");
+    }
+    script_run(&none, "local ok, m = pcall(await.invoke) return m:match('string expected, got no value')",
+               "return true,\"string expected, got no value\"");
+    struct engine_text error = {0};
+    static const char outside[] = "await.invoke('', '127.0.0.1:1')";
+    assert_int_equal(engine_invoke(engine, outside, sizeof outside - 1, &error), -1);
+    assert_non_null(strstr(error.data, "not in asynchronous routine"));
+    engine_text_free(&error);
+}
+
+static void test_script_invoke(void **state)
+{
+    struct peer *p = calloc(1, sizeof *p);
+    struct rpc_counters before = *rpc_get_counters();
+    (void)state;
+    assert_non_null(p);
+    p->answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    peer_open(p);
+    script_run(p, "return select('#', neosocksd.invoke('msgh.x()', peer))", "return true,0");
+    peer_close(p);
+    assert_string_equal(p->received + p->head_size, "msgh.x()");
+    assert_int_equal(rpc_get_counters()->failed, before.failed);
+    free(p);
+}
+
+/* A coroutine that is closed takes its call with it; one that a script resumes leaves it to itself. */
+static void test_script_abandons(void **state)
+{
+    struct peer *p = calloc(1, sizeof *p);
+    struct answer answer = {0};
+    (void)state;
+    assert_non_null(p);
+    p->lingers = true;
+    peer_open(p);
+    struct engine_call *call = script_start(p, "return await.invoke('', peer)", &answer);
+    assert_non_null(call);
+    for (int i = 0; i < 20; i++) assert_int_equal(coordinator_turn(coordinator), 0);
+    engine_call_cancel(call);
+    turn_until_idle();
+    assert_false(answer.called);
+    peer_close(p);
+    assert_true(p->closed);
+
+    memset(p, 0, sizeof *p);
+    p->answer = "HTTP/1.1 200 OK\r\n" MIME "Content-Length: 8\r\n\r\nreturn 1";
+    peer_open(p);
+    script_run(p,
+               "local co = coroutine.create(function() return await.invoke('', peer) end) coroutine.resume(co) "
+               "local ok, m = coroutine.resume(co) co = nil collectgarbage() return ok, m:match('resumed by a script')",
+               "return true,false,\"resumed by a script\"");
+    peer_close(p);
+    free(p);
+}
+
+static int open_all(void **state)
 {
     (void)state;
     log_open(LOG_TO_STDERR, LOG_LEVEL_ERROR);
@@ -483,14 +685,16 @@ static int open_coordinator(void **state)
     config.workers = 1;
     config.max_sessions = 64;
     config_size(&config);
-    return coordinator_open(&coordinator, &config);
+    int error = coordinator_open(&coordinator, &config);
+    return error < 0 ? error : engine_open(&engine, coordinator);
 }
 
-static int close_coordinator(void **state)
+static int close_all(void **state)
 {
     (void)state;
     coordinator_stop(coordinator);
     int error = coordinator_run(coordinator);
+    engine_close(engine);
     coordinator_close(coordinator);
     return error;
 }
@@ -504,7 +708,10 @@ int main(void)
         cmocka_unit_test(test_large_answer),   cmocka_unit_test(test_early_answer),
         cmocka_unit_test(test_invoke),         cmocka_unit_test(test_chain),
         cmocka_unit_test(test_no_connection),  cmocka_unit_test(test_timeout),
-        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_cancel),         cmocka_unit_test(test_script_values),
+        cmocka_unit_test(test_script_hostile), cmocka_unit_test(test_script_failures),
+        cmocka_unit_test(test_script_chain),   cmocka_unit_test(test_script_arguments),
+        cmocka_unit_test(test_script_invoke),  cmocka_unit_test(test_script_abandons),
     };
-    return cmocka_run_group_tests_name("rpc", tests, open_coordinator, close_coordinator);
+    return cmocka_run_group_tests_name("rpc", tests, open_all, close_all);
 }
