@@ -20,17 +20,29 @@
 
 struct execution {
     struct waiter waiter; /* first */
+    struct link link;     /* of all that run */
     struct park park;
     struct coordinator *c;
     pid_t pid; /* of the child, of its session and process group; not reaped, so that it is nobody else's */
     int pidfd; /* -1: none to be had */
 };
 
-static unsigned running;
+static struct link executions = {&executions, &executions};
 
 bool execute_is_idle(void)
 {
-    return running == 0;
+    return link_is_empty(&executions);
+}
+
+static void execution_kill(const struct execution *x)
+{
+    kill(-x->pid, SIGKILL);
+}
+
+void execute_stop(void)
+{
+    for (struct link *link = executions.next; link != &executions; link = link->next)
+        execution_kill(link_owner(link, struct execution, link));
 }
 
 /* --- the end of a child --- */
@@ -38,9 +50,9 @@ bool execute_is_idle(void)
 static void execution_free(struct execution *x)
 {
     coordinator_detach(x->c, &x->waiter);
+    link_remove(&x->link);
     if (x->pidfd >= 0) close(x->pidfd);
     free(x);
-    running--;
 }
 
 static int push_status(lua_State *L, int status)
@@ -93,8 +105,7 @@ static void execution_on_time(struct waiter *waiter)
 
 static void execution_abandon(struct park *park)
 {
-    struct execution *x = link_owner(park, struct execution, park);
-    kill(-x->pid, SIGKILL);
+    execution_kill(link_owner(park, struct execution, park));
 }
 
 /* --- its beginning --- */
@@ -139,7 +150,7 @@ static int execution_start(struct execution *x, const char *command)
         coordinator_detach(x->c, &x->waiter);
         return error;
     }
-    running++;
+    link_append(&executions, &x->link);
     execution_wait(x);
     return 0;
 }

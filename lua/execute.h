@@ -13,7 +13,9 @@
  */
 int await_execute(lua_State *L);
 
-/* Whether no child is waited for. Behind the abandoning of every park, turns of the coordinator make it true. */
+/* The process stops, every park has been abandoned: kills what children there still are. Turns of the coordinator then
+ * make execute_is_idle() true: no child is waited for. */
+void execute_stop(void);
 bool execute_is_idle(void);
 
 #endif

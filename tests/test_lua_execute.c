@@ -146,6 +146,18 @@ static void test_abandoned(void **state)
     unlink(path);
 }
 
+static void test_stop(void **state)
+{
+    struct answer answer = {0};
+    static const char source[] = "return await.execute('sleep 1000')";
+    (void)state;
+    assert_non_null(engine_rpcall(engine, source, sizeof source - 1, on_finished, &answer));
+    execute_stop();
+    while (!answer.called) assert_int_equal(coordinator_turn(coordinator), 0);
+    assert_string_equal(answer.body, "return true,nil,\"signal\",9");
+    assert_true(execute_is_idle());
+}
+
 /* No descriptor is left for the pidfd: the child is looked after all the same. */
 static void test_no_descriptor(void **state)
 {
@@ -187,8 +199,9 @@ static int close_engine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ends), cmocka_unit_test(test_arguments), cmocka_unit_test(test_inheritance),
-        cmocka_unit_test(test_many), cmocka_unit_test(test_abandoned), cmocka_unit_test(test_no_descriptor),
+        cmocka_unit_test(test_ends),          cmocka_unit_test(test_arguments), cmocka_unit_test(test_inheritance),
+        cmocka_unit_test(test_many),          cmocka_unit_test(test_abandoned), cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_no_descriptor),
     };
     return cmocka_run_group_tests_name("execute", tests, open_engine, close_engine);
 }
