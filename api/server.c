@@ -140,6 +140,8 @@ void call_reply(struct call *call, unsigned status, const char *type, struct tex
     if (!call->suspended) return;
     call->suspended = false;
     MHD_resume_connection(call->connection);
+    struct coordinator *c = call->api->parts.coordinator; /* a later turn runs it: we may be in the middle of one */
+    coordinator_set_deadline(c, &call->api->waiter, coordinator_now_ms(c));
 }
 
 void call_reply_octets(struct call *call, unsigned status, const char *type, const char *data, size_t size)
@@ -400,9 +402,9 @@ static bool decode_body(struct call *call)
 static enum MHD_Result call_dispatch(struct call *call)
 {
     call->dispatched = true;
-    engine_set_api_counters(call->api->parts.engine,
-                            &(struct engine_api_counters){call->api->parts.counters.requests,
-                                                          call->api->parts.counters.successes});
+    engine_set_api_counters(
+        call->api->parts.engine,
+        &(struct engine_api_counters){call->api->parts.counters.requests, call->api->parts.counters.successes});
     if (!call->body.data) text_add(&call->body, "", 0);
     if (call->body.failed)
         call_reply_text(call, 500, "not enough memory");

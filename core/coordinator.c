@@ -49,6 +49,8 @@ struct coordinator {
     struct ring *ring;
     struct resolver *resolver;
     struct coordinator_hooks hooks;
+    void (*reload)(void *context);
+    void *reload_context;
     struct pool waiters;        /* of struct waiter * */
     struct timer_wheel *timers; /* by waiter slot */
     struct sleeper sleeper;
@@ -386,6 +388,12 @@ void coordinator_set_hooks(struct coordinator *c, const struct coordinator_hooks
     c->hooks = *hooks;
 }
 
+void coordinator_set_reload(struct coordinator *c, void (*reload)(void *context), void *context)
+{
+    c->reload = reload;
+    c->reload_context = context;
+}
+
 /* --- from the workers --- */
 
 static void coordinator_on_route(struct coordinator *c, uint32_t index, const struct message *message)
@@ -474,10 +482,9 @@ void coordinator_stop(struct coordinator *c)
 
 static void coordinator_reload(struct coordinator *c)
 {
-    if (c->hooks.on_reload)
-        c->hooks.on_reload(c->hooks.context);
-    else
-        LOGN("SIGHUP: nothing to reload");
+    if (c->hooks.on_reload) c->hooks.on_reload(c->hooks.context);
+    if (c->reload) c->reload(c->reload_context);
+    if (!c->hooks.on_reload && !c->reload) LOGN("SIGHUP: nothing to reload");
 }
 
 static void coordinator_on_signal(struct coordinator *c)

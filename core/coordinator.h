@@ -48,6 +48,9 @@ struct coordinator_hooks {
 /* Before coordinator_start(). Without hooks nobody asks for routes. */
 void coordinator_set_hooks(struct coordinator *c, const struct coordinator_hooks *hooks);
 
+/* Somebody else who wants to hear of SIGHUP, behind on_reload; one at most. */
+void coordinator_set_reload(struct coordinator *c, void (*reload)(void *context), void *context);
+
 /* Workers ask for routes while `revision` is not zero; verdicts that they remember hold for one revision. */
 void coordinator_set_revision(struct coordinator *c, uint32_t revision);
 /* The verdict stands in the request. result < 0: as if it were ROUTE_REJECT. */

@@ -94,7 +94,9 @@ enum session_state handshake_obey(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     const struct route_verdict *verdict = &setup->route.verdict;
-    if (verdict->order == ROUTE_REJECT) return session_fail(w, s, FAIL_REJECTED);
+    /* A ruleset that has tried and given up: the client learns what went wrong. */
+    if (verdict->order == ROUTE_REJECT)
+        return session_fail(w, s, setup->route.failure == FAIL_NONE ? FAIL_REJECTED : setup->route.failure);
     s->rule = verdict->rule;
     s->hops = verdict->hop_count;
     setup->trial = verdict->order == ROUTE_TRY;

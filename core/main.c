@@ -1,14 +1,17 @@
 /* The composition root: options, limits, listeners, privileges, threads, orderly stop. The order matters: ports are
  * bound before privileges drop, and a daemon's parent hears of success only when every worker accepts. */
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "api/server.h"
 #include "config.h"
 #include "coordinator.h"
 #include "listen.h"
 #include "log.h"
+#include "lua/engine.h"
 #include "process.h"
 
 static struct config config;
@@ -36,32 +39,87 @@ static void main_close_listeners(const int *fds)
     }
 }
 
-static int main_serve(const int *fds)
+/* Everything that exists at most once, in the order of its making. */
+static struct {
+    struct coordinator *coordinator;
+    struct engine *engine;
+    struct api *api;
+    int *fds; /* listening sockets, worker by worker */
+    int api_fd;
+} parts = {.api_fd = -1};
+
+static void main_reload_api(void *context)
 {
-    struct coordinator *coordinator = NULL;
-    int error = coordinator_open(&coordinator, &config);
-    if (error == 0) error = coordinator_start(coordinator, fds);
-    if (error == 0) {
-        if (config.daemonize) process_daemonize_ready(0, NULL);
-        for (uint32_t i = 0; i < config.listener_count; i++) LOGN("listening on %s", config.listeners[i].text);
-        error = coordinator_run(coordinator);
-    }
-    if (coordinator) coordinator_close(coordinator);
+    api_reload(context);
+}
+
+/* Lua is there for scripts, and for the API, which answers for them. */
+static int main_open_scripts(void)
+{
+    if (!config.ruleset && !config.boot && !config.api_text) return 0;
+    int error = engine_open(&parts.engine, parts.coordinator);
+    if (error == 0) error = engine_boot(parts.engine, &config);
+    if (error == 0 && config.boot) error = config_check(&config);
+    if (error == 0 && config.boot && config.nameservers)
+        error = coordinator_set_nameservers(parts.coordinator, config.nameservers);
+    if (error == 0) error = api_check(&config);
     return error;
 }
 
-/* With the ports bound: privileges, threads, traffic. */
+/* All ports, with the privileges that this may take; then these are given up. */
+static int main_open_ports(void)
+{
+    parts.fds = calloc((size_t)config.workers * config.listener_count + 1, sizeof *parts.fds);
+    if (!parts.fds) return -1;
+    int error = main_open_listeners(parts.fds);
+    if (error == 0 && config.api_text) {
+        parts.api_fd = api_listen(&config);
+        error = parts.api_fd < 0 ? -1 : 0;
+    }
+    if (error == 0 && config.user) error = process_drop_privileges(config.user);
+    return error;
+}
+
+static int main_open_api(void)
+{
+    if (!config.api_text) return 0;
+    int error = api_open(&parts.api, parts.coordinator, parts.engine, &config, parts.api_fd);
+    if (error == 0) coordinator_set_reload(parts.coordinator, main_reload_api, parts.api);
+    return error;
+}
+
+static int main_serve(void)
+{
+    int error = coordinator_start(parts.coordinator, parts.fds);
+    if (error < 0) return error;
+    if (config.daemonize) process_daemonize_ready(0, NULL);
+    if (config.api_text) LOGN("API on %s", config.api_text);
+    for (uint32_t i = 0; i < config.listener_count; i++) LOGN("listening on %s", config.listeners[i].text);
+    return coordinator_run(parts.coordinator);
+}
+
+static void main_close(void)
+{
+    if (parts.coordinator) coordinator_set_reload(parts.coordinator, NULL, NULL);
+    api_close(parts.api);
+    if (parts.fds) main_close_listeners(parts.fds);
+    engine_close(parts.engine); /* texts of a -c script's settings go with it */
+    if (parts.coordinator) coordinator_close(parts.coordinator);
+    free(parts.fds);
+}
+
 static int main_run(void)
 {
-    int *fds = calloc((size_t)config.workers * config.listener_count, sizeof *fds);
-    if (!fds) return -1;
-    int error = main_open_listeners(fds);
-    if (error == 0) {
-        if (config.user) error = process_drop_privileges(config.user);
-        if (error == 0) error = main_serve(fds);
-        main_close_listeners(fds);
+    int error = coordinator_open(&parts.coordinator, &config);
+    if (error == 0) error = main_open_scripts();
+    if (error == 0 && config.check_only) {
+        puts("configuration is valid");
+    } else {
+        if (error == 0) error = main_open_ports();
+        if (error == 0) error = main_open_api();
+        if (error == 0) error = main_serve();
     }
-    free(fds);
+    main_close();
     return error;
 }
 
@@ -75,8 +133,9 @@ int main(int argc, char **argv)
     case CONFIG_RUN: break;
     }
     signal(SIGPIPE, SIG_IGN);
-    if (config_check(&config) < 0) return EXIT_FAILURE;
-    if (config.daemonize && process_daemonize_begin() < 0) return EXIT_FAILURE;
+    /* A -c script may bring what is missing: then the check comes behind it. */
+    if (!config.boot && config_check(&config) < 0) return EXIT_FAILURE;
+    if (config.daemonize && !config.check_only && process_daemonize_begin() < 0) return EXIT_FAILURE;
     int error = main_run();
     if (error < 0 && config.daemonize) process_daemonize_ready(error, NULL); /* its log line has said why */
     return error < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -733,9 +733,10 @@ static int finish_listeners(struct parse *p)
 
 static enum config_action check_and_show(struct config *config)
 {
+    if (config->boot && !config->dump_only) return CONFIG_RUN; /* main checks what the script has brought */
     if (config_check(config) < 0) return CONFIG_EXIT_FAILURE;
     if (config->dump_only) return config_dump(config) < 0 ? CONFIG_EXIT_FAILURE : CONFIG_EXIT_SUCCESS;
-    if (config->ruleset || config->boot) return CONFIG_RUN; /* main goes on to the scripts */
+    if (config->ruleset) return CONFIG_RUN; /* main goes on to it */
     puts("configuration is valid");
     return fflush(stdout) == 0 ? CONFIG_EXIT_SUCCESS : CONFIG_EXIT_FAILURE;
 }

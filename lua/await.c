@@ -21,7 +21,7 @@ struct sleep {
     bool dead;   /* its coroutine is gone */
 };
 
-#define SLEEP_OF(member, pointer) ((struct sleep *)((char *)(pointer) - offsetof(struct sleep, member)))
+#define SLEEP_OF(member, pointer) ((struct sleep *)((char *)(pointer)-offsetof(struct sleep, member)))
 
 static void sleep_free(struct sleep *s)
 {
@@ -83,7 +83,8 @@ static int await_sleep(lua_State *L)
         coordinator_set_deadline(s->c, &s->waiter, coordinator_now_ms(s->c) + (uint64_t)ceil(seconds * 1000));
     } else {
         s->waking = true;
-        ring_wake(coordinator_ring(s->c), coordinator_ring(s->c), coordinator_tag(s->c, &s->waiter, SLEEP_OP_NEXT_TURN));
+        ring_wake(coordinator_ring(s->c), coordinator_ring(s->c),
+                  coordinator_tag(s->c, &s->waiter, SLEEP_OP_NEXT_TURN));
     }
     return lua_yieldk(L, 0, 0, await_nothing);
 }
@@ -105,7 +106,7 @@ struct lookup {
     int status;
 };
 
-#define LOOKUP_OF(member, pointer) ((struct lookup *)((char *)(pointer) - offsetof(struct lookup, member)))
+#define LOOKUP_OF(member, pointer) ((struct lookup *)((char *)(pointer)-offsetof(struct lookup, member)))
 
 /* The first address, or nothing. */
 static int lookup_push(lua_State *L, const struct lookup *l)
@@ -177,9 +178,12 @@ static int await_resolve(lua_State *L)
 
 int luaopen_await(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"sleep", await_sleep},     {"idle", await_idle},
-                                         {"resolve", await_resolve}, {"forward", await_forward},
-                                         {"invoke", await_invoke},   {"execute", await_execute},
+    static const luaL_Reg functions[] = {{"sleep", await_sleep},
+                                         {"idle", await_idle},
+                                         {"resolve", await_resolve},
+                                         {"forward", await_forward},
+                                         {"invoke", await_invoke},
+                                         {"execute", await_execute},
                                          {NULL, NULL}};
     luaL_newlib(L, functions);
     return 1;

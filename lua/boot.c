@@ -251,8 +251,8 @@ static const char *field_text(lua_State *L, int table, const char *name)
     return lua_getfield(L, table, name) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
 }
 
-/* Listeners of the table replace those of the command line. Several are separated by commas, and what they forward to is
- * in the same order, empty where one does not. */
+/* Listeners of the table replace those of the command line. Several are separated by commas, and what they forward to
+ * is in the same order, empty where one does not. */
 static void add_listeners(lua_State *L, int table, struct words *words, struct config *c)
 {
     const char *listen = field_text(L, table, "listen"), *forward = field_text(L, table, "forward");
@@ -460,7 +460,8 @@ static void reload_config(struct engine *e, const char *path)
     } else {
         engine_protect(e, obey, fresh, NULL);
         log_open((enum log_target)fresh->log_target, fresh->log_level);
-        if (coordinator_set_nameservers(e->c, fresh->nameservers) < 0) LOGE("reload: the name servers stay as they were");
+        if (coordinator_set_nameservers(e->c, fresh->nameservers) < 0)
+            LOGE("reload: the name servers stay as they were");
         engine_revise(e, there);
         LOGN("reload: config successfully reloaded");
     }
@@ -522,16 +523,26 @@ static void push_forward(lua_State *L, const struct config *c)
 static void push_text(lua_State *L, const struct config *c, const char *name)
 {
     static const char *const relays[] = {[RELAY_AUTO] = "auto", [RELAY_SPLICE] = "splice", [RELAY_COPY] = "copy"};
-    if (strcmp(name, "listen") == 0) push_listeners(L, c, false);
-    else if (strcmp(name, "http_listen") == 0) push_listeners(L, c, true);
-    else if (strcmp(name, "forward") == 0) push_forward(L, c);
-    else if (strcmp(name, "proxy") == 0) lua_pushstring(L, c->proxy_text);
-    else if (strcmp(name, "restapi") == 0) lua_pushstring(L, c->api_text);
-    else if (strcmp(name, "user_name") == 0) lua_pushstring(L, c->user);
-    else if (strcmp(name, "nameserver") == 0) lua_pushstring(L, c->nameservers);
-    else if (strcmp(name, "netdev") == 0) lua_pushstring(L, c->netdev);
-    else if (strcmp(name, "relay") == 0) lua_pushstring(L, relays[c->relay]);
-    else lua_pushstring(L, c->api_token_file);
+    if (strcmp(name, "listen") == 0)
+        push_listeners(L, c, false);
+    else if (strcmp(name, "http_listen") == 0)
+        push_listeners(L, c, true);
+    else if (strcmp(name, "forward") == 0)
+        push_forward(L, c);
+    else if (strcmp(name, "proxy") == 0)
+        lua_pushstring(L, c->proxy_text);
+    else if (strcmp(name, "restapi") == 0)
+        lua_pushstring(L, c->api_text);
+    else if (strcmp(name, "user_name") == 0)
+        lua_pushstring(L, c->user);
+    else if (strcmp(name, "nameserver") == 0)
+        lua_pushstring(L, c->nameservers);
+    else if (strcmp(name, "netdev") == 0)
+        lua_pushstring(L, c->netdev);
+    else if (strcmp(name, "relay") == 0)
+        lua_pushstring(L, relays[c->relay]);
+    else
+        lua_pushstring(L, c->api_token_file);
 }
 
 static void push_number(lua_State *L, const struct config *c, const struct field *field)

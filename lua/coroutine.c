@@ -109,7 +109,7 @@ void coroutine_unpark(struct park *park)
 /* Ends the operation; its coroutine goes on without it, or not at all. */
 static void park_abandon(struct park *park)
 {
-    void (*abandon)(struct park *self) = park->abandon;
+    void (*abandon)(struct park * self) = park->abandon;
     park_release(park);
     abandon(park);
 }

@@ -77,8 +77,7 @@ static void limits_hook(lua_State *L, lua_Debug *where)
     }
     lua_sethook(L, limits_hook, LUA_MASKCOUNT, 1);
     lua_getinfo(L, "Sl", where);
-    lua_pushfstring(L, "%s:%d: time budget of %d ms exceeded", where->short_src, where->currentline,
-                    (int)l->budget_ms);
+    lua_pushfstring(L, "%s:%d: time budget of %d ms exceeded", where->short_src, where->currentline, (int)l->budget_ms);
     lua_error(L);
 }
 

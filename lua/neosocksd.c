@@ -88,8 +88,8 @@ static int neosocksd_parse_ipv4(lua_State *L)
 {
     uint8_t octets[4];
     if (lua_type(L, 1) != LUA_TSTRING || inet_pton(AF_INET, lua_tostring(L, 1), octets) != 1) return 0;
-    lua_pushinteger(L, (lua_Integer)((uint32_t)octets[0] << 24 | (uint32_t)octets[1] << 16 | (uint32_t)octets[2] << 8 |
-                                     octets[3]));
+    lua_pushinteger(
+        L, (lua_Integer)((uint32_t)octets[0] << 24 | (uint32_t)octets[1] << 16 | (uint32_t)octets[2] << 8 | octets[3]));
     return 1;
 }
 

@@ -15,8 +15,8 @@
 #include "core/log.h"
 #include "state.h"
 
-#define TICK_MS_MIN      1u
-#define TICK_MS_NEGATIVE 10u /* "whenever there is nothing to do" in neosocksd, which keeps a CPU busy with it */
+#define TICK_MS_MIN       1u
+#define TICK_MS_NEGATIVE  10u /* "whenever there is nothing to do" in neosocksd, which keeps a CPU busy with it */
 #define DECISION_TEXT_MAX 1024u
 
 enum stage { ASKED, TRYING, DETACHED };
@@ -170,8 +170,7 @@ static void question_lost(struct routine *r, const char *why)
     question_free(q);
 }
 
-static const struct routine_class question_class = {
-    .deliver = question_deliver, .lost = question_lost, .pooled = true};
+static const struct routine_class question_class = {.deliver = question_deliver, .lost = question_lost, .pooled = true};
 
 static const char *callback_name(const struct route_request *request)
 {
