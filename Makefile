@@ -24,7 +24,7 @@ WARN   = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-proto
 HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIE
 LINK   = -pie -Wl,-z,relro,-z,now,-z,noexecstack
 LIBS   = -luring -lcares -lpthread
-LIBS_LUA = -llua5.4 -ltre -ldeflate -lmicrohttpd -ljansson -lm
+LIBS_LUA = -llua5.4 -ltre -ldeflate -lmicrohttpd -ljansson -lgnutls -lm
 
 # gcc brings its own LTO; clang's needs a linker that knows it.
 ifneq ($(findstring clang,$(CC)),)
@@ -240,7 +240,7 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 	sed 's|@PREFIX@|$(PREFIX)|' docs/sluice.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluice.service
 
 DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
-             libjansson-dev
+             libjansson-dev libgnutls28-dev
 DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy \
              proxychains4 iproute2 nftables util-linux \

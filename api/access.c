@@ -118,9 +118,11 @@ int access_load_tokens(const char *path, struct access_tokens *out)
     }
     const char *wrong =
         size == FILE_SIZE_MAX ? "it is longer than 128 KiB" : access_parse_tokens(text, size, fresh, &line);
-    if (wrong) LOGE("--api-token-file %s, line %u: %s; give one token per line, and read or admin behind it", path,
-                    size == FILE_SIZE_MAX ? 0 : line, wrong);
-    if (!wrong && info.st_mode & (S_IRGRP | S_IROTH)) LOGW("--api-token-file %s: others may read it; chmod 600 it", path);
+    if (wrong)
+        LOGE("--api-token-file %s, line %u: %s; give one token per line, and read or admin behind it", path,
+             size == FILE_SIZE_MAX ? 0 : line, wrong);
+    if (!wrong && info.st_mode & (S_IRGRP | S_IROTH))
+        LOGW("--api-token-file %s: others may read it; chmod 600 it", path);
     if (!wrong) *out = *fresh;
     memset(text, 0, size);
     free(text);

@@ -1,4 +1,5 @@
-/* Who may call the API: bearer tokens, and what tells a browser's page from a program. Pure but for reading the file. */
+/* Who may call the API: bearer tokens, and what tells a browser's page from a program. Pure but for reading the file.
+ */
 #ifndef SLUICE_API_ACCESS_H
 #define SLUICE_API_ACCESS_H
 

@@ -50,7 +50,8 @@ char *stats_text_count(char out[STATS_TEXT_SIZE], double count)
 static void write_clock(char *out, double seconds)
 {
     unsigned long long whole = (unsigned long long)seconds;
-    unsigned hours = (unsigned)(whole / 3600 % 24), minutes = (unsigned)(whole / 60 % 60), rest = (unsigned)(whole % 60);
+    unsigned hours = (unsigned)(whole / 3600 % 24), minutes = (unsigned)(whole / 60 % 60),
+             rest = (unsigned)(whole % 60);
     if (seconds >= 86400)
         snprintf(out, STATS_TEXT_SIZE, "%llud%02u:%02u:%02u", whole / 86400, hours, minutes, rest);
     else if (seconds >= 3600)

@@ -21,11 +21,11 @@ struct park {
     struct engine *engine;
 };
 
-/* Parks the running coroutine. Raises `not in asynchronous routine` where it cannot yield: call it before the operation
- * is started. The caller then returns lua_yieldk(L, 0, context, continuation). */
-void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park *self));
-/* Raises as coroutine_park() would, without parking. */
+/* Raises `not in asynchronous routine` where the caller cannot yield, or for want of memory. Behind it coroutine_park()
+ * does not raise: so it comes before anything that an error would lose. */
 void coroutine_check(lua_State *L);
+/* Parks the running coroutine. The caller starts the operation and returns lua_yieldk(L, 0, context, continuation). */
+void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park *self));
 /* The operation is over: push its results onto park->L (at most 20 values; more after lua_checkstack), then call this.
  * Runs the coroutine until it parks again or ends; every park, this one too, may be gone when it returns. */
 void coroutine_resume(struct park *park, int results);

@@ -74,5 +74,10 @@ struct engine_counters {
     uint64_t calls, calls_failed, call_bytes_in, call_bytes_out; /* RPC client */
 };
 void engine_get_counters(const struct engine *e, struct engine_counters *out);
+/* What the API tells scripts of itself (neosocksd.stats). */
+struct engine_api_counters {
+    uint64_t requests, successes;
+};
+void engine_set_api_counters(struct engine *e, const struct engine_api_counters *counters);
 
 #endif

@@ -4,8 +4,9 @@
 local sets = require("sets")
 
 -- the settings in force, looked up at each use: a -c script's own fields are applied after it has loaded this file
+local setting = neosocksd.setting or function(key) return neosocksd.config()[key] end
 _G.config = setmetatable({}, {
-    __index = function(_, key) return neosocksd.config()[key] end,
+    __index = function(_, key) return setting(key) end,
     __pairs = function() return pairs(neosocksd.config()) end,
 })
 

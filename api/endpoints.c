@@ -1,0 +1,263 @@
+#include "endpoints.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lua/codec.h"
+#include "lua/embedded.h"
+#include "metrics.h"
+#include "sessions.h"
+#include "stats_text.h"
+
+#define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
+#define RPC_TYPE     "application/x-neosocksd-rpc; version=1"
+
+static void take_snapshot(struct call *call, struct snapshot *out)
+{
+    const struct api_parts *parts = call_parts(call);
+    snapshot_take(out, parts->coordinator, parts->engine, &parts->counters, parts->started);
+}
+
+static void add_engine_text(struct text *out, struct engine_text *from)
+{
+    if (from->data) text_add(out, from->data, from->size);
+    engine_text_free(from);
+}
+
+/* An error of a script, or of what surrounds it. */
+static void reply_error(struct call *call, struct engine_text *error)
+{
+    struct text text = {0};
+    if (error->data)
+        add_engine_text(&text, error);
+    else
+        text_printf(&text, "not enough memory");
+    call_reply(call, 500, CALL_TEXT, &text);
+}
+
+/* --- health, statistics, metrics --- */
+
+static void handle_healthy(struct call *call)
+{
+    struct engine_text complaint = {0};
+    struct text text = {0};
+    if (engine_healthy(call_parts(call)->engine, &complaint)) {
+        engine_text_free(&complaint);
+        call_reply_octets(call, 200, CALL_TEXT, "", 0);
+        return;
+    }
+    add_engine_text(&text, &complaint);
+    call_reply(call, 503, CALL_TEXT, &text);
+}
+
+/* What POST adds, and what it remembers for the next one. The clock restarts at every POST, the counters' baseline with
+ * it, so that rates stay right when only some of them show the server's part. */
+static void write_stateful(struct call *call, struct text *text, const struct snapshot *now, bool server)
+{
+    struct api_parts *parts = call_parts(call);
+    struct stats_previous *previous = &parts->previous;
+    struct engine_text part = {0};
+    double monotonic = snapshot_monotonic(), dt = monotonic - (previous->any ? previous->dt_time : parts->started);
+    if (server) stats_write_rates(text, now, previous, dt);
+    engine_stats(parts->engine, dt, call_query(call, "q"), &part);
+    add_engine_text(text, &part);
+    *previous = (struct stats_previous){.any = true, .snapshot = *now, .dt_time = monotonic};
+}
+
+static void handle_stats(struct call *call)
+{
+    static struct snapshot now; /* large, and the thread is one */
+    struct stats_query query = {call_query_flag(call, "nobanner", false), call_query_flag(call, "server", true),
+                                call_query_flag(call, "runtime", false)};
+    const char *format = call_query(call, "format");
+    struct text text = {0};
+    take_snapshot(call, &now);
+    call->no_store = true;
+    if (format && strcmp(format, "json") == 0) {
+        stats_write_json(&text, &now, call_parts(call)->coordinator);
+        call_reply(call, 200, CALL_JSON, &text);
+        return;
+    }
+    if (format && strcmp(format, "text") != 0) {
+        call_reply_text(call, 400, "format: give text or json");
+        return;
+    }
+    if (!query.nobanner) stats_write_banner(&text);
+    if (query.server) stats_write(&text, &now, &query);
+    if (call->method == CALL_POST) write_stateful(call, &text, &now, query.server);
+    call_reply(call, 200, CALL_TEXT, &text);
+}
+
+static void handle_metrics(struct call *call)
+{
+    static struct snapshot now;
+    struct engine_text part = {0};
+    struct text text = {0};
+    take_snapshot(call, &now);
+    metrics_write(&text, &now, call_parts(call)->coordinator);
+    if (engine_metrics(call_parts(call)->engine, &part))
+        add_engine_text(&text, &part);
+    else
+        engine_text_free(&part); /* logged by the engine; a scrape must not fail for it */
+    call->no_store = true;
+    call_reply(call, 200, METRICS_TYPE, &text);
+}
+
+/* --- the ruleset --- */
+
+static void handle_invoke(struct call *call)
+{
+    struct engine_text error = {0};
+    call_log_change(call, "invoke");
+    if (engine_invoke(call_parts(call)->engine, call->body.data, call->body.size, &error) < 0)
+        reply_error(call, &error);
+    else
+        call_reply_octets(call, 200, CALL_TEXT, "", 0);
+}
+
+static void handle_update(struct call *call)
+{
+    struct engine_text error = {0};
+    char took[STATS_TEXT_SIZE];
+    struct text text = {0};
+    const char *module = call_query(call, "module"), *chunkname = call_query(call, "chunkname");
+    double begin = snapshot_monotonic();
+    call_log_change(call, module ? module : "ruleset");
+    if (module && strcmp(module, "ruleset") == 0) module = NULL;
+    int result = engine_update(call_parts(call)->engine, module, chunkname, call->body.data, call->body.size, &error);
+    if (result < 0) {
+        reply_error(call, &error);
+        return;
+    }
+    text_printf(&text, "%-20s: %s\n", "Time Cost", stats_text_duration(took, snapshot_monotonic() - begin));
+    call_reply(call, 200, CALL_TEXT, &text);
+}
+
+static void rpcall_finished(void *context, bool ok, const char *body, size_t size)
+{
+    struct call *call = context;
+    call->pending = NULL;
+    call_reply_octets(call, ok ? 200 : 500, ok ? RPC_TYPE : CALL_TEXT, body, size);
+}
+
+/* type/subtype; version=1: names in any case, the value perhaps quoted, other parameters ignored (contract section 4).
+ */
+static bool is_rpc_type(const char *type)
+{
+    static const char name[] = "application/x-neosocksd-rpc";
+    if (!type || strncasecmp(type, name, sizeof name - 1) != 0) return false;
+    const char *at = type + sizeof name - 1;
+    for (;;) {
+        while (*at == ' ' || *at == '\t') at++;
+        if (*at != ';') return false;
+        do at++;
+        while (*at == ' ' || *at == '\t');
+        if (strncasecmp(at, "version=", 8) == 0) {
+            at += 8;
+            if (*at == '"') return strncmp(at, "\"1\"", 3) == 0;
+            return *at == '1' && (at[1] == '\0' || at[1] == ';' || at[1] == ' ' || at[1] == '\t');
+        }
+        at += strcspn(at, ";");
+    }
+}
+
+static void handle_rpcall(struct call *call)
+{
+    if (!is_rpc_type(call_header(call, "Content-Type"))) {
+        call_reply_text(call, 400, "the content type must be " RPC_TYPE);
+        return;
+    }
+    struct engine_call *pending =
+        engine_rpcall(call_parts(call)->engine, call->body.data, call->body.size, rpcall_finished, call);
+    if (!call->answered) call->pending = pending;
+}
+
+static void handle_collect(struct call *call)
+{
+    struct engine *e = call_parts(call)->engine;
+    struct engine_memory before, after;
+    char bytes[STATS_TEXT_SIZE], objects[STATS_TEXT_SIZE], took[STATS_TEXT_SIZE];
+    struct text text = {0};
+    double begin = snapshot_monotonic();
+    call_log_change(call, "gc");
+    engine_get_memory(e, &before);
+    engine_collect(e);
+    engine_get_memory(e, &after);
+    text_printf(&text, "%-20s: %s (%s objects)\n", "Difference",
+                stats_text_bytes(bytes, (double)after.bytes - (double)before.bytes),
+                stats_text_count(objects, (double)after.objects - (double)before.objects));
+    stats_write_memory(&text, &after);
+    text_printf(&text, "%-20s: %s\n", "Time Cost", stats_text_duration(took, snapshot_monotonic() - begin));
+    call_reply(call, 200, CALL_TEXT, &text);
+}
+
+/* --- for people --- */
+
+static void handle_dashboard(struct call *call)
+{
+    const struct embedded_file *page = embedded_find("dashboard.html");
+    if (!page) {
+        call_reply_text(call, 404, "this build has no dashboard");
+        return;
+    }
+    call->page = true;
+    call_reply_octets(call, 200, "text/html; charset=utf-8", page->data, page->size);
+}
+
+/* --- the table --- */
+
+#define READ (CALL_GET | CALL_HEAD)
+
+static const struct endpoint endpoints[] = {
+    {.path = "/", .methods = READ, .scope = ACCESS_NONE, .handle = handle_dashboard},
+    {.path = "/healthy", .methods = READ | CALL_POST, .scope = ACCESS_READ, .handle = handle_healthy},
+    {.path = "/stats", .methods = READ | CALL_POST, .scope = ACCESS_READ, .handle = handle_stats},
+    {.path = "/metrics", .methods = READ, .scope = ACCESS_READ, .handle = handle_metrics},
+    {.path = "/sessions", .methods = READ, .scope = ACCESS_READ, .handle = sessions_list},
+    {.path = "/sessions", .methods = CALL_DELETE, .scope = ACCESS_ADMIN, .takes_id = true, .handle = sessions_end},
+    {.path = "/ruleset/invoke",
+     .methods = CALL_POST,
+     .scope = ACCESS_ADMIN,
+     .needs_length = true,
+     .needs_ruleset = true,
+     .handle = handle_invoke},
+    {.path = "/ruleset/rpcall",
+     .methods = CALL_POST,
+     .scope = ACCESS_ADMIN,
+     .needs_length = true,
+     .needs_ruleset = true,
+     .handle = handle_rpcall},
+    {.path = "/ruleset/update",
+     .methods = CALL_POST,
+     .scope = ACCESS_ADMIN,
+     .needs_length = true,
+     .needs_ruleset = true,
+     .handle = handle_update},
+    {.path = "/ruleset/gc",
+     .methods = CALL_POST,
+     .scope = ACCESS_ADMIN,
+     .needs_ruleset = true,
+     .handle = handle_collect},
+};
+#define ENDPOINT_COUNT (sizeof endpoints / sizeof *endpoints)
+
+const struct endpoint *endpoint_at(size_t i)
+{
+    return i < ENDPOINT_COUNT ? &endpoints[i] : NULL;
+}
+
+const struct endpoint *endpoint_find(const char *path, const char **rest)
+{
+    *rest = "";
+    for (size_t i = 0; i < ENDPOINT_COUNT; i++) {
+        size_t size = strlen(endpoints[i].path);
+        if (strncmp(path, endpoints[i].path, size) != 0) continue;
+        if (!endpoints[i].takes_id && path[size] == '\0') return &endpoints[i];
+        if (endpoints[i].takes_id && path[size] == '/' && path[size + 1] && !strchr(path + size + 1, '/')) {
+            *rest = path + size + 1;
+            return &endpoints[i];
+        }
+    }
+    return NULL;
+}

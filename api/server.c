@@ -1,0 +1,607 @@
+#include "server.h"
+
+#include <errno.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "call.h"
+#include "core/log.h"
+#include "core/net.h"
+#include "core/policy.h"
+#include "endpoints.h"
+#include "lua/codec.h"
+
+#define CONNECTIONS_MAX 256u
+#define COMPRESS_MIN    256u /* octets: shorter answers are not worth it */
+#define BACKLOG         128
+
+enum api_op { API_OP_EPOLL };
+
+struct api {
+    struct api_parts parts;
+    const char *token_file;
+    struct access_tokens tokens;
+    struct MHD_Daemon *daemon;
+    struct waiter waiter;
+    struct call *calls;
+    struct address address;
+    int epoll_fd;
+    bool polling, closing;
+};
+
+struct api_parts *call_parts(struct call *call)
+{
+    return &call->api->parts;
+}
+
+/* --- answers --- */
+
+static enum codec choose_coding(struct call *call)
+{
+    const char *accepted = call_header(call, "Accept-Encoding");
+    if (!accepted || call->answer.size < COMPRESS_MIN) return CODEC_NONE;
+    if (strcasestr(accepted, "deflate;q=0") || strcasestr(accepted, "gzip;q=0")) return CODEC_NONE;
+    if (strcasestr(accepted, "deflate") || strchr(accepted, '*')) return CODEC_DEFLATE;
+    return strcasestr(accepted, "gzip") ? CODEC_GZIP : CODEC_NONE;
+}
+
+static void add_header(struct MHD_Response *response, const char *name, const char *value)
+{
+    MHD_add_response_header(response, name, value);
+}
+
+static void add_policy(struct call *call, struct MHD_Response *response)
+{
+    add_header(response, "X-Content-Type-Options", "nosniff");
+    if (call->no_store) add_header(response, "Cache-Control", "no-store");
+    if (call->status == 401) add_header(response, "WWW-Authenticate", "Bearer realm=\"sluice\"");
+    if (!call->page) return;
+    add_header(response, "Content-Security-Policy",
+               "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+               "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    add_header(response, "Referrer-Policy", "no-referrer");
+}
+
+static void add_allow(struct call *call, struct MHD_Response *response)
+{
+    static const char *const names[] = {"GET", "HEAD", "POST", "DELETE"};
+    char allow[32] = "";
+    if (call->status != 405) return;
+    for (unsigned i = 0; i < 4; i++) {
+        size_t used = strlen(allow);
+        if (call->endpoint->methods & 1u << i)
+            snprintf(allow + used, sizeof allow - used, "%s%s", used ? ", " : "", names[i]);
+    }
+    add_header(response, MHD_HTTP_HEADER_ALLOW, allow);
+}
+
+/* The body as it goes out; takes it from the call. */
+static struct MHD_Response *make_response(struct call *call)
+{
+    char *packed;
+    size_t packed_size;
+    enum codec codec = choose_coding(call);
+    if (codec != CODEC_NONE &&
+        codec_encode(codec, call->answer.data, call->answer.size, &packed, &packed_size) == CODEC_OK) {
+        text_free(&call->answer);
+        call->answer = (struct text){.data = packed, .size = packed_size};
+    } else {
+        codec = CODEC_NONE;
+    }
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(call->answer.size, call->answer.data ? call->answer.data : "",
+                                        call->answer.data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+    if (!response) return NULL;
+    call->api->parts.counters.bytes_out += call->answer.size;
+    call->answer = (struct text){0};
+    if (codec != CODEC_NONE)
+        add_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, codec == CODEC_GZIP ? "gzip" : "deflate");
+    return response;
+}
+
+static enum MHD_Result call_queue(struct call *call)
+{
+    struct MHD_Response *response = make_response(call);
+    if (!response) return MHD_NO;
+    if (call->status != 204) add_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, call->type);
+    add_policy(call, response);
+    add_allow(call, response);
+    if (call->status >= 400) add_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+    enum MHD_Result result = MHD_queue_response(call->connection, call->status, response);
+    MHD_destroy_response(response);
+    if (call->status < 400) call->api->parts.counters.successes++;
+    return result;
+}
+
+static void call_clear_time(struct call *call)
+{
+    if (call->timed) coordinator_detach(call->api->parts.coordinator, &call->waiter);
+    call->timed = false;
+}
+
+void call_reply(struct call *call, unsigned status, const char *type, struct text *text)
+{
+    assert(!call->answered);
+    call->answered = true;
+    call->status = text->failed ? 500 : status;
+    call->type = text->failed ? CALL_TEXT : type;
+    if (text->failed) text_free(text);
+    call->answer = *text;
+    call_clear_time(call);
+    if (!call->suspended) return;
+    call->suspended = false;
+    MHD_resume_connection(call->connection);
+}
+
+void call_reply_octets(struct call *call, unsigned status, const char *type, const char *data, size_t size)
+{
+    struct text text = {0};
+    text_add(&text, data, size);
+    call_reply(call, status, type, &text);
+}
+
+void call_reply_text(struct call *call, unsigned status, const char *message)
+{
+    call_reply_octets(call, status, CALL_TEXT, message, strlen(message));
+}
+
+/* --- what was asked --- */
+
+const char *call_header(struct call *call, const char *name)
+{
+    return MHD_lookup_connection_value(call->connection, MHD_HEADER_KIND, name);
+}
+
+const char *call_query(struct call *call, const char *name)
+{
+    return MHD_lookup_connection_value(call->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+bool call_query_flag(struct call *call, const char *name, bool otherwise)
+{
+    static const char *const yes[] = {"1", "y", "yes", "on", "t", "true"};
+    const char *value = NULL;
+    size_t size = 0;
+    if (MHD_lookup_connection_value_n(call->connection, MHD_GET_ARGUMENT_KIND, name, strlen(name), &value, &size) !=
+        MHD_YES)
+        return otherwise;
+    for (size_t i = 0; value && i < sizeof yes / sizeof *yes; i++)
+        if (strcmp(value, yes[i]) == 0) return true;
+    return false;
+}
+
+static void peer_text(struct call *call, char *out, size_t size)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    struct net_address peer = {0};
+    struct address address;
+    snprintf(out, size, "a local process");
+    if (!info || !info->client_addr) return;
+    bool ipv6 = info->client_addr->sa_family == AF_INET6, ipv4 = info->client_addr->sa_family == AF_INET;
+    if (!ipv4 && !ipv6) return;
+    peer.size = ipv6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    memcpy(&peer.storage, info->client_addr, peer.size);
+    if (net_address_to(&peer, &address)) address_format(&address, out, size);
+}
+
+void call_log_change(struct call *call, const char *what)
+{
+    char peer[ADDRESS_TEXT_SIZE], hash[ACCESS_HASH_TEXT_SIZE];
+    peer_text(call, peer, sizeof peer);
+    access_hash(call->body.data ? call->body.data : "", call->body.size, hash);
+    LOGN("api: %s%s%s: %s %s, sha256 %s", peer, call->token ? ", token " : "", call->token ? call->token->name : "",
+         call->endpoint->path, what, hash);
+}
+
+/* --- judging a head --- */
+
+/* The address that the client has connected to. */
+static bool local_text(struct call *call, char *out, size_t size)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct net_address local;
+    struct address address;
+    if (!info || net_local_address(info->connect_fd, &local) < 0 || !net_address_to(&local, &address)) return false;
+    if (address.kind == ADDRESS_UNIX) return false;
+    assert(size >= ADDRESS_TEXT_SIZE);
+    address_format_host(&address, out, size);
+    return true;
+}
+
+/* A page of somebody else's, or a name that was made to point here (DNS rebinding). Programs send neither. */
+static bool is_foreign(struct call *call, const char *authority)
+{
+    char local[ADDRESS_TEXT_SIZE];
+    const char *host = authority ? authority : call_header(call, "Host"), *origin = call_header(call, "Origin");
+    const char *site = call_header(call, "Sec-Fetch-Site");
+    bool by_address = local_text(call, local, sizeof local);
+    if (site && (strcasecmp(site, "cross-site") == 0 || strcasecmp(site, "same-site") == 0)) return true;
+    if (origin && (!host || !access_origin_is_host(origin, host))) return true;
+    /* With tokens no page can speak for anybody; and no page reaches a Unix socket. */
+    if (!by_address || call->api->tokens.count > 0 || !host) return false;
+    return !access_host_is_ours(host, local);
+}
+
+/* 0, or the status to refuse with. */
+static unsigned judge_caller(struct call *call, const char *authority)
+{
+    if (is_foreign(call, authority)) return 403;
+    if (call->api->tokens.count == 0 || call->endpoint->scope == ACCESS_NONE) return 0;
+    call->token = access_find(&call->api->tokens, call_header(call, "Authorization"));
+    if (!call->token) return 401;
+    return call->token->scope < call->endpoint->scope ? 403 : 0;
+}
+
+static unsigned judge_body(struct call *call)
+{
+    const char *length = call_header(call, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *expect = call_header(call, MHD_HTTP_HEADER_EXPECT);
+    if (call_header(call, MHD_HTTP_HEADER_TRANSFER_ENCODING)) return 501;
+    if (expect && strcasecmp(expect, "100-continue") != 0) return 417;
+    if (!length) return call->endpoint->needs_length ? 411 : 0;
+    call->has_length = true;
+    call->body_expected = strtoull(length, NULL, 10);
+    return call->body_expected > CALL_BODY_MAX ? 413 : 0;
+}
+
+static bool read_coding(struct call *call, enum codec *codec)
+{
+    const char *coding = call_header(call, MHD_HTTP_HEADER_CONTENT_ENCODING);
+    *codec = CODEC_NONE;
+    if (!coding || strcasecmp(coding, "identity") == 0) return true;
+    *codec = strcasecmp(coding, "deflate") == 0 ? CODEC_DEFLATE : CODEC_GZIP;
+    return *codec == CODEC_DEFLATE || strcasecmp(coding, "gzip") == 0 || strcasecmp(coding, "x-gzip") == 0;
+}
+
+static const char *status_text(unsigned status)
+{
+    switch (status) {
+    case 400: return "bad request";
+    case 401: return "a bearer token of --api-token-file is required";
+    case 403: return "this caller may not do that";
+    case 404: return "there is no such route";
+    case 405: return "this route does not take that method";
+    case 411: return "a Content-Length is required";
+    case 413: return "the body is larger than 4 MiB";
+    case 415: return "the content coding must be deflate or gzip";
+    case 417: return "that expectation cannot be met";
+    case 500: return "ruleset is not enabled on the server";
+    case 501: return "chunked requests are not supported";
+    default: return "the request cannot be served";
+    }
+}
+
+static enum call_method read_method(const char *name)
+{
+    if (strcmp(name, "GET") == 0) return CALL_GET;
+    if (strcmp(name, "HEAD") == 0) return CALL_HEAD;
+    if (strcmp(name, "POST") == 0) return CALL_POST;
+    return strcmp(name, "DELETE") == 0 ? CALL_DELETE : 0;
+}
+
+/* http://host/path is a path, and the host counts as the Host field. */
+static const char *strip_authority(const char *url, char *authority, size_t size)
+{
+    *authority = '\0';
+    if (strncasecmp(url, "http://", 7) != 0) return url;
+    size_t length = strcspn(url + 7, "/");
+    snprintf(authority, size, "%.*s", (int)(length < size ? length : size - 1), url + 7);
+    return url[7 + length] ? url + 7 + length : "/";
+}
+
+static unsigned judge(struct call *call, const char *url, const char *method)
+{
+    static const struct endpoint unknown = {.path = "?", .scope = ACCESS_READ};
+    char authority[256];
+    const char *path = strip_authority(url, authority, sizeof authority);
+    bool ruleset = strncmp(path, "/ruleset/", 9) == 0 || strcmp(path, "/ruleset") == 0;
+    call->method = read_method(method);
+    call->endpoint = endpoint_find(path, &call->path_rest);
+    bool found = call->endpoint != NULL;
+    if (!found) call->endpoint = &unknown;
+    unsigned refused = judge_caller(call, *authority ? authority : NULL);
+    if (refused) return refused;
+    if (*path != '/') return 400;
+    if (ruleset && !engine_has_ruleset(call->api->parts.engine)) return 500;
+    if (!found) return 404;
+    if (!(call->endpoint->methods & call->method)) return 405;
+    return judge_body(call);
+}
+
+/* --- a call's life --- */
+
+static struct call *call_open(struct api *api, struct MHD_Connection *connection)
+{
+    struct call *call = calloc(1, sizeof *call);
+    if (!call) return NULL;
+    call->api = api;
+    call->connection = connection;
+    call->path_rest = "";
+    call->next = api->calls;
+    if (api->calls) api->calls->previous = call;
+    api->calls = call;
+    api->parts.counters.requests++;
+    return call;
+}
+
+static void call_close(struct call *call)
+{
+    if (call->pending) engine_call_cancel(call->pending);
+    call_clear_time(call);
+    if (call->previous)
+        call->previous->next = call->next;
+    else
+        call->api->calls = call->next;
+    if (call->next) call->next->previous = call->previous;
+    text_free(&call->body);
+    text_free(&call->answer);
+    free(call);
+}
+
+static void call_on_time(struct waiter *waiter)
+{
+    struct call *call = (struct call *)((char *)waiter - offsetof(struct call, waiter));
+    if (call->pending) engine_call_cancel(call->pending);
+    call->pending = NULL;
+    call_reply_text(call, 504, "the script did not answer in time");
+}
+
+static void call_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
+{
+    (void)waiter, (void)op, (void)completion;
+    assert(0 && "a call has no operations of its own");
+}
+
+/* Waits for what the handler has begun. */
+static enum MHD_Result call_suspend(struct call *call)
+{
+    struct coordinator *c = call->api->parts.coordinator;
+    call->waiter = (struct waiter){.on_completion = call_on_completion, .on_time = call_on_time};
+    call->timed = call->pending && coordinator_attach(c, &call->waiter);
+    if (call->timed)
+        coordinator_set_deadline(c, &call->waiter, coordinator_now_ms(c) + coordinator_config(c)->timeout_ms);
+    call->suspended = true;
+    MHD_suspend_connection(call->connection);
+    return MHD_YES;
+}
+
+/* The body is whole: what it is coded in is taken off. */
+static bool decode_body(struct call *call)
+{
+    enum codec codec;
+    char *plain;
+    size_t size;
+    if (!read_coding(call, &codec)) {
+        call_reply_text(call, 415, status_text(415));
+        return false;
+    }
+    if (codec == CODEC_NONE) return true;
+    enum codec_result result =
+        codec_decode(codec, call->body.data ? call->body.data : "", call->body.size, CODEC_OUTPUT_MAX, &plain, &size);
+    if (result != CODEC_OK) {
+        call_reply_text(call, result == CODEC_TOO_LARGE ? 413 : 400, codec_result_text(result));
+        return false;
+    }
+    text_free(&call->body);
+    call->body = (struct text){.data = plain, .size = size, .room = size + 1};
+    return true;
+}
+
+static enum MHD_Result call_dispatch(struct call *call)
+{
+    call->dispatched = true;
+    engine_set_api_counters(call->api->parts.engine,
+                            &(struct engine_api_counters){call->api->parts.counters.requests,
+                                                          call->api->parts.counters.successes});
+    if (!call->body.data) text_add(&call->body, "", 0);
+    if (call->body.failed)
+        call_reply_text(call, 500, "not enough memory");
+    else if (decode_body(call))
+        call->endpoint->handle(call);
+    return call->answered ? call_queue(call) : call_suspend(call);
+}
+
+/* The head is there. A refusal goes out before a large body is read. */
+static enum MHD_Result call_begin(struct call *call, const char *url, const char *method)
+{
+    unsigned refused = judge(call, url, method);
+    if (!refused) return MHD_YES;
+    call->dispatched = true;
+    call_reply_text(call, refused, status_text(refused));
+    return call_queue(call);
+}
+
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url, const char *method,
+                                  const char *version, const char *data, size_t *size, void **state)
+{
+    struct api *api = context;
+    struct call *call = *state;
+    (void)version;
+    if (!call) {
+        *state = call = call_open(api, connection);
+        return call ? call_begin(call, url, method) : MHD_NO;
+    }
+    if (*size > 0) {
+        api->parts.counters.bytes_in += *size;
+        if (!call->dispatched && call->body.size + *size <= CALL_BODY_MAX) text_add(&call->body, data, *size);
+        *size = 0;
+        return MHD_YES;
+    }
+    if (call->dispatched) return call->answered ? call_queue(call) : MHD_NO;
+    return call_dispatch(call);
+}
+
+static void on_completed(void *context, struct MHD_Connection *connection, void **state,
+                         enum MHD_RequestTerminationCode code)
+{
+    (void)context, (void)connection, (void)code;
+    if (*state) call_close(*state);
+    *state = NULL;
+}
+
+static void on_log(void *context, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
+static void on_log(void *context, const char *format, va_list arguments)
+{
+    char line[LOG_TEXT_MAX];
+    (void)context;
+    int size = vsnprintf(line, sizeof line, format, arguments);
+    if (size > 0 && (size_t)size < sizeof line && line[size - 1] == '\n') line[size - 1] = '\0';
+    LOGD("api: %s", line);
+}
+
+/* --- on the ring --- */
+
+static void api_arm(struct api *api)
+{
+    struct coordinator *c = api->parts.coordinator;
+    MHD_UNSIGNED_LONG_LONG wait;
+    if (!api->polling && !api->closing) {
+        api->polling = true;
+        ring_poll(coordinator_ring(c), api->epoll_fd, POLLIN, coordinator_tag(c, &api->waiter, API_OP_EPOLL));
+    }
+    if (MHD_get_timeout(api->daemon, &wait) == MHD_YES)
+        coordinator_set_deadline(c, &api->waiter, coordinator_now_ms(c) + wait);
+    else
+        coordinator_clear_deadline(c, &api->waiter);
+}
+
+static void api_run(struct api *api)
+{
+    if (api->closing) return;
+    MHD_run(api->daemon);
+    api_arm(api);
+}
+
+static void api_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
+{
+    struct api *api = (struct api *)((char *)waiter - offsetof(struct api, waiter));
+    (void)op, (void)completion;
+    api->polling = false;
+    api_run(api);
+}
+
+static void api_on_time(struct waiter *waiter)
+{
+    api_run((struct api *)((char *)waiter - offsetof(struct api, waiter)));
+}
+
+/* --- opening and closing --- */
+
+int api_check(const struct config *config)
+{
+    bool here = config->api.kind == ADDRESS_UNIX || policy_classify(&config->api) == POLICY_LOOPBACK;
+    if (!config->api_text || here || config->api_token_file) return 0;
+    LOGE("--api %s: whoever reaches this address could run scripts here; give --api-token-file, or a loopback address "
+         "or unix:/path",
+         config->api_text);
+    return -1;
+}
+
+static int listen_fail(const struct config *config, const char *call, int error, int fd)
+{
+    LOGE("--api %s: %s: %s; %s", config->api_text, call, strerror(error),
+         error == EADDRINUSE ? "another process listens there, stop it or choose another port" : "check the address");
+    if (fd >= 0) close(fd);
+    return -1;
+}
+
+/* A file that a process left behind, which nobody listens on any more. */
+static void remove_stale(const struct net_address *address)
+{
+    const char *path = ((const struct sockaddr_un *)&address->storage)->sun_path;
+    struct stat info;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return;
+    bool dead = connect(fd, &address->any, address->size) < 0 && errno == ECONNREFUSED;
+    close(fd);
+    if (dead && stat(path, &info) == 0 && S_ISSOCK(info.st_mode)) unlink(path);
+}
+
+int api_listen(const struct config *config)
+{
+    struct net_address address;
+    int on = 1;
+    net_address_from(&config->api, &address);
+    if (config->api.kind == ADDRESS_UNIX) remove_stale(&address);
+    int fd = net_socket(address.any.sa_family, SOCK_STREAM);
+    if (fd < 0) return listen_fail(config, "socket", -fd, -1);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    int error = net_bind(fd, &address);
+    if (error < 0) return listen_fail(config, "bind", -error, fd);
+    error = net_listen(fd, BACKLOG);
+    return error < 0 ? listen_fail(config, "listen", -error, fd) : fd;
+}
+
+static bool api_start(struct api *api, const struct config *config, int listen_fd)
+{
+    api->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+                                   on_request, api, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
+                                   listen_fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
+                                   MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(config->timeout_ms / 1000),
+                                   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536, MHD_OPTION_NOTIFY_COMPLETED,
+                                   on_completed, NULL, MHD_OPTION_STRICT_FOR_CLIENT, -1, MHD_OPTION_END);
+    if (!api->daemon) return false;
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(api->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    api->epoll_fd = info ? info->epoll_fd : -1;
+    return api->epoll_fd >= 0;
+}
+
+int api_open(struct api **out, struct coordinator *c, struct engine *e, const struct config *config, int listen_fd)
+{
+    struct api *api = calloc(1, sizeof *api);
+    if (!api) return -ENOMEM;
+    api->parts = (struct api_parts){.coordinator = c, .engine = e, .started = snapshot_monotonic()};
+    api->waiter = (struct waiter){.on_completion = api_on_completion, .on_time = api_on_time};
+    api->token_file = config->api_token_file;
+    api->address = config->api;
+    bool good = !api->token_file || access_load_tokens(api->token_file, &api->tokens) == 0;
+    if (good && !api_start(api, config, listen_fd)) {
+        LOGE("--api %s: the HTTP server could not be started; raise ulimit -n", config->api_text);
+        good = false;
+    }
+    if (!good || !coordinator_attach(c, &api->waiter)) {
+        if (api->daemon) MHD_stop_daemon(api->daemon);
+        free(api);
+        return -EINVAL;
+    }
+    api_arm(api);
+    *out = api;
+    return 0;
+}
+
+void api_reload(struct api *api)
+{
+    if (api->token_file && access_load_tokens(api->token_file, &api->tokens) == 0)
+        LOGN("api: %zu tokens in force", api->tokens.count);
+}
+
+void api_close(struct api *api)
+{
+    if (!api) return;
+    struct coordinator *c = api->parts.coordinator;
+    api->closing = true;
+    for (struct call *call = api->calls; call; call = call->next) {
+        if (!call->suspended) continue;
+        if (call->pending) engine_call_cancel(call->pending);
+        call->pending = NULL;
+        call_reply_text(call, 503, "the server stops");
+    }
+    MHD_run(api->daemon);
+    if (api->polling) ring_cancel(coordinator_ring(c), coordinator_tag(c, &api->waiter, API_OP_EPOLL));
+    while (api->polling && coordinator_turn(c) == 0) {
+    }
+    coordinator_detach(c, &api->waiter);
+    MHD_stop_daemon(api->daemon);
+    if (api->address.kind == ADDRESS_UNIX) unlink(api->address.name);
+    free(api);
+}

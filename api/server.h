@@ -1,0 +1,22 @@
+/* The REST API: libmicrohttpd without threads of its own, run by the coordinator's ring. */
+#ifndef SLUICE_API_SERVER_H
+#define SLUICE_API_SERVER_H
+
+#include "core/config.h"
+#include "core/coordinator.h"
+#include "lua/engine.h"
+
+struct api;
+
+/* Whether the settings would let anybody in: 0, or -1 after one log line that says why. */
+int api_check(const struct config *config);
+/* Opens the listening socket, while privileges last: the descriptor, or -1 after one log line. */
+int api_listen(const struct config *config);
+/* Serves from now on; takes over listen_fd. 0 or -errno after one log line. */
+int api_open(struct api **out, struct coordinator *c, struct engine *e, const struct config *config, int listen_fd);
+/* Reads the tokens again (SIGHUP); what fails changes nothing. */
+void api_reload(struct api *api);
+/* Ends what waits; before engine_close(). Removes the file of a Unix socket. NULL is fine. */
+void api_close(struct api *api);
+
+#endif

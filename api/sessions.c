@@ -1,0 +1,194 @@
+#include "sessions.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/worker.h"
+
+#define ROWS_MAX      64u /* asked of a worker at a time */
+#define LIMIT_DEFAULT 100u
+#define LIMIT_MAX     1000u
+
+static const char *protocol_name(uint8_t protocol)
+{
+    static const char *const names[] = {
+        [PROTOCOL_UNKNOWN] = "unknown",   [PROTOCOL_SOCKS4] = "socks4",
+        [PROTOCOL_SOCKS5] = "socks5",     [PROTOCOL_HTTP_CONNECT] = "http-connect",
+        [PROTOCOL_HTTP_PLAIN] = "http",   [PROTOCOL_FORWARD] = "forward",
+        [PROTOCOL_TPROXY] = "tproxy",     [PROTOCOL_SCRIPT] = "script",
+        [PROTOCOL_INTERNAL] = "internal",
+    };
+    return protocol < sizeof names / sizeof *names ? names[protocol] : "unknown";
+}
+
+/* --- listing: one worker after the other, a piece at a time --- */
+
+struct listing {
+    struct list_errand errand;
+    struct call *call;
+    uint32_t worker, left;
+    json_t *rows;
+    struct session_row buffer[ROWS_MAX];
+};
+
+/* User names and targets come from clients: what is no UTF-8 is shown as question marks. */
+static json_t *json_text(const char *text)
+{
+    json_t *string = json_string(text);
+    if (string) return string;
+    char clean[SESSION_TEXT_SIZE];
+    size_t size = strnlen(text, sizeof clean - 1);
+    for (size_t i = 0; i < size; i++) clean[i] = (char)((unsigned char)text[i] < 0x80 ? text[i] : '?');
+    clean[size] = '\0';
+    return json_string(clean);
+}
+
+static json_t *row_json(const struct session_row *row, uint32_t worker)
+{
+    char id[40];
+    snprintf(id, sizeof id, "%x-%x-%x", worker, row->slot, row->generation);
+    return json_pack("{s:s, s:i, s:f, s:o, s:o, s:o, s:i, s:i, s:{s:I, s:I}, s:{s:s, s:s}, s:s, s:s}", "id", id,
+                     "worker", (int)worker, "age", (double)row->age_ms / 1000.0, "user", json_text(row->user), "client",
+                     json_text(row->client), "target", json_text(row->target), "rule", (int)row->rule, "hops",
+                     (int)row->hops, "bytes", "up", (json_int_t)row->bytes[0], "down", (json_int_t)row->bytes[1],
+                     "path", "up", row->splice[0] ? "splice" : "copy", "down", row->splice[1] ? "splice" : "copy",
+                     "state", session_state_name((enum session_state)row->state), "protocol",
+                     protocol_name(row->protocol));
+}
+
+/* cursor: `worker-slot` where the next page begins; NULL: this was the last. */
+static void listing_finish(struct listing *l, const char *cursor)
+{
+    struct text text = {0};
+    json_t *all = json_pack("{s:O, s:s?}", "sessions", l->rows, "next", cursor);
+    char *dump = all ? json_dumps(all, JSON_COMPACT) : NULL;
+    if (dump) {
+        text_add(&text, dump, strlen(dump));
+        call_reply(l->call, 200, CALL_JSON, &text);
+    } else {
+        call_reply_text(l->call, 500, "not enough memory");
+    }
+    free(dump);
+    json_decref(all);
+    json_decref(l->rows);
+    free(l);
+}
+
+static void listing_go_on(struct listing *l)
+{
+    struct coordinator *c = call_parts(l->call)->coordinator;
+    char cursor[32];
+    snprintf(cursor, sizeof cursor, "%x-%x", l->worker, l->errand.first);
+    if (l->worker >= coordinator_worker_count(c)) {
+        listing_finish(l, NULL);
+        return;
+    }
+    if (l->left == 0) {
+        listing_finish(l, cursor);
+        return;
+    }
+    l->errand.room = l->left < ROWS_MAX ? l->left : ROWS_MAX;
+    if (coordinator_send(c, l->worker, MESSAGE_LIST, &l->errand.errand)) return;
+    call_reply_text(l->call, 503, "the worker is busy, try again");
+    json_decref(l->rows);
+    free(l);
+}
+
+static void listing_done(struct errand *self, int32_t result)
+{
+    struct listing *l = (struct listing *)self;
+    if (result < 0) l->errand.count = 0, l->errand.next = UINT32_MAX;
+    for (uint32_t i = 0; i < l->errand.count; i++)
+        json_array_append_new(l->rows, row_json(&l->errand.rows[i], l->worker));
+    l->left -= l->errand.count;
+    l->errand.first = l->errand.next;
+    if (l->errand.next == UINT32_MAX) {
+        l->worker++;
+        l->errand.first = 0;
+    }
+    listing_go_on(l);
+}
+
+static bool read_limit(const char *text, uint32_t *limit)
+{
+    char *end;
+    unsigned long value = text ? strtoul(text, &end, 10) : LIMIT_DEFAULT;
+    if (text && (*text < '0' || *text > '9' || *end || value < 1 || value > LIMIT_MAX)) return false;
+    *limit = (uint32_t)value;
+    return true;
+}
+
+void sessions_list(struct call *call)
+{
+    uint32_t limit;
+    int used = 0;
+    const char *cursor = call_query(call, "cursor");
+    struct listing *l = calloc(1, sizeof *l);
+    json_t *rows = json_array();
+    if (!l || !rows) {
+        call_reply_text(call, 500, "not enough memory");
+    } else if (!read_limit(call_query(call, "limit"), &limit)) {
+        call_reply_text(call, 400, "limit: give a number of 1 to 1000");
+    } else if (cursor && (sscanf(cursor, "%8x-%8x%n", &l->worker, &l->errand.first, &used) != 2 || cursor[used])) {
+        call_reply_text(call, 400, "cursor: give what `next` of the page before says");
+    } else {
+        l->errand.errand.done = listing_done;
+        l->errand.rows = l->buffer;
+        l->call = call;
+        l->left = limit;
+        l->rows = rows;
+        listing_go_on(l);
+        return;
+    }
+    json_decref(rows);
+    free(l);
+}
+
+/* --- ending one --- */
+
+struct ending {
+    struct kill_errand errand;
+    struct call *call;
+};
+
+static void ending_done(struct errand *self, int32_t result)
+{
+    struct ending *e = (struct ending *)self;
+    if (result == 0)
+        call_reply_octets(e->call, 204, CALL_TEXT, "", 0);
+    else
+        call_reply_text(e->call, 404, "there is no such session");
+    free(e);
+}
+
+bool sessions_parse_id(const char *text, uint32_t *worker, uint32_t *slot, uint32_t *generation)
+{
+    int used = 0;
+    if (strspn(text, "0123456789abcdef-") != strlen(text)) return false;
+    return sscanf(text, "%8x-%8x-%8x%n", worker, slot, generation, &used) == 3 && text[used] == '\0';
+}
+
+void sessions_end(struct call *call)
+{
+    uint32_t worker;
+    struct ending *e = calloc(1, sizeof *e);
+    struct coordinator *c = call_parts(call)->coordinator;
+    if (!e) {
+        call_reply_text(call, 500, "not enough memory");
+        return;
+    }
+    e->call = call;
+    e->errand.errand.done = ending_done;
+    bool known = sessions_parse_id(call->path_rest, &worker, &e->errand.slot, &e->errand.generation);
+    if (known && worker < coordinator_worker_count(c)) {
+        call_log_change(call, call->path_rest);
+        if (coordinator_send(c, worker, MESSAGE_KILL, &e->errand.errand)) return;
+        call_reply_text(call, 503, "the worker is busy, try again");
+    } else {
+        call_reply_text(call, 404, "there is no such session");
+    }
+    free(e);
+}

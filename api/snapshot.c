@@ -1,0 +1,71 @@
+#include "snapshot.h"
+
+#include <string.h>
+#include <time.h>
+
+static double read_clock(clockid_t clock)
+{
+    struct timespec now = {0};
+    clock_gettime(clock, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+double snapshot_monotonic(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+static void add_worker(struct snapshot *s, const struct stats *w)
+{
+    s->active += counter_read(&w->established);
+    s->half_open += counter_read(&w->half_open);
+    s->peak += counter_read(&w->peak);
+    s->accepted += counter_read(&w->accepted);
+    s->refused += counter_read(&w->refused_limit) + counter_read(&w->refused_resource);
+    s->requests += counter_read(&w->requests);
+    s->successes += counter_read(&w->successes);
+    for (unsigned i = 0; i < FAIL_COUNT; i++) s->failures[i] += counter_read(&w->failures[i]);
+    s->bytes_up += counter_read(&w->bytes_up);
+    s->bytes_down += counter_read(&w->bytes_down);
+    s->bytes_copy += counter_read(&w->bytes_copy);
+    s->bytes_splice += counter_read(&w->bytes_splice);
+    s->handshake_in += counter_read(&w->handshake_in);
+    s->handshake_out += counter_read(&w->handshake_out);
+    s->hop_in += counter_read(&w->hop_in);
+    s->hop_out += counter_read(&w->hop_out);
+    s->routes_asked += counter_read(&w->routes_asked);
+    s->routes_remembered += counter_read(&w->routes_remembered);
+    histogram_add_to(&s->connect, &w->connect);
+    histogram_add_to(&s->decision, &w->decision);
+}
+
+/* Failures as the contract groups them: by the ruleset, by time, by what is upstream. */
+static void group_rejects(struct snapshot *s)
+{
+    s->reject_ruleset = s->failures[FAIL_REJECTED];
+    s->reject_timeout = s->failures[FAIL_HANDSHAKE_TIMEOUT] + s->failures[FAIL_CONNECT_TIMEOUT];
+    for (unsigned i = FAIL_BLOCKED; i <= FAIL_PROXY_CLOSED; i++) s->reject_upstream += s->failures[i];
+    s->reject_upstream += s->failures[FAIL_UPSTREAM_RESPONSE];
+    s->reject_upstream -= s->reject_timeout;
+}
+
+void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e,
+                   const struct snapshot_api *api, double started)
+{
+    memset(out, 0, sizeof *out);
+    out->time = read_clock(CLOCK_REALTIME);
+    out->uptime = snapshot_monotonic() - started;
+    out->cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID);
+    out->workers = coordinator_worker_count(c);
+    for (uint32_t i = 0; i < out->workers; i++) add_worker(out, coordinator_worker_stats(c, i));
+    group_rejects(out);
+    out->dns = *coordinator_resolve_stats(c);
+    out->api_requests = api->requests;
+    out->api_successes = api->successes;
+    out->api_in = api->bytes_in;
+    out->api_out = api->bytes_out;
+    out->has_ruleset = engine_has_ruleset(e);
+    out->revision = engine_revision(e);
+    engine_get_memory(e, &out->memory);
+    engine_get_counters(e, &out->engine);
+}

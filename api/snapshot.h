@@ -1,0 +1,37 @@
+/* All counters at one moment, summed over the workers: what /stats, its JSON and /metrics are made of. */
+#ifndef SLUICE_API_SNAPSHOT_H
+#define SLUICE_API_SNAPSHOT_H
+
+#include "core/coordinator.h"
+#include "lua/engine.h"
+
+struct snapshot {
+    double time;   /* since 1970 */
+    double uptime; /* seconds */
+    double cpu;    /* seconds of the process */
+    uint64_t active, half_open, peak;
+    uint64_t accepted, refused, requests, successes;
+    uint64_t reject_ruleset, reject_timeout, reject_upstream;
+    uint64_t failures[FAIL_COUNT];
+    uint64_t bytes_up, bytes_down, bytes_copy, bytes_splice;
+    uint64_t handshake_in, handshake_out, hop_in, hop_out;
+    uint64_t routes_asked, routes_remembered;
+    struct histogram_sum connect, decision;
+    struct resolve_stats dns;
+    struct engine_memory memory;
+    struct engine_counters engine;
+    uint64_t api_requests, api_successes, api_in, api_out;
+    bool has_ruleset;
+    uint32_t revision, workers;
+};
+
+struct snapshot_api { /* of the API itself */
+    uint64_t requests, successes, bytes_in, bytes_out;
+};
+
+/* started: seconds of the monotonic clock when the process began to serve. */
+void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e,
+                   const struct snapshot_api *api, double started);
+double snapshot_monotonic(void);
+
+#endif

@@ -1,0 +1,239 @@
+#include "stats.h"
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "stats_text.h"
+
+#define ABOUT "a proxy for SOCKS and HTTP, on io_uring"
+
+/* A label in 20 columns, a colon, the value. */
+static void write_line(struct text *out, const char *label, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static void write_line(struct text *out, const char *label, const char *format, ...)
+{
+    va_list arguments;
+    char value[512];
+    va_start(arguments, format);
+    vsnprintf(value, sizeof value, format, arguments);
+    va_end(arguments);
+    text_printf(out, "%-20s: %s\n", label, value);
+}
+
+static void write_transfer(struct text *out, const char *label, const char *first, const char *second, uint64_t a,
+                           uint64_t b)
+{
+    char left[STATS_TEXT_SIZE], right[STATS_TEXT_SIZE];
+    write_line(out, label, "%s %s, %s %s", first, stats_text_bytes(left, (double)a), second,
+               stats_text_bytes(right, (double)b));
+}
+
+static void write_percentiles(struct text *out, const char *label, bool any, double p50, double p90, double p99,
+                              double max)
+{
+    char a[STATS_TEXT_SIZE], b[STATS_TEXT_SIZE], c[STATS_TEXT_SIZE], d[STATS_TEXT_SIZE];
+    if (!any) {
+        write_line(out, label, "(never)");
+        return;
+    }
+    write_line(out, label, "P50=%s P90=%s P99=%s MAX=%s", stats_text_duration(a, p50), stats_text_duration(b, p90),
+               stats_text_duration(c, p99), stats_text_duration(d, max));
+}
+
+static void write_histogram(struct text *out, const char *label, const struct histogram_sum *sum)
+{
+    write_percentiles(out, label, sum->count > 0, (double)histogram_quantile(sum, 0.5) * 1e-6,
+                      (double)histogram_quantile(sum, 0.9) * 1e-6, (double)histogram_quantile(sum, 0.99) * 1e-6,
+                      (double)sum->max_us * 1e-6);
+}
+
+void stats_write_banner(struct text *out)
+{
+    text_printf(out, "sluice " SLUICE_VERSION "\n  " ABOUT "\n\n");
+}
+
+/* RFC 3339 in local time. */
+static void write_time(struct text *out, double seconds)
+{
+    char stamp[48], zone[8];
+    struct tm parts;
+    time_t whole = (time_t)seconds;
+    localtime_r(&whole, &parts);
+    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &parts);
+    strftime(zone, sizeof zone, "%z", &parts);
+    write_line(out, "Server Time", "%s%.3s:%s", stamp, zone, zone + 3);
+}
+
+void stats_write_memory(struct text *out, const struct engine_memory *m)
+{
+    char bytes[STATS_TEXT_SIZE], limit[STATS_TEXT_SIZE], objects[STATS_TEXT_SIZE];
+    stats_text_bytes(bytes, (double)m->bytes);
+    stats_text_count(objects, (double)m->objects);
+    if (m->limit > 0)
+        write_line(out, "Ruleset Allocated", "%s < %s (%s objects)", bytes, stats_text_bytes(limit, (double)m->limit),
+                   objects);
+    else
+        write_line(out, "Ruleset Allocated", "%s (%s objects)", bytes, objects);
+    write_line(out, "Ruleset Threads", "%llu (peak %llu)", (unsigned long long)m->threads,
+               (unsigned long long)m->threads_peak);
+    write_percentiles(out, "Ruleset Events", m->events > 0, (double)m->event_p50 * 1e-9, (double)m->event_p90 * 1e-9,
+                      (double)m->event_p99 * 1e-9, (double)m->event_max * 1e-9);
+}
+
+static void write_counts(struct text *out, const char *label, uint64_t good, uint64_t other)
+{
+    write_line(out, label, "%llu (%+lld)", (unsigned long long)good, (long long)other);
+}
+
+void stats_write(struct text *out, const struct snapshot *s, const struct stats_query *query)
+{
+    char uptime[STATS_TEXT_SIZE], a[STATS_TEXT_SIZE], b[STATS_TEXT_SIZE];
+    uint64_t asked = s->dns.queries + s->dns.cache_hits + s->dns.coalesced,
+             unanswered = s->dns.failures + s->dns.timeouts;
+    write_time(out, s->time);
+    write_line(out, "Uptime", "%s", stats_text_duration(uptime, s->uptime));
+    write_line(out, "Num Sessions", "%llu (+%llu) peak=%llu", (unsigned long long)s->active,
+               (unsigned long long)s->half_open, (unsigned long long)s->peak);
+    write_line(out, "Num Rejected", "ruleset=%llu, timeout=%llu, upstream=%llu", (unsigned long long)s->reject_ruleset,
+               (unsigned long long)s->reject_timeout, (unsigned long long)s->reject_upstream);
+    write_counts(out, "Conn Accepts", s->accepted, s->refused);
+    write_counts(out, "Name Resolves", asked > unanswered ? asked - unanswered : 0, unanswered);
+    write_line(out, "Requests", "%llu (%+lld), Rx %s, Tx %s", (unsigned long long)s->successes,
+               (long long)(s->requests > s->successes ? s->requests - s->successes : 0),
+               stats_text_bytes(a, (double)s->handshake_in), stats_text_bytes(b, (double)s->handshake_out));
+    write_line(out, "API Requests", "%llu (%+lld), Rx %s, Tx %s", (unsigned long long)s->api_successes,
+               (long long)(s->api_requests - s->api_successes), stats_text_bytes(a, (double)s->api_in),
+               stats_text_bytes(b, (double)s->api_out));
+    write_transfer(out, "Handshake Dial", "Rx", "Tx", s->hop_in, s->hop_out);
+    write_transfer(out, "Traffic", "Up", "Down", s->bytes_up, s->bytes_down);
+    write_line(out, "API Client", "%llu reqs, Rx %s, Tx %s", (unsigned long long)s->engine.calls,
+               stats_text_bytes(a, (double)s->engine.call_bytes_in),
+               stats_text_bytes(b, (double)s->engine.call_bytes_out));
+    if (query->runtime && s->has_ruleset) stats_write_memory(out, &s->memory);
+    write_histogram(out, "Connect Latency", &s->connect);
+}
+
+static double rate(uint64_t now, uint64_t before, double dt)
+{
+    return dt > 0 && now >= before ? (double)(now - before) / dt : 0;
+}
+
+void stats_write_rates(struct text *out, const struct snapshot *now, const struct stats_previous *previous, double dt)
+{
+    static const struct snapshot none;
+    const struct snapshot *old = previous->any ? &previous->snapshot : &none;
+    char a[STATS_TEXT_SIZE], b[STATS_TEXT_SIZE], last[STATS_TEXT_SIZE];
+    write_line(out, "Accept Rate", "%.1f/s (%+.1f/s)", rate(now->accepted, old->accepted, dt),
+               rate(now->refused, old->refused, dt));
+    write_line(out, "Request Rate", "%.1f/s (API%+.1f/s)", rate(now->requests, old->requests, dt),
+               rate(now->api_requests, old->api_requests, dt));
+    write_line(out, "Reject Rate", "ruleset=%.1f/s, timeout=%.1f/s, upstream=%.1f/s",
+               rate(now->reject_ruleset, old->reject_ruleset, dt), rate(now->reject_timeout, old->reject_timeout, dt),
+               rate(now->reject_upstream, old->reject_upstream, dt));
+    write_line(out, "Throughput", "Up %s/s, Down %s/s", stats_text_bytes(a, rate(now->bytes_up, old->bytes_up, dt)),
+               stats_text_bytes(b, rate(now->bytes_down, old->bytes_down, dt)));
+    if (previous->any && dt > 0)
+        write_line(out, "Server Load", "%.3f%% (last %s)", (now->cpu - old->cpu) / dt * 100,
+                   stats_text_duration(last, dt));
+    else
+        write_line(out, "Server Load", "(unknown)");
+}
+
+/* --- JSON --- */
+
+static json_t *number(uint64_t value)
+{
+    return json_integer((json_int_t)value);
+}
+
+static json_t *json_latency(const struct histogram_sum *sum)
+{
+    return json_pack("{s:f, s:f, s:f, s:f, s:o}", "p50", (double)histogram_quantile(sum, 0.5) * 1e-6, "p90",
+                     (double)histogram_quantile(sum, 0.9) * 1e-6, "p99", (double)histogram_quantile(sum, 0.99) * 1e-6,
+                     "max", (double)sum->max_us * 1e-6, "count", number(sum->count));
+}
+
+static json_t *json_failures(const struct snapshot *s)
+{
+    json_t *failures = json_object();
+    for (unsigned i = FAIL_NONE + 1; i < FAIL_COUNT; i++)
+        json_object_set_new(failures, failure_row((enum failure)i)->label, number(s->failures[i]));
+    return failures;
+}
+
+static json_t *json_worker(const struct coordinator *c, uint32_t index)
+{
+    const struct stats *w = coordinator_worker_stats(c, index);
+    const struct ring_stats *r = coordinator_ring_stats(c, index);
+    uint32_t in, out;
+    coordinator_queue_depths(c, index, &out, &in);
+    json_t *worker =
+        json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:o}", "index", (int)index, "active",
+                  number(counter_read(&w->established)), "half_open", number(counter_read(&w->half_open)), "accepted",
+                  number(counter_read(&w->accepted)), "bytes_up", number(counter_read(&w->bytes_up)), "bytes_down",
+                  number(counter_read(&w->bytes_down)), "starved", number(counter_read(&w->starved)), "pipes_in_use",
+                  number(counter_read(&w->pipes_in_use)), "pipes_missing", number(counter_read(&w->pipes_missing)),
+                  "queue_in", (int)in, "queue_out", (int)out, "datagrams_up", number(counter_read(&w->datagrams_up)),
+                  "datagrams_down", number(counter_read(&w->datagrams_down)));
+    json_object_set_new(worker, "ring",
+                        json_pack("{s:o, s:o, s:o, s:o}", "submissions", number(counter_read(&r->submissions)),
+                                  "completions", number(counter_read(&r->completions)), "enters",
+                                  number(counter_read(&r->enters)), "overflows", number(counter_read(&r->overflows))));
+    return worker;
+}
+
+static json_t *json_ruleset(const struct snapshot *s)
+{
+    const struct engine_memory *m = &s->memory;
+    return json_pack("{s:i, s:b, s:o, s:o, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:i}}", "revision", (int)s->revision,
+                     "loaded", (int)s->has_ruleset, "memory_bytes", number(m->bytes), "objects", number(m->objects),
+                     "threads", number(m->threads), "threads_peak", number(m->threads_peak), "event_latency", "p50",
+                     (double)m->event_p50 * 1e-9, "p90", (double)m->event_p90 * 1e-9, "p99",
+                     (double)m->event_p99 * 1e-9, "max", (double)m->event_max * 1e-9, "count", (int)m->events);
+}
+
+static json_t *json_build(const struct snapshot *s, const struct coordinator *c)
+{
+    json_t *workers = json_array();
+    for (uint32_t i = 0; i < s->workers; i++) json_array_append_new(workers, json_worker(c, i));
+    json_t *all = json_pack("{s:s, s:f, s:f, s:{s:o, s:o, s:o}, s:o, s:o, s:o, s:o}", "version", SLUICE_VERSION,
+                            "uptime", s->uptime, "time", s->time, "sessions", "active", number(s->active), "half_open",
+                            number(s->half_open), "peak", number(s->peak), "accepted", number(s->accepted), "refused",
+                            number(s->refused), "requests", number(s->requests), "successes", number(s->successes));
+    json_object_set_new(all, "failures", json_failures(s));
+    json_object_set_new(all, "bytes",
+                        json_pack("{s:o, s:o, s:o, s:o}", "up", number(s->bytes_up), "down", number(s->bytes_down),
+                                  "copy", number(s->bytes_copy), "splice", number(s->bytes_splice)));
+    json_object_set_new(all, "connect_latency", json_latency(&s->connect));
+    json_object_set_new(all, "decision_latency", json_latency(&s->decision));
+    json_object_set_new(
+        all, "decisions",
+        json_pack("{s:o, s:o}", "asked", number(s->routes_asked), "remembered", number(s->routes_remembered)));
+    json_object_set_new(all, "workers", workers);
+    json_object_set_new(all, "dns",
+                        json_pack("{s:o, s:o, s:o, s:o, s:o, s:i}", "queries", number(s->dns.queries), "cache_hits",
+                                  number(s->dns.cache_hits), "coalesced", number(s->dns.coalesced), "failures",
+                                  number(s->dns.failures), "timeouts", number(s->dns.timeouts), "cached",
+                                  (int)s->dns.cached));
+    json_object_set_new(all, "ruleset", json_ruleset(s));
+    json_object_set_new(all, "api",
+                        json_pack("{s:o, s:o}", "requests", number(s->api_requests), "errors",
+                                  number(s->api_requests - s->api_successes)));
+    return all;
+}
+
+void stats_write_json(struct text *out, const struct snapshot *now, const struct coordinator *c)
+{
+    json_t *all = json_build(now, c);
+    char *dump = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
+    if (dump)
+        text_add(out, dump, strlen(dump));
+    else
+        out->failed = true;
+    free(dump);
+    json_decref(all);
+}

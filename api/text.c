@@ -1,0 +1,46 @@
+#include "text.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool text_reserve(struct text *text, size_t size)
+{
+    if (text->room - text->size > size) return true;
+    size_t room = text->room ? text->room * 2 : 1024;
+    while (room - text->size <= size) room *= 2;
+    char *bigger = realloc(text->data, room);
+    if (!bigger) {
+        text->failed = true;
+        return false;
+    }
+    text->data = bigger;
+    text->room = room;
+    return true;
+}
+
+void text_add(struct text *text, const void *data, size_t size)
+{
+    if (text->failed || !text_reserve(text, size)) return;
+    if (size > 0) memcpy(text->data + text->size, data, size);
+    text->size += size;
+    text->data[text->size] = '\0';
+}
+
+void text_printf(struct text *text, const char *format, ...)
+{
+    va_list arguments;
+    char line[1024];
+    va_start(arguments, format);
+    int size = vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    if (size < 0) return;
+    text_add(text, line, (size_t)size < sizeof line ? (size_t)size : sizeof line - 1);
+}
+
+void text_free(struct text *text)
+{
+    free(text->data);
+    *text = (struct text){0};
+}

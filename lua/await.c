@@ -1,0 +1,186 @@
+/* await.*: what suspends a coroutine (contract section 5.4). Each operation is a block of its own, because the kernel
+ * or the resolver may still hold it when its coroutine is gone. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "execute.h"
+#include "rpc.h"
+#include "state.h"
+
+/* --- sleep, idle --- */
+
+enum sleep_op { SLEEP_OP_NEXT_TURN };
+
+struct sleep {
+    struct park park;
+    struct waiter waiter;
+    struct coordinator *c;
+    bool waking; /* the ring holds it */
+    bool dead;   /* its coroutine is gone */
+};
+
+#define SLEEP_OF(member, pointer) ((struct sleep *)((char *)(pointer) - offsetof(struct sleep, member)))
+
+static void sleep_free(struct sleep *s)
+{
+    coordinator_detach(s->c, &s->waiter);
+    free(s);
+}
+
+static void sleep_on_time(struct waiter *waiter)
+{
+    struct sleep *s = SLEEP_OF(waiter, waiter);
+    coroutine_resume(&s->park, 0);
+    sleep_free(s);
+}
+
+static void sleep_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
+{
+    struct sleep *s = SLEEP_OF(waiter, waiter);
+    (void)op, (void)completion;
+    s->waking = false;
+    if (!s->dead) coroutine_resume(&s->park, 0);
+    sleep_free(s);
+}
+
+static void sleep_abandon(struct park *park)
+{
+    struct sleep *s = SLEEP_OF(park, park);
+    s->dead = true;
+    if (!s->waking) sleep_free(s);
+}
+
+static int await_nothing(lua_State *L, int status, lua_KContext context)
+{
+    (void)L, (void)status, (void)context;
+    return 0;
+}
+
+static struct sleep *sleep_open(lua_State *L)
+{
+    struct sleep *s = calloc(1, sizeof *s);
+    if (!s) luaL_error(L, "not enough memory");
+    s->c = engine_coordinator(engine_of(L));
+    s->waiter = (struct waiter){.on_completion = sleep_on_completion, .on_time = sleep_on_time};
+    if (!coordinator_attach(s->c, &s->waiter)) {
+        free(s);
+        luaL_error(L, "too many operations wait already");
+    }
+    return s;
+}
+
+/* await.sleep(n)                                                                              [-0, +0, e; yields] */
+static int await_sleep(lua_State *L)
+{
+    lua_Number seconds = luaL_checknumber(L, 1);
+    if (!(seconds >= 0 && seconds <= 1e9)) return luaL_error(L, "n must be finite and in [0, 1e9]");
+    coroutine_check(L);
+    struct sleep *s = sleep_open(L);
+    coroutine_park(L, &s->park, sleep_abandon);
+    if (seconds > 0) {
+        coordinator_set_deadline(s->c, &s->waiter, coordinator_now_ms(s->c) + (uint64_t)ceil(seconds * 1000));
+    } else {
+        s->waking = true;
+        ring_wake(coordinator_ring(s->c), coordinator_ring(s->c), coordinator_tag(s->c, &s->waiter, SLEEP_OP_NEXT_TURN));
+    }
+    return lua_yieldk(L, 0, 0, await_nothing);
+}
+
+/* await.idle(): until the next turn, up to 1.2                                                [-0, +0, e; yields] */
+static int await_idle(lua_State *L)
+{
+    lua_settop(L, 0);
+    lua_pushinteger(L, 0);
+    return await_sleep(L);
+}
+
+/* --- resolve --- */
+
+struct lookup {
+    struct resolve_question question;
+    struct park park;
+    bool parked, answered, dead;
+    int status;
+};
+
+#define LOOKUP_OF(member, pointer) ((struct lookup *)((char *)(pointer) - offsetof(struct lookup, member)))
+
+/* The first address, or nothing. */
+static int lookup_push(lua_State *L, const struct lookup *l)
+{
+    char text[ADDRESS_TEXT_SIZE];
+    const struct resolve_result *result = &l->question.request.results[0];
+    struct address address = {.kind = result->kind};
+    if (l->status < 0 || l->question.request.count == 0) return 0;
+    memcpy(address.ipv6, result->octets, sizeof address.ipv6);
+    lua_pushlstring(L, text, address_format_host(&address, text, sizeof text));
+    return 1;
+}
+
+static void lookup_answered(struct resolve_question *question, int status)
+{
+    struct lookup *l = LOOKUP_OF(question, question);
+    l->status = status;
+    l->answered = true;
+    if (l->dead) {
+        free(l);
+    } else if (l->parked) { /* else await_resolve() has not yielded yet */
+        int count = lookup_push(l->park.L, l);
+        coroutine_resume(&l->park, count);
+        free(l);
+    }
+}
+
+static void lookup_abandon(struct park *park)
+{
+    struct lookup *l = LOOKUP_OF(park, park);
+    l->dead = true; /* the resolver's until it has answered */
+    atomic_store_explicit(&l->question.request.cancelled, 1, memory_order_relaxed);
+}
+
+/* Continuation: what has been pushed since stands above the one argument. */
+static int lookup_done(lua_State *L, int status, lua_KContext context)
+{
+    (void)status, (void)context;
+    return lua_gettop(L) - 1;
+}
+
+/* await.resolve(host) -> address | nothing                                                    [-0, +1, e; yields] */
+static int await_resolve(lua_State *L)
+{
+    size_t size;
+    struct address name;
+    const char *host = luaL_checklstring(L, 1, &size);
+    lua_settop(L, 1);
+    coroutine_check(L);
+    if (!address_from_host(host, size, 0, &name)) return 0;
+    if (name.kind != ADDRESS_NAME) return 1; /* a literal is its own answer */
+    struct engine *e = engine_of(L);
+    struct lookup *l = calloc(1, sizeof *l);
+    if (!l) return luaL_error(L, "not enough memory");
+    l->question.answered = lookup_answered;
+    l->question.request.name = name;
+    l->question.request.family = coordinator_config(e->c)->family;
+    coroutine_park(L, &l->park, lookup_abandon);
+    coordinator_resolve(e->c, &l->question);
+    if (l->answered) {
+        coroutine_unpark(&l->park);
+        int count = lookup_push(L, l);
+        free(l);
+        return count;
+    }
+    l->parked = true;
+    return lua_yieldk(L, 0, 0, lookup_done);
+}
+
+int luaopen_await(lua_State *L)
+{
+    static const luaL_Reg functions[] = {{"sleep", await_sleep},     {"idle", await_idle},
+                                         {"resolve", await_resolve}, {"forward", await_forward},
+                                         {"invoke", await_invoke},   {"execute", await_execute},
+                                         {NULL, NULL}};
+    luaL_newlib(L, functions);
+    return 1;
+}

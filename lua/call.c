@@ -1,0 +1,146 @@
+/* Calls of peers (POST /ruleset/rpcall): code that runs in a coroutine, and its results as literals. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "load.h"
+#include "marshal.h"
+#include "state.h"
+
+struct engine_call {
+    struct engine *engine;
+    struct engine_call *next, *previous;
+    struct routine *routine;
+    engine_finished *finished; /* NULL: cancelled */
+    void *context;
+    const char *code;
+    size_t size;
+    bool compiled;
+};
+
+static void call_free(struct engine_call *call)
+{
+    if (call->previous)
+        call->previous->next = call->next;
+    else
+        call->engine->calls = call->next;
+    if (call->next) call->next->previous = call->previous;
+    free(call);
+}
+
+static void call_finish(struct engine_call *call, bool ok, const char *body, size_t size)
+{
+    engine_finished *finished = call->finished;
+    void *context = call->context;
+    call_free(call);
+    if (finished) finished(context, ok, body, size);
+}
+
+/* `return false,"message"`, without Lua: the coroutine may be gone, and memory with it. */
+static void call_finish_failed(struct engine_call *call, const char *why)
+{
+    static const char begin[] = "return false,\"";
+    size_t size = strlen(why), used = sizeof begin - 1;
+    char *body = malloc(used + size * 4 + 2);
+    if (!body) {
+        call_finish(call, false, "not enough memory", strlen("not enough memory"));
+        return;
+    }
+    memcpy(body, begin, used);
+    for (size_t i = 0; i < size; i++) {
+        unsigned char octet = (unsigned char)why[i];
+        bool quoted = octet == '"' || octet == '\\' || octet == '\n';
+        if (quoted) body[used++] = '\\';
+        if (quoted || (octet >= 0x20 && octet != 0x7f)) {
+            body[used++] = (char)octet;
+            continue;
+        }
+        body[used++] = '\\';
+        body[used++] = (char)('0' + octet / 100);
+        body[used++] = (char)('0' + octet / 10 % 10);
+        body[used++] = (char)('0' + octet % 10);
+    }
+    body[used++] = '"';
+    call_finish(call, true, body, used);
+    free(body);
+}
+
+/* Results cannot be delivered twice: what raises here has delivered nothing, and lost() is called. */
+static void call_deliver(struct routine *r, lua_State *L, bool ok, int first)
+{
+    struct engine_call *call = r->owner;
+    size_t size;
+    if (!ok) {
+        const char *why = engine_error_text(L, first);
+        engine_note_error(r->engine, why);
+        call_finish_failed(call, why);
+        return;
+    }
+    lua_pushboolean(L, 1);
+    lua_insert(L, first);
+    marshal_encode(L, first);
+    lua_pushliteral(L, "return ");
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+    const char *body = lua_tolstring(L, -1, &size);
+    call_finish(call, true, body, size);
+}
+
+static void call_lost(struct routine *r, const char *why)
+{
+    call_finish_failed(r->owner, why);
+}
+
+static const struct routine_class call_class = {.deliver = call_deliver, .lost = call_lost, .pooled = true};
+
+static int call_start(lua_State *L)
+{
+    struct engine_call *call = lua_touserdata(L, 1);
+    lua_pushnil(L);
+    if (load_chunk(L, call->code, call->size, "=(rpc)") != LUA_OK) return lua_error(L);
+    load_sandbox(L);
+    call->compiled = true;
+    struct routine **place = &call->routine;
+    routine_start(L, &call_class, call, 0, place);
+    return 0;
+}
+
+/* Whether it is still there: it may have finished, and be freed, while it started. */
+static bool call_is_open(const struct engine *e, const struct engine_call *call)
+{
+    for (const struct engine_call *c = e->calls; c; c = c->next)
+        if (c == call) return true;
+    return false;
+}
+
+struct engine_call *engine_rpcall(struct engine *e, const char *source, size_t size, engine_finished *finished,
+                                  void *context)
+{
+    struct engine_text error = {0};
+    struct engine_call *call = calloc(1, sizeof *call);
+    if (!call) {
+        finished(context, false, "not enough memory", strlen("not enough memory"));
+        return NULL;
+    }
+    *call = (struct engine_call){
+        .engine = e, .next = e->calls, .finished = finished, .context = context, .code = source, .size = size};
+    if (e->calls) e->calls->previous = call;
+    e->calls = call;
+    int result = engine_protect(e, call_start, call, &error);
+    if (result < 0 && call_is_open(e, call)) {
+        const char *text = error.data ? error.data : "not enough memory";
+        call_finish(call, false, text, strlen(text));
+    }
+    engine_text_free(&error);
+    return call_is_open(e, call) ? call : NULL;
+}
+
+void engine_call_cancel(struct engine_call *call)
+{
+    call->finished = NULL;
+    routine_cancel(call->routine, "cancelled"); /* call_lost() frees it */
+}
+
+void call_stop(struct engine *e)
+{
+    while (e->calls) routine_cancel(e->calls->routine, "the server stops");
+}

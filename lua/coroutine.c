@@ -1,0 +1,351 @@
+#include "coroutine.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "state.h"
+
+/* Coroutines that wait to be used again. */
+#define POOL_MAX 256
+
+/* Keys of the registry. */
+static const char parked_key, pool_key, live_key, class_key;
+
+struct engine *engine_of(lua_State *L)
+{
+    void *ud;
+    lua_getallocf(L, &ud);
+    return ud;
+}
+
+struct routine *routine_of(lua_State *L)
+{
+    return *(struct routine **)lua_getextraspace(L);
+}
+
+/* --- parking --- */
+
+static int parked_grow(struct engine *e)
+{
+    uint32_t size = e->parked_size ? e->parked_size * 2 : 64;
+    struct parked *bigger = realloc(e->parked, size * sizeof *bigger);
+    if (!bigger) return -1;
+    for (uint32_t i = e->parked_size; i < size; i++)
+        bigger[i] = (struct parked){.next_free = i + 1 < size ? i + 1 : UINT32_MAX};
+    e->parked = bigger;
+    e->parked_free = e->parked_size;
+    e->parked_size = size;
+    return 0;
+}
+
+/* The next place is there, in the registry's table too: parking needs no more memory. */
+static void parked_reserve(lua_State *L, struct engine *e)
+{
+    if (e->parked_free == UINT32_MAX && parked_grow(e) < 0) luaL_error(L, "not enough memory");
+    luaL_checkstack(L, 8, NULL);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &parked_key);
+    lua_pushboolean(L, 0);
+    lua_rawseti(L, -2, (lua_Integer)e->parked_free + 1);
+    lua_pop(L, 1);
+}
+
+void coroutine_check(lua_State *L)
+{
+    if (!lua_isyieldable(L)) luaL_error(L, "not in asynchronous routine");
+    parked_reserve(L, engine_of(L));
+}
+
+/* The C function that is running: the one that is about to yield. */
+static lua_CFunction running_function(lua_State *L)
+{
+    lua_Debug where;
+    if (!lua_getstack(L, 0, &where) || !lua_getinfo(L, "f", &where)) return NULL;
+    lua_CFunction function = lua_tocfunction(L, -1);
+    lua_pop(L, 1);
+    return function;
+}
+
+void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park *self))
+{
+    struct engine *e = engine_of(L);
+    struct routine *r = routine_of(L);
+    coroutine_check(L);
+    if (r && r->park) coroutine_unpark(r->park); /* a script resumed it by itself */
+    uint32_t place = e->parked_free;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &parked_key);
+    lua_pushthread(L);
+    lua_rawseti(L, -2, (lua_Integer)place + 1);
+    lua_pop(L, 1);
+    e->parked_free = e->parked[place].next_free;
+    e->parked[place] = (struct parked){.park = park, .where = running_function(L)};
+    *park = (struct park){.abandon = abandon, .L = L, .anchor = (int)place, .engine = e};
+    if (r) r->park = park;
+}
+
+/* Takes the park off; the coroutine is no longer anchored. */
+static void park_release(struct park *park)
+{
+    struct engine *e = park->engine;
+    struct routine *r = routine_of(park->L);
+    struct parked *place = &e->parked[park->anchor];
+    assert(place->park == park);
+    lua_rawgetp(e->L, LUA_REGISTRYINDEX, &parked_key);
+    lua_pushboolean(e->L, 0); /* not nil: the place stays, so that the next one there needs no memory */
+    lua_rawseti(e->L, -2, (lua_Integer)park->anchor + 1);
+    lua_pop(e->L, 1);
+    *place = (struct parked){.next_free = e->parked_free};
+    e->parked_free = (uint32_t)park->anchor;
+    if (r && r->park == park) r->park = NULL;
+    park->L = NULL;
+}
+
+void coroutine_unpark(struct park *park)
+{
+    park_release(park);
+}
+
+/* Ends the operation; its coroutine goes on without it, or not at all. */
+static void park_abandon(struct park *park)
+{
+    void (*abandon)(struct park *self) = park->abandon;
+    park_release(park);
+    abandon(park);
+}
+
+void coroutine_abandon_all(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->parked_size; i++)
+        if (e->parked[i].park) park_abandon(e->parked[i].park);
+}
+
+/* --- a coroutine's end --- */
+
+static void routine_leave(struct routine *r)
+{
+    assert(r->live);
+    r->live = false;
+    r->engine->active--;
+    if (r->park) park_abandon(r->park);
+}
+
+static void routine_lose(struct routine *r, const char *why)
+{
+    if (!r->live) return;
+    routine_leave(r);
+    r->class->lost(r, why);
+}
+
+/* Finalizer: the coroutine may be gone by now, so that it is not touched. */
+static int routine_collected(lua_State *L)
+{
+    struct routine *r = lua_touserdata(L, 1);
+    routine_lose(r, "coroutine was abandoned");
+    return 0;
+}
+
+/* Behind the user's function, whoever has resumed it. A coroutine that the engine itself resumed returns its record,
+ * which so stays on its stack for the next time. */
+static int routine_finish(lua_State *L, int status, lua_KContext context)
+{
+    struct routine *r = lua_touserdata(L, 1);
+    struct engine *e = engine_of(L);
+    (void)context;
+    if (r->live) {
+        if (r->park) park_abandon(r->park);
+        r->class->deliver(r, L, status == LUA_OK || status == LUA_YIELD, ROUTINE_EXTRA + 2);
+        routine_leave(r);
+    }
+    lua_settop(L, 1);
+    return e->resumed == L && r->class->pooled ? 1 : 0;
+}
+
+/* On the stack: record, extra, message handler, function, arguments. */
+static int routine_body(lua_State *L)
+{
+    int status = lua_pcallk(L, lua_gettop(L) - 4, LUA_MULTRET, 3, 0, routine_finish);
+    return routine_finish(L, status, 0);
+}
+
+/* --- running --- */
+
+static void pool_keep(struct engine *e, lua_State *co)
+{
+    lua_pushthread(co);
+    lua_xmove(co, e->L, 1);
+    lua_rawgetp(e->L, LUA_REGISTRYINDEX, &pool_key);
+    lua_insert(e->L, -2);
+    lua_rawseti(e->L, -2, ++e->pooled); /* the table has room since it was made */
+    lua_pop(e->L, 1);
+}
+
+static void routine_forget(lua_State *co, struct routine *r)
+{
+    if (r) *(struct routine **)lua_getextraspace(co) = NULL;
+}
+
+static void routine_ended(struct engine *e, lua_State *co, struct routine *r, int results)
+{
+    if (r && r->class->pooled && results == 1 && e->pooled < POOL_MAX && lua_gettop(co) == 1) {
+        pool_keep(e, co);
+        return;
+    }
+    routine_forget(co, r);
+    if (r) lua_settop(co, 0); /* dead, for coroutine.status() */
+}
+
+static void routine_broken(struct engine *e, lua_State *co, struct routine *r)
+{
+    const char *text = engine_error_text(co, -1);
+    if (e->limits.over && strcmp(text, "not enough memory") == 0) text = "time budget exceeded in an allocation";
+    if (r && r->live)
+        routine_lose(r, text);
+    else
+        LOGE("coroutine: %s", text);
+    engine_note_error(e, text);
+    routine_forget(co, r);
+    lua_resetthread(co);
+}
+
+/* Resumes with `count` values on the stack of co, which is anchored by the caller. */
+static void routine_run(struct engine *e, lua_State *from, lua_State *co, int count)
+{
+    struct routine *r = routine_of(co);
+    lua_State *outer = e->resumed;
+    int results = 0;
+    limits_watch(co);
+    e->resumed = co;
+    int status = lua_resume(co, from, count, &results);
+    e->resumed = outer;
+    if (status == LUA_YIELD)
+        lua_pop(co, results);
+    else if (status == LUA_OK)
+        routine_ended(e, co, r, results);
+    else
+        routine_broken(e, co, r);
+}
+
+/* Whether the coroutine still waits where it parked. Only a script that resumes what is not its own makes a difference.
+ */
+static bool park_is_waited_for(const struct park *park, int results)
+{
+    lua_State *L = park->L;
+    (void)results;
+    if (lua_status(L) != LUA_YIELD) return false;
+    lua_CFunction function = running_function(L);
+    return function == park->engine->parked[park->anchor].where;
+}
+
+void coroutine_resume(struct park *park, int results)
+{
+    struct engine *e = park->engine;
+    lua_State *co = park->L;
+    bool waited_for = park_is_waited_for(park, results);
+    lua_pushthread(co);
+    lua_xmove(co, e->L, 1); /* the anchor while it runs */
+    park_release(park);
+    if (waited_for) {
+        engine_enter(e);
+        routine_run(e, e->L, co, results);
+        engine_leave(e);
+    } else {
+        lua_pop(co, results);
+    }
+    lua_pop(e->L, 1);
+}
+
+/* --- starting --- */
+
+/* Pushes a coroutine whose stack holds its record alone. */
+static lua_State *routine_take(lua_State *L, struct engine *e, bool pooled)
+{
+    if (pooled && e->pooled > 0) {
+        lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
+        lua_rawgeti(L, -1, e->pooled);
+        lua_pushboolean(L, 0);
+        lua_rawseti(L, -3, e->pooled--);
+        lua_remove(L, -2);
+        return lua_tothread(L, -1);
+    }
+    lua_State *co = lua_newthread(L);
+    struct routine *r = lua_newuserdatauv(L, sizeof *r, 0);
+    *r = (struct routine){.engine = e};
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &class_key);
+    lua_setmetatable(L, -2);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &live_key);
+    lua_pushvalue(L, -3);
+    lua_rawsetp(L, -2, r);
+    lua_pop(L, 1);
+    lua_xmove(L, co, 1);
+    *(struct routine **)lua_getextraspace(co) = r;
+    return co;
+}
+
+void routine_start(lua_State *L, const struct routine_class *class, void *owner, int arguments,
+                   struct routine **started)
+{
+    struct engine *e = engine_of(L);
+    int given = arguments + 2; /* extra and the function as well */
+    luaL_checkstack(L, 6, NULL);
+    lua_State *co = routine_take(L, e, class->pooled);
+    lua_insert(L, -given - 1);
+    if (!lua_checkstack(co, given + LUA_MINSTACK)) luaL_error(L, "stack overflow");
+    struct routine *r = lua_touserdata(co, 1);
+    lua_pushcfunction(co, routine_body);
+    lua_insert(co, 1);
+    lua_xmove(L, co, given);
+    lua_pushcfunction(co, engine_message);
+    lua_insert(co, -arguments - 2);
+    r->class = class;
+    r->owner = owner;
+    r->live = true;
+    if (++e->active > e->active_peak) e->active_peak = e->active;
+    if (started) *started = r;
+    routine_run(e, L, co, arguments + 4);
+}
+
+void routine_cancel(struct routine *r, const char *why)
+{
+    struct engine *e = r->engine;
+    if (!r->live) return;
+    /* Behind a weak reference: the coroutine may have been collected with the finalizer still to be called. */
+    lua_rawgetp(e->L, LUA_REGISTRYINDEX, &live_key);
+    lua_rawgetp(e->L, -1, r);
+    lua_State *co = lua_tothread(e->L, -1);
+    routine_lose(r, why);
+    if (co) {
+        routine_forget(co, r);
+        engine_enter(e);
+        limits_watch(co);
+        lua_resetthread(co); /* runs what is to be closed */
+        lua_settop(co, 0);
+        engine_leave(e);
+    }
+    lua_pop(e->L, 2);
+}
+
+int coroutine_open(lua_State *L)
+{
+    engine_of(L)->parked_free = UINT32_MAX;
+    lua_newtable(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &parked_key);
+    lua_createtable(L, POOL_MAX, 0);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &pool_key);
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "v");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &live_key);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, routine_collected);
+    lua_setfield(L, -2, "__gc");
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &class_key);
+    return 0;
+}
+
+void coroutine_close(struct engine *e)
+{
+    free(e->parked);
+}

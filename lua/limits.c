@@ -1,0 +1,101 @@
+#include "limits.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* Instructions between two looks at the clock, about ten microseconds. */
+#define LIMITS_INTERVAL 1000
+/* An allocation of that size is a look at the clock too: string.rep() takes milliseconds within one instruction. */
+#define LIMITS_LARGE ((size_t)256 << 10)
+
+static uint64_t read_clock(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t limits_now_ns(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+/* The thread's CPU time costs a system call: it is read when the entry has lasted for a while, and then only when the
+ * monotonic clock says that the budget may be used up. */
+static bool limits_look(struct limits *l)
+{
+    if (l->over || !l->entered) return l->over;
+    uint64_t now = limits_now_ns(), budget = (uint64_t)l->budget_ms * 1000000u;
+    if (!l->timed) {
+        l->timed = true;
+        l->cpu_start_ns = read_clock(CLOCK_THREAD_CPUTIME_ID);
+        l->look_ns = now + budget;
+    } else if (now >= l->look_ns) {
+        uint64_t used = read_clock(CLOCK_THREAD_CPUTIME_ID) - l->cpu_start_ns;
+        l->over = used >= budget;
+        l->look_ns = now + (l->over ? 0 : budget - used);
+    }
+    return l->over;
+}
+
+void *limits_allocate(void *ud, void *block, size_t old_size, size_t new_size)
+{
+    struct limits *l = ud;
+    size_t held = block ? old_size : 0; /* for a new block old_size is its type */
+    if (new_size == 0) {
+        free(block);
+        l->bytes -= held;
+        l->blocks -= block != NULL;
+        return NULL;
+    }
+    if (new_size > held && l->entered) {
+        if (l->bytes_max > 0 && l->bytes - held + new_size > l->bytes_max) return NULL;
+        if (new_size >= LIMITS_LARGE && limits_look(l)) return NULL;
+    }
+    void *fresh = realloc(block, new_size);
+    if (!fresh) return NULL;
+    l->bytes += new_size - held;
+    l->blocks += block == NULL;
+    return fresh;
+}
+
+static struct limits *limits_of(lua_State *L)
+{
+    void *ud;
+    lua_getallocf(L, &ud);
+    return ud;
+}
+
+static void limits_hook(lua_State *L, lua_Debug *where)
+{
+    struct limits *l = limits_of(L);
+    if (!limits_look(l)) {
+        if (lua_gethookcount(L) != LIMITS_INTERVAL) limits_watch(L); /* of an entry that has ended */
+        return;
+    }
+    lua_sethook(L, limits_hook, LUA_MASKCOUNT, 1);
+    lua_getinfo(L, "Sl", where);
+    lua_pushfstring(L, "%s:%d: time budget of %d ms exceeded", where->short_src, where->currentline,
+                    (int)l->budget_ms);
+    lua_error(L);
+}
+
+void limits_watch(lua_State *L)
+{
+    lua_sethook(L, limits_hook, LUA_MASKCOUNT, LIMITS_INTERVAL);
+}
+
+void limits_enter(struct limits *limits)
+{
+    assert(!limits->entered);
+    limits->entered = true;
+    limits->timed = limits->over = false;
+}
+
+void limits_leave(struct limits *limits)
+{
+    assert(limits->entered);
+    limits->entered = limits->over = false;
+}

@@ -1,0 +1,452 @@
+/* Routing questions of workers, answered by the ruleset; its timer; await.forward.
+ *
+ *   on_route: ASKED --callback returns--> answered, gone
+ *               |--await.forward: ROUTE_TRY--> TRYING --on_route again (it has failed)--> ASKED
+ *               |                               `------on_routed (the relay runs, or the session is gone)--> DETACHED
+ *               `--on_cancel--> answered -ECANCELED, its coroutine closed
+ *
+ * A question holds its request from the worker's message until its answer. DETACHED: the coroutine runs on, and nobody
+ * waits for what it returns. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/log.h"
+#include "state.h"
+
+#define TICK_MS_MIN      1u
+#define TICK_MS_NEGATIVE 10u /* "whenever there is nothing to do" in neosocksd, which keeps a CPU busy with it */
+#define DECISION_TEXT_MAX 1024u
+
+enum stage { ASKED, TRYING, DETACHED };
+
+struct question {
+    struct engine *engine;
+    struct route_request *request; /* ASKED only */
+    uint32_t worker, slot, generation;
+    enum stage stage;
+    bool forwarded; /* a try has succeeded: what the callback returns is ignored */
+    uint32_t cache_ms;
+    struct routine *routine;
+    struct park park; /* TRYING */
+};
+
+/* --- which question belongs to a session --- */
+
+static struct question **question_place(struct engine *e, uint32_t worker, uint32_t slot)
+{
+    if (worker >= e->asked_size || slot >= e->asked[worker].size) return NULL;
+    return &e->asked[worker].slots[slot];
+}
+
+static bool asked_grow(struct engine *e, uint32_t worker, uint32_t slot)
+{
+    if (worker >= e->asked_size) {
+        struct asked *bigger = realloc(e->asked, (worker + 1) * sizeof *bigger);
+        if (!bigger) return false;
+        memset(bigger + e->asked_size, 0, (worker + 1 - e->asked_size) * sizeof *bigger);
+        e->asked = bigger;
+        e->asked_size = worker + 1;
+    }
+    struct asked *a = &e->asked[worker];
+    uint32_t size = a->size ? a->size : 64;
+    while (size <= slot) size *= 2;
+    if (size == a->size) return true;
+    struct question **slots = realloc(a->slots, size * sizeof(struct question *));
+    if (!slots) return false;
+    memset(slots + a->size, 0, (size - a->size) * sizeof(struct question *));
+    a->slots = slots;
+    a->size = size;
+    return true;
+}
+
+static struct question *question_find(struct engine *e, uint32_t worker, uint32_t slot, uint32_t generation)
+{
+    struct question **place = question_place(e, worker, slot);
+    return place && *place && (*place)->generation == generation ? *place : NULL;
+}
+
+/* The session is served, or gone; the slot may have another owner soon. */
+static void question_detach(struct question *q)
+{
+    struct question **place = question_place(q->engine, q->worker, q->slot);
+    if (place && *place == q) *place = NULL;
+    q->stage = DETACHED;
+}
+
+static void question_answer(struct question *q, int32_t result)
+{
+    struct route_request *request = q->request;
+    q->request = NULL;
+    if (!request) return;
+    q->engine->counters.rejects += result < 0 || request->verdict.order == ROUTE_REJECT;
+    q->engine->answer(q->engine->c, request, result);
+}
+
+static void question_free(struct question *q)
+{
+    question_detach(q);
+    free(q);
+}
+
+/* --- addresses and chains that scripts give --- */
+
+bool ruleset_read_address(lua_State *L, int index, struct address *out)
+{
+    size_t size;
+    if (!lua_isstring(L, index)) return false;
+    lua_pushvalue(L, index); /* a number at `index` stays one */
+    const char *text = lua_tolstring(L, -1, &size);
+    bool good = size <= DECISION_TEXT_MAX && address_parse(text, size, ADDRESS_PORT_REQUIRED, 0, out);
+    lua_pop(L, 1);
+    return good;
+}
+
+int ruleset_read_hops(lua_State *L, int first, struct proxy_uri *hops, unsigned max)
+{
+    int top = lua_gettop(L), count = 0;
+    for (int i = top; i >= first; i--) {
+        size_t size;
+        const char *text = lua_type(L, i) == LUA_TSTRING ? lua_tolstring(L, i, &size) : NULL;
+        if (!text || (unsigned)count == max || size >= DECISION_TEXT_MAX) return -1;
+        if (proxy_uri_parse(text, size, &hops[count++])) return -1;
+    }
+    return count;
+}
+
+/* The values from `first` on are an address and its proxies; the chain of -x comes before them. */
+static bool read_verdict(lua_State *L, int first, struct route_request *request, struct engine *e)
+{
+    const struct config *config = coordinator_config(e->c);
+    struct route_verdict *verdict = &request->verdict;
+    memcpy(request->hops, config->hops, config->hop_count * sizeof *config->hops);
+    if (!ruleset_read_address(L, first, &verdict->target)) return false;
+    int own = ruleset_read_hops(L, first + 1, request->hops + config->hop_count, ROUTE_HOPS_MAX - config->hop_count);
+    if (own < 0) return false;
+    verdict->hop_count = (uint8_t)(config->hop_count + (uint32_t)own);
+    verdict->hops = request->hops;
+    return true;
+}
+
+/* --- the callback's coroutine --- */
+
+static void decide(struct question *q, lua_State *L, int first)
+{
+    struct route_request *request = q->request;
+    request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
+    if (lua_gettop(L) < first || lua_isnil(L, first)) return;
+    if (read_verdict(L, first, request, q->engine)) {
+        request->verdict.order = ROUTE_DIAL;
+        request->verdict.cache_ms = q->cache_ms;
+    } else {
+        LOGE("ruleset error: the decision is neither nil nor host:port and proxy URIs");
+    }
+}
+
+static void question_fail(struct question *q, const char *why)
+{
+    LOGE("ruleset error: %s", why);
+    engine_note_error(q->engine, why);
+    if (q->request) q->request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
+}
+
+static void question_deliver(struct routine *r, lua_State *L, bool ok, int first)
+{
+    struct question *q = r->owner;
+    if (!ok)
+        question_fail(q, engine_error_text(L, first));
+    else if (q->request)
+        decide(q, L, first);
+    question_answer(q, 0);
+    question_free(q);
+}
+
+static void question_lost(struct routine *r, const char *why)
+{
+    struct question *q = r->owner;
+    if (q->request) question_fail(q, why);
+    question_answer(q, -EIO);
+    question_free(q);
+}
+
+static const struct routine_class question_class = {
+    .deliver = question_deliver, .lost = question_lost, .pooled = true};
+
+static const char *callback_name(const struct route_request *request)
+{
+    switch ((enum route_callback)request->callback) {
+    case ROUTE_BY_IPV4: return "route";
+    case ROUTE_BY_IPV6: return "route6";
+    case ROUTE_BY_NAME: break;
+    }
+    return "resolve";
+}
+
+static void push_target(lua_State *L, const struct address *target)
+{
+    char text[ADDRESS_TEXT_SIZE];
+    size_t size = address_format(target, text, sizeof text);
+    lua_pushlstring(L, size > 0 ? text : ":0", size > 0 ? size : 2); /* a forwarder that leaves it to us */
+}
+
+/* Arguments of the callback: address, user or nil, password or nil. SOCKS4 has no passwords. */
+static int question_start(lua_State *L)
+{
+    struct question *q = lua_touserdata(L, 1);
+    const struct route_request *request = q->request;
+    const struct credentials *c = request->credentials;
+    const char *name = callback_name(request);
+    lua_pushnil(L);
+    if (!engine_push_callback(L, name)) return luaL_error(L, "the ruleset has no function %s", name);
+    push_target(L, &request->target);
+    lua_pushstring(L, c->present ? c->user : NULL);
+    lua_pushstring(L, c->present ? c->password : NULL);
+    routine_start(L, &question_class, q, 3, &q->routine);
+    return 0;
+}
+
+static void reject_unheard(struct engine *e, struct route_request *request)
+{
+    request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
+    e->counters.rejects++;
+    e->answer(e->c, request, -ENOMEM);
+}
+
+static struct question *question_open(struct engine *e, struct route_request *request)
+{
+    const struct message *origin = &request->origin;
+    struct question *q = asked_grow(e, request->origin_worker, origin->slot) ? calloc(1, sizeof *q) : NULL;
+    if (!q) return NULL;
+    *q = (struct question){.engine = e,
+                           .request = request,
+                           .worker = request->origin_worker,
+                           .slot = origin->slot,
+                           .generation = origin->generation};
+    *question_place(e, q->worker, q->slot) = q;
+    return q;
+}
+
+/* --- the coordinator's hooks --- */
+
+static void forward_failed(struct question *q, const char *why);
+
+static void ruleset_on_route(void *context, struct route_request *request)
+{
+    struct engine *e = context;
+    const struct message *origin = &request->origin;
+    struct question *q = question_find(e, request->origin_worker, origin->slot, origin->generation);
+    struct engine_text error = {0};
+    if (q && q->stage == TRYING) {
+        q->request = request;
+        q->stage = ASKED;
+        e->counters.forwards_failed++;
+        forward_failed(q, failure_row((enum failure)request->failure)->word);
+        return;
+    }
+    e->counters.routes++;
+    if (e->stopped || !(q = question_open(e, request))) {
+        reject_unheard(e, request);
+        return;
+    }
+    int result = engine_protect(e, question_start, q, &error);
+    /* It may have been answered, and freed, by now; only one that could not begin is still without a routine. */
+    q = question_find(e, request->origin_worker, origin->slot, origin->generation);
+    if (result < 0 && q && !q->routine) {
+        question_fail(q, error.data ? error.data : "not enough memory");
+        question_answer(q, 0);
+        question_free(q);
+    }
+    engine_text_free(&error);
+}
+
+static void ruleset_on_cancel(void *context, uint32_t worker, uint32_t slot, uint32_t generation)
+{
+    struct engine *e = context;
+    struct question *q = question_find(e, worker, slot, generation);
+    if (!q) return; /* answered, the messages have crossed */
+    if (q->stage == TRYING) {
+        question_detach(q);
+        forward_failed(q, "request cancelled");
+        return;
+    }
+    question_answer(q, -ECANCELED);
+    routine_cancel(q->routine, "request cancelled"); /* question_lost() frees it */
+}
+
+static void ruleset_on_routed(void *context, uint32_t worker, uint32_t slot, uint32_t generation, int32_t result)
+{
+    struct engine *e = context;
+    struct question *q = question_find(e, worker, slot, generation);
+    if (!q || q->stage != TRYING) return;
+    question_detach(q);
+    if (result < 0) {
+        e->counters.forwards_failed++;
+        forward_failed(q, result == -ETIMEDOUT ? "timeout" : "request cancelled");
+        return;
+    }
+    q->forwarded = true;
+    if (!q->park.L) return;
+    lua_pushboolean(q->park.L, 1);
+    coroutine_resume(&q->park, 1);
+}
+
+static void ruleset_on_reload(void *context)
+{
+    boot_reload(context);
+}
+
+static void ruleset_on_stop(void *context)
+{
+    struct engine *e = context;
+    e->stopped = true;
+    ruleset_stop(e);
+}
+
+void ruleset_stop(struct engine *e)
+{
+    for (uint32_t worker = 0; worker < e->asked_size; worker++) {
+        for (uint32_t slot = 0; slot < e->asked[worker].size; slot++) {
+            struct question *q = e->asked[worker].slots[slot];
+            if (!q) continue;
+            question_answer(q, -ECANCELED);
+            routine_cancel(q->routine, "the server stops");
+        }
+    }
+}
+
+/* --- await.forward --- */
+
+/* A failure's words are short: the coroutine has room for them, and an error here cannot be raised. */
+static void forward_failed(struct question *q, const char *why)
+{
+    lua_State *L = q->park.L;
+    if (!L) return; /* a script has resumed it by itself */
+    lua_pushboolean(L, 0);
+    lua_pushstring(L, why);
+    coroutine_resume(&q->park, 2);
+}
+
+static void forward_abandon(struct park *park)
+{
+    (void)park; /* the worker goes on; what it will say finds no question */
+}
+
+/* Continuation: what coroutine_resume() was given stands on top. */
+static int forward_done(lua_State *L, int status, lua_KContext context)
+{
+    (void)status;
+    return lua_gettop(L) - (int)context;
+}
+
+static struct question *question_of(lua_State *L)
+{
+    struct routine *r = routine_of(L);
+    return r && r->live && r->class == &question_class ? r->owner : NULL;
+}
+
+/* await.forward(addr, proxyN, ..., proxy1) -> true | false, message | nil                    [-0, +2, e; yields] */
+int await_forward(lua_State *L)
+{
+    struct question *q = question_of(L);
+    if (!q) return luaL_error(L, "await.forward must be called from a ruleset request handler");
+    if (q->forwarded || q->stage != ASKED || !q->request)
+        return luaL_error(L, "await.forward: the request is not forwardable");
+    if (lua_isnoneornil(L, 1)) {
+        lua_pushnil(L);
+        return 1;
+    }
+    struct route_request *request = q->request;
+    coroutine_check(L);
+    request->verdict = (struct route_verdict){.order = ROUTE_TRY};
+    if (!read_verdict(L, 1, request, q->engine)) return luaL_error(L, "invalid address");
+    coroutine_park(L, &q->park, forward_abandon);
+    q->stage = TRYING;
+    question_answer(q, 0);
+    return lua_yieldk(L, 0, lua_gettop(L), forward_done);
+}
+
+/* sluice.cache(seconds)                                                                              [-0, +0, e] */
+int sluice_cache(lua_State *L)
+{
+    struct question *q = question_of(L);
+    lua_Number seconds = luaL_checknumber(L, 1);
+    luaL_argcheck(L, seconds >= 0 && seconds <= 86400, 1, "give 0 to 86400 seconds");
+    if (!q) return luaL_error(L, "sluice.cache must be called from a ruleset request handler");
+    q->cache_ms = (uint32_t)(seconds * 1000);
+    return 0;
+}
+
+/* --- ticks --- */
+
+static int tick(lua_State *L)
+{
+    struct engine *e = lua_touserdata(L, 1);
+    (void)e;
+    if (!engine_push_callback(L, "tick") || !lua_isfunction(L, -1)) return 0;
+    lua_getglobal(L, "neosocksd");
+    lua_getfield(L, -1, "now");
+    lua_call(L, 0, 1); /* the argument of rulesets before 1.4.3 */
+    lua_remove(L, -2);
+    lua_call(L, 1, 0);
+    return 0;
+}
+
+static void ticker_set(struct engine *e)
+{
+    if (e->tick_ms > 0)
+        coordinator_set_deadline(e->c, &e->ticker, coordinator_now_ms(e->c) + e->tick_ms);
+    else
+        coordinator_clear_deadline(e->c, &e->ticker);
+}
+
+static void ticker_on_time(struct waiter *waiter)
+{
+    struct engine *e = (struct engine *)((char *)waiter - offsetof(struct engine, ticker));
+    struct engine_text error = {0};
+    ticker_set(e);
+    if (engine_protect(e, tick, e, &error) < 0) LOGW("ruleset.tick: %s", error.data ? error.data : "");
+    engine_text_free(&error);
+}
+
+static void ticker_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
+{
+    (void)waiter, (void)op, (void)completion;
+    assert(0 && "the ticker has no operations");
+}
+
+void ruleset_set_interval(struct engine *e, double seconds)
+{
+    if (seconds < 0 && isfinite(seconds))
+        e->tick_ms = TICK_MS_NEGATIVE;
+    else if (!isnormal(seconds) || seconds < 0)
+        e->tick_ms = 0;
+    else
+        e->tick_ms = seconds > 1e9 ? UINT64_C(1000000000000) : (uint64_t)(seconds * 1000 + 0.5);
+    if (isnormal(seconds) && seconds > 0 && e->tick_ms < TICK_MS_MIN) e->tick_ms = TICK_MS_MIN;
+    ticker_set(e);
+}
+
+/* --- opening and closing --- */
+
+int ruleset_open(struct engine *e)
+{
+    e->ticker = (struct waiter){.on_completion = ticker_on_completion, .on_time = ticker_on_time};
+    if (!coordinator_attach(e->c, &e->ticker)) return -ENOBUFS;
+    coordinator_set_hooks(e->c, &(struct coordinator_hooks){.context = e,
+                                                            .on_route = ruleset_on_route,
+                                                            .on_cancel = ruleset_on_cancel,
+                                                            .on_routed = ruleset_on_routed,
+                                                            .on_reload = ruleset_on_reload,
+                                                            .on_stop = ruleset_on_stop});
+    return 0;
+}
+
+void ruleset_close(struct engine *e)
+{
+    coordinator_detach(e->c, &e->ticker);
+    for (uint32_t i = 0; i < e->asked_size; i++) free(e->asked[i].slots);
+    free(e->asked);
+    e->asked = NULL;
+    e->asked_size = 0;
+}

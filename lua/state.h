@@ -1,0 +1,151 @@
+/* The inside of the engine: what the files of lua/ share. Nobody above lua/ includes it. */
+#ifndef SLUICE_LUA_STATE_H
+#define SLUICE_LUA_STATE_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "core/coordinator.h"
+#include "coroutine.h"
+#include "engine.h"
+#include "limits.h"
+
+#define ENGINE_EVENTS     1024u
+#define ENGINE_ERROR_SIZE 2048u
+
+struct question; /* ruleset.c: a routing question and its coroutine */
+struct text_list;
+
+/* A coroutine that waits. A free place has no park and names the next free one. */
+struct parked {
+    struct park *park;
+    lua_CFunction where; /* it waits in: a script may have resumed it by itself, so that it waits elsewhere now */
+    uint32_t next_free;
+};
+
+struct engine {
+    struct limits limits; /* first: the allocator's `ud` is the engine */
+    lua_State *L;
+    struct coordinator *c;
+    /* coordinator_answer(); tests put their own in its place. */
+    void (*answer)(struct coordinator *c, struct route_request *request, int32_t result);
+    uint32_t revision;
+    bool has_ruleset, traceback, stopped;
+    uint64_t opened_ns;
+
+    /* coroutine.c */
+    lua_State *resumed; /* by us, at this moment: a routine that ends otherwise was resumed by a script */
+    struct parked *parked;
+    uint32_t parked_size, parked_free;
+    int pooled; /* coroutines in the pool */
+    uint64_t active, active_peak;
+    unsigned depth; /* of engine_enter() */
+
+    /* engine.c: the last entries, nanoseconds */
+    uint64_t entry_start_ns, entries;
+    uint64_t durations[ENGINE_EVENTS];
+    char last_error[ENGINE_ERROR_SIZE]; /* "": none */
+    struct engine_counters counters;
+    struct engine_api_counters api;
+
+    /* call.c */
+    struct engine_call *calls;
+
+    /* ruleset.c */
+    struct asked {
+        struct question **slots; /* by session slot; NULL: no question */
+        uint32_t size;
+    } * asked; /* by worker */
+    uint32_t asked_size;
+    struct waiter ticker;
+    uint64_t tick_ms; /* 0: no ticks */
+
+    struct text_list *texts; /* boot.c: strings of the configuration */
+};
+
+/* --- engine.c --- */
+
+/* Runs `function` in protected mode as an entry of its own, with `argument` as its light userdata. 0, or -1: the error
+ * is in `error` (may be NULL) as text. */
+int engine_protect(struct engine *e, lua_CFunction function, void *argument, struct engine_text *error);
+/* A message handler: with --traceback, a string gets one. Everything else stays as it is. */
+int engine_message(lua_State *L);
+/* The text of the error object at `index`; never raises, lives as long as that value. */
+const char *engine_error_text(lua_State *L, int index);
+/* An error that nobody caught: becomes stats().lasterror. */
+void engine_note_error(struct engine *e, const char *text);
+/* A copy of `size` octets with a terminator; data stays NULL without memory. */
+void engine_text_set(struct engine_text *text, const char *data, size_t size);
+/* Pushes the function ruleset.<name>, or nothing: false. Raises what metamethods raise. */
+bool engine_push_callback(lua_State *L, const char *name);
+/* A ruleset is there from now on, or has changed: verdicts that workers remember are void. */
+void engine_revise(struct engine *e, bool has_ruleset);
+/* Takes over what of the settings concerns the state. */
+void engine_obey(struct engine *e, const struct config *config);
+
+/* --- coroutine.c --- */
+
+struct routine;
+/* What a coroutine of ours does at its end. Exactly one of the two is called. */
+struct routine_class {
+    /* The values from `first` on are the results, or the error if not ok. May raise as long as nothing is delivered. */
+    void (*deliver)(struct routine *r, lua_State *L, bool ok, int first);
+    /* It will never end: collected, cancelled, or broken (why: a text). Does not raise. */
+    void (*lost)(struct routine *r, const char *why);
+    bool pooled; /* nobody else has the coroutine: it is used again */
+};
+/* Lives in a userdata on the coroutine's own stack, whose finalizer notices when the coroutine is collected. */
+struct routine {
+    struct engine *engine;
+    const struct routine_class *class;
+    void *owner;
+    struct park *park; /* what it waits for, or NULL */
+    bool live;         /* started and not at its end */
+};
+
+int coroutine_open(lua_State *L); /* registry entries; protected */
+void coroutine_close(struct engine *e);
+/* Ends the operation of every parked coroutine; none will be resumed. */
+void coroutine_abandon_all(struct engine *e);
+/* On the stack: what the class wants on its coroutine (or nil), a function, `arguments` values. Runs the function in a
+ * coroutine until it waits or ends; the four become the coroutine. *started is written before it runs. Raises only
+ * before it has started. */
+void routine_start(lua_State *L, const struct routine_class *class, void *owner, int arguments,
+                   struct routine **started);
+/* Index on the coroutine's stack, within deliver(), of what the class wanted there. */
+#define ROUTINE_EXTRA 2
+/* Closes the coroutine wherever it waits; lost() is called unless it had ended. */
+void routine_cancel(struct routine *r, const char *why);
+/* The routine whose own coroutine L is; NULL: main thread, or a script's coroutine. */
+struct routine *routine_of(lua_State *L);
+
+/* --- ruleset.c --- */
+
+int ruleset_open(struct engine *e);  /* hooks, ticker; 0 or -errno */
+void ruleset_stop(struct engine *e); /* answers what is still asked */
+void ruleset_close(struct engine *e);
+void ruleset_set_interval(struct engine *e, double seconds);
+/* Functions for scripts. */
+int await_forward(lua_State *L);
+int sluice_cache(lua_State *L);
+
+/* --- call.c --- */
+
+void call_stop(struct engine *e); /* ends those that wait; each is told */
+
+/* --- await.c, neosocksd.c, boot.c --- */
+
+int luaopen_await(lua_State *L);
+int luaopen_neosocksd(lua_State *L);
+/* Pushes the table of neosocksd.config(). */
+int boot_push_config(lua_State *L);
+int boot_push_setting(lua_State *L);
+void boot_reload(struct engine *e); /* SIGHUP */
+void boot_close(struct engine *e);
+
+/* Reads what scripts give as an address: `host:port` at `index`. False: it is none. */
+bool ruleset_read_address(lua_State *L, int index, struct address *out);
+/* Reads the proxies at first...top, where the last value is the first hop. Their number, or -1. Room for `max`. */
+int ruleset_read_hops(lua_State *L, int first, struct proxy_uri *hops, unsigned max);
+
+#endif
