@@ -288,7 +288,7 @@ static void call_on_time(struct waiter *waiter)
 {
     struct rpc_call *call = (struct rpc_call *)waiter;
     assert(call->state != RPC_CLOSING);
-    if (coordinator_now_ms(call->c) >= call->end_ms) {
+    if (call->state != RPC_WAITING || coordinator_now_ms(call->c) >= call->end_ms) {
         call_fail(call, "timeout");
         return;
     }
