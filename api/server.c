@@ -501,8 +501,8 @@ static void api_on_time(struct waiter *waiter)
 
 int api_check(const struct config *config)
 {
-    bool here = config->api.kind == ADDRESS_UNIX || policy_classify(&config->api) == POLICY_LOOPBACK;
-    if (!config->api_text || here || config->api_token_file) return 0;
+    if (!config->api_text || config->api_token_file) return 0;
+    if (config->api.kind == ADDRESS_UNIX || policy_classify(&config->api) == POLICY_LOOPBACK) return 0;
     LOGE("--api %s: whoever reaches this address could run scripts here; give --api-token-file, or a loopback address "
          "or unix:/path",
          config->api_text);

@@ -6,9 +6,12 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "execute.h"
 #include "load.h"
 #include "modules.h"
 #include "rpc.h"
+
+#define ENGINE_IDLE_MS 5000u
 
 void engine_text_free(struct engine_text *text)
 {
@@ -236,6 +239,17 @@ int engine_open(struct engine **out, struct coordinator *c)
     return 0;
 }
 
+/* Calls to peers and children that were abandoned: their last completions must find their memory. A child that the
+ * kernel does not let die is not waited for. */
+static void engine_await_idle(struct engine *e)
+{
+    uint64_t limit = coordinator_now_ms(e->c) + ENGINE_IDLE_MS;
+    rpc_stop();
+    execute_stop();
+    while ((!rpc_is_idle() || !execute_is_idle()) && coordinator_now_ms(e->c) < limit)
+        if (coordinator_turn(e->c) < 0) return;
+}
+
 void engine_close(struct engine *e)
 {
     if (!e) return;
@@ -243,6 +257,7 @@ void engine_close(struct engine *e)
     ruleset_stop(e);
     call_stop(e);
     coroutine_abandon_all(e);
+    engine_await_idle(e);
     ruleset_close(e);
     engine_free(e);
 }
