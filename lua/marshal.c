@@ -63,6 +63,7 @@ static void write_octets(struct writer *w, const char *data, size_t size)
         w->data = bigger;
         w->room = room;
     }
+    if (size == 0) return;
     memcpy(w->data + w->used, data, size);
     w->used += size;
 }
@@ -427,7 +428,7 @@ static bool read_escape(struct reader *r, luaL_Buffer *b)
 static bool read_string(struct reader *r)
 {
     luaL_Buffer b;
-    int quote = *r->at++;
+    int quote = (unsigned char)*r->at++;
     luaL_buffinit(r->L, &b);
     bool good = true;
     while (good && peek(r) != quote) {

@@ -139,7 +139,8 @@ static int regex_gmatch_next(lua_State *L)
     size_t start = (size_t)lua_tointeger(L, lua_upvalueindex(3));
     if (start > size || !regex_search(L, r, text + start, size - start, matches)) return 0;
     size_t end = (size_t)matches[0].rm_eo;
-    lua_pushinteger(L, (lua_Integer)(start + end + (matches[0].rm_eo == matches[0].rm_so ? 1 : 0)));
+    size_t next = start + end + (matches[0].rm_eo == matches[0].rm_so ? 1u : 0u);
+    lua_pushinteger(L, (lua_Integer)next);
     lua_replace(L, lua_upvalueindex(3));
     return regex_push(L, r, text + start, matches);
 }
