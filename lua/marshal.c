@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "modules.h"
@@ -53,13 +54,19 @@ static struct writer *writer_open(lua_State *L)
     return w;
 }
 
+static _Noreturn void fail_memory(lua_State *L)
+{
+    luaL_error(L, "not enough memory");
+    abort(); /* luaL_error() does not return, but its declaration does not say so */
+}
+
 static void write_octets(struct writer *w, const char *data, size_t size)
 {
     if (w->room - w->used < size) {
         size_t room = w->room < WRITER_ROOM_MIN ? WRITER_ROOM_MIN : w->room * 2;
         while (room - w->used < size) room *= 2;
         char *bigger = writer_realloc(w, room);
-        if (!bigger) luaL_error(w->L, "not enough memory");
+        if (!bigger) fail_memory(w->L);
         w->data = bigger;
         w->room = room;
     }
