@@ -149,7 +149,29 @@ static void test_regex(void **state)
     raises("regex.compile('a'):find('a\\0b')", "string contains an embedded NUL byte");
     raises("regex.compile()", "string expected");
     raises("regex.find('a', 'b')", "regex expected");
-    raises("regex.compile(('(a)'):rep(80))", "more than 63 groups");
+    raises("regex.compile(('(a)'):rep(80))", "it has more than 63 groups");
+}
+
+/* Bad syntax, misuse of the object, and arguments of wrong types. */
+static void test_regex_misuse(void **state)
+{
+    (void)state;
+    raises("regex.compile('[a')", "regex '[a': a bracket is malformed or not closed");
+    raises("regex.compile('a**')", "regex 'a**': Invalid use of repetition operators");
+    raises("regex.compile('a', 'x')", "bad argument #2 to 'compile' (number expected, got string)");
+    raises("regex.compile('a'):find()", "string expected, got no value");
+    raises("regex.compile('a'):find('a', {})", "number expected, got table");
+    raises("regex.compile('a'):match({})", "string expected, got table");
+    raises("regex.compile('a'):gmatch()", "string expected, got no value");
+    raises("regex.match(io.stdout, 'b')", "regex expected, got FILE*");
+    raises("local r = regex.compile('a') getmetatable(r).__gc(r) r:find('a')", "regex is closed");
+    raises("local r = regex.compile('a') local f = r:gmatch('aa') getmetatable(r).__gc(r) f()", "regex is closed");
+    raises("getmetatable(regex.compile('a')).__gc(io.stdout)", "regex expected, got FILE*");
+    passes("assert(tostring(regex.compile('a')):find('^regex: '))\n"
+           "assert(getmetatable(regex.compile('a')).__name == 'regex')\n"
+           "local ok, e = pcall(regex.compile, ('x'):rep(100000)) assert(not ok and #e < 300 and e:find('%.%.%.'))\n"
+           "assert(regex.compile(('(a)'):rep(63)):match(('a'):rep(63)))\n"
+           "assert(select('#', regex.match(regex.compile('(a)|(b)'), 'b')) == 3)");
 }
 
 /* What would take exponential time elsewhere is linear here; what would take too much memory is refused. */
@@ -159,31 +181,114 @@ static void test_regex_pathological(void **state)
     passes("local s = ('a'):rep(100000)\n"
            "assert(not regex.compile('(a*)*b'):find(s))\n"
            "assert(not regex.compile('(a|aa)+$'):find(s .. 'b'))\n"
+           "assert(not regex.compile('(a?){30}(a*)*b'):find(s:sub(1, 10000)))\n"
            "assert(regex.compile('(x+x+)+y'):find(('x'):rep(5000) .. 'y') == 1)");
-    raises("regex.compile('((a{200}){200}){200}')", "its repeats expand to too much");
-    raises("regex.compile('(((a{1,99}){1,99}){1,99})')", "its repeats expand to too much");
+    passes("local r = regex.compile(('a?'):rep(300)) assert(r:find(('a'):rep(1000)))\n"
+           "local ok, e = pcall(r.find, r, ('a'):rep(1000000))\n"
+           "assert(not ok and e == 'string of 1000000 octets is too long for this regex', e)");
+    raises("regex.compile('((a{200}){200}){200}')", "expand to too much");
+    raises("regex.compile('(((a{1,99}){1,99}){1,99})')", "expand to too much");
+    raises("regex.compile(('a?'):rep(2000))", "expand to too much");
     raises("regex.compile('(a|b)\\\\1')", "it has a back-reference");
+    raises("regex.compile('(a|b)\\\\0')", "it has a back-reference");
     raises("regex.compile('\\\\(a\\\\)\\\\1', 0)", "it has a back-reference");
     raises("regex.compile(('x'):rep(9000))", "it is too long");
-    raises("regex.compile(('('):rep(500) .. 'a' .. (')'):rep(500))", "nested too deep");
+    raises("regex.compile(('(?:'):rep(500) .. 'a' .. (')'):rep(500))", "nested too deep");
+}
+
+static const char *judge(const char *pattern, unsigned flags, struct pattern_cost *cost)
+{
+    return pattern_judge(pattern, strlen(pattern), flags, cost);
 }
 
 static void test_pattern_judge(void **state)
 {
-    static const char *const fine[] = {"",       "a",      "a{3}",    "a{3,}",         "(a{10}){10}",
-                                       "[{]{2}", "\\{{2}", "a{1000}", "[[:alpha:]]{9}"};
-    static const char *const costly[] = {"a{30000}",
-                                         "(a{150}){150}",
-                                         "(a{15000})(b{15000})",
-                                         "((a{30}){30}){30}",
-                                         "(a|bcdefghijk){2000}",
-                                         "a{10}{10}{10}{10}{10}",
-                                         "((((a{99}){99})))*{3}"};
+    static const char *const fine[] = {
+        "",      "a",    "a{3}",  "a{3,}",          "(a{10}){10}", "[{]{2}",   "\\{{2}",   "a{255}",
+        "a{,5}", "a{0}", "[]a]",  "[^]a]",          "[a-]",        "[]-a]",    "a|",       "()",
+        "(|a)*", "a)",   "(a|)+", "\\x41",          "\\x{41}",     "\\<a\\>",  "[\\]",     "{2}",
+        "(?:a)", "a+?",  "*",     "[[:alpha:]]{9}", "[[-z]",       "\\w+\\.x", "a{1,2}{3}"};
+    static const char *const costly[] = {"(a{150}){150}", "((a{30}){30}){30}", "(a|bcdefghijk){200}{200}",
+                                         "a{10}{10}{10}{10}{10}", "((((a{99}){99})))*{3}",
+                                         /* Brackets are as many characters as stand in them, and twice that without
+                                          * regard to case; nothing at all is still a node. */
+                                         "([acegikmoqsuwy]{99}){99}", "((()*){99}){99}", "((^){200}){200}",
+                                         "(a?){255}{2}", "((a)?){255}", "(\\w{99}){99}",
+                                         /* What looks like a bound must not hide what follows. */
+                                         "[{](((a{99}){99}){99})", "\\{(((a{99}){99}){99})", "(((a{99}){99}){99})}"};
+    static const char *const wrong[] = {"a{256}",
+                                        "a{300,}",
+                                        "a{4294967297}",
+                                        "a{3,2}",
+                                        "a{",
+                                        "a{2",
+                                        "a{x}",
+                                        "a{,}",
+                                        "a{}",
+                                        "a{~3}",
+                                        "a{1,2~3}",
+                                        "a{+1,#2}",
+                                        "{((a{99}){99}){99}}",
+                                        "\\Q{\\E",
+                                        "(?i)a",
+                                        "(?#",
+                                        "[a",
+                                        "[[:alpha:",
+                                        "[[:alpha:]",
+                                        "[[:alpha:x]]",
+                                        "[[.a.]]",
+                                        "[[=a=]]",
+                                        "[]",
+                                        "[^",
+                                        "\\",
+                                        "\\x{0123456789abcdef0123456789abcdef0}",
+                                        "\\x{41",
+                                        "\\x{g}",
+                                        "\\9",
+                                        "\\0"};
+    struct pattern_cost cost;
     (void)state;
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++)
-        if (pattern_judge(fine[i], strlen(fine[i]), true)) fail_msg("%s is refused", fine[i]);
-    for (size_t i = 0; i < sizeof costly / sizeof *costly; i++)
-        if (!pattern_judge(costly[i], strlen(costly[i]), true)) fail_msg("%s is allowed", costly[i]);
+        if (judge(fine[i], PATTERN_EXTENDED, &cost)) fail_msg("%s is refused", fine[i]);
+    for (size_t i = 0; i < sizeof costly / sizeof *costly; i++) {
+        const char *why = judge(costly[i], PATTERN_EXTENDED, &cost);
+        if (!why || !strstr(why, "expand to too much")) fail_msg("%s: %s", costly[i], why ? why : "allowed");
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        if (!judge(wrong[i], PATTERN_EXTENDED, &cost)) fail_msg("%s is allowed", wrong[i]);
+}
+
+/* In basic expressions the plain characters are literal and the escaped ones are not. */
+static void test_pattern_basic(void **state)
+{
+    struct pattern_cost cost;
+    (void)state;
+    assert_null(judge("(a{99}){99}", 0, &cost));
+    assert_null(judge("a|b+c?{2}", 0, &cost));
+    assert_null(judge("\\(a\\{3\\}\\)\\{3,\\}", 0, &cost));
+    assert_int_equal(cost.groups, 1);
+    assert_non_null(judge("\\(\\(a\\{99\\}\\)\\{99\\}\\)\\{99\\}", 0, &cost));
+    assert_non_null(judge("a\\{2}", 0, &cost));
+    assert_non_null(judge("a\\{2\\", 0, &cost));
+    assert_non_null(judge("\\\\(a\\)", 0, &cost));
+}
+
+/* The estimates of known patterns: positions, transitions. */
+static void test_pattern_cost(void **state)
+{
+    struct pattern_cost few, many;
+    (void)state;
+    assert_null(judge("abc", PATTERN_EXTENDED, &few));
+    assert_int_equal(few.nodes, 5); /* three characters, two that join them */
+    assert_int_equal(few.moves, 2 + 5);
+    assert_null(judge("abc", PATTERN_EXTENDED | PATTERN_ICASE, &many));
+    assert_int_equal(many.nodes, 3 * 3 + 2);
+    assert_int_equal(many.moves, 2 * 4 + 11);
+    assert_null(judge("(abc){4}", PATTERN_EXTENDED, &many));
+    assert_true(many.nodes >= 4 * few.nodes);
+    assert_int_equal(many.groups, 1);
+    assert_null(judge("a?a?a?a?a?a?a?a?", PATTERN_EXTENDED, &many));
+    assert_true(many.moves - many.nodes == 8 * 7 / 2); /* each to each behind it */
 }
 
 /* --- time --- */
@@ -413,17 +518,13 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_zlib),
-        cmocka_unit_test(test_zlib_damage),
-        cmocka_unit_test(test_codec_limit),
-        cmocka_unit_test(test_regex),
-        cmocka_unit_test(test_regex_pathological),
-        cmocka_unit_test(test_pattern_judge),
-        cmocka_unit_test(test_time),
-        cmocka_unit_test(test_marshal),
-        cmocka_unit_test(test_decode),
-        cmocka_unit_test(test_decode_refuses),
-        cmocka_unit_test(test_round_trips),
+        cmocka_unit_test(test_zlib),           cmocka_unit_test(test_zlib_damage),
+        cmocka_unit_test(test_codec_limit),    cmocka_unit_test(test_regex),
+        cmocka_unit_test(test_regex_misuse),   cmocka_unit_test(test_regex_pathological),
+        cmocka_unit_test(test_pattern_judge),  cmocka_unit_test(test_pattern_basic),
+        cmocka_unit_test(test_pattern_cost),   cmocka_unit_test(test_time),
+        cmocka_unit_test(test_marshal),        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_decode_refuses), cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
