@@ -78,20 +78,65 @@ static void test_zlib(void **state)
     raises("zlib.uncompress({})", "string expected, got table");
 }
 
-/* Every prefix is refused, and so is every flipped bit, unless it changes nothing that counts. */
+/* Every prefix is truncated, every flipped bit refused unless it changes nothing that counts: texts that are compressed
+ * with fixed codes, with codes of their own, or not at all. */
 static void test_zlib_damage(void **state)
 {
     (void)state;
-    passes("local s = ('some text, '):rep(40)\n"
-           "for _, f in ipairs{ { zlib.compress, zlib.uncompress }, { zlib.gzip, zlib.gunzip } } do\n"
-           "  local z = f[1](s)\n"
-           "  for i = 0, #z - 1 do assert(not pcall(f[2], z:sub(1, i)), i) end\n"
-           "  for i = 1, #z do\n"
-           "    local damaged = z:sub(1, i - 1) .. string.char(z:byte(i) ~ 16) .. z:sub(i + 1)\n"
-           "    local ok, got = pcall(f[2], damaged)\n"
-           "    assert(not ok or got == s, i)\n"
-           "  end\n"
-           "end");
+    passes(
+        "math.randomseed(3)\n"
+        "local noise, words = {}, {}\n"
+        "for i = 1, 3000 do noise[i] = string.char(math.random(0, 255)) end\n"
+        "for i = 1, 400 do words[i] = ({'some', 'text', 'proxy', 'a', '\\n'})[math.random(5)] .. math.random(99) end\n"
+        "for _, s in ipairs{'', 'abcabcabcabc', table.concat(words, ' '), table.concat(noise) } do\n"
+        "  for _, f in ipairs{ { zlib.compress, zlib.uncompress, 'uncompress' }, { zlib.gzip, zlib.gunzip, 'gunzip' } "
+        "} do\n"
+        "    local z = f[1](s)\n"
+        "    for i = 0, #z - 1 do\n"
+        "      local ok, e = pcall(f[2], z:sub(1, i))\n"
+        "      assert(not ok and e == f[3] .. ' error: -4', ('%d of %d octets: %s'):format(i, #z, e))\n"
+        "    end\n"
+        "    for i = 1, #z do\n"
+        "      local damaged = z:sub(1, i - 1) .. string.char(z:byte(i) ~ 16) .. z:sub(i + 1)\n"
+        "      local ok, got = pcall(f[2], damaged)\n"
+        "      assert(not ok or got == s, i)\n"
+        "    end\n"
+        "  end\n"
+        "end");
+}
+
+/* A member with all that a header may have, written by hand, and a second one behind it. */
+static void test_gzip_members(void **state)
+{
+    static const unsigned char first[] = {0x1f, 0x8b, 8,    0x1f, 0,    0,   0, 0, 0, 3,    2,
+                                          0,    'x',  'y',  'n',  0,    'c', 0, 1, 2, 0x4b, 0x04,
+                                          0x00, 0x43, 0xbe, 0xb7, 0xe8, 1,   0, 0, 0};
+    unsigned char data[256];
+    char *second, *out;
+    size_t second_size, out_size;
+    (void)state;
+    assert_int_equal(codec_encode(CODEC_GZIP, "bc", 2, &second, &second_size), CODEC_OK);
+    memcpy(data, first, sizeof first);
+    memcpy(data + sizeof first, second, second_size);
+    size_t size = sizeof first + second_size;
+    for (size_t n = 0; n < size; n++) {
+        enum codec_result result = codec_decode(CODEC_GZIP, data, n, 100, &out, &out_size);
+        assert_int_equal(result, n == sizeof first ? CODEC_OK : CODEC_TRUNCATED);
+        if (result == CODEC_OK) free(out);
+    }
+    assert_int_equal(codec_decode(CODEC_GZIP, data, size, 100, &out, &out_size), CODEC_OK);
+    assert_int_equal(out_size, 3);
+    assert_string_equal(out, "abc");
+    free(out);
+    assert_int_equal(codec_decode(CODEC_GZIP, data, size, 2, &out, &out_size), CODEC_TOO_LARGE);
+    data[sizeof first + second_size - 5] ^= 1; /* its checksum */
+    assert_int_equal(codec_decode(CODEC_GZIP, data, size, 100, &out, &out_size), CODEC_CORRUPT);
+    data[3] |= 0x20; /* reserved */
+    assert_int_equal(codec_decode(CODEC_GZIP, data, size, 100, &out, &out_size), CODEC_CORRUPT);
+    assert_true(codec_is_gzip(data, 3));
+    assert_false(codec_is_gzip(data, 2));
+    assert_false(codec_is_gzip("return {}", 9));
+    free(second);
 }
 
 /* A gigabyte of zeroes in a megabyte: refused, with no more memory than the limit. */
@@ -518,13 +563,21 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_zlib),           cmocka_unit_test(test_zlib_damage),
-        cmocka_unit_test(test_codec_limit),    cmocka_unit_test(test_regex),
-        cmocka_unit_test(test_regex_misuse),   cmocka_unit_test(test_regex_pathological),
-        cmocka_unit_test(test_pattern_judge),  cmocka_unit_test(test_pattern_basic),
-        cmocka_unit_test(test_pattern_cost),   cmocka_unit_test(test_time),
-        cmocka_unit_test(test_marshal),        cmocka_unit_test(test_decode),
-        cmocka_unit_test(test_decode_refuses), cmocka_unit_test(test_round_trips),
+        cmocka_unit_test(test_zlib),
+        cmocka_unit_test(test_zlib_damage),
+        cmocka_unit_test(test_gzip_members),
+        cmocka_unit_test(test_codec_limit),
+        cmocka_unit_test(test_regex),
+        cmocka_unit_test(test_regex_misuse),
+        cmocka_unit_test(test_regex_pathological),
+        cmocka_unit_test(test_pattern_judge),
+        cmocka_unit_test(test_pattern_basic),
+        cmocka_unit_test(test_pattern_cost),
+        cmocka_unit_test(test_time),
+        cmocka_unit_test(test_marshal),
+        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_decode_refuses),
+        cmocka_unit_test(test_round_trips),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
