@@ -1,8 +1,10 @@
 /* zlib, regex, time and marshal: from Lua, as scripts see them; and the literals of peers. */
 #include <lauxlib.h>
+#include <limits.h>
 #include <lua.h>
 #include <lualib.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -382,6 +384,51 @@ static void test_marshal(void **state)
            "local back = load('return ' .. marshal(big))() assert(#back == 20000 and back[777] == 'item777')");
 }
 
+static char warned[128];
+
+static void note_warning(void *ud, const char *message, int continued)
+{
+    (void)ud;
+    (void)continued;
+    snprintf(warned, sizeof warned, "%s", message);
+}
+
+/* What a table's metatable says does not count, in either direction. */
+static void test_marshal_metatables(void **state)
+{
+    (void)state;
+    lua_setwarnf(L, note_warning, NULL);
+    warned[0] = '\0';
+    passes("assert(marshal({1}) == '{1,}')");
+    assert_string_equal(warned, "");
+    passes("local t = setmetatable({1}, {__index = {2, 3}, __len = error, __pairs = error, __tostring = error})\n"
+           "assert(marshal(t) == '{1,}')");
+    assert_string_equal(warned, "marshal: a metatable is ignored");
+    raises("marshal(setmetatable({io.stdout}, {}))", "is not marshallable");
+    lua_setwarnf(L, NULL, NULL);
+}
+
+/* The texts of errors as a whole, without a place in front: the function is one of C. */
+static void test_marshal_errors(void **state)
+{
+    (void)state;
+    passes("local function fails(expected, ...)\n"
+           "  local ok, e = pcall(marshal, ...) assert(not ok and e == expected, e)\n"
+           "end\n"
+           "local co = coroutine.create(print)\n"
+           "fails(tostring(print) .. ' is not marshallable', print)\n"
+           "fails(tostring(co) .. ' is not marshallable', {{1, x = co}})\n"
+           "fails(tostring(io.stdout) .. ' is not marshallable', {[io.stdout] = 1})\n"
+           "local t = {} t.x = {{t}} fails('circular referenced table is not marshallable', t)\n"
+           "t = {} t[t] = 1 fails('circular referenced table is not marshallable', t)\n"
+           "t = {} for i = 2, 196 do t = {t} end assert(marshal(t) == ('{'):rep(196) .. '}' .. (',}'):rep(195))\n"
+           "fails('C stack overflow', {t})\n"
+           "local function failed(f, s, expected) local ok, e = pcall(f, s) assert(not ok and e == expected, e) end\n"
+           "failed(zlib.uncompress, 'no zlib', 'uncompress error: -1')\n"
+           "failed(zlib.gunzip, 'no gzip', 'gunzip error: -1')\n"
+           "failed(regex.compile, 'a\\0b', 'string contains an embedded NUL byte')");
+}
+
 static int count_decoded(const char *text)
 {
     lua_settop(L, 0);
@@ -418,6 +465,17 @@ static void test_decode(void **state)
     decodes("-0.0", 1, "1 / a == -math.huge");
     decodes("'a\\tb\\x41\\u{20ac}\\z   c\\065\\\nd'", 1, "a == 'a\\tbA\\u{20ac}cA\\nd'");
     decodes("[[long]], [==[a]]b]==], [[\nline]]", 3, "a == 'long' and b == 'a]]b' and c == 'line'");
+    decodes("[[\r\na\r\nb\rc\n\nd]], [[\n\re]], 'x\\\r\ny', [==[]]]=]]==]", 4,
+            "a == 'a\\nb\\nc\\n\\nd' and b == 'e' and c == 'x\\ny' and d == ']]]=]'");
+    decodes("1 -- one\r, 2", 2, "b == 2");
+    decodes("'\\u{0}\\u{7f}\\u{80}\\u{7ff}\\u{800}\\u{10FFFF}\\u{7FFFFFFF}'", 1,
+            "a == utf8.char(0, 0x7f, 0x80, 0x7ff, 0x800, 0x10ffff, 0x7fffffff)");
+    decodes("9223372036854775807, -9223372036854775808, 0xffffffffffffffffff, .5", 4,
+            "a == math.maxinteger and b == -2^63 and math.type(b) == 'float' and c == -1 and d == 0.5");
+    decodes("0x.8p1, 3., 0xA.8, 1E-2", 4, "a == 1.0 and b == 3.0 and c == 10.5 and d == 0.01");
+    decodes("{[1]='x',[-1]='y',[true]='z',[1.5]='w',nil_=1,_a1=2}", 1,
+            "a[1] == 'x' and a[-1] == 'y' and a[true] == 'z' and a[1.5] == 'w' and a.nil_ == 1 and a._a1 == 2");
+    decodes("return--[==[]]]==]{--x\n[ [[k]] ]--\n=--\n1--\n;--\n}--\n;--", 1, "a.k == 1");
     decodes("1 --[[ a\ncomment ]] , -- another\n 2", 2, "a == 1 and b == 2");
     decodes("{[{1}]=2}", 1, "next(a)[1] == 1");
 }
@@ -473,6 +531,47 @@ static void test_decode_refuses(void **state)
     deep[1000] = '\0';
     assert_int_equal(count_decoded(deep), -1);
     assert_string_equal(lua_tostring(L, -1) + strlen("at octet 201: "), "tables are nested too deep");
+}
+
+/* Room on the stack is bounded: an answer of more values than that is refused, not raised. */
+static void test_decode_many(void **state)
+{
+    size_t count = 1100000;
+    char *text = malloc(2 * count);
+    (void)state;
+    assert_non_null(text);
+    for (size_t i = 0; i < count; i++) memcpy(text + 2 * i, "1,", 2);
+    lua_settop(L, 0);
+    assert_int_equal(marshal_decode(L, text, 2 * count - 1), -1);
+    assert_int_equal(lua_gettop(L), 1);
+    assert_non_null(strstr(lua_tostring(L, 1), "too many values"));
+    lua_settop(L, 0);
+    assert_int_equal(marshal_decode(L, text, 2 * 100000 - 1), 100000);
+    lua_settop(L, 0);
+    text[0] = '{';
+    text[2 * count - 1] = '}';
+    text[1] = ' ';
+    assert_int_equal(marshal_decode(L, text, 2 * count), 1);
+    assert_int_equal(lua_rawlen(L, 1), count - 1);
+    lua_settop(L, 0);
+    free(text);
+}
+
+/* What every beginning of a text is: refused or read, but never looked at behind its end. */
+static void test_decode_prefixes(void **state)
+{
+    static const char text[] =
+        "return {1,-0x1.8p+1,[\"a\\065\\x41\\u{41}\\z \"]={nil,true},x='\\\n',[ [=[k]=] ]=1/0,--[[c]]\n},0/0;";
+    (void)state;
+    for (size_t n = 0; n < sizeof text; n++) {
+        uint8_t *copy = support_guard(text, n);
+        lua_settop(L, 0);
+        int count = marshal_decode(L, (const char *)copy, n);
+        assert_int_equal(lua_gettop(L), count < 0 ? 1 : count);
+        support_unguard(copy, n);
+    }
+    assert_int_equal(count_decoded(text), 2);
+    lua_settop(L, 0);
 }
 
 /* Random values there and back, by our reader and by Lua's compiler. */
@@ -536,28 +635,66 @@ static void *failing_allocator(void *ud, void *block, size_t old, size_t size)
     return realloc(block, size);
 }
 
-static void test_out_of_memory(void **state)
+/* Reads what the first argument says.                                                                [-1, +n, e] */
+static int decode_argument(lua_State *state)
 {
-    static const char code[] =
-        "local r = regex.compile('(a+)(b)?') r:match('xaab') for m in r:gmatch('aab ab') do end\n"
-        "local s = marshal({1, 'two', {x = ('y'):rep(300)}}) assert(zlib.gunzip(zlib.gzip(s)) == s)\n"
-        "assert(zlib.uncompress(zlib.compress(s)) == s) return s";
+    size_t size;
+    const char *text = luaL_checklstring(state, 1, &size);
+    int count = marshal_decode(state, text, size);
+    return count < 0 ? lua_error(state) : count;
+}
+
+/* Runs the chunk with n allocations at most, for every n until it gets through: it fails for want of memory, or not at
+ * all, and leaves nothing behind that the sanitizers would find. */
+static void survives(const char *code)
+{
     bool done = false;
-    (void)state;
-    allocations_left = 1000000;
+    long n = 0;
+    allocations_left = LONG_MAX;
     lua_State *small = lua_newstate(failing_allocator, NULL);
+    assert_non_null(small);
     open_modules(small);
-    for (long n = 0; !done && n < 2000; n++) {
+    lua_register(small, "decode", decode_argument);
+    for (; !done && n < 20000; n++) {
         lua_settop(small, 0);
         lua_gc(small, LUA_GCCOLLECT, 0);
+        assert_int_equal(luaL_loadstring(small, code), LUA_OK);
         allocations_left = n;
-        int status = luaL_dostring(small, code);
-        allocations_left = 1000000;
+        int status = lua_pcall(small, 0, 0, 0);
+        allocations_left = LONG_MAX;
         done = status == LUA_OK;
-        if (!done && !strstr(lua_tostring(small, -1), "memory")) fail_msg("%s", lua_tostring(small, -1));
+        if (!done && !strstr(lua_tostring(small, -1), "memory") && !strstr(lua_tostring(small, -1), "too many values"))
+            fail_msg("%s: %s", code, lua_tostring(small, -1));
     }
     assert_true(done);
+    assert_true(n > 3);
     lua_close(small);
+}
+
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    survives("local r = regex.compile('(a+)(b)?') r:match('xaab') for m in r:gmatch('aab ab') do end "
+             "assert(r:find('a') == 1) assert(not pcall(regex.compile, ('('):rep(99)))");
+    survives("local t = {1, 'two', {x = ('y'):rep(300), [1.5] = {{{}}}}} for i = 1, 300 do t[i] = 'item' .. i end "
+             "assert(#marshal(t, t, t) > 3000)");
+    survives(
+        "local a, b = decode(\"return {1,'two',[3]={x=[[\" .. ('y'):rep(3000) .. \"]]},},'\" .. ('z'):rep(3000) .. "
+        "\"'\") assert(a[1] == 1 and #b == 3000)");
+    survives("local s = ('some text'):rep(1000) assert(zlib.gunzip(zlib.gzip(s)) == s)");
+    survives("local s = ('some text'):rep(1000) assert(zlib.uncompress(zlib.compress(s)) == s)");
+    survives("assert(time.measure(time.unix))");
+}
+
+/* Of what modules leave in a state's memory nothing is left when the text is: the buffer of a large one is not kept. */
+static void test_marshal_garbage(void **state)
+{
+    (void)state;
+    passes("local t = {} for i = 1, 1000 do t[i] = ('x'):rep(1000) end\n"
+           "collectgarbage() collectgarbage() local before, most = collectgarbage('count'), 0\n"
+           "for i = 1, 200 do assert(#marshal(t) > 1000000) most = math.max(most, collectgarbage('count')) end\n"
+           "assert(most - before < 32 * 1024, most)\n"
+           "collectgarbage() assert(collectgarbage('count') - before < 64)");
 }
 
 int main(void)
@@ -575,9 +712,14 @@ int main(void)
         cmocka_unit_test(test_pattern_cost),
         cmocka_unit_test(test_time),
         cmocka_unit_test(test_marshal),
+        cmocka_unit_test(test_marshal_metatables),
+        cmocka_unit_test(test_marshal_errors),
         cmocka_unit_test(test_decode),
         cmocka_unit_test(test_decode_refuses),
+        cmocka_unit_test(test_decode_many),
+        cmocka_unit_test(test_decode_prefixes),
         cmocka_unit_test(test_round_trips),
+        cmocka_unit_test(test_marshal_garbage),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
