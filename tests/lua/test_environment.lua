@@ -175,10 +175,14 @@ function tests.execute()
     same({ await.execute("exit 2") }, { nil, "exit", 2, n = 3 })
     same({ await.execute("kill -TERM $$") }, { nil, "signal", 15, n = 3 })
     raises("string expected", await.execute)
-    local results = {}
-    for i = 1, 20 do neosocksd.async(function(_, _, _, code) results[i] = code end, await.execute, "exit " .. i) end
-    for _ = 1, 100 do
-        if #results == 20 then break end
+    local results, count = {}, 0
+    for i = 1, 20 do
+        neosocksd.async(function(_, _, _, code)
+            results[i], count = code, count + 1
+        end, await.execute, "exit " .. i)
+    end
+    for _ = 1, 200 do
+        if count == 20 then break end
         await.sleep(0.05)
     end
     for i = 1, 20 do is(results[i], i) end
