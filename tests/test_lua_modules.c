@@ -683,7 +683,6 @@ static void test_out_of_memory(void **state)
         "\"'\") assert(a[1] == 1 and #b == 3000)");
     survives("local s = ('some text'):rep(1000) assert(zlib.gunzip(zlib.gzip(s)) == s)");
     survives("local s = ('some text'):rep(1000) assert(zlib.uncompress(zlib.compress(s)) == s)");
-    survives("assert(time.measure(time.unix))");
 }
 
 /* Of what modules leave in a state's memory nothing is left when the text is: the buffer of a large one is not kept. */
