@@ -54,7 +54,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     for (enum codec codec = CODEC_DEFLATE; codec <= CODEC_GZIP; codec++) {
         decode(codec, data, size);
-        there_and_back(codec, data, size);
+        if (size == 0 || data[0] % 2 == (codec == CODEC_GZIP))
+            there_and_back(codec, data, size); /* a slow allocation */
     }
     return 0;
 }
