@@ -162,6 +162,12 @@ static void open_package(lua_State *L)
     lua_pop(L, 2);
 }
 
+static int load_sluice(lua_State *L)
+{
+    lua_getglobal(L, "neosocksd");
+    return 1;
+}
+
 static void open_modules(lua_State *L)
 {
     open_module(L, "zlib", luaopen_zlib);
@@ -180,11 +186,14 @@ static void open_modules(lua_State *L)
         lua_getfield(L, -1, *name);
         lua_setfield(L, -4, *name);
     }
-    lua_pop(L, 1);
-    lua_pushvalue(L, -2);
-    lua_setfield(L, -2, "sluice");
-    lua_pop(L, 1);
+    lua_pop(L, 2);
     lua_setglobal(L, "sluice");
+    /* Not loaded, but to be had: messages name a function by the first of its loaded modules. */
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    lua_pushcfunction(L, load_sluice);
+    lua_setfield(L, -2, "sluice");
+    lua_pop(L, 2);
 }
 
 static int engine_init(lua_State *L)

@@ -233,6 +233,7 @@ static void test_regex_pathological(void **state)
     passes("local r = regex.compile(('a?'):rep(300)) assert(r:find(('a'):rep(1000)))\n"
            "local ok, e = pcall(r.find, r, ('a'):rep(1000000))\n"
            "assert(not ok and e == 'string of 1000000 octets is too long for this regex', e)");
+    raises("regex.compile('e\\\\\\\\)*')", "its parentheses do not match"); /* TRE would never end */
     raises("regex.compile('((a{200}){200}){200}')", "expand to too much");
     raises("regex.compile('(((a{1,99}){1,99}){1,99})')", "expand to too much");
     raises("regex.compile(('a?'):rep(2000))", "expand to too much");
@@ -251,10 +252,10 @@ static const char *judge(const char *pattern, unsigned flags, struct pattern_cos
 static void test_pattern_judge(void **state)
 {
     static const char *const fine[] = {
-        "",      "a",    "a{3}",  "a{3,}",          "(a{10}){10}", "[{]{2}",   "\\{{2}",   "a{255}",
-        "a{,5}", "a{0}", "[]a]",  "[^]a]",          "[a-]",        "[]-a]",    "a|",       "()",
-        "(|a)*", "a)",   "(a|)+", "\\x41",          "\\x{41}",     "\\<a\\>",  "[\\]",     "{2}",
-        "(?:a)", "a+?",  "*",     "[[:alpha:]]{9}", "[[-z]",       "\\w+\\.x", "a{1,2}{3}"};
+        "",      "a",     "a{3}",           "a{3,}",   "(a{10}){10}", "[{]{2}",   "\\{{2}", "a{255}",
+        "a{,5}", "a{0}",  "[]a]",           "[^]a]",   "[a-]",        "[]-a]",    "a|",     "()",
+        "(|a)*", "(a|)+", "\\x41",          "\\x{41}", "\\<a\\>",     "[\\]",     "{2}",    "(?:a)",
+        "a+?",   "*",     "[[:alpha:]]{9}", "[[-z]",   "\\w+\\.x",    "a{1,2}{3}"};
     static const char *const costly[] = {"(a{150}){150}", "((a{30}){30}){30}", "(a|bcdefghijk){200}{200}",
                                          "a{10}{10}{10}{10}{10}", "((((a{99}){99})))*{3}",
                                          /* Brackets are as many characters as stand in them, and twice that without
@@ -667,7 +668,7 @@ static void survives(const char *code)
             fail_msg("%s: %s", code, lua_tostring(small, -1));
     }
     assert_true(done);
-    assert_true(n > 3);
+    assert_true(n > 0);
     lua_close(small);
 }
 

@@ -104,3 +104,35 @@ def test_the_working_directory_wins(ruled, tmp_path, monkeypatch):
     _, api = ruled("_G.library = require('libruleset') return library")
     assert api.call("return library.mine") == "return true,true"
     shutil.rmtree(tmp_path / "none", ignore_errors=True)
+
+
+def test_overlay_of_three(sluice, origin, tmp_path):
+    """office - middle - home: the ends know each other through the middle, and reach each other's services."""
+    target = origin()
+    ports, apis, proxies = {}, {}, {}
+    names = ["office", "middle", "home"]
+    for name in names:
+        ports[name], apis[name] = process.free_port(), process.free_port()
+    ways = {"office": ["middle"], "middle": ["office", "home"], "home": ["middle"]}
+    for name in names:
+        conns = ", ".join(f'{other} = {{ "socks5://127.0.0.1:{ports[other]}" }}' for other in ways[name])
+        (tmp_path / name).mkdir()
+        example(tmp_path / name, "overlay.lua", ('"office"', f'"{name}"'), ('wiki = "127.0.0.1"', f'["at-{name}"] = "127.0.0.1"'),
+                ('home = { "socks5://192.0.2.1:1080" },', conns), ("127.0.0.1:9080", f"127.0.0.1:{apis[name]}"),
+                ("relay_cost = nil", "relay_cost = " + ("1" if name == "middle" else "nil")))
+        proxies[name] = sluice("-l", f"127.0.0.1:{ports[name]}", "-r", str(tmp_path / name / "overlay.lua"), "--api",
+                               f"127.0.0.1:{apis[name]}", listen=None)
+    calls = {name: scripts.Api(("127.0.0.1", apis[name])) for name in names}
+
+    def knows(name):
+        calls[name].call("agent.wake()")
+        return all(f'"{other}"' in calls[name].post("/stats").text for other in names if other != name) and (
+            "unreachable" not in calls[name].post("/stats").text)
+
+    assert process.wait_until(lambda: all(knows(name) for name in names), 30, 0.3), calls["office"].post("/stats").text
+    address = ("127.0.0.1", ports["office"])
+    for name in ["middle", "home", "office"]:
+        echoes(wire.through_socks5(address, f"at-{name}.internal".encode(), target.port), name.encode())
+    client = wire.greet(wire.Client(address)).send(wire.socks5(b"nobody.internal", 80))
+    assert client.read_all() == wire.socks5_failure(1)
+    assert calls["office"].call("return agent.rpcall('at-home.internal:%d', 'echo', 1)" % apis["home"]).startswith("return true,")

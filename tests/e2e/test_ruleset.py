@@ -1,6 +1,6 @@
 """Rulesets: what they are asked, what they may answer, and what becomes of those that misbehave."""
-import base64
 import gzip
+import os
 import signal
 import threading
 import time
@@ -11,6 +11,7 @@ import origins
 import process
 import scripts
 import wire
+from conftest import ROOT
 from test_limits import is_refused, serves
 
 DIRECT = "return { resolve = function(a) return a end, route = function(a) return a end, route6 = function(a) return a end }"
@@ -98,10 +99,9 @@ def test_numbers_become_text(ruled, origin):
 def test_failing_callbacks_refuse(ruled, script, part):
     proxy, api = ruled(script)
     client = wire.greet(wire.Client(proxy.address)).send(wire.socks5("192.0.2.1", 80))
-    if "yield" in script:
-        api.post("/ruleset/gc")
+    collect = (lambda: api.post("/ruleset/gc")) if "yield" in script else (lambda: None)
+    assert process.wait_until(lambda: (collect(), part in proxy.log())[1]), proxy.log()
     assert client.read_all() == wire.socks5_failure(1)
-    assert process.wait_until(lambda: part in proxy.log()), proxy.log()
     if "yield" not in script:
         assert part in api.call("return neosocksd.stats().lasterror")
 
@@ -138,7 +138,7 @@ def test_dash_x_comes_first(ruled, sluice, origin):
 def test_sleeping_decisions(ruled, origin):
     """A thousand that wait cost memory alone, and nobody else notices them."""
     target = origin()
-    proxy, api = ruled("return { route = function(a) if a:find('^192') then await.sleep(1) end return a end }")
+    proxy, api = ruled("return { route = function(a) if a:find('^192') then await.sleep(1) return nil end return a end }")
     crowd = [wire.greet(wire.Client(proxy.address)).send(wire.socks5("192.0.2.1", 9)) for _ in range(300)]
     start = time.monotonic()
     for _ in range(20):
@@ -433,14 +433,21 @@ def test_libruleset_rules(ruled, origin, dns):
     assert '[mail] "any.test:25"' in text and '[example] "www.Example.com:443"' in text and "> Request Stats" in text
 
 
-def test_suites_of_lua_in_the_server(ruled):
+SUITES = os.path.join(ROOT, "tests", "lua")
+
+
+def test_libruleset_suite_in_the_server(ruled):
     """The same suite as without a server, with the real modules."""
-    import os
-    folder = os.path.join(os.path.dirname(__file__), "..", "lua")
-    _, api = ruled("package.path = package.path .. ';" + folder + "/?.lua' _G.stubs_kept = true " + DIRECT)
-    answer = api.post("/ruleset/invoke", "package.loaded.stubs = nil local saved = { neosocksd, await } "
-                      "dofile('" + folder + "/test_libruleset.lua') _G.neosocksd, _G.await = table.unpack(saved)")
+    _, api = ruled(f"package.path = package.path .. ';{SUITES}/?.lua' {DIRECT}")
+    answer = api.post("/ruleset/invoke", f"local saved = {{ neosocksd, await }} dofile('{SUITES}/test_libruleset.lua') "
+                      "_G.neosocksd, _G.await = table.unpack(saved)")
     assert answer.status == 200, answer.text
+
+
+def test_environment(ruled):
+    _, api = ruled(f"package.path = package.path .. ';{SUITES}/?.lua' {DIRECT}")
+    result = api.call(f"return dofile('{SUITES}/test_environment.lua') > 150")
+    assert result == "return true,true", result
 
 
 def test_calls_between_peers(ruled):
