@@ -139,7 +139,7 @@ static enum walk read_dynamic(struct stream *s)
 {
     unsigned literals, distances, codes, at = 0;
     struct code code;
-    uint8_t lengths[LITERALS_MAX + DISTANCES_MAX];
+    uint8_t lengths[LITERALS_MAX + DISTANCES_MAX] = {0};
     struct bits *b = &s->bits;
     if (read_bits(b, 5, &literals) != WALK_OK || read_bits(b, 5, &distances) != WALK_OK ||
         read_bits(b, 4, &codes) != WALK_OK)

@@ -15,7 +15,7 @@
  * tags of their own where there are groups in them, or where they are lazy. */
 struct part {
     uint64_t nodes, first, last, first_tags, last_tags, skip_tags, steps, moves;
-    bool nullable, present, tagged, repeat;
+    bool nullable, present, tagged;
 };
 
 /* A group that is open, or the whole pattern. */
@@ -125,7 +125,6 @@ static struct part part_optional(const struct part *inner, bool again, bool skip
     sum.nodes = capped(sum.nodes + 1);
     sum.nullable = sum.nullable || skippable;
     sum.skip_tags = capped(sum.skip_tags + (sum.tagged ? 2 : 0));
-    sum.repeat = true;
     sum.steps = capped(sum.steps + 1);
     if (again) part_connect(&sum, inner, inner);
     return sum;
@@ -141,7 +140,6 @@ static struct part part_captured(const struct part *inner)
     sum.skip_tags = capped(sum.skip_tags + 2);
     sum.steps = capped(sum.steps + 2 * (sum.first + sum.last) + 4);
     sum.tagged = true;
-    sum.repeat = false;
     return sum;
 }
 
@@ -160,9 +158,7 @@ static struct part part_repeat(const struct part *inner, uint64_t least, uint64_
         rest = part_sequence(inner, &rest);
         rest = part_optional(&rest, false, true);
     }
-    struct part sum = copies.present || rest.present ? part_sequence(&copies, &rest) : part_atom(0);
-    sum.repeat = true;
-    return sum;
+    return copies.present || rest.present ? part_sequence(&copies, &rest) : part_atom(0);
 }
 
 /* --- reading --- */
@@ -185,17 +181,22 @@ static void end_branch(struct judge *j)
     level->branch = (struct part){0};
 }
 
-/* What a repeat is for: without a piece in front TRE takes the empty string. */
-static struct part *repeated(struct judge *j)
-{
-    struct level *level = level_of(j);
-    if (!level->piece.present) level->piece = part_atom(0);
-    return &level->piece;
-}
-
 static int peek(const struct judge *j, size_t ahead)
 {
     return (size_t)(j->end - j->at) > ahead ? (unsigned char)j->at[ahead] : -1;
+}
+
+/* What a repeat is for; `at` is behind the repeat. Without a piece in front TRE takes the empty string. A question mark
+ * that follows makes the repeat lazy, in basic expressions too. */
+static struct part *repeated(struct judge *j)
+{
+    struct part *piece = &level_of(j)->piece;
+    if (!piece->present) *piece = part_atom(0);
+    if (peek(j, 0) == '?') {
+        j->at++;
+        piece->tagged = true;
+    }
+    return piece;
 }
 
 static bool is_letter(int c)
@@ -258,6 +259,13 @@ static const char *judge_bracket(struct judge *j)
     return NULL;
 }
 
+static const char *judge_option(struct judge *j, bool again, bool skippable)
+{
+    struct part *piece = repeated(j);
+    *piece = part_optional(piece, again, skippable);
+    return NULL;
+}
+
 /* A number of up to three digits, or false. */
 static bool read_number(struct judge *j, uint64_t *value)
 {
@@ -317,7 +325,6 @@ static const char *close_group(struct judge *j)
     struct level *inner = level_of(j);
     j->depth--;
     level_of(j)->piece = inner->captured ? part_captured(&inner->alternatives) : inner->alternatives;
-    level_of(j)->piece.repeat = false;
     return NULL;
 }
 
@@ -363,19 +370,11 @@ static const char *judge_escape(struct judge *j)
     if (is_digit(c)) return "it has a back-reference";
     if (!j->extended && c == '(') return open_group(j);
     if (!j->extended && c == ')') return close_group(j);
-    if (!j->extended && c == '{') return judge_repeat(j);
+    if (!j->extended && c == '{')
+        return level_of(j)->piece.present ? judge_repeat(j) : "a repeat has nothing to repeat";
     if (is_ambiguous(j, c)) return "a backslash and a parenthesis: write [(] or [)]";
     if (is_letter(c) || c == '<' || c == '>') return judge_letter(j, c);
     return judge_character(j, c);
-}
-
-/* Behind another repeat it makes that one lazy. */
-static const char *judge_question(struct judge *j)
-{
-    struct part *piece = repeated(j);
-    piece->tagged = piece->tagged || piece->repeat;
-    *piece = part_optional(piece, false, true);
-    return NULL;
 }
 
 /* What means something in extended expressions alone; `at` is behind it. */
@@ -386,8 +385,8 @@ static const char *judge_extended(struct judge *j, int c)
     case ')': return close_group(j);
     case '{': return judge_repeat(j);
     case '|': end_branch(j); return NULL;
-    case '+': *repeated(j) = part_optional(repeated(j), true, false); return NULL;
-    case '?': return judge_question(j);
+    case '+': return judge_option(j, true, false);
+    case '?': return judge_option(j, false, true);
     default: return judge_character(j, c);
     }
 }
@@ -399,7 +398,7 @@ static const char *judge_next(struct judge *j)
     if (c == '[') return judge_bracket(j);
     j->at++;
     switch (c) {
-    case '*': *repeated(j) = part_optional(repeated(j), true, true); return NULL;
+    case '*': return judge_option(j, true, true);
     case '.': begin_piece(j, part_atom(2)); return NULL; /* before and behind the line feed */
     case '^':
     case '$':

@@ -14,9 +14,9 @@
 #define REGEX_GROUPS_MAX (PATTERN_GROUPS_MAX + 1) /* the whole match is one */
 #define REGEX_QUOTE_MAX  200u                     /* octets of a pattern in an error */
 
-/* Moves of the automaton in one search: two seconds at worst, commonly a tenth of that. The 255 octets of a name are
- * never too long; a pattern of 50 moves may search 10 MB. */
-#define REGEX_MOVES_MAX UINT64_C(500000000)
+/* Moves of the automaton in one search: one or two seconds at worst, commonly a tenth of that. The 255 octets of a name
+ * are never too long; a pattern of 50 moves may search 5 MB. */
+#define REGEX_MOVES_MAX UINT64_C(250000000)
 
 /* The values that libc's flags have, and scripts may have written down. */
 enum regex_flag { FLAG_EXTENDED = 1, FLAG_ICASE = 2, FLAG_NEWLINE = 4, FLAG_NOSUB = 8 };
