@@ -1,16 +1,19 @@
 /* sets.*: large lists of names and networks with answers that do not depend on their size.
  *
- *   domains    an open-addressing hash of lower-case names over one block of text. A host is looked up label by label
- *              from the left: a.b.c, b.c, c. A million names take some 60 MiB and about a second to load.
- *   subnets    ranges of addresses, sorted and merged once, then binary search.
+ *   domains    an open-addressing hash of lower-case names over one block of text. A host is hashed once, from its end
+ * to its beginning, and looked up at every label on the way: c, b.c, a.b.c. A million names take some 60 MiB. subnets
+ * ranges of addresses, sorted and merged once, then binary search.
  *
- * All memory is the Lua state's, so that its limit holds. */
+ * What is kept is memory of the Lua state, so that its limit holds. Lists may come from peers: start and factor of the
+ * hash are random, so that nobody can choose names that collide. */
 #include <arpa/inet.h>
 #include <lauxlib.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "modules.h"
 
@@ -18,6 +21,8 @@
 #define SUBNETS_CLASS  "sluice.subnets"
 #define SUBNETS6_CLASS "sluice.subnets6"
 #define NAME_MAX_SIZE  255u
+#define LIST_CHANGED   "the list has changed while it was read" /* by a finalizer */
+#define SHOWN_SIZE     80u                                      /* of a wrong entry, in its message */
 
 /* --- names --- */
 
@@ -27,10 +32,11 @@ struct domain_entry {
 };
 
 struct domains {
+    uint64_t start, factor;       /* of the hash */
     uint32_t count, mask;         /* of the table: a power of two less one */
     struct domain_entry *entries; /* offset 0: free */
     uint8_t *text;                /* an octet of length, then the name; the first octet is not used */
-    size_t text_used;
+    size_t text_used, text_size;
 };
 
 /* Where an entry comes from: the lines of a text, or the elements of a table. */
@@ -45,11 +51,39 @@ static uint8_t lower(uint8_t octet)
     return octet >= 'A' && octet <= 'Z' ? (uint8_t)(octet + 32) : octet;
 }
 
-static uint32_t hash_name(const uint8_t *name, size_t size)
+static uint64_t hash_octet(const struct domains *d, uint64_t state, uint8_t octet)
 {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < size; i++) hash = (hash ^ lower(name[i])) * 0x100000001b3u;
-    return (uint32_t)(hash ^ hash >> 32);
+    return (state ^ lower(octet)) * d->factor;
+}
+
+/* The low bits of a product know only the low bits of what went into it. */
+static uint32_t hash_end(uint64_t state)
+{
+    return (uint32_t)((state ^ state >> 32) * 0xd6e8feb86659fd93u >> 32);
+}
+
+static uint32_t hash_name(const struct domains *d, const uint8_t *name, size_t size)
+{
+    uint64_t state = d->start;
+    while (size > 0) state = hash_octet(d, state, name[--size]);
+    return hash_end(state);
+}
+
+/* Raises "invalid <what> <entry>", with the entry as string.format("%q") writes it, cut where it is long. */
+_Noreturn static void fail(lua_State *L, const char *what, const char *entry, size_t size)
+{
+    char text[SHOWN_SIZE * 4 + 8];
+    size_t used = 0;
+    for (size_t i = 0; i < size && i < SHOWN_SIZE; i++) {
+        uint8_t c = (uint8_t)entry[i];
+        if (c < ' ' || c == 127)
+            used += (size_t)snprintf(text + used, sizeof text - used, "\\%03u", c);
+        else
+            used += (size_t)snprintf(text + used, sizeof text - used, c == '"' || c == '\\' ? "\\%c" : "%c", c);
+    }
+    text[used] = '\0';
+    luaL_error(L, "invalid %s \"%s\"%s", what, text, size > SHOWN_SIZE ? "..." : "");
+    abort(); /* luaL_error() does not return, but its declaration does not say so */
 }
 
 static bool is_blank(char c)
@@ -71,24 +105,27 @@ static const char *source_line(struct source *s, size_t *size)
     return start;
 }
 
-/* The next entry, or NULL. Of a table: leaves nothing on the stack, the string is anchored there. */
-static const char *source_next(struct source *s, size_t *size)
+static const char *source_element(struct source *s, size_t *size)
 {
-    if (s->at) {
-        while (s->at < s->end) {
-            const char *line = source_line(s, size);
-            if (*size > 0) return line;
-        }
-        return NULL;
-    }
-    if (lua_rawgeti(s->L, 1, ++s->index) == LUA_TNIL) {
-        lua_pop(s->L, 1);
-        return NULL;
-    }
-    if (lua_type(s->L, -1) != LUA_TSTRING) luaL_error(s->L, "entry %d is no string", (int)s->index);
+    int type = lua_rawgeti(s->L, 1, ++s->index);
+    if (type != LUA_TNIL && type != LUA_TSTRING) luaL_error(s->L, "entry %I is no string", s->index);
     const char *text = lua_tolstring(s->L, -1, size);
     lua_pop(s->L, 1);
     return text;
+}
+
+/* The next entry that is not empty, or NULL. It is valid until Lua allocates something: then a finalizer may run, which
+ * may change the table. */
+static const char *source_next(struct source *s, size_t *size)
+{
+    const char *entry;
+    do {
+        if (s->at)
+            entry = s->at < s->end ? source_line(s, size) : NULL;
+        else
+            entry = source_element(s, size);
+    } while (entry && *size == 0);
+    return entry;
 }
 
 static struct source source_open(lua_State *L)
@@ -130,15 +167,30 @@ static struct domain_entry *domains_find(const struct domains *d, const uint8_t 
     }
 }
 
-static void domains_add(struct domains *d, const uint8_t *name, size_t size)
+/* False: there is no room. */
+static bool domains_add(struct domains *d, const uint8_t *name, size_t size)
 {
-    uint32_t hash = hash_name(name, size);
+    uint32_t hash = hash_name(d, name, size);
     struct domain_entry *e = domains_find(d, name, size, hash);
-    if (e->offset != 0) return;
+    if (e->offset != 0) return true;
+    if (size + 1 > d->text_size - d->text_used || d->count > d->mask / 2) return false;
     *e = (struct domain_entry){hash, (uint32_t)d->text_used};
     d->text[d->text_used++] = (uint8_t)size;
-    for (size_t i = 0; i < size; i++) d->text[d->text_used++] = lower((uint8_t)name[i]);
+    for (size_t i = 0; i < size; i++) d->text[d->text_used++] = lower(name[i]);
     d->count++;
+    return true;
+}
+
+/* A name of a list, without its dots. */
+static const char *domains_next(struct source *s, size_t *size)
+{
+    const char *entry = source_next(s, size);
+    if (!entry) return NULL;
+    size_t trimmed = *size;
+    const char *name = trim_name(entry, &trimmed);
+    if (trimmed == 0 || trimmed > NAME_MAX_SIZE) fail(s->L, "domain", entry, *size);
+    *size = trimmed;
+    return name;
 }
 
 /* How many there are, and how much text. */
@@ -147,13 +199,27 @@ static size_t domains_measure(lua_State *L, size_t *text)
     size_t count = 0, size;
     struct source s = source_open(L);
     *text = 1;
-    for (const char *name; (name = source_next(&s, &size)); count++) {
-        name = trim_name(name, &size);
-        if (size == 0 || size > NAME_MAX_SIZE) luaL_error(L, "invalid domain '%s'", name);
-        *text += size + 1;
-    }
+    for (; domains_next(&s, &size); count++) *text += size + 1;
     if (count > UINT32_MAX / 8 || *text > UINT32_MAX) luaL_error(L, "too many domains");
     return count;
+}
+
+/* Pushes an empty table of that size. */
+static struct domains *domains_push(lua_State *L, size_t slots, size_t text)
+{
+    struct domains *d = lua_newuserdatauv(L, sizeof *d, 2);
+    *d = (struct domains){.mask = (uint32_t)(slots - 1), .text_used = 1, .text_size = text};
+    d->entries = lua_newuserdatauv(L, slots * sizeof *d->entries, 0);
+    lua_setiuservalue(L, -2, 1);
+    d->text = lua_newuserdatauv(L, text, 0);
+    lua_setiuservalue(L, -2, 2);
+    memset(d->entries, 0, slots * sizeof *d->entries);
+    luaL_setmetatable(L, DOMAINS_CLASS);
+    uint64_t random[2] = {(uintptr_t)d, (uintptr_t)d};
+    (void)!getrandom(random, sizeof random, GRND_NONBLOCK);
+    d->start = random[0];
+    d->factor = random[1] | UINT64_C(0x100000001); /* odd, and never small */
+    return d;
 }
 
 /* sets.domains(list) -> predicate                                                                   [-0, +1, e] */
@@ -162,20 +228,23 @@ static int domains_new(lua_State *L)
     size_t text, count = domains_measure(L, &text), slots = 8, size;
     while (slots < count * 2) slots *= 2;
     lua_settop(L, 1);
-    struct domains *d = lua_newuserdatauv(L, sizeof *d, 2);
-    *d = (struct domains){.mask = (uint32_t)(slots - 1), .text_used = 1};
-    d->entries = lua_newuserdatauv(L, slots * sizeof *d->entries, 0);
-    lua_setiuservalue(L, 2, 1);
-    d->text = lua_newuserdatauv(L, text, 0);
-    lua_setiuservalue(L, 2, 2);
-    memset(d->entries, 0, slots * sizeof *d->entries);
-    luaL_setmetatable(L, DOMAINS_CLASS);
+    struct domains *d = domains_push(L, slots, text);
     struct source s = source_open(L);
-    for (const char *name; (name = source_next(&s, &size));) {
-        name = trim_name(name, &size);
-        domains_add(d, (const uint8_t *)name, size);
-    }
+    for (const char *name; (name = domains_next(&s, &size));)
+        if (!domains_add(d, (const uint8_t *)name, size)) return luaL_error(L, LIST_CHANGED);
     return 1;
+}
+
+static bool domains_hold(const struct domains *d, const uint8_t *name, size_t size)
+{
+    uint64_t state = d->start;
+    size_t stop = size > NAME_MAX_SIZE ? size - NAME_MAX_SIZE : 0; /* no entry is longer */
+    for (size_t i = size; i-- > stop;) {
+        state = hash_octet(d, state, name[i]);
+        if (i > 0 && name[i - 1] != '.') continue;
+        if (domains_find(d, name + i, size - i, hash_end(state))->offset != 0) return true;
+    }
+    return false;
 }
 
 /* predicate(host) -> boolean                                                                        [-0, +1, e] */
@@ -184,17 +253,8 @@ static int domains_call(lua_State *L)
     const struct domains *d = luaL_checkudata(L, 1, DOMAINS_CLASS);
     size_t size;
     const char *name = luaL_checklstring(L, 2, &size);
-    name = trim_name(name, &size);
-    bool found = false;
-    while (size > 0 && size <= NAME_MAX_SIZE && !found) {
-        const uint8_t *octets = (const uint8_t *)name;
-        found = domains_find(d, octets, size, hash_name(octets, size))->offset != 0;
-        const char *dot = memchr(name, '.', size);
-        if (!dot) break;
-        size -= (size_t)(dot + 1 - name);
-        name = dot + 1;
-    }
-    lua_pushboolean(L, found);
+    if (size > 0 && name[size - 1] == '.') size--;
+    lua_pushboolean(L, domains_hold(d, (const uint8_t *)name, size));
     return 1;
 }
 
@@ -258,34 +318,37 @@ static bool parse_number(int family, const char *text, struct number *out)
     return true;
 }
 
-/* Raises with the entry, which stands on top. */
-_Noreturn static void fail(lua_State *L, const char *what)
+/* Digits at text...end, at most three. -1: something else. */
+static int parse_bits(const char *text, const char *end)
 {
-    luaL_error(L, "invalid %s \"%s\"", what, lua_tostring(L, -1));
-    abort(); /* luaL_error() does not return, but its declaration does not say so */
+    int bits = 0;
+    if (text == end || end - text > 3) return -1;
+    for (; text < end; text++) {
+        if (*text < '0' || *text > '9') return -1;
+        bits = bits * 10 + (*text - '0');
+    }
+    return bits;
 }
 
-/* `address/bits`; the word "subnet" of the messages is the contract's. */
+/* `address/bits`; the words of the messages are the contract's. */
 static struct range parse_subnet(lua_State *L, int family, const char *entry, size_t size)
 {
     char text[64];
     struct number address = {0, 0};
     int width = family == AF_INET ? 32 : 128;
     const char *slash = memchr(entry, '/', size);
-    lua_pushlstring(L, entry, size);
-    if (!slash || (size_t)(slash - entry) >= sizeof text) fail(L, "subnet");
-    memcpy(text, entry, (size_t)(slash - entry));
-    text[slash - entry] = '\0';
-    char *end;
-    long bits = slash[1] >= '0' && slash[1] <= '9' ? strtol(lua_tostring(L, -1) + (slash - entry) + 1, &end, 10) : -1;
-    if (bits < 0 || bits > width || *end) fail(L, "prefix size");
-    if (!parse_number(family, text, &address)) fail(L, "subnet");
-    int network = 128 - width + (int)bits;
+    size_t head = slash ? (size_t)(slash - entry) : 0;
+    if (!slash || head >= sizeof text || memchr(entry, '\0', head)) fail(L, "subnet", entry, size);
+    int bits = parse_bits(slash + 1, entry + size);
+    if (bits < 0 || bits > width) fail(L, "prefix size", entry, size);
+    memcpy(text, entry, head);
+    text[head] = '\0';
+    if (!parse_number(family, text, &address)) fail(L, "subnet", entry, size);
+    int network = 128 - width + bits;
     struct number mask = {mask_of(network), mask_of(network - 64)};
     struct number last = {address.high | ~mask.high, address.low | ~mask.low};
-    if ((address.high & ~mask.high) != 0 || (address.low & ~mask.low) != 0)
-        fail(L, "subnet"); /* bits of a host are set */
-    lua_pop(L, 1);
+    if ((address.high & ~mask.high) != 0 || (address.low & ~mask.low) != 0) /* bits of a host are set */
+        fail(L, "subnet", entry, size);
     return (struct range){address, last};
 }
 
@@ -317,8 +380,10 @@ static int subnets_new(lua_State *L, int family, const char *class)
     subnets->count = 0;
     luaL_setmetatable(L, class);
     s = source_open(L);
-    for (const char *entry; (entry = source_next(&s, &size));)
+    for (const char *entry; (entry = source_next(&s, &size));) {
+        if (subnets->count == count) return luaL_error(L, LIST_CHANGED);
         subnets->ranges[subnets->count++] = parse_subnet(L, family, entry, size);
+    }
     subnets_merge(subnets);
     return 1;
 }
@@ -366,13 +431,13 @@ static int subnets6_call(lua_State *L)
     return 1;
 }
 
-/* sets.equal(a, b) -> boolean: strings, in a time that depends on the length of `b` alone            [-0, +1, e] */
+/* sets.equal(secret, given) -> boolean: strings, in a time that depends on what is given alone        [-0, +1, e] */
 static int sets_equal(lua_State *L)
 {
-    size_t a_size, b_size;
-    const char *a = luaL_checklstring(L, 1, &a_size), *b = luaL_checklstring(L, 2, &b_size);
-    volatile uint8_t differs = a_size != b_size;
-    for (size_t i = 0; i < b_size; i++) differs |= (uint8_t)(b[i] ^ (a_size > 0 ? a[i % a_size] : 0));
+    size_t secret_size, size;
+    const char *secret = luaL_checklstring(L, 1, &secret_size), *given = luaL_checklstring(L, 2, &size);
+    volatile uint8_t differs = secret_size != size;
+    for (size_t i = 0; i < size; i++) differs |= (uint8_t)(given[i] ^ (secret_size > 0 ? secret[i % secret_size] : 0));
     lua_pushboolean(L, differs == 0);
     return 1;
 }

@@ -3,7 +3,8 @@
 -- Loading it again, as an update does, keeps what has gathered in the globals: events, secrets, handlers, counters.
 local sets = require("sets")
 
--- the settings in force, looked up at each use: a -c script's own fields are applied after it has loaded this file
+-- The settings in force, looked up at each use: a -c script's own fields are applied after it has loaded this file. What
+-- is decided here asks setting(), for scripts may put a copy in the place of `config`.
 local setting = neosocksd.setting or function(key) return neosocksd.config()[key] end
 _G.config = setmetatable({}, {
     __index = function(_, key) return setting(key) end,
@@ -105,9 +106,14 @@ end
 local rlist = class("rlist")
 _G.rlist = rlist
 
+-- adopts t, the oldest first; of more than fit the newest stay
 function rlist:new(cap, t)
     t = t or {}
-    t.pos, t.len, t.cap = #t, math.min(#t, cap), cap
+    local n = #t
+    local len = math.min(n, cap)
+    table.move(t, n - len + 1, n, 1)
+    for i = len + 1, n do t[i] = nil end
+    t.pos, t.len, t.cap = len, len, cap
     return setmetatable(t, self)
 end
 
@@ -148,7 +154,7 @@ local function join(...)
 end
 
 local function write_log(level, message)
-    if (config.loglevel or 0) < 6 then return end
+    if (setting("loglevel") or 0) < 6 then return end
     local where = debug.getinfo(level + 1, "Sl") or {}
     printf("D %s %s:%d %s", format_timestamp(neosocksd.now()), where.short_src or "?", where.currentline or 0, message)
 end
@@ -181,10 +187,12 @@ end
 --------------------------------------------------------------------------------
 -- networks
 
+-- address, prefix size or nil
 local function split_cidr(cidr)
-    local address, bits = tostring(cidr):match("^([^/]+)/(%d+)$")
+    if type(cidr) ~= "string" then error("string expected, got " .. type(cidr), 3) end
+    local address, bits = cidr:match("^([^/]*)/(.*)$")
     if not address then error(string.format("invalid subnet %q", cidr), 3) end
-    return address, math.tointeger(tonumber(bits))
+    return address, bits:find("^%d%d?%d?$") and math.tointeger(tonumber(bits)) or nil
 end
 
 function _G.parse_cidr(cidr)
@@ -216,21 +224,50 @@ end
 local future = { __name = "future" }
 future.__index = future
 
+-- Coroutines to be resumed. One loop does it for all: a routine that ends in it, and others wait for, adds them here.
+-- Resumed one within the other, some fifty that wait in a row would use up the C stack. The loop is a coroutine itself,
+-- whose status tells whether it is at work: one that was aborted over its budget is dead, and the next has its place.
+local ready = { first = 1, last = 0 }
+
+local function ready_next()
+    local thread = ready[ready.first]
+    ready[ready.first], ready.first = nil, ready.first + 1
+    if coroutine.status(thread) ~= "suspended" then return end -- it was cancelled meanwhile
+    local ok, message = coroutine.resume(thread)
+    if not ok then evlogf("async: %s", tostring(message)) end
+end
+
+local function ready_loop()
+    while true do
+        while ready.first <= ready.last do pcall(ready_next) end
+        coroutine.yield()
+    end
+end
+
+local function ready_add(thread)
+    ready.last = ready.last + 1
+    ready[ready.last] = thread
+end
+
+local function ready_run()
+    local status = ready.loop and coroutine.status(ready.loop) or "dead"
+    if status == "dead" then ready.loop = coroutine.create(ready_loop) end
+    if status == "dead" or status == "suspended" then coroutine.resume(ready.loop) end
+end
+
 local function future_finish(self, ...)
     self.results = table.pack(...)
     local waiting = self.waiting
     self.waiting, self.thread = nil, nil
-    for _, thread in ipairs(waiting) do
-        local ok, message = coroutine.resume(thread)
-        if not ok then evlogf("async: %s", message) end
-    end
+    for _, thread in ipairs(waiting) do ready_add(thread) end
+    ready_run()
 end
 
 -- ok, results...: waits for them if need be
 function future:get()
     if not self.results then
-        local thread, main = coroutine.running()
-        if main then error("not in asynchronous routine", 2) end
+        if not coroutine.isyieldable() then error("not in asynchronous routine", 2) end
+        local thread = coroutine.running()
         if thread == self.thread then error("a routine cannot wait for itself", 2) end
         table.insert(self.waiting, thread)
         while not self.results do coroutine.yield() end
@@ -252,15 +289,14 @@ end
 
 -- f(callback, ...): returns what the callback is given, now or later
 function await.callback(f, ...)
-    local thread, main = coroutine.running()
-    if main then error("not in asynchronous routine", 2) end
-    local results, waits
+    if not coroutine.isyieldable() then error("not in asynchronous routine", 2) end
+    local thread, results, waits = coroutine.running(), nil, nil
     f(function(...)
         if results then return end
         results = table.pack(...)
         if not waits then return end
-        local ok, message = coroutine.resume(thread)
-        if not ok then evlogf("await.callback: %s", message) end
+        ready_add(thread)
+        ready_run()
     end, ...)
     waits = true
     while not results do coroutine.yield() end
@@ -295,13 +331,43 @@ function _G.unmarshal(s) return assert(load("return " .. s, "=(unmarshal)", "t",
 --------------------------------------------------------------------------------
 -- expressions
 
--- \d \s \w and their opposites, which POSIX has not
+-- \d \s \w and their opposites, which POSIX has not; between brackets there is no word for the opposites
 local compat_class = {
     d = "[0-9]", D = "[^0-9]", s = "[[:space:]]", S = "[^[:space:]]", w = "[[:alnum:]_]", W = "[^[:alnum:]_]",
 }
+local compat_member = { d = "0-9", s = "[:space:]", w = "[:alnum:]_" }
+
+-- the position behind the bracket expression that begins at `at`; a bracket right at its beginning is a member
+local function bracket_end(pattern, at)
+    local _, i = pattern:find("^%[%^?%]?", at)
+    while i < #pattern do
+        i = i + 1
+        local c = pattern:sub(i, i)
+        if c == "]" then return i + 1 end
+        local _, class = pattern:find("^%[([:.=]).-%1%]", i)
+        i = class or i
+    end
+    return #pattern + 1
+end
 
 function regex.compat(pattern)
-    return (pattern:gsub("\\(.)", function(c) return compat_class[c] end))
+    local parts, at = {}, 1
+    while at <= #pattern do
+        local c, behind = pattern:sub(at, at), nil
+        if c == "[" then
+            behind = bracket_end(pattern, at)
+            table.insert(parts, (pattern:sub(at, behind - 1):gsub("\\(.)", compat_member)))
+        elseif c == "\\" then
+            behind = at + 2
+            local class = compat_class[pattern:sub(at + 1, at + 1)]
+            table.insert(parts, class or pattern:sub(at, behind - 1))
+        else
+            behind = pattern:find("[%[\\]", at) or #pattern + 1
+            table.insert(parts, pattern:sub(at, behind - 1))
+        end
+        at = behind
+    end
+    return table.concat(parts)
 end
 
 --------------------------------------------------------------------------------
@@ -312,6 +378,7 @@ _G.match, _G.inet, _G.inet6, _G.composite = match, inet, inet6, composite
 
 local function each(value)
     if type(value) == "table" then return value end
+    if type(value) ~= "string" then error("string or table expected, got " .. type(value), 3) end
     return { value }
 end
 
@@ -351,8 +418,8 @@ function match.port(first, last)
     last = last or first
     return function(addr)
         local _, text = split(addr)
-        local port = math.tointeger(tonumber(text))
-        return port ~= nil and first <= port and port <= last
+        local port = text:find("^%d+$") and tonumber(text)
+        return port and first <= port and port <= last or false
     end
 end
 
@@ -365,7 +432,7 @@ end
 function match.domaintree(tree)
     if type(tree) ~= "table" then error("domain tree should be a table", 2) end
     return function(addr)
-        local node, rest = tree, (split(addr)):lower()
+        local node, rest = tree, (split(addr)):lower():gsub("%.$", "")
         while rest ~= "" do
             local head, label = rest:match("^(.*)%.([^.]*)$")
             rest, label = head or "", label or rest
@@ -413,13 +480,11 @@ function match.regex(patterns)
 end
 
 function inet.subnet(cidrs)
-    for _, cidr in ipairs(each(cidrs)) do parse_cidr(cidr) end
     local set = sets.subnets(each(cidrs))
     return function(ip) return set(ip) end
 end
 
 function inet6.subnet(cidrs)
-    for _, cidr in ipairs(each(cidrs)) do parse_cidr6(cidr) end
     local set = sets.subnets6(each(cidrs))
     return function(high, low) return set(high, low) end
 end
@@ -474,9 +539,9 @@ local function reversed(...) return list:new({ ... }):reverse():totable() end
 
 local function with_chain(addr, proxies) return addr, table.unpack(proxies) end
 
--- the text of host and port; an IPv6 literal needs brackets
+-- the text of host and port; an IPv6 literal needs brackets, and may have them
 local function join_address(host, port)
-    if host:find(":", 1, true) then return string.format("[%s]:%s", host, port) end
+    if host:find(":", 1, true) and host:sub(1, 1) ~= "[" then return string.format("[%s]:%s", host, port) end
     return string.format("%s:%s", host, port)
 end
 
@@ -512,11 +577,18 @@ end
 
 local decide = {}
 
--- by what kind of host it is now
-local function decide_again(addr)
+-- by what kind of literal the host is; of a name nothing is left but the default
+local function decide_literal(addr)
     local host = split(addr)
     if neosocksd.parse_ipv4(host) then return decide.route(addr) end
     if neosocksd.parse_ipv6(host) then return decide.route6(addr) end
+    return decide.default(addr)
+end
+
+-- from the top
+local function decide_again(addr)
+    local host = split(addr)
+    if neosocksd.parse_ipv4(host) or neosocksd.parse_ipv6(host) then return decide_literal(addr) end
     return decide.resolve(addr)
 end
 
@@ -567,31 +639,32 @@ end
 function lb.roundrobin(actions)
     local at = 0
     return function(addr)
+        if #actions == 0 then return nil end
         at = at % #actions + 1
         return actions[at](addr)
     end
 end
 
 -- Interleaved by weight: each turn all gain their weight, the one that has most is taken and pays the sum. Over a cycle
--- of that sum each is taken exactly as often as its weight says.
+-- of that sum each is taken exactly as often as its weight says. Weights are read at each turn: they may be changed.
 function lb.iwrr(weighted)
-    local entries, sum = {}, 0
     for _, entry in ipairs(weighted) do
-        local weight, action = entry[1], entry[2]
-        if weight > 0 then
-            table.insert(entries, { weight = weight, action = action, credit = 0 })
-            sum = sum + weight
-        end
+        if type(entry[1]) ~= "number" then error("weight: number expected, got " .. type(entry[1]), 2) end
     end
+    local credits = setmetatable({}, { __mode = "k" })
     return function(addr)
-        local best
-        for _, entry in ipairs(entries) do
-            entry.credit = entry.credit + entry.weight
-            if not best or entry.credit > best.credit then best = entry end
+        local best, most, sum = nil, nil, 0
+        for _, entry in ipairs(weighted) do
+            local weight = entry[1]
+            if weight > 0 and weight < math.huge then
+                local credit = (credits[entry] or 0) + weight
+                credits[entry], sum = credit, sum + weight
+                if not best or credit > most then best, most = entry, credit end
+            end
         end
         if not best then return nil end
-        best.credit = best.credit - sum
-        return best.action(addr)
+        credits[best] = most - sum
+        return best[2](addr)
     end
 end
 
@@ -606,7 +679,7 @@ end
 function match_chain(chain, ...)
     for _, entry in ipairs(chain) do
         local matcher, action, tag = entry[1], entry[2], entry[3]
-        if action == nil and #entry == 1 then
+        if action == nil then -- { function }: what it returns is not nil if it matches
             action, tag = matcher(...)
             if action then return action, tag end
         elseif matcher(...) then
@@ -646,7 +719,8 @@ end
 
 function decide.route6(addr)
     return first_of(function()
-        local high, low = neosocksd.parse_ipv6((split(addr)))
+        local literal = split(addr):gsub("%%.*", "") -- an interface may be named behind it
+        local high, low = neosocksd.parse_ipv6(literal)
         if not high then return decide.default(addr) end
         return first_of(function() return decide.default(addr) end, apply(rawget(_G, "route6"), addr, high, low))
     end, apply(rawget(_G, "redirect6"), addr, addr))
@@ -655,13 +729,8 @@ end
 local function decide_host(addr)
     local host, port = split(addr)
     local known = table.get(rawget(_G, "hosts"), host:lower())
-    if known then
-        host = known
-        addr = join_address(host, port)
-    end
-    if neosocksd.parse_ipv4(host) then return decide.route(addr) end
-    if neosocksd.parse_ipv6(host) then return decide.route6(addr) end
-    return decide.default(addr)
+    if known then addr = join_address(known, port) end
+    return decide_literal(addr)
 end
 
 function decide.resolve(addr)
@@ -680,7 +749,7 @@ _G.RECENT_EVENTS_STATS = _G.RECENT_EVENTS_STATS or 10
 local function check_secret(username, password)
     local secret = secrets[username]
     if secret == true then return true end
-    return type(secret) == "string" and sets.equal(password or "", secret)
+    return type(secret) == "string" and type(password) == "string" and sets.equal(secret, password)
 end
 
 local function authenticate(addr, username, password)
@@ -695,8 +764,8 @@ local function authenticate(addr, username, password)
     return good
 end
 
--- Connects as decided. In a handler of requests the client is told by await.forward; what is decided elsewhere is
--- returned, as up to 1.5.
+-- Connects as decided. In a handler of requests the client is told by await.forward, and what the handler returns behind
+-- it is ignored; so the decision is always returned, for callers that expect one, as up to 1.5.
 local function answer(...)
     if ... == nil then return nil end
     local ok, result, message = pcall(await.forward, ...)
@@ -705,12 +774,13 @@ local function answer(...)
         evlogf("forward %q: %s", (...), message or "failed")
         return nil
     end
+    return ...
 end
 
 local function handler(decision)
     return function(addr, username, password)
         _G.num_requests = num_requests + 1
-        if config.auth_required then
+        if setting("auth_required") then
             if not authenticate(addr, username, password) then return nil end
             _G.num_authorized = num_authorized + 1
         end
@@ -728,13 +798,16 @@ local libruleset = {
 -- chains: { { proxy1, proxy2 }, {}, ... }; true at the first one that connects
 function libruleset.failover(addr, chains)
     for _, chain in ipairs(chains) do
-        if await.forward(addr, table.unpack(reversed(table.unpack(chain)))) then return true end
+        local ok, message = await.forward(addr, table.unpack(reversed(table.unpack(chain))))
+        if ok then return true end
+        if message == "request cancelled" then break end -- the client has gone
     end
     return false
 end
 
 function libruleset.tick()
-    stat_requests:push(num_requests - (_G.last_requests or 0))
+    local last = rawget(_G, "last_requests") or 0
+    stat_requests:push(num_requests - (last <= num_requests and last or 0)) -- it may have been set to zero
     _G.last_requests = num_requests
 end
 
