@@ -1,6 +1,6 @@
 -- The environment of a server, as far as the suites need it, for running them without one. What is sent, resolved or
--- forwarded is decided by the suite: stubs.names, stubs.forwards, stubs.sent.
-local stubs = { names = {}, forwards = {}, sent = {}, settings = { loglevel = 4, auth_required = false }, now = 1700000000 }
+-- forwarded is decided by the suite: stubs.names, stubs.forwards, stubs.sent. Who sleeps wakes up in stubs.run().
+local stubs = { sleeping = {}, names = {}, forwards = {}, sent = {}, settings = { loglevel = 4, auth_required = false }, now = 1700000000 }
 
 local function parse_ipv4(s)
     if type(s) ~= "string" then return end
@@ -56,19 +56,46 @@ _G.neosocksd = {
         return co
     end,
     invoke = function(...) table.insert(stubs.sent, table.pack(...)) end,
+    resolve = function(host) return stubs.names[host] end,
     setinterval = function() end,
+    stats = function() return { num_request = 0, uptime = 1e9 } end,
+    traceback = debug.traceback,
 }
 _G.sluice = _G.neosocksd
 _G.await = {
     resolve = function(host) return stubs.names[host] end,
-    sleep = function() coroutine.yield() end,
+    sleep = function()
+        table.insert(stubs.sleeping, (coroutine.running()))
+        coroutine.yield()
+    end,
+    idle = function() end,
+    execute = function(command)
+        local pipe = assert(io.popen("( " .. command .. " ) >/dev/null 2>&1; echo $?"))
+        local code = pipe:read("n")
+        pipe:close()
+        return code == 0 or nil, "exit", code
+    end,
     -- in a handler: stubs.handling
     forward = function(addr, ...)
         if not stubs.handling then error("await.forward must be called from a ruleset request handler", 2) end
         table.insert(stubs.forwards, table.pack(addr, ...))
         return stubs.forward_result ~= false, stubs.forward_result == false and "connection refused" or nil
     end,
-    invoke = function(code) return true, load(code, "=(rpc)", "t", setmetatable({}, { __index = _G })) end,
+    -- a peer that is ourselves; as there, the results come behind a true, an error behind a false
+    invoke = function(code, ...)
+        table.insert(stubs.sent, table.pack(code, ...))
+        if stubs.invoke_error then return false, stubs.invoke_error end
+        local results = table.pack(pcall(assert(load(code, "=(rpc)", "t", setmetatable({}, { __index = _G })))))
+        return true, function() return table.unpack(results, 1, results.n) end
+    end,
 }
+
+-- time passes until nobody sleeps
+function stubs.run()
+    while #stubs.sleeping > 0 do
+        local thread = table.remove(stubs.sleeping, 1)
+        assert(coroutine.resume(thread))
+    end
+end
 
 return stubs
