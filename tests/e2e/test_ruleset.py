@@ -358,6 +358,40 @@ def test_authentication(ruled, origin):
     echoes(client)
 
 
+def test_a_copy_of_the_settings_opens_nothing(sluice, origin, tmp_path):
+    """`_G.config = neosocksd.config()` stood in documents; in a -c script it is made before auth_required is in force."""
+    target, port = origin(), process.free_port()
+    (tmp_path / "c.lua").write_text(f"""
+        _G.libruleset = require("libruleset")
+        _G.config = neosocksd.config()
+        assert(not config.auth_required)
+        _G.secrets = {{ u = "p" }}
+        return {{ listen = "127.0.0.1:{port}", auth_required = true, ruleset = libruleset }}""")
+    proxy = sluice("-c", str(tmp_path / "c.lua"), listen=None)
+    proxy.address = ("127.0.0.1", port)
+    for password in [b"wrong", b"p"]:
+        client = wire.greet(wire.Client(proxy.address), b"u", password).send(wire.socks5("127.0.0.1", target.port))
+        assert (wire.read_socks5_reply(client)[0] == 0) == (password == b"p")
+    assert wire.Client(proxy.address).send(wire.socks4("127.0.0.1", target.port, b"u")).read_all() == wire.SOCKS4_REJECTED
+
+
+def test_rulesets_that_read_decisions(ruled, origin):
+    """Up to 1.5 libruleset.resolve() returned what it had decided; scripts that look at it go on to work."""
+    target = origin()
+    proxy, api = ruled(f"""
+        _G.libruleset = require("libruleset")
+        _G.route = {{ {{ inet.subnet("192.0.2.0/24"), rule.redirect("127.0.0.1:{target.port}") }} }}
+        local ruleset = setmetatable({{}}, {{ __index = function(_, k) return _G.libruleset[k] end }})
+        function ruleset.route(addr, ...)
+            local target, proxy = libruleset.route(addr, ...)
+            _G.seen = target:match("^127") and tostring(proxy)
+            return target, proxy
+        end
+        return ruleset""")
+    echoes(wire.through_socks5(proxy.address, "192.0.2.1", 80))
+    assert api.call("return seen") == 'return true,"nil"'
+
+
 # --- -c ---
 
 def test_boot_config(sluice, origin, tmp_path):
@@ -442,6 +476,39 @@ def test_libruleset_suite_in_the_server(ruled):
     answer = api.post("/ruleset/invoke", f"local saved = {{ neosocksd, await }} dofile('{SUITES}/test_libruleset.lua') "
                       "_G.neosocksd, _G.await = table.unpack(saved)")
     assert answer.status == 200, answer.text
+
+
+def test_documents_examples_in_the_server(ruled):
+    _, api = ruled(f"package.path = package.path .. ';{SUITES}/?.lua' {DIRECT}")
+    result = api.call(f"return dofile('{SUITES}/test_documents.lua') > 40")
+    assert result == "return true,true", result
+
+
+def test_routines_that_wait_in_a_row(ruled):
+    """A thousand futures, each waiting for the one before it: none is resumed within the other."""
+    _, api = ruled(AUTH)
+    assert api.call("""
+        local last = async(function() await.sleep(0.05) return 0 end)
+        for i = 1, 1000 do
+            local before = last
+            last = async(function()
+                local ok, n = before:get()
+                assert(ok and n == i - 1, n)
+                if i % 100 == 0 then await.idle() end
+                return i
+            end)
+        end
+        return last:get()""") == "return true,true,1000"
+
+
+def test_waiting_outlives_an_aborted_routine(ruled):
+    _, api = ruled(AUTH, "--lua-budget", "200")
+    api.call("""
+        local first = async(function() await.sleep(0.05) return 0 end)
+        async(function() first:get() while true do end end)
+        for i = 1, 5000 do async(function() first:get() end) end -- resumed behind it, over the budget""")
+    for _ in range(3):
+        assert api.call("local f = async(function() await.sleep(0.01) return 7 end) return f:get()") == "return true,true,7"
 
 
 def test_environment(ruled):
