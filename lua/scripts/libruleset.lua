@@ -184,6 +184,9 @@ function _G.evlogf(format, ...)
     record(message)
 end
 
+-- as %q, on one line: what clients send must not look like lines of ours
+local function quoted(text) return (string.format("%q", text):gsub("\\\n", "\\n")) end
+
 --------------------------------------------------------------------------------
 -- networks
 
@@ -384,10 +387,17 @@ end
 
 local function split(addr) return neosocksd.splithostport(addr) end
 
+-- a set, or an error at the place in the ruleset that asks for it
+local function built(build, entries)
+    local ok, result = pcall(build, entries)
+    if not ok then error(result, 3) end
+    return result
+end
+
 -- a set of strings in lower case
 local function lower_set(values)
     local set = {}
-    for _, value in ipairs(each(values)) do set[value:lower()] = true end
+    for _, value in ipairs(values) do set[value:lower()] = true end
     return set
 end
 
@@ -396,13 +406,14 @@ function match.any()
 end
 
 function match.exact(addresses)
-    for _, addr in ipairs(each(addresses)) do split(addr) end -- raises for what is none
+    addresses = each(addresses)
+    for _, addr in ipairs(addresses) do split(addr) end -- raises for what is none
     local set = lower_set(addresses)
     return function(addr) return set[addr:lower()] == true end
 end
 
 function match.host(hosts)
-    local set = lower_set(hosts)
+    local set = lower_set(each(hosts))
     return function(addr) return set[(split(addr)):lower()] == true end
 end
 
@@ -424,7 +435,7 @@ function match.port(first, last)
 end
 
 function match.domain(domains)
-    local set = sets.domains(each(domains))
+    local set = built(sets.domains, each(domains))
     return function(addr) return set((split(addr))) end
 end
 
@@ -480,12 +491,12 @@ function match.regex(patterns)
 end
 
 function inet.subnet(cidrs)
-    local set = sets.subnets(each(cidrs))
+    local set = built(sets.subnets, each(cidrs))
     return function(ip) return set(ip) end
 end
 
 function inet6.subnet(cidrs)
-    local set = sets.subnets6(each(cidrs))
+    local set = built(sets.subnets6, each(cidrs))
     return function(high, low) return set(high, low) end
 end
 
@@ -609,7 +620,7 @@ function rule.resolve()
         local host, port = split(addr)
         local resolved = await.resolve(host)
         if not resolved then
-            evlogf("unable to resolve host name: %q", host)
+            evlogf("unable to resolve host name: %s", quoted(host))
             return nil
         end
         return decide_again(join_address(resolved, port))
@@ -672,7 +683,7 @@ end
 -- decisions
 
 local function tagged(tag, addr)
-    if tag then evlogf("[%s] %q", tag, addr) end
+    if tag then evlogf("[%s] %s", tag, quoted(addr)) end
 end
 
 -- action, tag of the first rule that matches
@@ -760,7 +771,7 @@ local function authenticate(addr, username, password)
     else
         good = username ~= nil and check_secret(username, password)
     end
-    if not good then evlogf("authenticate failed: %q", username or "") end
+    if not good then evlogf("authenticate failed: %s", quoted(username or "")) end
     return good
 end
 
@@ -771,7 +782,7 @@ local function answer(...)
     local ok, result, message = pcall(await.forward, ...)
     if not ok then return ... end -- not in a handler
     if not result then
-        evlogf("forward %q: %s", (...), message or "failed")
+        evlogf("forward %s: %s", quoted((...)), message or "failed")
         return nil
     end
     return ...

@@ -517,6 +517,13 @@ function tests.subnets()
     raises('invalid prefix size "10.0.0.0/40"', inet.subnet, { "10.0.0.0/8", "10.0.0.0/40" })
     raises('invalid prefix size "::/200"', inet6.subnet, "::/200")
     raises('invalid subnet "::1"', inet6.subnet, "::1")
+    -- the place in the ruleset, not the one in the library
+    for _, build in ipairs{ inet.subnet, inet6.subnet, match.domain, match.domaintree, match.host, parse_cidr } do
+        local where = debug.getinfo(1, "S").short_src .. ":"
+        local ok, message = pcall(function() local _ = build(build == match.domain and ".." or 5) end)
+        is(ok, false)
+        is(message:sub(1, #where), where, message)
+    end
     is(inet.subnet({})(0), false)
     is(inet6.subnet({})(0, 0), false)
     raises("number expected", inside6, 1)
@@ -780,6 +787,8 @@ function tests.authentication()
     is(libruleset.resolve("a:1", "alice", "right"), "a:1")
     is(libruleset.resolve("a:1", "alice", "wrong"), nil)
     is(recent_events:get(1).msg, 'authenticate failed: "alice"')
+    is(libruleset.resolve("a:1", "x\n[tag] \"y\"\0", "wrong"), nil)
+    is(recent_events:get(1).msg, [[authenticate failed: "x\n[tag] \"y\"\0"]], "one line")
     is(libruleset.resolve("a:1", "alice", nil), nil)
     is(libruleset.resolve("a:1", "alice", "right and more"), nil)
     is(libruleset.resolve("a:1", "open", "anything"), "a:1")
