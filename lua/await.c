@@ -16,7 +16,7 @@ enum sleep_op { SLEEP_OP_NEXT_TURN };
 struct sleep {
     struct park park;
     struct waiter waiter;
-    struct coordinator *c;
+    struct engine *engine;
     bool waking; /* the ring holds it */
     bool dead;   /* its coroutine is gone */
 };
@@ -25,7 +25,7 @@ struct sleep {
 
 static void sleep_free(struct sleep *s)
 {
-    coordinator_detach(s->c, &s->waiter);
+    coordinator_detach(s->engine->c, &s->waiter);
     free(s);
 }
 
@@ -41,6 +41,7 @@ static void sleep_on_completion(struct waiter *waiter, unsigned op, const struct
     struct sleep *s = SLEEP_OF(waiter, waiter);
     (void)op, (void)completion;
     s->waking = false;
+    s->engine->waking--;
     if (!s->dead) coroutine_resume(&s->park, 0);
     sleep_free(s);
 }
@@ -59,13 +60,13 @@ static int await_nothing(lua_State *L, int status, lua_KContext context)
 }
 
 /* NULL: too many wait already, or no memory. */
-static struct sleep *sleep_open(struct coordinator *c)
+static struct sleep *sleep_open(struct engine *e)
 {
     struct sleep *s = calloc(1, sizeof *s);
     if (!s) return NULL;
-    s->c = c;
+    s->engine = e;
     s->waiter = (struct waiter){.on_completion = sleep_on_completion, .on_time = sleep_on_time};
-    if (coordinator_attach(c, &s->waiter)) return s;
+    if (coordinator_attach(e->c, &s->waiter)) return s;
     free(s);
     return NULL;
 }
@@ -76,15 +77,17 @@ static int await_sleep(lua_State *L)
     lua_Number seconds = luaL_checknumber(L, 1);
     if (!(seconds >= 0 && seconds <= 1e9)) return luaL_error(L, "n must be finite and in [0, 1e9]");
     coroutine_check(L);
-    struct sleep *s = sleep_open(engine_coordinator(engine_of(L)));
+    struct engine *e = engine_of(L);
+    struct sleep *s = sleep_open(e);
     if (!s) return luaL_error(L, "too many operations wait already");
     coroutine_park(L, &s->park, sleep_abandon);
     if (seconds > 0) {
-        coordinator_set_deadline(s->c, &s->waiter, coordinator_now_ms(s->c) + (uint64_t)ceil(seconds * 1000));
+        coordinator_set_deadline(e->c, &s->waiter, coordinator_now_ms(e->c) + (uint64_t)ceil(seconds * 1000));
     } else {
         s->waking = true;
-        ring_wake(coordinator_ring(s->c), coordinator_ring(s->c),
-                  coordinator_tag(s->c, &s->waiter, SLEEP_OP_NEXT_TURN));
+        e->waking++;
+        ring_wake(coordinator_ring(e->c), coordinator_ring(e->c),
+                  coordinator_tag(e->c, &s->waiter, SLEEP_OP_NEXT_TURN));
     }
     return lua_yieldk(L, 0, 0, await_nothing);
 }

@@ -1,5 +1,6 @@
 /* Scripts that are named on the command line: -r, and -c, whose table becomes settings (contract section 1.4). And
  * SIGHUP, which reads them again: everything is judged first, what fails changes nothing. */
+#include <assert.h>
 #include <errno.h>
 #include <float.h>
 #include <limits.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "core/log.h"
 #include "core/policy.h"
@@ -133,8 +135,12 @@ struct text_list {
     char text[];
 };
 
+/* Old settings may still be in use somewhere, so that none is freed before the end; but each is kept once, however
+ * often a file is read again. */
 static const char *keep_text(struct engine *e, const char *text, size_t size)
 {
+    for (const struct text_list *old = e->texts; old; old = old->next)
+        if (strlen(old->text) == size && memcmp(old->text, text, size) == 0) return old->text;
     struct text_list *kept = malloc(sizeof *kept + size + 1);
     if (!kept) return NULL;
     memcpy(kept->text, text, size);
@@ -175,14 +181,16 @@ static bool has_kind(lua_State *L, enum field_kind kind)
 /* The field's value stands on top. Raises what is wrong with it. */
 static void judge_field(lua_State *L, const struct field *field)
 {
-    if (!has_kind(L, field->kind)) luaL_error(L, "field `%s' must be %s", field->name, kind_text(field->kind));
+    if (!has_kind(L, field->kind)) luaL_error(L, "boot: field `%s' must be %s", field->name, kind_text(field->kind));
     if (field->kind == FIELD_STRING && strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1))
-        luaL_error(L, "field `%s' holds a zero octet", field->name);
+        luaL_error(L, "boot: field `%s' holds a zero octet", field->name);
     if (field->kind < FIELD_INTEGER) return;
     lua_Number value = lua_tonumber(L, -1);
     bool negative_limit = strcmp(field->name, "memlimit") == 0 && value < 0; /* means none */
-    if (!negative_limit && !(value >= field->least && value <= field->most))
-        luaL_error(L, "field `%s' is out of range", field->name);
+    bool no_family =
+        strcmp(field->name, "resolve_pf") == 0 && value != AF_UNSPEC && value != AF_INET && value != AF_INET6;
+    if (no_family || (!negative_limit && !(value >= field->least && value <= field->most)))
+        luaL_error(L, "boot: field `%s' is out of range", field->name);
 }
 
 /* The table stands at `table`. */
@@ -194,7 +202,7 @@ static void judge_table(lua_State *L, int table)
     }
     int type = lua_getfield(L, table, "ruleset");
     if (type != LUA_TNIL && type != LUA_TTABLE)
-        luaL_error(L, "`ruleset' must be a table; it is a %s", lua_typename(L, type));
+        luaL_error(L, "config: `ruleset' must be a table; it is a %s", lua_typename(L, type));
     lua_pop(L, 1);
 }
 
@@ -285,7 +293,7 @@ static void apply_texts(lua_State *L, int table, struct config *c)
         if (text && *text) add_option(L, &words, fields[i].option, text, strlen(text));
     }
     lua_settop(L, top);
-    if (config_read(c, words.count, words.all) < 0) luaL_error(L, "failed to load fields");
+    if (config_read(c, words.count, words.all) < 0) luaL_error(L, "config: failed to load fields");
 }
 
 static void apply_table(lua_State *L, int table, struct config *c)
@@ -434,6 +442,13 @@ static int restore_ruleset(lua_State *L)
     return 0;
 }
 
+static int forget_ruleset(lua_State *L)
+{
+    lua_pushnil(L);
+    lua_setfield(L, LUA_REGISTRYINDEX, "sluice.ruleset");
+    return 0;
+}
+
 static void reload_config(struct engine *e, const char *path)
 {
     struct engine_text error = {0};
@@ -465,6 +480,7 @@ static void reload_config(struct engine *e, const char *path)
         engine_revise(e, there);
         LOGN("reload: config successfully reloaded");
     }
+    engine_protect(e, forget_ruleset, NULL, NULL);
     engine_text_free(&error);
 }
 
@@ -547,6 +563,7 @@ static void push_text(lua_State *L, const struct config *c, const char *name)
 
 static void push_number(lua_State *L, const struct config *c, const struct field *field)
 {
+    assert(c);
     const uint32_t *count = count_of((struct config *)(uintptr_t)c, field->name);
     if (count && field->kind == FIELD_NUMBER)
         lua_pushnumber(L, *count / 1000.0);
@@ -562,6 +579,7 @@ static void push_number(lua_State *L, const struct config *c, const struct field
 
 static void push_field(lua_State *L, const struct config *c, const struct field *field)
 {
+    assert(c);
     if (field->kind == FIELD_STRING) {
         push_text(L, c, field->name);
     } else if (field->kind == FIELD_BOOLEAN) {

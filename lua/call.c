@@ -75,6 +75,7 @@ static void call_deliver(struct routine *r, lua_State *L, bool ok, int first)
         call_finish_failed(call, why);
         return;
     }
+    luaL_checkstack(L, 4, NULL);
     lua_pushboolean(L, 1);
     lua_insert(L, first);
     marshal_encode(L, first);
@@ -126,12 +127,14 @@ struct engine_call *engine_rpcall(struct engine *e, const char *source, size_t s
     if (e->calls) e->calls->previous = call;
     e->calls = call;
     int result = engine_protect(e, call_start, call, &error);
-    if (result < 0 && call_is_open(e, call)) {
+    bool open = call_is_open(e, call);
+    if (result < 0 && open) {
         const char *text = error.data ? error.data : "not enough memory";
         call_finish(call, false, text, strlen(text));
+        open = false;
     }
     engine_text_free(&error);
-    return call_is_open(e, call) ? call : NULL;
+    return open ? call : NULL;
 }
 
 void engine_call_cancel(struct engine_call *call)

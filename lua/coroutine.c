@@ -67,23 +67,6 @@ static lua_CFunction running_function(lua_State *L)
     return function;
 }
 
-void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park *self))
-{
-    struct engine *e = engine_of(L);
-    struct routine *r = routine_of(L);
-    coroutine_check(L);
-    if (r && r->park) coroutine_unpark(r->park); /* a script resumed it by itself */
-    uint32_t place = e->parked_free;
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &parked_key);
-    lua_pushthread(L);
-    lua_rawseti(L, -2, (lua_Integer)place + 1);
-    lua_pop(L, 1);
-    e->parked_free = e->parked[place].next_free;
-    e->parked[place] = (struct parked){.park = park, .where = running_function(L)};
-    *park = (struct park){.abandon = abandon, .L = L, .anchor = (int)place, .engine = e};
-    if (r) r->park = park;
-}
-
 /* Takes the park off; the coroutine is no longer anchored. */
 static void park_release(struct park *park)
 {
@@ -101,17 +84,34 @@ static void park_release(struct park *park)
     park->L = NULL;
 }
 
-void coroutine_unpark(struct park *park)
-{
-    park_release(park);
-}
-
 /* Ends the operation; its coroutine goes on without it, or not at all. */
 static void park_abandon(struct park *park)
 {
     void (*abandon)(struct park * self) = park->abandon;
     park_release(park);
     abandon(park);
+}
+
+void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park *self))
+{
+    struct engine *e = engine_of(L);
+    struct routine *r = routine_of(L);
+    coroutine_check(L);
+    if (r && r->park) park_abandon(r->park); /* a script resumed it by itself */
+    uint32_t place = e->parked_free;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &parked_key);
+    lua_pushthread(L);
+    lua_rawseti(L, -2, (lua_Integer)place + 1);
+    lua_pop(L, 1);
+    e->parked_free = e->parked[place].next_free;
+    e->parked[place] = (struct parked){.park = park, .where = running_function(L)};
+    *park = (struct park){.abandon = abandon, .L = L, .anchor = (int)place, .engine = e};
+    if (r) r->park = park;
+}
+
+void coroutine_unpark(struct park *park)
+{
+    park_release(park);
 }
 
 void coroutine_abandon_all(struct engine *e)
@@ -198,7 +198,6 @@ static void routine_ended(struct engine *e, lua_State *co, struct routine *r, in
 static void routine_broken(struct engine *e, lua_State *co, struct routine *r)
 {
     const char *text = engine_error_text(co, -1);
-    if (e->limits.over && strcmp(text, "not enough memory") == 0) text = "time budget exceeded in an allocation";
     if (r && r->live)
         routine_lose(r, text);
     else
@@ -257,17 +256,34 @@ void coroutine_resume(struct park *park, int results)
 
 /* --- starting --- */
 
-/* Pushes a coroutine whose stack holds its record alone. */
-static lua_State *routine_take(lua_State *L, struct engine *e, bool pooled)
+/* Whether it is as we left it: a script that has kept it may have resumed or closed it. */
+static bool pool_is_intact(lua_State *co)
 {
-    if (pooled && e->pooled > 0) {
+    const void *record = lua_touserdata(co, 1);
+    return lua_status(co) == LUA_OK && lua_gettop(co) == 1 && record && record == routine_of(co);
+}
+
+/* Pushes a coroutine of the pool, or nothing: NULL. */
+static lua_State *pool_take(lua_State *L, struct engine *e)
+{
+    while (e->pooled > 0) {
         lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
         lua_rawgeti(L, -1, e->pooled);
         lua_pushboolean(L, 0);
         lua_rawseti(L, -3, e->pooled--);
         lua_remove(L, -2);
-        return lua_tothread(L, -1);
+        lua_State *co = lua_tothread(L, -1);
+        if (pool_is_intact(co)) return co;
+        lua_pop(L, 1);
     }
+    return NULL;
+}
+
+/* Pushes a coroutine whose stack holds its record alone. */
+static lua_State *routine_take(lua_State *L, struct engine *e, bool pooled)
+{
+    lua_State *kept = pooled ? pool_take(L, e) : NULL;
+    if (kept) return kept;
     lua_State *co = lua_newthread(L);
     struct routine *r = lua_newuserdatauv(L, sizeof *r, 0);
     *r = (struct routine){.engine = e};

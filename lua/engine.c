@@ -55,7 +55,11 @@ void engine_leave(struct engine *e)
 const char *engine_error_text(lua_State *L, int index)
 {
     switch (lua_type(L, index)) {
-    case LUA_TSTRING: return lua_tostring(L, index);
+    case LUA_TSTRING:
+        /* Over the budget, large allocations are refused. */
+        if (engine_of(L)->limits.over && strcmp(lua_tostring(L, index), "not enough memory") == 0)
+            return "time budget exceeded in an allocation";
+        return lua_tostring(L, index);
     case LUA_TNIL:
     case LUA_TNONE: return "(nil)";
     default: return "(error object is not a string)";
@@ -200,6 +204,7 @@ static int engine_init(lua_State *L)
 {
     struct engine *e = lua_touserdata(L, 1);
     luaL_openlibs(L);
+    limits_open(L);
     open_package(L);
     coroutine_open(L);
     open_modules(L);
@@ -248,14 +253,14 @@ int engine_open(struct engine **out, struct coordinator *c)
     return 0;
 }
 
-/* Calls to peers and children that were abandoned: their last completions must find their memory. A child that the
- * kernel does not let die is not waited for. */
+/* Calls to peers, children and sleeps that were abandoned: their last completions must find their memory. A child that
+ * the kernel does not let die is not waited for. */
 static void engine_await_idle(struct engine *e)
 {
     uint64_t limit = coordinator_now_ms(e->c) + ENGINE_IDLE_MS;
     rpc_stop();
     execute_stop();
-    while ((!rpc_is_idle() || !execute_is_idle()) && coordinator_now_ms(e->c) < limit)
+    while ((!rpc_is_idle() || !execute_is_idle() || e->waking > 0) && coordinator_now_ms(e->c) < limit)
         if (coordinator_turn(e->c) < 0) return;
 }
 
@@ -396,7 +401,7 @@ int engine_update(struct engine *e, const char *module, const char *chunkname, c
 {
     struct source source = {module, chunkname, code, size};
     int result = engine_protect(e, module ? update_module : update_ruleset, &source, error);
-    if (result == 0) engine_revise(e, true);
+    if (result == 0) engine_revise(e, !module || e->has_ruleset);
     return result;
 }
 

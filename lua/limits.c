@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <lauxlib.h>
+#include <lualib.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -97,4 +98,87 @@ void limits_leave(struct limits *limits)
 {
     assert(limits->entered);
     limits->entered = limits->over = false;
+}
+
+/* --- what catches errors ---
+ *
+ * As Lua's own, but over the budget they pass the error on: a pcall in each of a hundred nested coroutines would hold
+ * it up for ever otherwise. */
+
+void limits_check(lua_State *L)
+{
+    if (limits_of(L)->over) luaL_error(L, "time budget of %d ms exceeded", (int)limits_of(L)->budget_ms);
+}
+
+/* The results stand at `first` and above, or the error there. */
+static int limits_caught(lua_State *L, int status, lua_KContext first)
+{
+    bool good = status == LUA_OK || status == LUA_YIELD;
+    if (!good && limits_of(L)->over) return lua_error(L);
+    luaL_checkstack(L, 1, NULL);
+    lua_pushboolean(L, good);
+    lua_insert(L, (int)first);
+    return lua_gettop(L) - (int)first + 1;
+}
+
+/* pcall(f, ...)                                                                            [-0, +n, -; yields] */
+static int limits_pcall(lua_State *L)
+{
+    luaL_checkany(L, 1);
+    return limits_caught(L, lua_pcallk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, 1, limits_caught), 1);
+}
+
+/* An error that the hook raises calls the handler from within the hook, where Lua calls no hooks: one that loops there
+ * would loop for ever. Over the budget no handler of a script is called. */
+static int limits_handle(lua_State *L)
+{
+    if (limits_of(L)->over) return 1;
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, 1);
+    return 1;
+}
+
+/* xpcall(f, handler, ...)                                                                  [-0, +n, -; yields] */
+static int limits_xpcall(lua_State *L)
+{
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    luaL_checkstack(L, 2, NULL);
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, limits_handle, 1);
+    lua_pushvalue(L, 1);
+    lua_replace(L, 2); /* the function behind its handler */
+    lua_replace(L, 1);
+    return limits_caught(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, 2, limits_caught), 2);
+}
+
+/* coroutine.resume(co, ...)                                                                        [-0, +n, -] */
+static int limits_resume(lua_State *L)
+{
+    lua_State *co = lua_tothread(L, 1);
+    int arguments = lua_gettop(L) - 1, results = 0;
+    luaL_argexpected(L, co, 1, "coroutine");
+    if (!lua_checkstack(co, arguments)) return luaL_error(L, "too many arguments to resume");
+    lua_xmove(L, co, arguments);
+    int status = lua_resume(co, L, arguments, &results);
+    if (status != LUA_OK && status != LUA_YIELD) {
+        lua_xmove(co, L, 1);
+        return limits_caught(L, status, 2);
+    }
+    if (!lua_checkstack(L, results + 1)) {
+        lua_pop(co, results);
+        return luaL_error(L, "too many results to resume");
+    }
+    lua_xmove(co, L, results);
+    return limits_caught(L, status, 2);
+}
+
+void limits_open(lua_State *L)
+{
+    lua_register(L, "pcall", limits_pcall);
+    lua_register(L, "xpcall", limits_xpcall);
+    lua_getglobal(L, LUA_COLIBNAME);
+    lua_pushcfunction(L, limits_resume);
+    lua_setfield(L, -2, "resume");
+    lua_pop(L, 1);
 }

@@ -4,7 +4,7 @@
  * memory`. Outside of entries C code of ours pushes values without protection: the limit does not bind it then.
  *
  * Time: a count hook looks at the clock. Once an entry is over its budget the hook runs at every instruction and raises
- * each time, so that no pcall in a loop swallows the error, until the entry has ended. What runs inside one call of a C
+ * each time, and what catches errors passes this one on, until the entry has ended. What runs inside one call of a C
  * function cannot be interrupted, unless it allocates a lot; neither can finalizers, for which Lua switches hooks off.
  */
 #ifndef SLUICE_LUA_LIMITS_H
@@ -30,6 +30,10 @@ struct limits {
 void *limits_allocate(void *ud, void *block, size_t old_size, size_t new_size);
 /* Sets the hook on a thread; threads that it creates inherit it. Again at each start: scripts have debug.sethook(). */
 void limits_watch(lua_State *L);
+/* Puts our pcall, xpcall and coroutine.resume in the place of Lua's: they do not hold up a budget's error. */
+void limits_open(lua_State *L);
+/* Raises if the budget is used up: for C functions that have caught an error. */
+void limits_check(lua_State *L);
 void limits_enter(struct limits *limits);
 void limits_leave(struct limits *limits);
 uint64_t limits_now_ns(void); /* monotonic */

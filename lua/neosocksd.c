@@ -53,6 +53,7 @@ static int neosocksd_async(lua_State *L)
     luaL_checktype(L, 1, LUA_TFUNCTION);
     luaL_checkany(L, 2);
     routine_start(L, &async_class, NULL, lua_gettop(L) - 2, NULL);
+    limits_check(L);
     return 1;
 }
 

@@ -134,6 +134,7 @@ static bool read_verdict(lua_State *L, int first, struct route_request *request,
 static void decide(struct question *q, lua_State *L, int first)
 {
     struct route_request *request = q->request;
+    luaL_checkstack(L, 4, NULL);
     request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
     if (lua_gettop(L) < first || lua_isnil(L, first)) return;
     if (read_verdict(L, first, request, q->engine)) {
@@ -205,11 +206,11 @@ static int question_start(lua_State *L)
     return 0;
 }
 
-static void reject_unheard(struct engine *e, struct route_request *request)
+static void reject_unheard(struct engine *e, struct route_request *request, int32_t result)
 {
     request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
     e->counters.rejects++;
-    e->answer(e->c, request, -ENOMEM);
+    e->answer(e->c, request, result);
 }
 
 static struct question *question_open(struct engine *e, struct route_request *request)
@@ -243,9 +244,13 @@ static void ruleset_on_route(void *context, struct route_request *request)
         forward_failed(q, failure_row((enum failure)request->failure)->word);
         return;
     }
+    if (request->failure != FAIL_NONE) { /* the coroutine that tried is gone: it is not asked all over again */
+        reject_unheard(e, request, 0);
+        return;
+    }
     e->counters.routes++;
     if (e->stopped || !(q = question_open(e, request))) {
-        reject_unheard(e, request);
+        reject_unheard(e, request, e->stopped ? -ECANCELED : -ENOMEM);
         return;
     }
     int result = engine_protect(e, question_start, q, &error);
@@ -428,16 +433,22 @@ void ruleset_set_interval(struct engine *e, double seconds)
 
 /* --- opening and closing --- */
 
+struct coordinator_hooks ruleset_hooks(struct engine *e)
+{
+    return (struct coordinator_hooks){.context = e,
+                                      .on_route = ruleset_on_route,
+                                      .on_cancel = ruleset_on_cancel,
+                                      .on_routed = ruleset_on_routed,
+                                      .on_reload = ruleset_on_reload,
+                                      .on_stop = ruleset_on_stop};
+}
+
 int ruleset_open(struct engine *e)
 {
     e->ticker = (struct waiter){.on_completion = ticker_on_completion, .on_time = ticker_on_time};
     if (!coordinator_attach(e->c, &e->ticker)) return -ENOBUFS;
-    coordinator_set_hooks(e->c, &(struct coordinator_hooks){.context = e,
-                                                            .on_route = ruleset_on_route,
-                                                            .on_cancel = ruleset_on_cancel,
-                                                            .on_routed = ruleset_on_routed,
-                                                            .on_reload = ruleset_on_reload,
-                                                            .on_stop = ruleset_on_stop});
+    struct coordinator_hooks hooks = ruleset_hooks(e);
+    coordinator_set_hooks(e->c, &hooks);
     return 0;
 }
 

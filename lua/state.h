@@ -60,6 +60,8 @@ struct engine {
     struct waiter ticker;
     uint64_t tick_ms; /* 0: no ticks */
 
+    uint32_t waking; /* await.c: sleeps that the ring holds */
+
     struct text_list *texts; /* boot.c: strings of the configuration */
 };
 
@@ -121,8 +123,9 @@ struct routine *routine_of(lua_State *L);
 
 /* --- ruleset.c --- */
 
-int ruleset_open(struct engine *e);  /* hooks, ticker; 0 or -errno */
-void ruleset_stop(struct engine *e); /* answers what is still asked */
+struct coordinator_hooks ruleset_hooks(struct engine *e); /* by which the coordinator, or a test, calls us */
+int ruleset_open(struct engine *e);                       /* hooks, ticker; 0 or -errno */
+void ruleset_stop(struct engine *e);                      /* answers what is still asked */
 void ruleset_close(struct engine *e);
 void ruleset_set_interval(struct engine *e, double seconds);
 /* Functions for scripts. */
