@@ -243,7 +243,7 @@ DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev liblua5.4-dev libtre-dev l
              libjansson-dev libgnutls28-dev
 DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy \
-             proxychains4 iproute2 nftables util-linux \
+             proxychains4 iproute2 nftables util-linux chromium \
              $(if $(shell command -v node),,nodejs) $(if $(shell command -v npm),,npm)
 DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format cppcheck
 DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server wrk iperf3 proxychains4 python3 \
