@@ -59,6 +59,10 @@ SIMULATED := $(filter-out core/ring.c core/net.c core/coordinator.c core/listen.
 SIMULATOR := $(filter-out tests/sim_main.c,$(wildcard tests/sim_*.c))
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 FUZZERS   := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
+FULL_TESTS    := $(filter test_lua_% test_api_%,$(TESTS))
+PLAIN_TESTS   := $(filter-out $(FULL_TESTS) test_sessions,$(TESTS))
+FULL_FUZZERS  := $(filter fuzz_lua_% fuzz_api_%,$(FUZZERS))
+PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
 THREADED  := test_queue test_log# what more than one thread calls
 CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
@@ -130,19 +134,15 @@ $(2)/tests/test_sessions: $(call objects,$(1),tests/test_sessions.c tests/suppor
 	$$(call say,$$@)
 	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
 
-# Those that are about Lua or the API have all of it.
-$(2)/tests/test_lua_% $(2)/tests/test_api_%: LIBS += $(LIBS_LUA)
-$(2)/tests/test_lua_%: $(BUILD)/$(1)/tests/test_lua_%.o $(call objects,$(1),tests/support.c $(PRODUCT) $(CONTROL))
+# Those that are about Lua or the API have all of it. Static rules: of two patterns make takes the one whose objects are
+# there already.
+$(addprefix $(2)/tests/,$(FULL_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o \
+		$(call objects,$(1),tests/support.c $(PRODUCT) $(CONTROL))
 	@mkdir -p $$(@D)
 	$$(call say,$$@)
-	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
+	$$(Q)$$(call link,$(1)) $$(LIBS) $$(LIBS_LUA) -lcmocka
 
-$(2)/tests/test_api_%: $(BUILD)/$(1)/tests/test_api_%.o $(call objects,$(1),tests/support.c $(PRODUCT) $(CONTROL))
-	@mkdir -p $$(@D)
-	$$(call say,$$@)
-	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
-
-$(2)/tests/test_%: $(BUILD)/$(1)/tests/test_%.o $(call objects,$(1),tests/support.c $(PRODUCT))
+$(addprefix $(2)/tests/,$(PLAIN_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(call objects,$(1),tests/support.c $(PRODUCT))
 	@mkdir -p $$(@D)
 	$$(call say,$$@)
 	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
@@ -164,11 +164,11 @@ $(BUILD)/fuzz_session: $(call objects,fuzz,fuzz/fuzz_session.c $(SIMULATOR) $(SI
 	$(call say,$@)
 	$(Q)$(FUZZ_LINK)
 
-$(BUILD)/fuzz_lua_%: $(BUILD)/fuzz/fuzz/fuzz_lua_%.o $(call objects,fuzz,$(PRODUCT) $(CONTROL))
+$(addprefix $(BUILD)/,$(FULL_FUZZERS)): $(BUILD)/%: $(BUILD)/fuzz/fuzz/%.o $(call objects,fuzz,$(PRODUCT) $(CONTROL))
 	$(call say,$@)
 	$(Q)$(FUZZ_LINK) $(LIBS_LUA)
 
-$(BUILD)/fuzz_%: $(BUILD)/fuzz/fuzz/fuzz_%.o $(call objects,fuzz,$(PROTOCOLS))
+$(addprefix $(BUILD)/,$(PLAIN_FUZZERS)): $(BUILD)/%: $(BUILD)/fuzz/fuzz/%.o $(call objects,fuzz,$(PROTOCOLS))
 	$(call say,$@)
 	$(Q)$(FUZZ_LINK)
 
@@ -236,14 +236,14 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 	install -D -m 755 $(BUILD)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
 	install -D -m 644 docs/sluice.8 $(DESTDIR)$(PREFIX)/share/man/man8/sluice.8
 	install -d $(DESTDIR)$(PREFIX)/share/doc/sluice $(DESTDIR)$(PREFIX)/lib/systemd/system
-	install -m 644 README.md $(wildcard docs/*.md) docs/seccomp.json $(DESTDIR)$(PREFIX)/share/doc/sluice
+	install -m 644 README.md $(wildcard docs/*.md) docs/seccomp.json docs/openapi.yaml $(DESTDIR)$(PREFIX)/share/doc/sluice
 	sed 's|@PREFIX@|$(PREFIX)|' docs/sluice.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluice.service
 
 DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
              libjansson-dev libgnutls28-dev
 DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy \
-             proxychains4 iproute2 nftables util-linux chromium \
+             proxychains4 iproute2 nftables util-linux lua5.4 prometheus python3-yaml chromium \
              $(if $(shell command -v node),,nodejs) $(if $(shell command -v npm),,npm)
 DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format cppcheck
 DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server wrk iperf3 proxychains4 python3 \

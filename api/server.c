@@ -23,6 +23,10 @@
 #define CONNECTIONS_MAX 256u
 #define COMPRESS_MIN    256u /* octets: shorter answers are not worth it */
 #define BACKLOG         128
+/* A connection on which nothing moves is closed after so long. libmicrohttpd waits on an edge: the end of a client that
+ * arrives together with its last octets is not noticed before (0.9.75). Calls that a script takes its time for are
+ * suspended, and have a limit of their own. */
+#define IDLE_SECONDS 5u
 
 enum api_op { API_OP_EPOLL };
 
@@ -501,8 +505,8 @@ static void api_on_time(struct waiter *waiter)
 
 int api_check(const struct config *config)
 {
-    bool here = config->api.kind == ADDRESS_UNIX || policy_classify(&config->api) == POLICY_LOOPBACK;
-    if (!config->api_text || here || config->api_token_file) return 0;
+    if (!config->api_text || config->api_token_file) return 0;
+    if (config->api.kind == ADDRESS_UNIX || policy_classify(&config->api) == POLICY_LOOPBACK) return 0;
     LOGE("--api %s: whoever reaches this address could run scripts here; give --api-token-file, or a loopback address "
          "or unix:/path",
          config->api_text);
@@ -544,14 +548,13 @@ int api_listen(const struct config *config)
     return error < 0 ? listen_fail(config, "listen", -error, fd) : fd;
 }
 
-static bool api_start(struct api *api, const struct config *config, int listen_fd)
+static bool api_start(struct api *api, int listen_fd)
 {
-    api->daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-                                   on_request, api, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
-                                   listen_fd, MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX,
-                                   MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(config->timeout_ms / 1000),
-                                   MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536, MHD_OPTION_NOTIFY_COMPLETED,
-                                   on_completed, NULL, MHD_OPTION_STRICT_FOR_CLIENT, -1, MHD_OPTION_END);
+    api->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, api,
+        MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+        CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_STRICT_FOR_CLIENT, -1, MHD_OPTION_END);
     if (!api->daemon) return false;
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(api->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     api->epoll_fd = info ? info->epoll_fd : -1;
@@ -567,7 +570,7 @@ int api_open(struct api **out, struct coordinator *c, struct engine *e, const st
     api->token_file = config->api_token_file;
     api->address = config->api;
     bool good = !api->token_file || access_load_tokens(api->token_file, &api->tokens) == 0;
-    if (good && !api_start(api, config, listen_fd)) {
+    if (good && !api_start(api, listen_fd)) {
         LOGE("--api %s: the HTTP server could not be started; raise ulimit -n", config->api_text);
         good = false;
     }

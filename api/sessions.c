@@ -112,6 +112,22 @@ static void listing_done(struct errand *self, int32_t result)
     listing_go_on(l);
 }
 
+/* One to eight digits. */
+static bool read_hex(const char **at, uint32_t *value)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *start = *at;
+    *value = 0;
+    for (const char *digit; **at && (digit = strchr(digits, **at)) && *at - start < 8; (*at)++)
+        *value = *value << 4 | (uint32_t)(digit - digits);
+    return *at > start && (!**at || !strchr(digits, **at));
+}
+
+static bool read_cursor(const char *text, uint32_t *worker, uint32_t *slot)
+{
+    return !text || (read_hex(&text, worker) && *text++ == '-' && read_hex(&text, slot) && *text == '\0');
+}
+
 static bool read_limit(const char *text, uint32_t *limit)
 {
     char *end;
@@ -124,15 +140,13 @@ static bool read_limit(const char *text, uint32_t *limit)
 void sessions_list(struct call *call)
 {
     uint32_t limit;
-    int used = 0;
-    const char *cursor = call_query(call, "cursor");
     struct listing *l = calloc(1, sizeof *l);
     json_t *rows = json_array();
     if (!l || !rows) {
         call_reply_text(call, 500, "not enough memory");
     } else if (!read_limit(call_query(call, "limit"), &limit)) {
         call_reply_text(call, 400, "limit: give a number of 1 to 1000");
-    } else if (cursor && (sscanf(cursor, "%8x-%8x%n", &l->worker, &l->errand.first, &used) != 2 || cursor[used])) {
+    } else if (!read_cursor(call_query(call, "cursor"), &l->worker, &l->errand.first)) {
         call_reply_text(call, 400, "cursor: give what `next` of the page before says");
     } else {
         l->errand.errand.done = listing_done;
@@ -166,9 +180,8 @@ static void ending_done(struct errand *self, int32_t result)
 
 bool sessions_parse_id(const char *text, uint32_t *worker, uint32_t *slot, uint32_t *generation)
 {
-    int used = 0;
-    if (strspn(text, "0123456789abcdef-") != strlen(text)) return false;
-    return sscanf(text, "%8x-%8x-%8x%n", worker, slot, generation, &used) == 3 && text[used] == '\0';
+    if (!read_hex(&text, worker) || *text++ != '-' || !read_hex(&text, slot) || *text++ != '-') return false;
+    return read_hex(&text, generation) && *text == '\0';
 }
 
 void sessions_end(struct call *call)

@@ -71,8 +71,8 @@ METRICS = {
 }
 
 
-def load_row(name, title, mode, metric, targets, load, service=ECHO, churns=False):
-    return Row(name, title, mode, metric, measure_load, targets, service, tuple(load.split()), churns)
+def load_row(name, title, mode, metric, targets, load, service=ECHO, churns=False, subject="sluice"):
+    return Row(name, title, mode, metric, measure_load, targets, service, tuple(load.split()), churns, subject)
 
 
 def make_rows():
@@ -96,6 +96,17 @@ def make_rows():
         load_row("socks-close", "SOCKS5 connections, client closes", "socks5", "rate",
                  {"neosocksd": 1.2, "microsocks": 1.2, "hev": None, "dante": None},
                  "connect --flows 64 --close orderly", churns=True),
+        load_row("ruleset", "SOCKS5 connections with a pass-through ruleset, client resets", "socks5", "rate",
+                 {"sluice": 0.85, "neosocksd-ruleset": 2}, "connect --flows 64 --close reset", churns=True,
+                 subject="sluice-ruleset"),
+        load_row("ruleset-cache", "The same with a verdict that is declared constant", "socks5", "rate",
+                 {"sluice-ruleset": None, "sluice": None}, "connect --flows 64 --close reset", churns=True,
+                 subject="sluice-cached"),
+        load_row("ruleset-million", "libruleset with a million names and 100,000 networks", "socks5", "rate",
+                 {"sluice-ruleset": None}, "connect --flows 64 --close reset", churns=True, subject="sluice-million"),
+        load_row("ruleset-latency", "One connection at a time: what a decision adds", "socks5", "rate",
+                 {"sluice": None, "neosocksd-ruleset": None}, "connect --flows 1 --close reset", churns=True,
+                 subject="sluice-ruleset"),
         Row("workers", "SOCKS5 connections, two workers against one", "socks5", "speedup", measure_workers,
             {}, churns=True),
         Row("idle", f"{IDLE_SESSIONS:,} idle SOCKS5 sessions", "socks5", "bytes_per_session", measure_idle,
@@ -242,11 +253,14 @@ def sluice_proxies(binary, extra):
     version = first_line([binary, "--version"])
     common = [binary, "--loglevel", "2", "-l", "{address}:{port}", *extra]
     forward = ["-f", "{target_address}:{target_port}"]
-    one, two = ["--workers", "1"], ["--workers", "2"]
+    one, two, rules = ["--workers", "1"], ["--workers", "2"], ["-r", "{conf}"]
     proxies = [
         Proxy("sluice", "forward", "-", common + one + forward, version, "one worker"),
         Proxy("sluice", "socks5", "-", common + one, version, "one worker"),
         Proxy("sluice-two", "socks5", "-", common + two, version, "two workers"),
+        Proxy("sluice-ruleset", "socks5", "pass-through.lua", common + one + rules, version, "with pass-through.lua"),
+        Proxy("sluice-cached", "socks5", "cached.lua", common + one + rules, version, "with cached.lua"),
+        Proxy("sluice-million", "socks5", "million.lua", common + one + rules, version, "with million.lua"),
     ]
     return {(proxy.name, proxy.mode): proxy for proxy in proxies}
 

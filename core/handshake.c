@@ -325,7 +325,7 @@ enum session_state handshake_established(struct worker *w, struct session *s)
         if (s->extra == POOL_NONE) return session_fail(w, s, FAIL_RESOURCE);
     }
     handshake_append(setup, size);
-    histogram_add(&w->stats.connect, ring_now_us(w->ring) - setup->dialled_us);
+    if (s->protocol != PROTOCOL_INTERNAL) histogram_add(&w->stats.connect, ring_now_us(w->ring) - setup->dialled_us);
     session_report_trial(w, s, 0);
     session_log(w, s, LOG_LEVEL_DEBUG, "connected");
     return s->protocol == PROTOCOL_HTTP_PLAIN ? SESSION_EXCHANGE : SESSION_RELAY;

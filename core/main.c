@@ -44,7 +44,8 @@ static struct {
     struct coordinator *coordinator;
     struct engine *engine;
     struct api *api;
-    int *fds; /* listening sockets, worker by worker */
+    int *fds;       /* listening sockets, worker by worker */
+    bool listening; /* all of them are open */
     int api_fd;
 } parts = {.api_fd = -1};
 
@@ -72,6 +73,7 @@ static int main_open_ports(void)
     parts.fds = calloc((size_t)config.workers * config.listener_count + 1, sizeof *parts.fds);
     if (!parts.fds) return -1;
     int error = main_open_listeners(parts.fds);
+    parts.listening = error == 0; /* else a file of a Unix listener may be somebody else's */
     if (error == 0 && config.api_text) {
         parts.api_fd = api_listen(&config);
         error = parts.api_fd < 0 ? -1 : 0;
@@ -102,7 +104,7 @@ static void main_close(void)
 {
     if (parts.coordinator) coordinator_set_reload(parts.coordinator, NULL, NULL);
     api_close(parts.api);
-    if (parts.fds) main_close_listeners(parts.fds);
+    if (parts.listening) main_close_listeners(parts.fds);
     engine_close(parts.engine); /* texts of a -c script's settings go with it */
     if (parts.coordinator) coordinator_close(parts.coordinator);
     free(parts.fds);

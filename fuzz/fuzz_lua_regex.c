@@ -1,4 +1,5 @@
-/* A pattern and a subject, apart at the first line end: compiling and matching take bounded time and memory. */
+/* A pattern and a subject, apart at the first line end: compiling and matching take bounded time and memory. Each
+ * search of gmatch() is bounded by itself, their number by the script's budget: twenty do here. */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -15,7 +16,7 @@ static const char code[] = "local pattern, subject, flags = ...\n"
                            "must((a ~= nil) == (m ~= nil))\n"
                            "if a then must(subject:sub(a, b) == m) end\n"
                            "local n = 0\n"
-                           "for _ in r:gmatch(subject) do n = n + 1 end\n"
+                           "for _ in r:gmatch(subject) do n = n + 1 if n == 20 then break end end\n"
                            "must(n <= #subject + 1)\n";
 
 static lua_State *open_state(void)

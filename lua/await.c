@@ -58,17 +58,16 @@ static int await_nothing(lua_State *L, int status, lua_KContext context)
     return 0;
 }
 
-static struct sleep *sleep_open(lua_State *L)
+/* NULL: too many wait already, or no memory. */
+static struct sleep *sleep_open(struct coordinator *c)
 {
     struct sleep *s = calloc(1, sizeof *s);
-    if (!s) luaL_error(L, "not enough memory");
-    s->c = engine_coordinator(engine_of(L));
+    if (!s) return NULL;
+    s->c = c;
     s->waiter = (struct waiter){.on_completion = sleep_on_completion, .on_time = sleep_on_time};
-    if (!coordinator_attach(s->c, &s->waiter)) {
-        free(s);
-        luaL_error(L, "too many operations wait already");
-    }
-    return s;
+    if (coordinator_attach(c, &s->waiter)) return s;
+    free(s);
+    return NULL;
 }
 
 /* await.sleep(n)                                                                              [-0, +0, e; yields] */
@@ -77,7 +76,8 @@ static int await_sleep(lua_State *L)
     lua_Number seconds = luaL_checknumber(L, 1);
     if (!(seconds >= 0 && seconds <= 1e9)) return luaL_error(L, "n must be finite and in [0, 1e9]");
     coroutine_check(L);
-    struct sleep *s = sleep_open(L);
+    struct sleep *s = sleep_open(engine_coordinator(engine_of(L)));
+    if (!s) return luaL_error(L, "too many operations wait already");
     coroutine_park(L, &s->park, sleep_abandon);
     if (seconds > 0) {
         coordinator_set_deadline(s->c, &s->waiter, coordinator_now_ms(s->c) + (uint64_t)ceil(seconds * 1000));

@@ -4,13 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "deflate.h"
+
 /* Where guessing at the size of an output begins. */
 #define CODEC_GUESS_MIN ((size_t)4096)
 #define CODEC_LEVEL     6
 
-/* A member's header and trailer at least (RFC 1952 section 2.3); header and checksum of zlib. */
-#define GZIP_SIZE_MIN 18u
-#define ZLIB_SIZE_MIN 6u
+/* What stands before and behind the DEFLATE stream at least. */
+#define GZIP_HEADER_SIZE  10u
+#define GZIP_TRAILER_SIZE 8u
+#define ZLIB_TRAILER_SIZE 4u
 
 struct output {
     char *data;
@@ -38,18 +41,51 @@ static enum libdeflate_result decode_into(enum codec codec, struct libdeflate_de
     return libdeflate_zlib_decompress_ex(d, data, size, to, room, used, got);
 }
 
-/* libdeflate does not tell a short input from a wrong one: what could be the beginning of a longer one is called
- * truncated if its header is right. */
+/* The octets of a gzip member's header (RFC 1952 section 2.3), CODEC_OK; or what is wrong with it. */
+static enum codec_result gzip_header(const unsigned char *data, size_t size, size_t *header)
+{
+    enum { FLAG_CRC = 2, FLAG_EXTRA = 4, FLAG_NAME = 8, FLAG_COMMENT = 16, FLAGS_RESERVED = 0xe0 };
+    static const unsigned char magic[] = {0x1f, 0x8b, 8};
+    size_t at = GZIP_HEADER_SIZE;
+    if (memcmp(data, magic, size < sizeof magic ? size : sizeof magic) != 0) return CODEC_CORRUPT;
+    if (size > 3 && data[3] & FLAGS_RESERVED) return CODEC_CORRUPT;
+    if (size < at) return CODEC_TRUNCATED;
+    if (data[3] & FLAG_EXTRA) {
+        if (size - at < 2) return CODEC_TRUNCATED;
+        at += 2 + (size_t)(data[at] | data[at + 1] << 8);
+    }
+    for (int flag = FLAG_NAME; flag <= FLAG_COMMENT; flag *= 2) {
+        if (!(data[3] & flag)) continue;
+        const unsigned char *end = at < size ? memchr(data + at, 0, size - at) : NULL;
+        if (!end) return CODEC_TRUNCATED;
+        at = (size_t)(end - data) + 1;
+    }
+    if (data[3] & FLAG_CRC) at += 2;
+    if (at > size) return CODEC_TRUNCATED;
+    *header = at;
+    return CODEC_OK;
+}
+
+/* The same for zlib's two octets (RFC 1950 section 2.2); preset dictionaries are for those who have agreed on one. */
+static enum codec_result zlib_header(const unsigned char *data, size_t size, size_t *header)
+{
+    if (size > 0 && (data[0] & 0x0f) != 8) return CODEC_CORRUPT;
+    if (size > 0 && data[0] >> 4 > 7) return CODEC_CORRUPT;
+    if (size > 1 && ((data[0] * 256u + data[1]) % 31u != 0 || data[1] & 0x20)) return CODEC_CORRUPT;
+    *header = 2;
+    return size < 2 ? CODEC_TRUNCATED : CODEC_OK;
+}
+
+/* libdeflate does not tell an input that ends too early from a wrong one. */
 static enum codec_result decode_fault(enum codec codec, const unsigned char *data, size_t size)
 {
-    if (codec == CODEC_GZIP) {
-        static const unsigned char magic[] = {0x1f, 0x8b, 8};
-        size_t known = size < sizeof magic ? size : sizeof magic;
-        if (memcmp(data, magic, known) != 0) return CODEC_CORRUPT;
-        return size < GZIP_SIZE_MIN ? CODEC_TRUNCATED : CODEC_CORRUPT;
-    }
-    bool header = size < 2 || ((data[0] & 0x0f) == 8 && (data[0] * 256u + data[1]) % 31u == 0);
-    return header && size < ZLIB_SIZE_MIN ? CODEC_TRUNCATED : CODEC_CORRUPT;
+    size_t header = 0, used = 0, trailer = codec == CODEC_GZIP ? GZIP_TRAILER_SIZE : ZLIB_TRAILER_SIZE;
+    if (size == 0) return CODEC_TRUNCATED;
+    enum codec_result result =
+        codec == CODEC_GZIP ? gzip_header(data, size, &header) : zlib_header(data, size, &header);
+    if (result != CODEC_OK) return result;
+    if (deflate_is_truncated(data + header, size - header, &used)) return CODEC_TRUNCATED;
+    return used > 0 && size - header - used < trailer ? CODEC_TRUNCATED : CODEC_CORRUPT;
 }
 
 /* One zlib stream or gzip member, appended; the output grows as long as it does not suffice. */

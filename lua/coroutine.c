@@ -328,6 +328,7 @@ void routine_cancel(struct routine *r, const char *why)
 int coroutine_open(lua_State *L)
 {
     engine_of(L)->parked_free = UINT32_MAX;
+    *(struct routine **)lua_getextraspace(L) = NULL; /* inherited by what scripts create */
     lua_newtable(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &parked_key);
     lua_createtable(L, POOL_MAX, 0);

@@ -6,9 +6,12 @@
 #include <string.h>
 
 #include "core/log.h"
+#include "execute.h"
 #include "load.h"
 #include "modules.h"
 #include "rpc.h"
+
+#define ENGINE_IDLE_MS 5000u
 
 void engine_text_free(struct engine_text *text)
 {
@@ -159,6 +162,12 @@ static void open_package(lua_State *L)
     lua_pop(L, 2);
 }
 
+static int load_sluice(lua_State *L)
+{
+    lua_getglobal(L, "neosocksd");
+    return 1;
+}
+
 static void open_modules(lua_State *L)
 {
     open_module(L, "zlib", luaopen_zlib);
@@ -177,11 +186,14 @@ static void open_modules(lua_State *L)
         lua_getfield(L, -1, *name);
         lua_setfield(L, -4, *name);
     }
-    lua_pop(L, 1);
-    lua_pushvalue(L, -2);
-    lua_setfield(L, -2, "sluice");
-    lua_pop(L, 1);
+    lua_pop(L, 2);
     lua_setglobal(L, "sluice");
+    /* Not loaded, but to be had: messages name a function by the first of its loaded modules. */
+    lua_getglobal(L, "package");
+    lua_getfield(L, -1, "preload");
+    lua_pushcfunction(L, load_sluice);
+    lua_setfield(L, -2, "sluice");
+    lua_pop(L, 2);
 }
 
 static int engine_init(lua_State *L)
@@ -236,6 +248,17 @@ int engine_open(struct engine **out, struct coordinator *c)
     return 0;
 }
 
+/* Calls to peers and children that were abandoned: their last completions must find their memory. A child that the
+ * kernel does not let die is not waited for. */
+static void engine_await_idle(struct engine *e)
+{
+    uint64_t limit = coordinator_now_ms(e->c) + ENGINE_IDLE_MS;
+    rpc_stop();
+    execute_stop();
+    while ((!rpc_is_idle() || !execute_is_idle()) && coordinator_now_ms(e->c) < limit)
+        if (coordinator_turn(e->c) < 0) return;
+}
+
 void engine_close(struct engine *e)
 {
     if (!e) return;
@@ -243,6 +266,7 @@ void engine_close(struct engine *e)
     ruleset_stop(e);
     call_stop(e);
     coroutine_abandon_all(e);
+    engine_await_idle(e);
     ruleset_close(e);
     engine_free(e);
 }

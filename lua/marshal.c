@@ -1,5 +1,6 @@
 #include "marshal.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <lauxlib.h>
 #include <math.h>
@@ -13,57 +14,41 @@
 #define DECODE_DEPTH_MAX 200
 #define DECIMAL_MAX      INT64_C(999999999999) /* beyond this an integer is shorter in hexadecimal */
 #define WRITER_ROOM_MIN  256u
-#define WRITER_CLASS     "marshal.writer"
 
 /* --- a text that grows ---
- * A luaL_Buffer wants the top of the stack for itself, which walking through tables needs too. The memory comes from
- * the state's allocator, so that its limit holds, and belongs to a userdata, so that no error leaks it. */
+ * A luaL_Buffer wants the top of the stack for itself, which walking through tables needs too. This one is a userdata
+ * at a fixed index, replaced by a larger one when it is full: the collector knows its size, and frees it on errors. */
 
 struct writer {
     lua_State *L;
-    char *data;
+    char *data; /* in the userdata at `index` */
     size_t used, room;
+    int index;
 };
 
-static void *writer_realloc(struct writer *w, size_t room)
+/* Pushes the writer's memory.                                                                       [-0, +1, m] */
+static void writer_open(struct writer *w, lua_State *L)
 {
-    void *ud;
-    lua_Alloc alloc = lua_getallocf(w->L, &ud);
-    return alloc(ud, w->data, w->room, room);
+    *w = (struct writer){.L = L, .room = WRITER_ROOM_MIN, .index = lua_gettop(L) + 1};
+    w->data = lua_newuserdatauv(L, w->room, 0);
 }
 
-static int writer_collect(lua_State *L)
+/* Room for `size` more octets.                                                                      [-0, +0, m] */
+static void writer_grow(struct writer *w, size_t size)
 {
-    struct writer *w = lua_touserdata(L, 1);
-    w->L = L;
-    if (w->data) writer_realloc(w, 0);
-    w->data = NULL;
-    return 0;
-}
-
-static struct writer *writer_open(lua_State *L)
-{
-    struct writer *w = lua_newuserdatauv(L, sizeof *w, 0);
-    *w = (struct writer){.L = L};
-    if (luaL_newmetatable(L, WRITER_CLASS)) {
-        lua_pushcfunction(L, writer_collect);
-        lua_setfield(L, -2, "__gc");
-    }
-    lua_setmetatable(L, -2);
-    return w;
+    size_t room = w->room;
+    while (room - w->used < size) room *= 2;
+    char *bigger = lua_newuserdatauv(w->L, room, 0);
+    memcpy(bigger, w->data, w->used);
+    lua_replace(w->L, w->index);
+    w->data = bigger;
+    w->room = room;
 }
 
 static void write_octets(struct writer *w, const char *data, size_t size)
 {
-    if (w->room - w->used < size) {
-        size_t room = w->room < WRITER_ROOM_MIN ? WRITER_ROOM_MIN : w->room * 2;
-        while (room - w->used < size) room *= 2;
-        char *bigger = writer_realloc(w, room);
-        if (!bigger) luaL_error(w->L, "not enough memory");
-        w->data = bigger;
-        w->room = room;
-    }
-    memcpy(w->data + w->used, data, size);
+    if (w->room - w->used < size) writer_grow(w, size);
+    if (size > 0) memcpy(w->data + w->used, data, size);
     w->used += size;
 }
 
@@ -122,7 +107,10 @@ static void encode_float(struct writer *w, lua_Number value)
     else if (value == 0)
         write_text(w, signbit(value) ? "-0.0" : "0");
     else {
+        char *point = text;
         snprintf(text, sizeof text, "%a", value);
+        while (*point == '-' || isalnum((unsigned char)*point)) point++;
+        if (*point != '\0' && *point != '+') *point = '.'; /* a script may have set a locale that has a comma there */
         write_text(w, text);
     }
 }
@@ -144,6 +132,10 @@ static void encode_table(struct writer *w, int index, const struct within *outer
         if (o->table == here.table) luaL_error(L, "circular referenced table is not marshallable");
     if (here.depth > ENCODE_DEPTH_MAX) luaL_error(L, "C stack overflow");
     luaL_checkstack(L, 8, "C stack overflow");
+    if (lua_getmetatable(L, index)) {
+        lua_pop(L, 1);
+        lua_warning(L, "marshal: a metatable is ignored", 0);
+    }
     write_text(w, "{");
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
         int top = lua_gettop(L);
@@ -184,16 +176,16 @@ static void encode_value(struct writer *w, int index, const struct within *outer
 
 void marshal_encode(lua_State *L, int first)
 {
+    struct writer w;
     int last = lua_gettop(L);
     luaL_checkstack(L, 8, NULL);
-    struct writer *w = writer_open(L);
+    writer_open(&w, L);
     for (int i = first; i <= last; i++) {
-        if (i > first) write_text(w, ",");
-        encode_value(w, i, NULL);
+        if (i > first) write_text(&w, ",");
+        encode_value(&w, i, NULL);
     }
-    lua_pushlstring(L, w->data ? w->data : "", w->used);
-    lua_replace(L, last + 1);
-    lua_settop(L, last + 1);
+    lua_pushlstring(L, w.data, w.used);
+    lua_replace(L, w.index);
 }
 
 /* marshal(...) -> string                                                                            [-0, +1, e] */
@@ -203,8 +195,19 @@ static int marshal_call(lua_State *L)
     return 1;
 }
 
+/* The first long string of a state makes the metatable of its luaL_Buffers. When memory ends in the middle of that, Lua
+ * 5.4.4 keeps half of it, and every long string of the state fails from then on. Here is memory.    [-0, +0, m] */
+static void prepare_buffers(lua_State *L)
+{
+    luaL_Buffer b;
+    luaL_buffinitsize(L, &b, LUAL_BUFFERSIZE + 1);
+    luaL_pushresultsize(&b, 0);
+    lua_pop(L, 1);
+}
+
 int luaopen_marshal(lua_State *L)
 {
+    prepare_buffers(L);
     lua_pushcfunction(L, marshal_call);
     return 1;
 }
@@ -280,7 +283,7 @@ static bool skip_comment(struct reader *r)
     r->at += 2;
     int level = long_level(r);
     if (level < 0) {
-        while (r->at < r->end && *r->at != '\n') r->at++;
+        while (r->at < r->end && *r->at != '\n' && *r->at != '\r') r->at++;
         return true;
     }
     r->at += level + 2;
@@ -319,14 +322,36 @@ static bool take_word(struct reader *r, const char *word)
 
 /* --- strings --- */
 
+/* Behind a line end of one or two octets, which counts as one: \n, \r, \r\n or \n\r. */
+static const char *skip_line_end(const char *at, const char *end)
+{
+    char first = *at++;
+    return at < end && (*at == '\n' || *at == '\r') && *at != first ? at + 1 : at;
+}
+
+static bool is_line_end(int c)
+{
+    return c == '\n' || c == '\r';
+}
+
+/* A line end that follows the opening bracket is no part of it, the others are \n whatever they were. */
 static bool read_long_string(struct reader *r, int level)
 {
+    luaL_Buffer b;
     r->at += level + 2;
-    if (peek(r) == '\r') r->at++;
-    if (peek(r) == '\n') r->at++;
     const char *end = long_end(r, level);
     if (!end) return fail(r, "unfinished long string");
-    lua_pushlstring(r->L, r->at, (size_t)(end - r->at));
+    if (is_line_end(peek(r))) r->at = skip_line_end(r->at, end);
+    luaL_buffinit(r->L, &b);
+    while (r->at < end) {
+        const char *line = r->at;
+        while (r->at < end && !is_line_end((unsigned char)*r->at)) r->at++;
+        luaL_addlstring(&b, line, (size_t)(r->at - line));
+        if (r->at == end) break;
+        luaL_addchar(&b, '\n');
+        r->at = skip_line_end(r->at, end);
+    }
+    luaL_pushresult(&b);
     r->at = end + level + 2;
     return true;
 }
@@ -391,20 +416,17 @@ static bool escape_utf8(struct reader *r, luaL_Buffer *b)
     return true;
 }
 
-static bool escape_newline(struct reader *r, luaL_Buffer *b, int c)
-{
-    int next = peek(r);
-    if ((next == '\n' || next == '\r') && next != c) r->at++;
-    luaL_addchar(b, '\n');
-    return true;
-}
-
 static bool read_escape(struct reader *r, luaL_Buffer *b)
 {
     static const char names[] = "abfnrtv\\\"'", values[] = "\a\b\f\n\r\t\v\\\"'";
     int c = peek(r);
     if (c < 0) return fail(r, "unfinished string");
     if (is_digit(c)) return escape_decimal(r, b);
+    if (is_line_end(c)) {
+        r->at = skip_line_end(r->at, r->end);
+        luaL_addchar(b, '\n');
+        return true;
+    }
     r->at++;
     const char *found = c == 0 ? NULL : strchr(names, c);
     if (found) {
@@ -414,8 +436,6 @@ static bool read_escape(struct reader *r, luaL_Buffer *b)
     switch (c) {
     case 'x': return escape_hex(r, b);
     case 'u': return escape_utf8(r, b);
-    case '\n':
-    case '\r': return escape_newline(r, b, c);
     case 'z':
         while (is_space(peek(r))) r->at++;
         return true;
@@ -427,12 +447,12 @@ static bool read_escape(struct reader *r, luaL_Buffer *b)
 static bool read_string(struct reader *r)
 {
     luaL_Buffer b;
-    int quote = *r->at++;
+    int quote = (unsigned char)*r->at++;
     luaL_buffinit(r->L, &b);
     bool good = true;
     while (good && peek(r) != quote) {
         int c = peek(r);
-        if (c < 0 || c == '\n' || c == '\r') {
+        if (c < 0 || is_line_end(c)) {
             good = fail(r, "unfinished string");
         } else if (c == '\\') {
             r->at++;
@@ -578,7 +598,7 @@ static bool read_word(struct reader *r)
 /* Blanks have been skipped. Pushes one value if it is good. */
 static bool read_value(struct reader *r, int depth)
 {
-    luaL_checkstack(r->L, 8, "too many values");
+    if (!lua_checkstack(r->L, 8)) return fail(r, "too many values");
     int c = peek(r);
     if (c == '"' || c == '\'') return read_string(r);
     if (c == '{') return read_table(r, depth);

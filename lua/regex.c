@@ -1,6 +1,9 @@
-/* regex.*: POSIX regular expressions on TRE (contract section 5.5), which matches in time linear in the subject. What
- * would take too much to compile is refused before (pattern.h). */
+/* regex.*: POSIX regular expressions on TRE (contract section 5.5), which matches in time linear in the subject, times
+ * the size of its automaton. What would take too much to compile is refused before (pattern.h), and so is a subject
+ * that is too long for its automaton: no call of C may take longer than a script's whole budget, which cannot interrupt
+ * it. */
 #include <lauxlib.h>
+#include <limits.h>
 #include <string.h>
 #include <tre/tre.h>
 
@@ -8,19 +11,28 @@
 #include "pattern.h"
 
 #define REGEX_CLASS      "regex"
-#define REGEX_GROUPS_MAX 64u
+#define REGEX_GROUPS_MAX (PATTERN_GROUPS_MAX + 1) /* the whole match is one */
+#define REGEX_QUOTE_MAX  200u                     /* octets of a pattern in an error */
+
+/* Moves of the automaton in one search: one or two seconds at worst, commonly a tenth of that. The 255 octets of a name
+ * are never too long; a pattern of 50 moves may search 5 MB. */
+#define REGEX_MOVES_MAX UINT64_C(250000000)
 
 /* The values that libc's flags have, and scripts may have written down. */
 enum regex_flag { FLAG_EXTENDED = 1, FLAG_ICASE = 2, FLAG_NEWLINE = 4, FLAG_NOSUB = 8 };
 
 struct regex {
     bool compiled;
+    uint64_t moves; /* for each octet of a subject */
     regex_t compiled_regex;
 };
 
+/* A script may call __gc by itself. */
 static struct regex *regex_check(lua_State *L)
 {
-    return luaL_checkudata(L, 1, REGEX_CLASS);
+    struct regex *r = luaL_checkudata(L, 1, REGEX_CLASS);
+    if (!r->compiled) luaL_error(L, "regex is closed");
+    return r;
 }
 
 static const char *regex_check_text(lua_State *L, int index, size_t *size)
@@ -30,9 +42,10 @@ static const char *regex_check_text(lua_State *L, int index, size_t *size)
     return text;
 }
 
+/* regex:__gc()                                                                                      [-0, +0, e] */
 static int regex_collect(lua_State *L)
 {
-    struct regex *r = regex_check(L);
+    struct regex *r = luaL_checkudata(L, 1, REGEX_CLASS);
     if (r->compiled) tre_regfree(&r->compiled_regex);
     r->compiled = false;
     return 0;
@@ -48,26 +61,44 @@ static int regex_flags(lua_Integer flags)
     return tre;
 }
 
+/* Raises what is wrong, behind the pattern or its beginning. */
+static int regex_fail(lua_State *L, const char *pattern, size_t size, const char *why)
+{
+    luaL_where(L, 1);
+    lua_pushliteral(L, "regex '");
+    lua_pushlstring(L, pattern, size < REGEX_QUOTE_MAX ? size : REGEX_QUOTE_MAX);
+    lua_pushfstring(L, "%s': %s", size < REGEX_QUOTE_MAX ? "" : "...", why);
+    lua_concat(L, 4);
+    return lua_error(L);
+}
+
+/* A tag is a copy for each move: a pattern with groups moves slower. */
+static uint64_t regex_moves(const struct pattern_cost *cost)
+{
+    return (uint64_t)cost->moves * (1 + cost->groups / 2);
+}
+
 /* regex.compile(pattern[, flags]) -> regex                                                          [-0, +1, e] */
 static int regex_compile(lua_State *L)
 {
     size_t size;
     char why[128];
+    struct pattern_cost cost;
     const char *pattern = regex_check_text(L, 1, &size);
     lua_Integer flags = luaL_optinteger(L, 2, FLAG_EXTENDED | FLAG_NEWLINE);
-    const char *wrong = pattern_judge(pattern, size, flags & FLAG_EXTENDED);
-    if (wrong) return luaL_error(L, "regex '%s': %s", pattern, wrong);
+    unsigned syntax = (flags & FLAG_EXTENDED ? PATTERN_EXTENDED : 0u) | (flags & FLAG_ICASE ? PATTERN_ICASE : 0u);
+    const char *wrong = pattern_judge(pattern, size, syntax, &cost);
+    if (wrong) return regex_fail(L, pattern, size, wrong);
     struct regex *r = lua_newuserdatauv(L, sizeof *r, 0);
     r->compiled = false;
+    r->moves = regex_moves(&cost);
     luaL_setmetatable(L, REGEX_CLASS);
     int error = tre_regncomp(&r->compiled_regex, pattern, size, regex_flags(flags));
     if (error != 0) {
         tre_regerror(error, &r->compiled_regex, why, sizeof why);
-        return luaL_error(L, "regex '%s': %s", pattern, why);
+        return regex_fail(L, pattern, size, why);
     }
     r->compiled = true;
-    if (r->compiled_regex.re_nsub >= REGEX_GROUPS_MAX)
-        return luaL_error(L, "regex '%s': more than %d groups", pattern, (int)REGEX_GROUPS_MAX - 1);
     return 1;
 }
 
@@ -80,9 +111,11 @@ static size_t regex_start(lua_State *L, int index, size_t size)
     return 0 - (lua_Unsigned)init < size ? size - (size_t)(0 - (lua_Unsigned)init) : 0;
 }
 
-/* Searches from text[start] on; the positions count from there. */
+/* The positions count from `text`. */
 static bool regex_search(lua_State *L, struct regex *r, const char *text, size_t size, regmatch_t *matches)
 {
+    if (size > INT_MAX || size * r->moves > REGEX_MOVES_MAX)
+        luaL_error(L, "string of %I octets is too long for this regex", (LUAI_UACINT)size);
     int error = tre_regnexec(&r->compiled_regex, text, size, REGEX_GROUPS_MAX, matches, 0);
     if (error == REG_NOMATCH) return false;
     if (error != 0) luaL_error(L, "not enough memory");
@@ -129,17 +162,19 @@ static int regex_match(lua_State *L)
     return regex_push(L, r, text + start, matches);
 }
 
-/* Upvalues: regex, subject, where to go on. An empty match goes on one octet further. */
+/* Upvalues: regex, subject, where to go on. An empty match goes on one octet further.               [-0, +n, e] */
 static int regex_gmatch_next(lua_State *L)
 {
     regmatch_t matches[REGEX_GROUPS_MAX];
     size_t size;
     struct regex *r = lua_touserdata(L, lua_upvalueindex(1));
+    if (!r->compiled) return luaL_error(L, "regex is closed");
     const char *text = lua_tolstring(L, lua_upvalueindex(2), &size);
     size_t start = (size_t)lua_tointeger(L, lua_upvalueindex(3));
     if (start > size || !regex_search(L, r, text + start, size - start, matches)) return 0;
     size_t end = (size_t)matches[0].rm_eo;
-    lua_pushinteger(L, (lua_Integer)(start + end + (matches[0].rm_eo == matches[0].rm_so ? 1 : 0)));
+    size_t next = start + end + (matches[0].rm_eo == matches[0].rm_so ? 1u : 0u);
+    lua_pushinteger(L, (lua_Integer)next);
     lua_replace(L, lua_upvalueindex(3));
     return regex_push(L, r, text + start, matches);
 }

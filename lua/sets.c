@@ -258,6 +258,13 @@ static bool parse_number(int family, const char *text, struct number *out)
     return true;
 }
 
+/* Raises with the entry, which stands on top. */
+_Noreturn static void fail(lua_State *L, const char *what)
+{
+    luaL_error(L, "invalid %s \"%s\"", what, lua_tostring(L, -1));
+    abort(); /* luaL_error() does not return, but its declaration does not say so */
+}
+
 /* `address/bits`; the word "subnet" of the messages is the contract's. */
 static struct range parse_subnet(lua_State *L, int family, const char *entry, size_t size)
 {
@@ -266,18 +273,18 @@ static struct range parse_subnet(lua_State *L, int family, const char *entry, si
     int width = family == AF_INET ? 32 : 128;
     const char *slash = memchr(entry, '/', size);
     lua_pushlstring(L, entry, size);
-    if (!slash || (size_t)(slash - entry) >= sizeof text) luaL_error(L, "invalid subnet \"%s\"", lua_tostring(L, -1));
+    if (!slash || (size_t)(slash - entry) >= sizeof text) fail(L, "subnet");
     memcpy(text, entry, (size_t)(slash - entry));
     text[slash - entry] = '\0';
     char *end;
     long bits = slash[1] >= '0' && slash[1] <= '9' ? strtol(lua_tostring(L, -1) + (slash - entry) + 1, &end, 10) : -1;
-    if (bits < 0 || bits > width || *end) luaL_error(L, "invalid prefix size \"%s\"", lua_tostring(L, -1));
-    if (!parse_number(family, text, &address)) luaL_error(L, "invalid subnet \"%s\"", lua_tostring(L, -1));
+    if (bits < 0 || bits > width || *end) fail(L, "prefix size");
+    if (!parse_number(family, text, &address)) fail(L, "subnet");
     int network = 128 - width + (int)bits;
     struct number mask = {mask_of(network), mask_of(network - 64)};
     struct number last = {address.high | ~mask.high, address.low | ~mask.low};
     if ((address.high & ~mask.high) != 0 || (address.low & ~mask.low) != 0)
-        luaL_error(L, "invalid subnet \"%s\"", lua_tostring(L, -1)); /* bits of a host are set */
+        fail(L, "subnet"); /* bits of a host are set */
     lua_pop(L, 1);
     return (struct range){address, last};
 }

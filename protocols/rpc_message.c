@@ -141,13 +141,11 @@ size_t rpc_write_request(uint8_t *out, size_t size, const struct rpc_peer *peer,
                          bool deflated)
 {
     struct http_writer w = {.out = out, .size = size};
-    char host[ADDRESS_TEXT_SIZE];
     assert(size >= RPC_REQUEST_HEAD_SIZE_MAX);
-    address_format(&peer->address, host, sizeof host);
+    /* No Host, as with all versions of neosocksd: by way of an overlay the name that we know the peer by is not its
+     * own, and an API refuses foreign names, which pages of browsers could have made up (DNS rebinding). */
     http_put_text(&w, path == RPC_CALL ? "POST /ruleset/rpcall HTTP/1.1\r\n" : "POST /ruleset/invoke HTTP/1.1\r\n");
-    http_put_text(&w, "Host: ");
-    http_put_text(&w, host);
-    http_put_text(&w, "\r\nAccept-Encoding: deflate\r\nConnection: close\r\nContent-Length: ");
+    http_put_text(&w, "Accept-Encoding: deflate\r\nConnection: close\r\nContent-Length: ");
     http_put_number(&w, body_size);
     http_put_text(&w, "\r\nContent-Type: " RPC_CONTENT_TYPE "\r\n");
     if (deflated) http_put_text(&w, "Content-Encoding: deflate\r\n");

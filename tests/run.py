@@ -27,7 +27,7 @@ SANITIZERS = {
     "TSAN_OPTIONS": "second_deadlock_stack=1",
 }
 # Not the tests of limits: they count descriptors and milliseconds that TSan uses up by itself.
-TSAN_E2E = ["-k", "not test_limits or start_and_stop"]
+TSAN_E2E = ["-k", "(not test_limits or start_and_stop) and not test_dashboard"]
 TSAN_UNIT = ["test_queue", "test_log"]
 
 
@@ -182,8 +182,12 @@ def run_fuzz(runner, options):
         runner.run(tasks)
 
 
+# Not the page in a browser: what it asks of the API, other tests ask as well.
+ASAN_E2E = ["-k", "not test_dashboard"]
+
+
 def asan_e2e(options, prefix=()):
-    return e2e_task(options, "asan/sluice", "asan e2e", prefix=prefix)
+    return e2e_task(options, "asan/sluice", "asan e2e", ASAN_E2E, prefix)
 
 
 def run_asan(runner, options):

@@ -43,6 +43,12 @@ static void test_libruleset(void **state)
     suite("tests/lua/test_libruleset.lua");
 }
 
+static void test_agent(void **state)
+{
+    (void)state;
+    suite("tests/lua/test_agent.lua");
+}
+
 static void test_domains(void **state)
 {
     lua_State *L = open_state();
@@ -154,6 +160,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_libruleset),
+        cmocka_unit_test(test_agent),
         cmocka_unit_test(test_domains),
         cmocka_unit_test(test_domains_against_a_model),
         cmocka_unit_test(test_subnets_against_a_model),

@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 import fakedns  # noqa: E402
 import origins  # noqa: E402
 import process  # noqa: E402
+import scripts  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -49,6 +50,20 @@ def sluice(tmp_path):
         except Exception as failure:  # all of them must end, whatever the first one did
             failures.append(failure)
     assert not failures, "\n".join(map(str, failures))
+
+
+@pytest.fixture
+def ruled(sluice, tmp_path):
+    """ruled(script, *args): a sluice with that ruleset and an API: (proxy, api). script None: no ruleset."""
+    def start(script, *args, name="rules.lua", **options):
+        port = process.free_port()
+        if script is not None:
+            (tmp_path / name).write_bytes(script if isinstance(script, bytes) else script.encode())
+            args = ("-r", str(tmp_path / name), *args)
+        proxy = sluice("--api", f"127.0.0.1:{port}", *args, **options)
+        return proxy, scripts.Api(("127.0.0.1", port))
+
+    return start
 
 
 @pytest.fixture

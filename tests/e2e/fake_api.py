@@ -29,8 +29,6 @@ class FakeApi:
         fake = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
             def do_GET(self):  # noqa: N802, the library's name
                 fake.answer(self)
 

@@ -1,0 +1,416 @@
+"""The REST API: routes, codings, who may call, sessions, metrics; against the document that describes it."""
+import gzip
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import zlib
+
+import pytest
+
+import process
+import scripts
+import wire
+from conftest import ROOT
+
+yaml = pytest.importorskip("yaml", reason="apt-get install python3-yaml")
+DIRECT = "return { resolve = function(a) return a end, route = function(a) return a end }"
+
+
+def raw(api, request, timeout=15):
+    client = wire.Client(api.address, timeout=timeout)
+    client.send(request)
+    return client
+
+
+# --- routes ---
+
+def test_healthy(ruled):
+    _, api = ruled("return { healthy = function() if broken then error(broken, 0) end return complaint end }")
+    for method in ["GET", "HEAD", "POST"]:
+        answer = api.ask(method, "/healthy")
+        assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "0")
+    api.call("_G.complaint = 'tired'")
+    assert (api.get("/healthy").status, api.get("/healthy").text) == (503, "tired")
+    api.call("_G.broken = 'ill'")
+    assert (api.get("/healthy").status, api.get("/healthy").text) == (503, "ill")
+
+
+@pytest.mark.parametrize("path,status", [("/healthy/", 404), ("/stats/x", 404), ("/nothing", 404), ("/ruleset", 500),
+                                         ("/ruleset/update", 500), ("/ruleset/nothing", 500), ("/sessions/", 404)])
+def test_paths_that_are_none(ruled, path, status):
+    _, api = ruled(None)
+    answer = api.get(path)
+    assert answer.status == status and answer.headers["connection"] == "close"
+    if status == 500:
+        assert answer.text == "ruleset is not enabled on the server"
+
+
+@pytest.mark.parametrize("method,path,allow", [("PUT", "/stats", "GET, HEAD, POST"), ("POST", "/metrics", "GET, HEAD"),
+                                               ("GET", "/ruleset/gc", "POST"), ("GET", "/sessions/0-0-0", "DELETE")])
+def test_methods(ruled, method, path, allow):
+    _, api = ruled(DIRECT)
+    answer = api.ask(method, path)
+    assert answer.status == 405 and answer.headers["allow"] == allow
+
+
+LINES = ["Server Time", "Uptime", "Num Sessions", "Num Rejected", "Conn Accepts", "Name Resolves", "Requests", "API Requests",
+         "Handshake Dial", "Traffic", "API Client", "Connect Latency"]
+RATES = ["Accept Rate", "Request Rate", "Reject Rate", "Throughput", "Server Load"]
+
+
+def labels(text):
+    return [line[:20].rstrip() for line in text.splitlines() if line[20:22] == ": "]
+
+
+def test_stats_text(ruled, origin):
+    proxy, api = ruled("return { resolve = function(a) return a end, stats = function(dt, q) return 'dt=' .. math.type(dt) .. "
+                       "' q=' .. tostring(q) end }")
+    with wire.through_http(proxy.address, "127.0.0.1", origin().port) as client:
+        client.send(b"12345")
+        assert client.read(5) == b"12345"
+    answer = api.get("/stats")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8" and answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.text.startswith("sluice ") and labels(answer.text) == LINES
+    assert process.wait_until(lambda: re.search(r"^Traffic             : Up 5B, Down 5B$", api.get("/stats").text, re.MULTILINE))
+    assert labels(api.get("/stats?nobanner=1&runtime=yes").text) == [
+        *LINES[:-1], "Ruleset Allocated", "Ruleset Threads", "Ruleset Events", LINES[-1]]
+    post = api.post("/stats?nobanner=true")
+    assert labels(post.text) == LINES + RATES and post.text.endswith("dt=float q=nil") and "(unknown)" in post.text
+    assert re.search(r"^Server Load         : [\d.]+% \(last .*\)$", api.post("/stats").text, re.MULTILINE)
+    assert api.post("/stats?nobanner=1&server=0&q=a%20b").text == "dt=float q=a b"
+    assert api.get("/stats?format=yaml").status == 400
+
+
+def test_stats_json(ruled, origin):
+    proxy, api = ruled(DIRECT, "--workers", "2")
+    client = wire.through_socks5(proxy.address, "127.0.0.1", origin().port)
+    everything = api.get("/stats?format=json").json()
+    assert everything["sessions"]["active"] == 1 and everything["accepted"] == 1 and len(everything["workers"]) == 2
+    assert everything["ruleset"]["loaded"] and everything["ruleset"]["revision"] == 1
+    assert everything["connect_latency"]["count"] == 1 and everything["decision_latency"]["count"] == 1
+    assert sum(worker["accepted"] for worker in everything["workers"]) == 1
+    assert everything["workers"][0]["ring"]["submissions"] > 0
+    client.close()
+
+
+def families(text):
+    """Names in the order of their first sample; a family that comes twice fails."""
+    seen = []
+    for line in text.splitlines():
+        if line.startswith("# TYPE"):
+            assert line.split()[2] not in seen
+            seen.append(line.split()[2])
+        elif not line.startswith("#"):
+            name = re.match(r"[a-z_]+", line).group()
+            assert seen[-1] in (name, re.sub(r"_(sum|count|bucket)$", "", name)), line
+    return seen
+
+
+def test_metrics(ruled, origin):
+    proxy, api = ruled("return { route = function(a) return a end, metrics = function() return '# TYPE mine counter\\nmine 7\\n' end }")
+    wire.through_socks5(proxy.address, "127.0.0.1", origin().port).close()
+    answer = api.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    names = families(answer.text)
+    assert names[0] == "neosocksd_sessions_active" and names[-1] == "mine" and "sluice_decision_seconds" in names
+    assert 'sluice_failures_total{reason="refused"} 0' in answer.text
+    promtool = shutil.which("promtool")
+    if promtool:
+        text = answer.text.replace("# TYPE mine", "# HELP mine Ours.\n# TYPE mine").replace("mine", "mine_total")
+        done = subprocess.run([promtool, "check", "metrics"], input=text, text=True, capture_output=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_is_there():
+    if not shutil.which("promtool"):
+        pytest.skip("promtool is missing: apt-get install prometheus")
+
+
+# --- the ruleset ---
+
+def test_invoke(ruled):
+    _, api = ruled(DIRECT)
+    answer = api.post("/ruleset/invoke", "x = 1 _G.y = 2")
+    assert (answer.status, answer.body) == (200, b"")
+    assert api.call("return x, y") == "return true,nil,2"
+    for code, part in [("error('no')", "(invoke):1: no"), ("error()", "(nil)"), ("error({})", "(error object is not a string)"),
+                       ("await.sleep(1)", "not in asynchronous routine"), ("syntax error", "(invoke):1: syntax error"),
+                       ("\x1bLua", "attempt to load a binary chunk (mode is 't')")]:
+        answer = api.post("/ruleset/invoke", code)
+        assert answer.status == 500 and part in answer.text, answer.text
+
+
+def test_update(ruled):
+    _, api = ruled(DIRECT)
+    assert re.fullmatch(r"Time Cost           : \S+\n", api.update("return { ... }").text)
+    assert api.call("return ruleset[1]") == 'return true,"ruleset"'
+    assert api.post("/ruleset/update", "return 1").text == "ruleset: expected table, got number"
+    assert api.call("return ruleset[1]") == 'return true,"ruleset"'
+    assert ":1: here" in api.post("/ruleset/update?chunkname=%40my.lua", "error('here')").text
+    api.update("return { name = ... }", "?module=sample")
+    assert api.call("return require('sample').name, sample") == 'return true,"sample",nil'
+    api.call("_G.sample = require('sample')")
+    api.update("return { name = 'new' }", "?module=sample")
+    assert api.call("return require('sample').name, sample.name") == 'return true,"new","new"'
+    api.update("", "?module=nothing")
+    assert api.call("return require('nothing')") == "return true,true"
+
+
+def test_rpcall(ruled):
+    _, api = ruled(DIRECT)
+    assert api.call("return 1, nil, 'x'") == 'return true,1,nil,"x"'
+    assert api.call("") == "return true"
+    assert api.call("error('broken', 0)") == 'return false,"broken"'
+    assert api.call("return print") .startswith('return false,"function: ')
+    assert api.call("await.sleep(0.05) await.idle() return 'later'") == 'return true,"later"'
+    assert api.post("/ruleset/rpcall", "(", {"Content-Type": scripts.RPC_TYPE}).status == 500
+    for kind in [None, "text/plain", "application/x-neosocksd-rpc", "application/x-neosocksd-rpc; version=2"]:
+        assert api.post("/ruleset/rpcall", "return 1", {"Content-Type": kind} if kind else {}).status == 400
+    for kind in ["Application/X-Neosocksd-RPC; Version=\"1\"", "application/x-neosocksd-rpc;a=b; version=1"]:
+        assert api.post("/ruleset/rpcall", "return 1", {"Content-Type": kind}).body == b"return true,1"
+
+
+def test_rpcall_that_takes_too_long(ruled):
+    _, api = ruled(DIRECT, "-t", "5")
+    start = time.monotonic()
+    assert api.post("/ruleset/rpcall", "await.sleep(60)", {"Content-Type": scripts.RPC_TYPE}).status == 504
+    assert time.monotonic() - start < 8 * process.SLOW
+    assert api.call("return neosocksd.stats().num_thread_active") == "return true,1"
+
+
+def test_peer_that_does_not_wait(ruled):
+    """Up to 1.4.3 neosocksd closes when it has sent an invoke: it is executed all the same."""
+    _, api = ruled(DIRECT)
+    code = b"_G.done = (_G.done or 0) + 1"
+    for _ in range(20):
+        client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(code), code))
+        client.close()
+    assert process.wait_until(lambda: api.call("return done") == "return true,20")
+
+
+# --- HTTP ---
+
+def test_keep_alive_and_pipelining(ruled):
+    _, api = ruled(DIRECT)
+    client = raw(api, b"GET /healthy HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3 + b"GET /healthy HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert client.read_all().count(b"HTTP/1.1 200 OK") == 4
+
+
+def test_without_host_and_absolute(ruled):
+    _, api = ruled(DIRECT)
+    assert raw(api, b"GET /healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 200")
+    assert raw(api, b"GET http://127.0.0.1/healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 200")
+    assert raw(api, b"GET http://evil.test/healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 403")
+
+
+def test_body_limits(ruled):
+    _, api = ruled(DIRECT)
+    assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\n\r\n").read_head().startswith(b"HTTP/1.1 411")
+    assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 4194305\r\n\r\n").read_head().startswith(b"HTTP/1.1 413")
+    assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").read_head().startswith(b"HTTP/1.1 501")
+    assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 1\r\nExpect: magic\r\n\r\n").read_head().startswith(
+        b"HTTP/1.1 417")
+    client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+    assert client.read_head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert client.send(b"x=1").read_head().startswith(b"HTTP/1.1 200")
+    big = "-- " + "x" * ((4 << 20) - 3)
+    assert api.post("/ruleset/invoke", big).status == 200
+
+
+def test_content_codings(ruled):
+    _, api = ruled(DIRECT)
+    code = b"_G.got = #'" + b"x" * 5000 + b"'"
+    for coding, data in [("deflate", zlib.compress(code)), ("gzip", gzip.compress(code)), ("identity", code), ("GZIP", gzip.compress(code))]:
+        assert api.post("/ruleset/invoke", data, {"Content-Encoding": coding}).status == 200
+        assert api.call("local g = got got = nil _G.got = nil return g") == "return true,5000"
+    assert api.post("/ruleset/invoke", code, {"Content-Encoding": "br"}).status == 415
+    assert api.post("/ruleset/invoke", code, {"Content-Encoding": "deflate"}).status == 400
+    bomb = zlib.compress(bytes(80 << 20), 9)
+    assert api.post("/ruleset/invoke", bomb, {"Content-Encoding": "deflate"}).status == 413
+    for accept, coding in [("deflate", "deflate"), ("gzip, deflate", "deflate"), ("gzip", "gzip"), ("*", "deflate"), ("br", None)]:
+        answer = api.get("/stats", Accept_Encoding=accept)
+        assert answer.headers.get("content-encoding") == coding and answer.text.startswith("sluice ")
+    assert api.call("return ('x'):rep(300)", **{"Accept-Encoding": "deflate"}) == 'return true,"' + "x" * 300 + '"'
+
+
+def test_slow_and_broken_clients(ruled):
+    proxy, api = ruled(DIRECT)
+    crowd = [raw(api, b"GET /hea") for _ in range(50)]
+    assert api.get("/healthy").status == 200
+    for client in crowd:
+        client.reset()
+    for garbage in [b"\0\1\2\3\r\n\r\n", b"GET\r\n\r\n", b"\xff" * 70000, b"GET / HTTP/9.9\r\n\r\n"]:
+        raw(api, garbage).shut().close()
+    assert api.get("/healthy").status == 200
+    assert proxy.flat()
+
+
+def test_full_proxy_does_not_lock_the_operator_out(ruled):
+    proxy, api = ruled(DIRECT, "--max-sessions", "1")
+    client = wire.greet(wire.Client(proxy.address))
+    assert api.get("/stats").status == 200
+    client.close()
+
+
+# --- who may call ---
+
+@pytest.mark.parametrize("headers,status", [
+    ({"Host": "evil.test"}, 403), ({"Host": "evil.test:9080"}, 403), ({"Host": "localhost"}, 200), ({"Host": "LOCALHOST:1"}, 200),
+    ({"Host": "127.0.0.1:5"}, 200), ({"Host": "[::1]:5"}, 200), ({"Host": "192.0.2.1"}, 403), ({"Host": "127.0.0.1.evil.test"}, 403),
+    ({"Host": "localhost", "Origin": "http://evil.test"}, 403), ({"Host": "localhost", "Origin": "null"}, 403),
+    ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200), ({"Host": "localhost", "Sec-Fetch-Site": "cross-site"}, 403),
+    ({"Host": "localhost", "Sec-Fetch-Site": "same-origin"}, 200)])
+def test_pages_of_others(ruled, headers, status):
+    _, api = ruled(DIRECT)
+    assert api.ask("GET", "/stats", headers=headers).status == status
+    assert api.ask("POST", "/ruleset/invoke", "x=1", headers).status == status
+
+
+def test_tokens(ruled, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("# people\nsecret-admin\nsecret-read read # dashboards\n")
+    tokens.chmod(0o600)
+    proxy, api = ruled(DIRECT, "--api-token-file", str(tokens))
+    admin, read = {"Authorization": "Bearer secret-admin"}, {"Authorization": "bearer secret-read"}
+    for headers in [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "}, {"Authorization": "Basic c2VjcmV0"},
+                    {"Authorization": "secret-admin"}, {"Authorization": "Bearer secret-admin2"}]:
+        answer = api.ask("GET", "/stats", headers=headers)
+        assert answer.status == 401 and answer.headers["www-authenticate"].startswith("Bearer")
+    assert api.ask("GET", "/stats", headers=read).status == api.ask("GET", "/stats", headers=admin).status == 200
+    assert api.ask("POST", "/ruleset/invoke", "x=1", read).status == 403
+    assert api.ask("POST", "/ruleset/invoke", "x=1", {**admin, "Host": "box.example"}).status == 200
+    assert re.search(r"api: 127\.0\.0\.1:\d+, token [0-9a-f]{8}: /ruleset/invoke invoke, sha256 [0-9a-f]{64}", proxy.log())
+    assert "secret" not in proxy.log()
+    tokens.write_text("other\n")
+    proxy.signal(signal.SIGHUP)
+    assert process.wait_until(lambda: "1 tokens in force" in proxy.log())
+    assert api.ask("GET", "/stats", headers=admin).status == 401
+    assert api.ask("GET", "/stats", headers={"Authorization": "Bearer other"}).status == 200
+    tokens.write_text("other forever\n")
+    proxy.signal(signal.SIGHUP)
+    assert process.wait_until(lambda: "neither read nor admin" in proxy.log())
+    assert api.ask("GET", "/stats", headers={"Authorization": "Bearer other"}).status == 200
+
+
+def test_tokens_between_peers(ruled, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("between-us\n")
+    tokens.chmod(0o600)
+    _, one = ruled(DIRECT, "--api-token-file", str(tokens), name="one.lua")
+    _, two = ruled(DIRECT, name="two.lua")
+    where = f"127.0.0.1:{one.address[1]}"
+    assert two.call(f"local ok, f = await.invoke('return 7', 'http://between-us@{where}') return ok, f()") == "return true,true,true,7"
+    assert two.call(f"return await.invoke('return 7', '{where}')").startswith('return true,false,"HTTP/1.1 401')
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:{port}", ":{port}", "[::]:{port}"])
+def test_open_addresses_need_tokens(address, tmp_path):
+    code, _, err = process.run("-l", f"127.0.0.1:{process.free_port()}", "--api", address.format(port=process.free_port()))
+    assert code == 1 and "give --api-token-file" in err
+
+
+def test_unusable_token_files(tmp_path):
+    (tmp_path / "empty").write_text("# nothing\n")
+    for name in ["empty", "none"]:
+        code, _, err = process.run("-l", f"127.0.0.1:{process.free_port()}", "--api", f"127.0.0.1:{process.free_port()}",
+                                   "--api-token-file", str(tmp_path / name))
+        assert code == 1 and "--api-token-file" in err and err.count("\n") == 1, err
+
+
+def test_port_in_use(origin):
+    code, _, err = process.run("-l", f"127.0.0.1:{process.free_port()}", "--api", f"127.0.0.1:{origin().port}")
+    assert code == 1 and "another process listens there" in err
+
+
+def test_unix_socket(sluice, tmp_path):
+    path = str(tmp_path / "api")
+    proxy = sluice("--api", f"unix:{path}")
+    api = scripts.Api(path)
+    assert api.get("/stats", Host="whatever.test").status == 200
+    proxy.finish()
+    assert not os.path.exists(path)
+    stale = socket.socket(socket.AF_UNIX)  # what a crash leaves behind is no obstacle
+    stale.bind(path)
+    stale.close()
+    sluice("--api", f"unix:{path}")
+    assert scripts.Api(path).get("/healthy").status == 200
+
+
+# --- sessions ---
+
+def test_sessions(ruled, origin):
+    target = origin()
+    proxy, api = ruled(DIRECT, "--workers", "2")
+    clients = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(25)]
+    clients[0].send(b"12345")
+    assert clients[0].read(5) == b"12345"
+    named = wire.greet(wire.Client(proxy.address), b"us\xffer", b"x").send(wire.socks5("127.0.0.1", target.port))
+    assert wire.read_socks5_reply(named)[0] == 0
+    handshake = wire.greet(wire.Client(proxy.address))
+    rows, query = [], "/sessions?limit=7"
+    while True:
+        page = api.get(query).json()
+        assert len(page["sessions"]) <= 7
+        rows += page["sessions"]
+        if not page["next"]:
+            break
+        query = "/sessions?limit=7&cursor=" + page["next"]
+    assert len(rows) == 27 and len({row["id"] for row in rows}) == 27
+    by_client = {row["client"]: row for row in rows}
+    row = by_client["%s:%d" % clients[0].socket.getsockname()]
+    assert row["bytes"] == {"up": 5, "down": 5} and row["state"] == "relay" and row["target"] == f"127.0.0.1:{target.port}"
+    assert row["protocol"] == "socks5" and row["path"] == {"up": "copy", "down": "copy"} and row["age"] >= 0
+    assert by_client["%s:%d" % named.socket.getsockname()]["user"] == "us?er"
+    assert by_client["%s:%d" % handshake.socket.getsockname()]["state"] == "request"
+    assert api.ask("DELETE", "/sessions/" + row["id"]).status == 204
+    assert clients[0].ends_with() == "reset"
+    assert api.ask("DELETE", "/sessions/" + row["id"]).status == 404
+    for bad in ["0-0", "x", "0-0-0-0", "ffffffff-0-0", "0-ffffff-0", "-", "0-0-zz"]:
+        assert api.ask("DELETE", "/sessions/" + bad).status == 404
+    for bad in ["limit=0", "limit=1001", "limit=x", "cursor=1", "cursor=0-0-0", "limit="]:
+        assert api.get("/sessions?" + bad).status in ((400,) if bad != "limit=" else (200, 400))
+    for client in [*clients[1:], named, handshake]:
+        client.close()
+
+
+# --- the document ---
+
+def documented():
+    with open(os.path.join(ROOT, "docs", "openapi.yaml"), encoding="utf-8") as text:
+        return yaml.safe_load(text)["paths"]
+
+
+def test_every_documented_operation_answers_as_documented(ruled):
+    _, api = ruled(DIRECT)
+    count = 0
+    for path, operations in documented().items():
+        for method, operation in operations.items():
+            body = "return {}" if method == "post" else None
+            kind = next(iter(operation.get("requestBody", {}).get("content", {"text/plain": 0})))
+            answer = api.ask(method.upper(), path.replace("{id}", "0-0-0"), body, {"Content-Type": kind})
+            assert str(answer.status) in map(str, operation["responses"]), (method, path, answer.status)
+            content = operation["responses"][answer.status].get("content") if answer.status in operation["responses"] else \
+                operation["responses"][str(answer.status)].get("content")
+            if content:
+                assert answer.headers["content-type"].split(";")[0] in {name.split(";")[0] for name in content}, (method, path)
+            count += 1
+    assert count >= 17
+
+
+def test_every_route_is_documented():
+    with open(os.path.join(ROOT, "api", "endpoints.c"), encoding="utf-8") as source:
+        rows = re.findall(r'\{\.path = "([^"]+)",(.*?)\.handle', source.read(), re.DOTALL)
+    paths = documented()
+    assert len(rows) >= 10
+    for path, rest in rows:
+        if "takes_id" in rest:
+            path += "/{id}"
+        names = [name for name, flag in [("get", "READ"), ("head", "READ"), ("post", "CALL_POST"), ("delete", "CALL_DELETE")]
+                 if re.search(r"\.methods = [^,]*\b" + flag, rest)]
+        for name in names:
+            assert name in paths[path], (name, path)

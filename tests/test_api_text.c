@@ -1,0 +1,221 @@
+/* What of the API is pure: numbers of /stats, tokens, hosts and origins, ids, routes. */
+#include <string.h>
+
+#include "api/access.h"
+#include "api/endpoints.h"
+#include "api/sessions.h"
+#include "api/stats_text.h"
+#include "api/text.h"
+#include "support.h"
+
+static void test_bytes(void **state)
+{
+    static const struct {
+        double octets;
+        const char *text;
+    } cases[] = {{0, "0"},
+                 {1, "1B"},
+                 {-1092, "-1092B"},
+                 {2047, "2047B"},
+                 {2048, "2.00KiB"},
+                 {10 * 1024, "10.0KiB"},
+                 {26214, "25.6KiB"},
+                 {100 * 1024, "100KiB"},
+                 {2047.0 * 1024, "2047KiB"},
+                 {2048.0 * 1024, "2.00MiB"},
+                 {-3.0 * 1024 * 1024, "-3.00MiB"},
+                 {5e18, "4.34EiB"}};
+    char out[STATS_TEXT_SIZE];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_string_equal(stats_text_bytes(out, cases[i].octets), cases[i].text);
+}
+
+static void test_counts(void **state)
+{
+    char out[STATS_TEXT_SIZE];
+    (void)state;
+    assert_string_equal(stats_text_count(out, 0), "0");
+    assert_string_equal(stats_text_count(out, 366), "366");
+    assert_string_equal(stats_text_count(out, -28), "-28");
+    assert_string_equal(stats_text_count(out, 1610), "1.61k");
+    assert_string_equal(stats_text_count(out, 16100), "16.1k");
+    assert_string_equal(stats_text_count(out, 161000), "161k");
+    assert_string_equal(stats_text_count(out, 2.5e6), "2.50M");
+}
+
+static void test_durations(void **state)
+{
+    static const struct {
+        double seconds;
+        const char *text;
+    } cases[] = {{0, "0"},
+                 {-1, "0"},
+                 {33e-9, "33ns"},
+                 {9999e-9, "9999ns"},
+                 {33.02e-6, "33.02\302\265s"},
+                 {330.2e-6, "330.2\302\265s"},
+                 {1.5e-3, "1.500ms"},
+                 {15e-3, "15.00ms"},
+                 {0.2538, "253.8ms"},
+                 {1.09, "1090ms"},
+                 {9.999, "9999ms"},
+                 {12.5, "12.50s"},
+                 {61.5, "1:01.5"},
+                 {600, "10:00"},
+                 {3661, "1:01:01"},
+                 {90061, "1d01:01:01"}};
+    char out[STATS_TEXT_SIZE];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_string_equal(stats_text_duration(out, cases[i].seconds), cases[i].text);
+}
+
+static struct access_tokens tokens;
+
+static const char *parse(const char *text, unsigned *line)
+{
+    memset(&tokens, 0, sizeof tokens);
+    return access_parse_tokens(text, strlen(text), &tokens, line);
+}
+
+static void test_tokens(void **state)
+{
+    unsigned line;
+    (void)state;
+    assert_null(parse("# first\n\n  one  \ntwo read\r\nthree\tadmin # ops\nfour#x", &line));
+    assert_int_equal(tokens.count, 4);
+    assert_string_equal(tokens.all[0].token, "one");
+    assert_int_equal(tokens.all[0].scope, ACCESS_ADMIN);
+    assert_int_equal(tokens.all[1].scope, ACCESS_READ);
+    assert_int_equal(tokens.all[2].scope, ACCESS_ADMIN);
+    assert_string_equal(tokens.all[3].token, "four#x");
+    assert_string_equal(tokens.all[0].name, "7692c3ad"); /* of SHA-256 */
+}
+
+static void test_wrong_tokens(void **state)
+{
+    static const struct {
+        const char *text;
+        unsigned line;
+    } cases[] = {{"", 0}, {"# x\n", 1}, {"a write", 1}, {"a\nb read more", 2}, {"a\n\n\x80", 3}, {"a\x01", 1}};
+    char text[600];
+    unsigned line;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_non_null(parse(cases[i].text, &line));
+        assert_int_equal(line, cases[i].line);
+    }
+    memset(text, 'x', sizeof text);
+    text[ACCESS_TOKEN_SIZE_MAX] = '\0';
+    assert_null(parse(text, &line));
+    text[ACCESS_TOKEN_SIZE_MAX] = 'x';
+    text[ACCESS_TOKEN_SIZE_MAX + 1] = '\0';
+    assert_non_null(parse(text, &line));
+    for (size_t i = 0; i < 2 * (ACCESS_TOKENS_MAX + 1); i++) text[i] = i % 2 ? '\n' : 'x';
+    text[2 * (ACCESS_TOKENS_MAX + 1)] = '\0';
+    assert_non_null(parse(text, &line));
+    assert_int_equal(line, ACCESS_TOKENS_MAX + 1);
+}
+
+static void test_finding_tokens(void **state)
+{
+    unsigned line;
+    (void)state;
+    assert_null(parse("one\ntwo read\n", &line));
+    assert_ptr_equal(access_find(&tokens, "Bearer one"), &tokens.all[0]);
+    assert_ptr_equal(access_find(&tokens, "bearer   two"), &tokens.all[1]);
+    static const char *const wrong[] = {"Bearer",      "Bearer ",   "Bearer on", "Bearer onee",
+                                        "Bearer one ", "Basic one", "one",       ""};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) assert_null(access_find(&tokens, wrong[i]));
+    assert_null(access_find(&tokens, NULL));
+}
+
+static void test_hosts(void **state)
+{
+    static const char *const ours[] = {"localhost",  "LocalHost:80", "127.0.0.1",      "127.9.8.7:1", "[::1]",
+                                       "[::1]:9080", "192.0.2.5",    "192.0.2.5:9080", "[::1]:"};
+    static const char *const foreign[] = {
+        "",           "example.com", "localhost.example.com", "192.0.2.6", "[::2]", "[::1",
+        "[::1]x",     ":80",         "127.0.0.1.example.com", "0.0.0.0",   "127.1", "localhostx",
+        "[localhost", "2130706433"};
+    (void)state;
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        if (!access_host_is_ours(ours[i], "192.0.2.5")) fail_msg("%s is foreign", ours[i]);
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
+        if (access_host_is_ours(foreign[i], "192.0.2.5")) fail_msg("%s is ours", foreign[i]);
+    assert_false(access_host_is_ours("192.0.2.5", NULL));
+}
+
+static void test_origins(void **state)
+{
+    (void)state;
+    assert_true(access_origin_is_host("http://localhost:1", "localhost:1"));
+    assert_true(access_origin_is_host("HTTPS://Box:1", "box:1"));
+    assert_false(access_origin_is_host("http://localhost:1", "localhost:2"));
+    assert_false(access_origin_is_host("http://localhost", "localhost:80"));
+    assert_false(access_origin_is_host("null", "null"));
+    assert_false(access_origin_is_host("file://localhost", "localhost"));
+    assert_false(access_origin_is_host("", ""));
+}
+
+static void test_session_ids(void **state)
+{
+    uint32_t worker, slot, generation;
+    static const char *const wrong[] = {"",       "1",    "1-2",           "1-2-3-4", "1-2-3x", "x-2-3",  "-1-2-3",
+                                        "1--2-3", "1-2-", "123456789-1-2", "1-2-3 ",  " 1-2-3", "+1-2-3", "0x1-2-3"};
+    (void)state;
+    assert_true(sessions_parse_id("1-a-ffffff", &worker, &slot, &generation));
+    assert_int_equal(worker, 1);
+    assert_int_equal(slot, 10);
+    assert_int_equal(generation, 0xffffff);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        if (sessions_parse_id(wrong[i], &worker, &slot, &generation)) fail_msg("%s is an id", wrong[i]);
+}
+
+static void test_routes(void **state)
+{
+    const char *rest;
+    (void)state;
+    for (size_t i = 0; endpoint_at(i); i++) {
+        const struct endpoint *e = endpoint_at(i);
+        assert_true(e->handle && e->methods && e->path[0] == '/');
+        if (e->takes_id) continue;
+        assert_ptr_equal(endpoint_find(e->path, &rest), e);
+        assert_string_equal(rest, "");
+    }
+    assert_non_null(endpoint_find("/sessions/1-2-3", &rest));
+    assert_string_equal(rest, "1-2-3");
+    static const char *const none[] = {"",         "//",        "/stats/", "/Stats", "/sessions/", "/sessions/1/2",
+                                       "/ruleset", "/healthy/x"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) assert_null(endpoint_find(none[i], &rest));
+}
+
+static void test_text(void **state)
+{
+    struct text text = {0};
+    char line[1500];
+    (void)state;
+    text_add(&text, "", 0);
+    assert_string_equal(text.data, "");
+    for (int i = 0; i < 1000; i++) text_printf(&text, "%d,", i % 10);
+    assert_int_equal(text.size, 2000);
+    memset(line, 'x', sizeof line - 1);
+    line[sizeof line - 1] = '\0';
+    text_add(&text, line, sizeof line - 1);
+    assert_int_equal(text.size, 3499);
+    assert_int_equal(strlen(text.data), 3499);
+    text_free(&text);
+    assert_null(text.data);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bytes),  cmocka_unit_test(test_counts),       cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_tokens), cmocka_unit_test(test_wrong_tokens), cmocka_unit_test(test_finding_tokens),
+        cmocka_unit_test(test_hosts),  cmocka_unit_test(test_origins),      cmocka_unit_test(test_session_ids),
+        cmocka_unit_test(test_routes), cmocka_unit_test(test_text),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
