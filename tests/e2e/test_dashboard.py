@@ -182,11 +182,12 @@ def test_a_server_that_is_lost_and_comes_back(fake, browser):
     server.status = 503
     page.until("document.querySelector('#trouble').innerText.includes('answers 503: not <b>now</b>')")
     assert page.see("document.querySelector('main').classList.contains('stale')")
-    assert "no answer" in page.see("document.title")
+    assert "refused" in page.see("document.title")
     server.status, server.body = None, b'{"uptime": 1'
     page.until("document.querySelector('#trouble').innerText.includes('something else')")
     server.close()
     page.until("document.querySelector('#trouble').innerText.includes('does not answer')")
+    assert "no answer" in page.see("document.title")
     again = fake(server.port)
     again.start += 86400  # it began anew: its counters are lower
     page.until("document.querySelector('#status').className === 'live'")
