@@ -1,40 +1,112 @@
-"""The page at / in a real browser: it loads, its plots move, and it stays within itself."""
+"""The page at / in a real browser: against the program itself, and against figures of our own."""
 import json
 import os
+import select
 import subprocess
 import threading
 
 import pytest
 
+import fake_api
 import process
 import wire
 from conftest import HERE, require
 from test_limits import serves
 
 DIRECT = "return { resolve = function(a) return a end, route = function(a) return a end }"
+PICTURES = "[...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL())"
+INPUT = "input[type=password]"
+
+
+class Browser:
+    def __init__(self, chromium, modules, **options):
+        self.process = subprocess.Popen(["node", os.path.join(HERE, "browser.js"), chromium, json.dumps(options)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env={**os.environ, "NODE_PATH": os.path.join(modules, "node_modules")})
+
+    def do(self, code):
+        """Runs JavaScript beside the page (playwright's `page` and `context`, our `log`): what it returns."""
+        self.process.stdin.write(json.dumps(code) + "\n")
+        self.process.stdin.flush()
+        ready, _, _ = select.select([self.process.stdout], [], [], 60 * process.SLOW)
+        assert ready, f"the browser hangs in {code}"
+        answer = json.loads(self.process.stdout.readline() or '{"error": "the browser is gone"}')
+        assert "error" not in answer, answer["error"]
+        return answer["value"]
+
+    def see(self, expression):
+        """The value of an expression in the page."""
+        return self.do(f"return page.evaluate({json.dumps(expression)})")
+
+    def text(self, selector="body"):
+        return self.see(f"document.querySelector({json.dumps(selector)}).innerText")
+
+    def until(self, expression):
+        value = process.wait_until(lambda: self.see(expression), 20, 0.2)
+        assert value, f"{expression}: {self.text()}"
+        return value
+
+    def open(self, port):
+        self.do(f"await page.goto('http://127.0.0.1:{port}/');")
+
+    def open_live(self, port):
+        self.open(port)
+        self.until("document.querySelector('#status').className === 'live'")
+
+    def moved(self, seconds):
+        """How many of the plots look different after so many seconds."""
+        before = self.see(PICTURES)
+        self.do(f"await page.waitForTimeout({seconds * 1000});")
+        return sum(a != b for a, b in zip(before, self.see(PICTURES)))
+
+    def login(self, token):
+        self.do(f"await page.fill('{INPUT}', {json.dumps(token)}); await page.press('{INPUT}', 'Enter');")
+
+    def errors(self):
+        return self.do("return log.errors")
+
+    def close(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
 
 
 @pytest.fixture
-def look(node_modules):
-    """look(api, scheme, width, token): what the page shows under load."""
-    chromium, node = require("chromium", "chromium"), require("node", "nodejs")
+def browser(node_modules):
+    """browser(**options of playwright's newContext): a browser with one page."""
+    chromium, started = require("chromium", "chromium"), []
 
-    def run(api, scheme="light", width=1280, token="", seconds=2.5):
-        done = subprocess.run(
-            [node, os.path.join(HERE, "dashboard.js"), "http://%s:%d/" % api.address, scheme, str(width), str(seconds), token],
-            capture_output=True, text=True, timeout=90 * process.SLOW,
-            env={**os.environ, "CHROMIUM": chromium, "NODE_PATH": os.path.join(node_modules, "node_modules")}, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return json.loads(done.stdout)
+    def start(**options):
+        started.append(Browser(chromium, node_modules, **options))
+        return started[-1]
 
-    return run
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.fixture
+def fake():
+    started = []
+
+    def start(port=0):
+        started.append(fake_api.FakeApi(port))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
 
 
 @pytest.fixture
 def busy(ruled, origin):
-    """A proxy with traffic: (proxy, api)."""
-    target, stop = origin(), threading.Event()
-    proxy, api = ruled(DIRECT)
+    """A proxy with traffic and failures, and the port of its API."""
+    target, stop, closed = origin(), threading.Event(), process.free_port()
+    proxy, api = ruled(DIRECT, "--workers", "2")
 
     def churn():
         with wire.through_socks5(proxy.address, "127.0.0.1", target.port) as client:
@@ -42,35 +114,58 @@ def busy(ruled, origin):
                 client.send(b"x" * 5000)
                 client.read(5000)
                 serves(proxy, target)
+                with wire.greet(wire.Client(proxy.address)) as refused:
+                    refused.send(wire.socks5("127.0.0.1", closed))
+                    refused.read(10)
 
     thread = threading.Thread(target=churn)
     thread.start()
-    yield proxy, api
+    yield target, api.address[1]
     stop.set()
     thread.join()
 
 
-@pytest.mark.parametrize("scheme,width", [("light", 1280), ("dark", 1280), ("light", 360)])
-def test_dashboard(busy, look, scheme, width):
-    proxy, api = busy
-    seen = look(api, scheme, width)
-    assert seen["errors"] == [] and seen["foreign"] == [], seen
-    assert seen["width"] <= width
-    assert seen["drawings"] >= 4 and seen["moved"] >= 3, seen
-    channels = [int(value) for value in seen["background"].strip("rgba()").split(",")[:3]]
-    assert (sum(channels) < 300) == (scheme == "dark"), seen["background"]
-    for word in ["Throughput", "Sessions", "revision 1"]:
-        assert word in seen["text"]
-    assert proxy.alive()
+@pytest.mark.parametrize("scheme, width", [("light", 1280), ("dark", 1280), ("light", 360)])
+def test_it_shows_a_busy_proxy(busy, browser, scheme, width):
+    target, port = busy
+    page = browser(colorScheme=scheme, viewport={"width": width, "height": 800})
+    page.open_live(port)
+    page.until(f"document.querySelector('#targets').innerText.includes('127.0.0.1:{target.port}')")
+    page.until("document.querySelector('#failures').innerText.startsWith('refused')")
+    assert page.moved(3) >= 5, "the plots stand still"
+    tiles = page.text("#tiles").split("\n")
+    assert tiles[tiles.index("Down") + 1].endswith("kbit/s"), tiles
+    assert float(tiles[tiles.index("Connections") + 1].split()[0]) > 1, tiles
+    assert page.see("document.querySelectorAll('#workers tr').length") == 2
+    assert "revision 1" in page.text("header")
+    assert page.see("document.documentElement.scrollWidth") <= width
+    assert page.errors() == []
+    assert page.do("return Object.keys(log.hosts)") == [f"127.0.0.1:{port}"]
 
 
-def test_token_form(ruled, look, tmp_path):
+def test_token(ruled, browser, tmp_path):
     tokens = tmp_path / "tokens"
     tokens.write_text("let-me-in read\n")
     tokens.chmod(0o600)
     _, api = ruled(DIRECT, "--api-token-file", str(tokens))
-    seen = look(api, token="let-me-in")
-    assert seen["errors"] == [] and "revision 1" in seen["text"], seen
+    page = browser()
+    page.open(api.address[1])
+    page.do(f"await page.waitForSelector('{INPUT}', {{ state: 'visible' }});")
+    assert not page.see("document.querySelector('main').checkVisibility()")
+    page.login("wrong")
+    page.until("document.querySelector('#login').innerText.includes('does not accept')")
+    page.login("w\u00f6rd")
+    assert "ASCII" in page.text("#login")
+    page.login("let-me-in")
+    page.until("document.querySelector('#status').className === 'live'")
+    assert not page.see("document.querySelector('#login').checkVisibility()")
+    page.do("await page.reload();")
+    page.until("document.querySelector('#status').className === 'live'")
+    assert page.see("localStorage.length") == 0 and page.see("document.cookie") == ""
+    page.do("await page.click('#forget');")
+    page.do(f"await page.waitForSelector('{INPUT}', {{ state: 'visible' }});")
+    assert page.see("sessionStorage.length") == 0
+    assert all("401" in error for error in page.errors()), page.errors()
 
 
 def test_policy(ruled):
@@ -79,3 +174,129 @@ def test_policy(ruled):
     assert answer.status == 200 and answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "innerHTML" not in answer.text and "http://" not in answer.text.replace("http://www.w3.org", "")
+
+
+def test_a_server_that_is_lost_and_comes_back(fake, browser):
+    server, page = fake(), browser()
+    page.open_live(server.port)
+    server.status = 503
+    page.until("document.querySelector('#trouble').innerText.includes('answers 503: not <b>now</b>')")
+    assert page.see("document.querySelector('main').classList.contains('stale')")
+    assert "refused" in page.see("document.title")
+    server.status, server.body = None, b'{"uptime": 1'
+    page.until("document.querySelector('#trouble').innerText.includes('something else')")
+    server.close()
+    page.until("document.querySelector('#trouble').innerText.includes('does not answer')")
+    assert "no answer" in page.see("document.title")
+    again = fake(server.port)
+    again.start += 86400  # it began anew: its counters are lower
+    page.until("document.querySelector('#status').className === 'live'")
+    page.until("document.querySelector('#tiles b').innerText.endsWith('bit/s')")
+    assert not page.see("document.querySelector('#trouble').checkVisibility()")
+    assert page.see("samples.some((sample) => !('down' in sample)) && !samples.some((sample) => sample.down < 0)")
+
+
+def test_restart_and_revision_are_marked(fake, browser):
+    server, page = fake(), browser()
+    page.open_live(server.port)
+    server.revision = 8
+    page.until("marks.some((mark) => mark.text === 'revision 8')")
+    server.start += 3600
+    page.until("marks.some((mark) => mark.text === 'restart')")
+    page.until("document.querySelector('#tiles b').innerText.endsWith('bit/s')")
+    assert page.see("samples.every((sample) => !(sample.down < 0))")
+    assert page.errors() == []
+
+
+def test_names_of_strangers_are_text(fake, browser):
+    server, page = fake(), browser(viewport={"width": 360, "height": 740})
+    page.open_live(server.port)
+    for by, name in [("target", fake_api.HOSTILE[0]), ("user", fake_api.HOSTILE[0]), ("client", "192.0.2."), ("rule", "4")]:
+        page.do(f"await page.selectOption('#group', '{by}');")
+        page.until(f"document.querySelector('#targets').textContent.includes({json.dumps(name)})")
+        assert page.see("document.documentElement.scrollWidth") <= 360
+    page.do("await page.selectOption('#group', 'target');")
+    names = page.see("[...document.querySelectorAll('#targets th')].map((cell) => cell.textContent)")
+    assert "evil\ufffdtxt.exe" in names and "(none)" in names, names
+    assert page.see("document.querySelectorAll('img, main script').length") == 0
+    assert any("cursor=" in path for path in server.asked)
+    assert page.errors() == []
+
+
+def test_many_sessions_are_not_all_asked_for(fake, browser):
+    server, page = fake(), browser()
+    server.rows = 9000
+    page.open_live(server.port)
+    page.until("document.querySelector('#targets-note').innerText === 'of the first 4,000 sessions only'")
+    assert "/sessions?limit=1000&cursor=0-fa0" not in server.asked
+
+
+@pytest.mark.parametrize("stats", [
+    {"failures": {}, "workers": [], "ruleset": {"loaded": False}, "connect_latency": {"count": 0}},
+    {"failures": None, "workers": None, "ruleset": None, "connect_latency": None, "sessions": None, "bytes": None,
+     "dns": None, "api": None, "version": None, "decision_latency": {"p50": "x", "count": "many"}}])
+def test_figures_that_are_missing(fake, browser, stats):
+    server, page = fake(), browser()
+    server.stats, server.rows = stats, 0
+    page.open_live(server.port)
+    page.until("document.querySelector('#targets').innerText === 'No session is open.'")
+    page.until("samples.length > 2")
+    assert page.text("#failures") == "No connection has failed since start."
+    assert "none" in page.text("header")
+    assert page.errors() == []
+
+
+def test_pause_and_reading_by_keyboard(fake, browser):
+    server, page = fake(), browser()
+    page.open_live(server.port)
+    page.until("samples.length > 3")
+    page.do("await page.focus('canvas'); await page.keyboard.press('ArrowLeft'); await page.waitForTimeout(100);"
+            "await page.keyboard.press('ArrowLeft');")
+    spoken = page.text("#spoken")
+    assert "down" in spoken and "bit/s" in spoken and ":" in spoken, spoken
+    label = page.see("document.querySelector('canvas').getAttribute('aria-label')")
+    assert label.startswith("Throughput, by direction, the last 5 minutes"), label
+    page.do("await page.keyboard.press('Escape'); await page.click('#pause'); await page.waitForTimeout(300);")
+    before = page.text("#tiles")
+    assert page.moved(2.5) == 0 and page.text("#tiles") == before
+    page.do("await page.click('#pause');")
+    page.until(f"document.querySelector('#tiles').innerText !== {json.dumps(before)}")
+    assert page.moved(2.5) == 6
+
+
+def test_reduced_motion(fake, browser):
+    server, page = fake(), browser(reducedMotion="reduce")
+    page.open_live(server.port)
+    page.until("samples.length > 2")
+    before = page.text("#tiles")
+    assert page.moved(3) == 0, "the plots move each second"
+    assert page.text("#tiles") != before
+    assert page.moved(11) == 6
+
+
+# Relative luminance and contrast: WCAG 2.2, section 1.4.3.
+CONTRAST = """(() => {
+  const light = (text) => {
+    const [r, g, b] = text.match(/[\\d.]+/g).slice(0, 3).map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const probe = document.body.appendChild(document.createElement('i'));
+  const named = (name) => { probe.style.color = `var(--${name})`; return light(getComputedStyle(probe).color); };
+  const pairs = [['ink', 'card'], ['dim', 'card'], ['dim', 'page'], ['good', 'card'], ['bad', 'card'], ['bad', 'bad-page'],
+    ['ink', 'bar'], ['a', 'card'], ['b', 'card'], ['c', 'card']];
+  return pairs.map(([x, y]) => {
+    const [high, low] = [named(x), named(y)].sort((p, q) => q - p);
+    return [x, y, (high + 0.05) / (low + 0.05)];
+  });
+})()"""
+
+
+def test_colours(fake, browser):
+    server, backgrounds = fake(), {}
+    for scheme in ["light", "dark"]:
+        page = browser(colorScheme=scheme)
+        page.open_live(server.port)
+        backgrounds[scheme] = page.see("getComputedStyle(document.body).backgroundColor")
+        weak = [pair for pair in page.see(CONTRAST) if pair[2] < 4.5]
+        assert not weak, (scheme, weak)
+    assert backgrounds["light"] != backgrounds["dark"]

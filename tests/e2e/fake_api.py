@@ -1,0 +1,128 @@
+"""An API whose figures a test chooses: states of the dashboard that a real server reaches rarely, or on no two days alike."""
+import http.server
+import json
+import math
+import os
+import threading
+import time
+import urllib.parse
+
+PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../api/dashboard.html")
+POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+          "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+HOSTILE = ["<img src=x onerror=alert(1)>", "evil\u202etxt.exe", "a" * 200, "\u0000\u0007", "", "</script><script>alert(2)"]
+
+
+def wave(seconds, period, low, high):
+    return low + (high - low) * (0.5 + 0.5 * math.sin(2 * math.pi * seconds / period))
+
+
+class FakeApi:
+    """Counters grow as on a busy box, from time alone. Tests change: token, status (an HTTP status in place of every
+    answer), body (octets in place of every answer), stats (merged over the figures), revision."""
+
+    def __init__(self, port=0):
+        self.token = self.status = self.body = None
+        self.stats = {}
+        self.revision, self.rows, self.start = 7, 1700, time.monotonic() - 3 * 86400
+        self.asked = []
+        fake = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):  # noqa: N802, the library's name
+                fake.answer(self)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_port
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
+        self.thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def answer(self, handler):
+        path, _, query = handler.path.partition("?")
+        self.asked.append(handler.path)
+        if path == "/":
+            with open(PAGE, "rb") as page:
+                self.send(handler, 200, page.read(), "text/html; charset=utf-8")
+        elif self.token and handler.headers["Authorization"] != f"Bearer {self.token}":
+            self.send(handler, 401, b"a bearer token is required", "text/plain")
+        elif self.status:
+            self.send(handler, self.status, b"not <b>now</b>", "text/plain")
+        elif self.body is not None:
+            self.send(handler, 200, self.body)
+        elif path == "/stats":
+            self.send(handler, 200, json.dumps(self.figures()).encode())
+        elif path == "/sessions":
+            first = int(urllib.parse.parse_qs(query).get("cursor", ["0-0"])[0].split("-")[1], 16)
+            self.send(handler, 200, json.dumps(self.sessions(first)).encode())
+        else:
+            self.send(handler, 404, b"no such path", "text/plain")
+
+    @staticmethod
+    def send(handler, status, body, kind="application/json"):
+        handler.send_response(status)
+        for name, value in [("Content-Type", kind), ("Content-Length", len(body)), ("Content-Security-Policy", POLICY)]:
+            handler.send_header(name, str(value))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    def grown(self, rate, swing=0.4, period=97.0):
+        """A counter: the integral of a rate that swings around its mean."""
+        t = time.monotonic() - self.start
+        return int(rate * (t + swing * period / (2 * math.pi) * math.sin(2 * math.pi * t / period)))
+
+    def worker(self, index):
+        share = [1.1, 0.9, 1.0, 0.8][index % 4]
+        return {"index": index, "active": int(1200 * share), "half_open": 3 + index, "accepted": self.grown(700 * share),
+                "bytes_up": self.grown(6e6 * share), "bytes_down": self.grown(90e6 * share),
+                "ring": {"submissions": self.grown(90e3), "completions": self.grown(120e3), "enters": self.grown(14e3),
+                         "overflows": 0},
+                "starved": 12 if index == 2 else 0, "pipes_in_use": 14 + index, "pipes_missing": 0, "queue_in": 0,
+                "queue_out": index, "datagrams_up": 0, "datagrams_down": 0}
+
+    def figures(self):
+        t = time.monotonic() - self.start
+        latency = {"p50": wave(t, 80, 0.0008, 0.0021), "p90": wave(t, 120, 0.011, 0.024), "p99": wave(t, 60, 0.09, 0.4),
+                   "max": 4.2, "count": int(2000 * t)}
+        figures = {
+            "version": "0.0-fake", "uptime": t, "time": time.time(), "accepted": self.grown(2800), "refused": 41,
+            "sessions": {"active": int(wave(t, 140, 3900, 5200)), "half_open": int(wave(t, 33, 10, 90)), "peak": 8211},
+            "requests": self.grown(2790), "successes": self.grown(2700),
+            "failures": {"peer": self.grown(4), "refused": self.grown(31, 0.9, 40), "connect_timeout": self.grown(12, 0.9),
+                         "resolve": self.grown(22, 0.8, 61), "rejected": self.grown(9), "auth": self.grown(0.8),
+                         "internal": 0, "handshake_timeout": self.grown(2.2), "proxy_closed": 113},
+            "bytes": {"up": self.grown(24e6), "down": self.grown(360e6, 0.5), "copy": self.grown(64e6, 0.2, 45),
+                      "splice": self.grown(320e6, 0.5)},
+            "connect_latency": latency, "decision_latency": {n: v / 40 if n != "count" else v for n, v in latency.items()},
+            "workers": [self.worker(i) for i in range(4)],
+            "dns": {"queries": self.grown(40), "cache_hits": self.grown(900), "coalesced": self.grown(30),
+                    "failures": self.grown(3), "timeouts": 91, "cached": 8120},
+            "ruleset": {"revision": self.revision, "loaded": True, "memory_bytes": int(wave(t, 20, 3.1e6, 6.2e6)),
+                        "objects": 31877, "threads": 18, "threads_peak": 644,
+                        "event_latency": {"p50": 9e-6, "p90": 22e-6, "p99": 140e-6, "max": 0.004, "count": 2000}},
+            "api": {"requests": int(t), "errors": 3},
+        }
+        figures.update(self.stats)
+        return figures
+
+    def row(self, i):
+        names = ["objects.mirror.example:443", "video-cdn-7.example.net:443", "[2001:db8:12::77]:8443", "10.40.2.17:5432",
+                 "registry.internal:5000", *HOSTILE]
+        target = names[i % 13 % len(names)] if i % 3 else f"host-{i % 97}.example.org:443"
+        weight = 1 + 40 * (i % 13 == 1) + 11 * (i % 13 == 2)
+        return {"id": f"0-{i:x}-1", "worker": i % 4, "age": 60.0 + i, "user": ["alice", "", HOSTILE[0]][i % 3],
+                "client": f"192.0.2.{i % 40}:{40000 + i}", "target": target, "rule": i % 5, "hops": 0,
+                "bytes": {"up": self.grown(200 * weight), "down": self.grown(9000 * weight)},
+                "path": {"up": "copy", "down": "splice"}, "state": "RELAY", "protocol": "socks5"}
+
+    def sessions(self, first):
+        last = min(first + 1000, self.rows)
+        return {"sessions": [self.row(i) for i in range(first, last)], "next": f"0-{last:x}" if last < self.rows else None}
