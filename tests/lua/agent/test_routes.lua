@@ -263,4 +263,14 @@ function tests.no_path_is_longer_than_sixteen_hops()
     is(w:connect("n1", "hn17.internal:1"), "n17", "and they are dialled")
 end
 
+function tests.no_path_is_longer_than_a_name()
+    local names = {}
+    for i = 1, 6 do names[i] = ("n"):rep(59) .. i end
+    local w = stubs.row(names, 0)
+    w:rounds(7)
+    is(w:connect(names[1], "h" .. names[4] .. ".internal:1"), names[4], "labels of four long names fit a name")
+    is(w:connect(names[1], "h" .. names[6] .. ".internal:1"), nil, "those of six do not")
+    tap.raises("is too long", "which is said", w.nodes[names[1]].agent._resolve_internal, "h" .. names[6] .. ".internal:1")
+end
+
 return tests
