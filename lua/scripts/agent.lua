@@ -753,8 +753,14 @@ local function note_miss(id, why)
     return false
 end
 
+-- The API of a peer may want a token: agent.tokens[id], beside agent.conns[id].
+local function api_of(id)
+    local token = type(agent.tokens) == "table" and agent.tokens[id]
+    return token and string.format("http://%s@%s", token, API_ENDPOINT) or API_ENDPOINT
+end
+
 local function call(id, name, ...)
-    local target = { API_ENDPOINT, table.unpack(proxies_of(id)) }
+    local target = { api_of(id), table.unpack(proxies_of(id)) }
     local results = table.pack(pcall(await.rpcall, target, name, ...))
     return table.unpack(results, results[1] and 2 or 1, results.n) -- what raises has failed too
 end

@@ -154,7 +154,8 @@ function world:rpcall(from, target, name, ...)
     for _, proxy in ipairs(proxies) do
         if type(proxy) ~= "string" or not proxy:find("://") then error("invalid address", 0) end
     end
-    local to, final, seconds = self:dial(from, addr, proxies)
+    local token, plain = addr:match("^http://(.*)@(.*)$")
+    local to, final, seconds = self:dial(from, plain or addr, proxies)
     if not to then
         park(function(wake) self:at(0.001, wake) end)
         return false, final
@@ -163,6 +164,7 @@ function world:rpcall(from, target, name, ...)
         self:at(seconds, function()
             local node = self.nodes[to]
             if not node or final ~= node.agent.api_endpoint then return wake(false, "connection failed") end
+            if node.token ~= token then return wake(false, "HTTP/1.1 401 Unauthorized") end
             local f = node.rpc[name]
             if not f then return wake(false, "attempt to call a nil value (field '" .. name .. "')") end
             start(function(...) wake(table.unpack(carry_all(...), 1, select("#", ...))) end, f,

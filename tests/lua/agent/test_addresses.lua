@@ -146,6 +146,24 @@ function tests.proxies_on_peers()
     raises("unknown host", "a proxy on an unknown host", a.proxy("socks5://zz.internal:1"), "x:1")
 end
 
+function tests.tokens()
+    local w = stubs.new_world()
+    local agent, env = w:node("a", { conns = { "b" } })
+    w:node("b", { hosts = { "hb" } })
+    w.nodes.b.token = "secret"
+    w:by_hand():round("a")
+    is(agent.conn_state.b.fails, 1, "an API that wants a token refuses who has none")
+    agent.tokens = { b = "secret" }
+    w:round("b")
+    w:round("a")
+    is(agent.conn_state.b.fails, 0, "a connection may have one")
+    is(env.peerdb.b.hosts[1], "hb", "for all calls")
+    w.nodes.b.agent.api_endpoint = "hb.internal:9080"
+    is(w:call(agent.rpcall, "hb.internal:9080", "probe"), false, "calls of scripts have none by themselves")
+    w.nodes.b.rpc.hello = function() return "hello" end
+    is(select(2, w:call(agent.rpcall, "http://secret@hb.internal:9080", "hello")), "hello", "but may bring one")
+end
+
 function tests.calls_through_the_overlay()
     local w, a = row()
     w.nodes.d.agent.api_endpoint = "hd.internal:9080" -- so that the stub takes this address for its API
