@@ -203,11 +203,11 @@ local function is_apart(theirs)
 end
 
 local function measure()
-    local count, weight = 0, 0
+    local sum = { count = 0, weight = 0 }
     for _, entry in pairs(peerdb) do
-        count, weight = count + 1, weight + weigh(entry)
+        sum.count, sum.weight = sum.count + 1, sum.weight + weigh(entry)
     end
-    return count, weight
+    return sum
 end
 
 local function neighbours()
@@ -218,24 +218,40 @@ local function neighbours()
     return names
 end
 
--- A full database turns away all but those that we are connected to: for these the one that is silent longest goes.
-local function make_room(peer, entry)
-    local count, weight = measure()
-    local old = peerdb[peer]
-    if old then count, weight = count - 1, weight - weigh(old) end
-    local near
-    while count >= PEERS_MAX or weight + weigh(entry) > PEERDB_WEIGHT do
-        near = near or neighbours()
-        if not near[peer] then return false end
-        local victim
-        for name, other in pairs(peerdb) do
-            local may_go = name ~= agent.peername and name ~= peer and not near[name]
-            if may_go and (not victim or other.timestamp < peerdb[victim].timestamp) then victim = name end
-        end
-        if not victim then return false end
-        count, weight = count - 1, weight - weigh(peerdb[victim])
-        peerdb[victim] = nil
+local function drop(peer, sum)
+    local entry = peerdb[peer]
+    if entry then
+        sum.count, sum.weight = sum.count - 1, sum.weight - weigh(entry)
+        peerdb[peer], index_dirty = nil, true
     end
+end
+
+-- who is silent longest, of those that we are not connected to
+local function find_victim(near)
+    local victim
+    for peer, entry in pairs(peerdb) do
+        local may_go = peer ~= agent.peername and not near[peer]
+        if may_go and (not victim or entry.timestamp < peerdb[victim].timestamp) then victim = peer end
+    end
+    return victim
+end
+
+-- A full database turns away all but those that we are connected to: for these another one goes. sum: of the database
+local function put(peer, entry, sum)
+    local old, near = peerdb[peer], nil
+    local function fits()
+        local count, weight = sum.count - (old and 1 or 0), sum.weight - (old and weigh(old) or 0)
+        return count < PEERS_MAX and weight + weigh(entry) <= PEERDB_WEIGHT
+    end
+    while not fits() do
+        near = near or neighbours()
+        local victim = near[peer] and find_victim(near)
+        if not victim then return false end
+        drop(victim, sum)
+    end
+    drop(peer, sum)
+    sum.count, sum.weight = sum.count + 1, sum.weight + weigh(entry)
+    peerdb[peer], index_dirty = entry, true
     return true
 end
 
@@ -269,16 +285,14 @@ local function same_entry(a, b, same_rtt)
 end
 
 -- One entry. True if something but round trips has changed.
-local function merge_entry(peer, fresh)
+local function merge_entry(peer, fresh, sum)
     local known = peerdb[peer]
     if known and not is_newer(fresh.version, fresh.timestamp, known.version, known.timestamp) then return false end
     if known and fresh.version == known.version then -- the same, only later
         known.timestamp = fresh.timestamp
         return false
     end
-    if not make_room(peer, fresh) then return false end
-    peerdb[peer], index_dirty = fresh, true
-    return not same_entry(known, fresh, any_rtt)
+    return put(peer, fresh, sum) and not same_entry(known, fresh, any_rtt)
 end
 
 -- Somebody has a version of ours that we do not know of: from before a restart, or made up. The next one will be newer.
@@ -289,12 +303,13 @@ end
 local function merge(delta)
     local changed, now = false, neosocksd.now()
     if not is_bounded(delta, PEERS_MAX) then return false end
+    local sum = measure()
     for peer, entry in next, delta do
         local fresh = is_label(peer) and clean_entry(entry, now)
         if fresh and peer == agent.peername then
             note_self(fresh.version)
         elseif fresh then
-            changed = merge_entry(peer, fresh) or changed
+            changed = merge_entry(peer, fresh, sum) or changed
         end
     end
     return changed

@@ -127,7 +127,15 @@ function tests.huge()
     w:by_hand():round("n")
     w:round("a")
     ok(env.peerdb.n, "but not a neighbour")
-    is(count(env.peerdb) <= 1000, true, "for which another one goes")
+    is(count(env.peerdb), 1000, "for which another one goes")
+    env.rpc.sync("p", {}, { n = with({ version = env.peerdb.n.version + 1, hosts = { "again" } }) })
+    is(env.peerdb.n.hosts[1], "again", "who is known is renewed though all is full")
+    is(count(env.peerdb), 1000, "and nobody goes for that")
+    flood = {}
+    for i = 1, 1000 do flood["q" .. i] = with({ version = 5, hosts = { "h" .. i } }) end
+    began = os.clock()
+    env.rpc.sync("p", {}, flood)
+    ok(os.clock() - began < 0.3, "a thousand entries at once take no time")
 end
 
 function tests.heavy()
