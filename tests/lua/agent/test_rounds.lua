@@ -117,18 +117,20 @@ function tests.misses()
 end
 
 function tests.who_is_back_is_heard()
-    local w, agent, _, times, other = pair()
+    local w, agent, env, times, other = pair()
+    w:run(30)
     w.nodes.b.agent.stop()
     quiet(w, times)
     is(agent.conn_state.b.fails, 2, "a peer that has stopped is missed")
     other.running = true
-    w.nodes.b.agent.conns = { a = stubs.conn("a") }
-    agent.conn_state.b.peername = "b"
     local before = #times
-    w:round("b")
-    w:run(12)
-    is(#times > before, true, "its own call brings a round")
-    is(agent.conn_state.b.fails, 0, "that finds it")
+    env.rpc.probe("stranger", {})
+    w:run(18)
+    is(#times, before, "the call of another one brings no round")
+    env.rpc.probe("b", {})
+    w:run(18)
+    is(#times > before, true, "its own call does")
+    is(agent.conn_state.b.fails, 0, "and the round finds it")
 end
 
 function tests.news_of_others()

@@ -177,6 +177,40 @@ function tests.one_host_at_two_peers()
     is(owners.own, "a", "our own before all")
 end
 
+function tests.what_was_measured_over_something_else()
+    local w = stubs.new_world()
+    local agent = w:node("a", { conns = { "b" } })
+    local other = w:node("b", {})
+    w:node("c", {})
+    w:set_delay("a", "c", 0.3)
+    w:by_hand():rounds(2)
+    agent.conns.b = { "socks5://c.test:1", "socks5://b.test:1" }
+    w:round("a")
+    tap.near(agent.conn_state.b.rtt_win[1].rtt, 0.3, 0.32, "another chain to the same peer is measured anew")
+    agent.conns.b = stubs.conn("b")
+    w:round("a")
+    other.peername = "new"
+    w:set_delay("a", "b", 0.2)
+    w:round("a")
+    is(agent.conn_state.b.peername, "new", "a peer of another name behind the same chain")
+    tap.near(agent.conn_state.b.rtt_win[1].rtt, 0.19, 0.21, "is measured anew too")
+end
+
+function tests.our_own_hosts_before_all()
+    local w = stubs.new_world()
+    local agent, env = w:node("a", { hosts = { "own" } })
+    w:by_hand()
+    for i = 1, 30 do
+        local peer = "p" .. i
+        env.rpc.sync(peer, {}, { [peer] = { version = 1, timestamp = w.now, hosts = { "own" }, conns = {} } })
+        agent.conns[i] = stubs.conn(peer)
+        agent.conn_state[i] = { peername = peer, fails = 0, rtt_win = { { time = w.now, rtt = i } } }
+    end
+    w:round("a")
+    local _, owners = agent._build_index()
+    is(owners.own, "a", "of thirty that claim a host of ours we have it")
+end
+
 -- the least path of every peer, found the plain way: by asking all paths
 local function model(entries, own, self)
     local best = {}
