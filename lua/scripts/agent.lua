@@ -1,11 +1,13 @@
--- An overlay of peers: every peer probes those that it can reach, tells what it knows, and finds the cheapest way to the
--- hosts of all others. docs/agent.md says how to set it up.
+-- An overlay of peers: each probes those that it can reach, tells what it knows, and finds the cheapest way to the hosts of
+-- all others. It runs after require("libruleset"). docs/agent.md says how to set it up.
 --
---   probe (a round trip to each connection) > sync (what the other lacks) > index (cheapest paths) > wait > probe ...
+--   rest > probe (a round trip to each connection) > sync (what the other lacks) > index (cheapest paths) > rest ...
 --
--- Everything that a peer says is judged before it is believed: types, lengths and counts are bounded.
+-- What peers say is hostile until it has been judged: types, lengths, counts and their sum are bounded below, and so is the
+-- work that a call may cause. Nothing that arrives can change our own entry.
 local agent = {}
 local previous = rawget(_G, "agent")
+if type(previous) ~= "table" then previous = nil end
 
 local API_ENDPOINT = "api.neosocksd.internal:80"
 local INTERNAL_DOMAIN = ".internal"
@@ -17,103 +19,130 @@ local CONN_FAILURE_LIMIT = 2
 local RTT_WINDOW = 600
 local ROUTE_HYSTERESIS = 0.2
 local PEERDB_EXPIRY_TIME, PEERDB_EXPIRY_TOLERANCE = 3600, 600
--- what a peer may make us remember
-local PEERS_MAX, HOSTS_MAX, CONNS_MAX, NAME_MAX = 1000, 256, 256, 63
-local COST_MAX, RTT_MAX = 1e6, 3600
+
+-- What peers may make us remember, and send.
+local PEERS_MAX, HOSTS_MAX, CONNS_MAX, HOPS_MAX = 1000, 256, 256, 16
+local LABEL_MAX, HOST_MAX = 63, 253 -- octets, as in DNS
+local COST_MAX, RTT_MAX, TIME_MAX = 1e6, 3600, 2 ^ 53
+local PEERDB_WEIGHT, DELTA_WEIGHT = 16 << 20, 1 << 20 -- octets, roughly
+local VERSION_AHEAD = 366 * 86400 -- versions are times: one from a later year is no version
+local SYNC_GRAIN = 60 -- timestamps that differ by less are not worth a call of their own
+local SLICE = 5 -- a long rest looks up this often, to see whether it should end earlier
+local INDEX_SHARE = 20 -- the index is built again no sooner than after this many times what it took
 
 agent.API_ENDPOINT, agent.INTERNAL_DOMAIN, agent.RELAY_DOMAIN = API_ENDPOINT, INTERNAL_DOMAIN, RELAY_DOMAIN
 
--- a hot reload inherits what was set, and what was learnt
-for _, field in ipairs({ "peername", "conns", "hosts", "api_endpoint", "relay_cost", "verbose", "on_updated", "conn_state" }) do
-    agent[field] = previous and previous[field]
-end
-agent.conns = agent.conns or {}
-agent.hosts = agent.hosts or {}
-agent.api_endpoint = agent.api_endpoint or "127.0.0.1:9080"
-agent.conn_state = agent.conn_state or {}
-agent.running = true
-_G.peerdb = _G.peerdb or {}
-
-local routes, owners = {}, {} -- peer -> { id, path, cost, rtt }; host -> peer
-local interval, used, failing = PROBE_INTERVAL_MIN, false, false
-local sleeping -- the callback that ends the wait
+local routes = {} -- peer -> { id, path = { peer1, ..., peer }, cost, rtt }
+local owners = {} -- host -> peer
+local index_dirty, index_built, index_took = true, 0, 0
+local weights = setmetatable({}, { __mode = "k" }) -- entry -> octets, roughly
+local chains = {} -- id -> what its state was measured over
+local self_floor = 0 -- the newest version that others have of us
+local interval, jitter, ended = PROBE_INTERVAL_MIN, 1, 0
+local used, stirred, woken, busy = false, false, false, false
+local rejects -- failed dials, as last seen
+local resting -- ends the rest
+local complaint -- what was last wrong with our own settings
 
 local function say(format, ...)
     if agent.verbose then evlogf(format, ...) end
 end
 
---------------------------------------------------------------------------------
--- what peers say
+-- text of others, for a log
+local function brief(value)
+    local text = tostring(value)
+    return #text > 120 and text:sub(1, 117) .. "..." or text
+end
 
-local function is_name(value)
-    return type(value) == "string" and #value <= NAME_MAX and value:find("^[%w][%w_%-]*$") ~= nil
+-- something has happened: rounds come often again
+local function hasten() interval, stirred = PROBE_INTERVAL_MIN, true end
+
+--------------------------------------------------------------------------------
+-- judging what peers say
+
+local function is_label(value)
+    return type(value) == "string" and #value <= LABEL_MAX and value:find("^[%w_][%w_%-]*$") ~= nil
 end
 
 local function is_host(value)
-    if type(value) ~= "string" or #value == 0 or #value > 253 then return false end
+    if type(value) ~= "string" or #value == 0 or #value > HOST_MAX then return false end
     for label in (value .. "."):gmatch("([^.]*)%.") do
-        if not is_name(label) then return false end
+        if not is_label(label) then return false end
     end
     return true
 end
 
-local function is_number(value, least, most)
-    return type(value) == "number" and value >= least and value <= most -- false for nan
-end
+local function is_id(value) return math.type(value) == "integer" or (type(value) == "string" and #value <= LABEL_MAX) end
 
-local function bounded(t, most)
+-- false for nan
+local function is_number(value, least, most) return type(value) == "number" and value >= least and value <= most end
+
+local function is_version(value, now) return is_number(value, 0, now + VERSION_AHEAD) and math.tointeger(value) ~= nil end
+
+local function is_bounded(t, most)
+    if type(t) ~= "table" then return false end
     local count = 0
-    for _ in pairs(t) do
+    for _ in next, t do
         count = count + 1
         if count > most then return false end
     end
     return true
 end
 
+-- hosts in lower case, each once, and how many octets they have; nil if there are too many
 local function clean_hosts(hosts)
-    if type(hosts) ~= "table" or not bounded(hosts, HOSTS_MAX) then return nil end
-    local clean = {}
-    for _, host in ipairs(hosts) do
-        if is_host(host) then table.insert(clean, host:lower()) end
+    if not is_bounded(hosts, HOSTS_MAX) then return nil end
+    local clean, seen, weight = {}, {}, 0
+    for i = 1, HOSTS_MAX do
+        local host = rawget(hosts, i)
+        if host == nil then break end
+        local name = is_host(host) and host:lower()
+        if name and not seen[name] then
+            seen[name], weight = true, weight + #name + 64
+            table.insert(clean, name)
+        end
     end
-    return clean
+    return clean, weight
 end
 
 local function clean_conns(conns)
-    if type(conns) ~= "table" or not bounded(conns, CONNS_MAX) then return nil end
-    local clean = {}
-    for id, conn in pairs(conns) do
-        local key = type(id) == "number" or (type(id) == "string" and #id <= NAME_MAX)
-        if key and type(conn) == "table" and is_name(conn.peername) and is_number(conn.rtt, 0, RTT_MAX) then
-            clean[id] = { peername = conn.peername, rtt = conn.rtt }
+    if not is_bounded(conns, CONNS_MAX) then return nil end
+    local clean, weight = {}, 0
+    for id, conn in next, conns do
+        if is_id(id) and type(conn) == "table" and is_label(conn.peername) and is_number(conn.rtt, 0, RTT_MAX) then
+            clean[id], weight = { peername = conn.peername, rtt = conn.rtt }, weight + 256
         end
     end
-    return clean
+    return clean, weight
 end
 
--- an entry that may be kept, or nil. A clock that runs ahead does not make an entry live for ever.
+local function is_current(timestamp, now) return timestamp >= now - PEERDB_EXPIRY_TIME - PEERDB_EXPIRY_TOLERANCE end
+
+-- A copy of an entry that may be kept, or nil. A clock that runs ahead makes no entry live longer.
 local function clean_entry(entry, now)
-    if type(entry) ~= "table" then return nil end
-    local hosts, conns = clean_hosts(entry.hosts), clean_conns(entry.conns)
+    if type(entry) ~= "table" or not is_version(entry.version, now) then return nil end
+    if not is_number(entry.timestamp, 0, TIME_MAX) or not is_current(entry.timestamp, now) then return nil end
+    local hosts, host_weight = clean_hosts(entry.hosts)
+    local conns, conn_weight = clean_conns(entry.conns)
     if not hosts or not conns then return nil end
-    if not is_number(entry.version, 0, 2 ^ 53) or not is_number(entry.timestamp, 0, 2 ^ 53) then return nil end
-    if entry.timestamp < now - PEERDB_EXPIRY_TIME - PEERDB_EXPIRY_TOLERANCE then return nil end
-    local cost = is_number(entry.relay_cost, 0, COST_MAX) and entry.relay_cost or nil
-    return {
-        version = entry.version,
+    local clean = {
+        version = math.tointeger(entry.version),
         timestamp = math.min(entry.timestamp, now),
         hosts = hosts,
         conns = conns,
-        relay_cost = cost,
+        relay_cost = is_number(entry.relay_cost, 0, COST_MAX) and entry.relay_cost or nil,
     }
+    weights[clean] = 512 + host_weight + conn_weight
+    return clean
 end
 
-local function clean_digest(digest)
+-- { [peer] = { v, t } }: what the owner knows. One that is too large counts as one that knows nothing.
+local function clean_digest(digest, now)
     local clean = {}
-    if type(digest) ~= "table" or not bounded(digest, PEERS_MAX) then return clean end
-    for peer, state in pairs(digest) do
-        if is_name(peer) and type(state) == "table" and is_number(state.v, 0, 2 ^ 53) and is_number(state.t, 0, 2 ^ 53) then
-            clean[peer] = { v = state.v, t = state.t }
+    if not is_bounded(digest, PEERS_MAX) then return clean end
+    for peer, state in next, digest do
+        if is_label(peer) and type(state) == "table" and is_version(state.v, now) and is_number(state.t, 0, TIME_MAX) then
+            clean[peer] = { v = math.tointeger(state.v), t = math.min(state.t, now) }
         end
     end
     return clean
@@ -122,80 +151,108 @@ end
 --------------------------------------------------------------------------------
 -- the database
 
-local function newer(version, timestamp, than_version, than_timestamp)
+local function weigh(entry) return weights[entry] or 512 end
+
+local function is_newer(version, timestamp, than_version, than_timestamp)
     if version ~= than_version then return version > than_version end
     return timestamp > than_timestamp
 end
 
-local function digest()
-    local d = {}
-    for peer, entry in pairs(peerdb) do d[peer] = { v = entry.version, t = entry.timestamp } end
-    return d
+local function make_digest()
+    local digest, now = {}, neosocksd.now()
+    for peer, entry in pairs(peerdb) do
+        if is_current(entry.timestamp, now) then digest[peer] = { v = entry.version, t = entry.timestamp } end
+    end
+    return digest
 end
 
--- the entries that the owner of a digest lacks
-local function delta_for(theirs)
-    local delta = {}
-    for peer, entry in pairs(peerdb) do
+-- The entries that the owner of a digest lacks, our own before others. What is too much for one call goes with the next.
+local function make_delta(theirs)
+    local delta, room, now = {}, DELTA_WEIGHT, neosocksd.now()
+    local function offer(peer, entry)
         local known = theirs[peer]
-        if not known or newer(entry.version, entry.timestamp, known.v, known.t) then delta[peer] = entry end
+        if known and not is_newer(entry.version, entry.timestamp, known.v, known.t) then return end
+        if not is_current(entry.timestamp, now) or weigh(entry) > room then return end
+        delta[peer], room = entry, room - weigh(entry)
+    end
+    local own = agent.peername
+    if own ~= nil and peerdb[own] then offer(own, peerdb[own]) end
+    for peer, entry in pairs(peerdb) do
+        if peer ~= own then offer(peer, entry) end
     end
     return delta
 end
 
-local function count_peers()
-    local count = 0
-    for _ in pairs(peerdb) do count = count + 1 end
-    return count
-end
+-- is (v, t) worth a call to somebody who has (than_v, than_t)?
+local function is_ahead(v, t, than_v, than_t) return v > than_v or (v == than_v and t >= than_t + SYNC_GRAIN) end
 
--- true if something has changed that routes depend on
-local function merge(delta)
-    local changed, now = false, neosocksd.now()
-    if type(delta) ~= "table" or not bounded(delta, PEERS_MAX) then return false end
-    for peer, entry in pairs(delta) do
-        local fresh = is_name(peer) and peer ~= agent.peername and clean_entry(entry, now)
-        local known = peerdb[peer]
-        if fresh and (known or count_peers() < PEERS_MAX) then
-            if not known or newer(fresh.version, fresh.timestamp, known.version, known.timestamp) then
-                changed = changed or not known or fresh.version ~= known.version
-                peerdb[peer] = fresh
-            end
-        end
+-- Is a call worth while, to get what they know or to give what we know?
+local function is_apart(theirs)
+    local now = neosocksd.now()
+    for peer, known in pairs(theirs) do
+        local mine = peerdb[peer]
+        local lacking = mine == nil and is_current(known.t, now)
+        if mine ~= nil then lacking = is_ahead(known.v, known.t, mine.version, mine.timestamp) end
+        if lacking and peer ~= agent.peername then return true end
     end
-    return changed
+    for peer, mine in pairs(peerdb) do
+        local known = theirs[peer]
+        if not known or is_ahead(mine.version, mine.timestamp, known.v, known.t) then return true end
+    end
+    return false
 end
 
-local function expire()
-    local changed, oldest = false, neosocksd.now() - PEERDB_EXPIRY_TIME - PEERDB_EXPIRY_TOLERANCE
+local function measure()
+    local sum = { count = 0, weight = 0 }
+    for _, entry in pairs(peerdb) do
+        sum.count, sum.weight = sum.count + 1, sum.weight + weigh(entry)
+    end
+    return sum
+end
+
+local function neighbours()
+    local names = {}
+    for _, state in pairs(agent.conn_state) do
+        if state.peername then names[state.peername] = true end
+    end
+    return names
+end
+
+local function drop(peer, sum)
+    local entry = peerdb[peer]
+    if entry then
+        sum.count, sum.weight = sum.count - 1, sum.weight - weigh(entry)
+        peerdb[peer], index_dirty = nil, true
+    end
+end
+
+-- who is silent longest, of those that we are not connected to
+local function find_victim(near)
+    local victim
     for peer, entry in pairs(peerdb) do
-        if peer ~= agent.peername and entry.timestamp < oldest then
-            peerdb[peer] = nil
-            changed = true
-            say("agent: peer %q has expired", peer)
-        end
+        local may_go = peer ~= agent.peername and not near[peer]
+        if may_go and (not victim or entry.timestamp < peerdb[victim].timestamp) then victim = peer end
     end
-    return changed
+    return victim
 end
 
--- the round trip that a connection is known for: the least of the window
-local function window_rtt(state)
-    local least
-    for _, sample in ipairs(state.rtt_win or {}) do
-        if not least or sample.rtt < least then least = sample.rtt end
+-- A full database turns away all but those that we are connected to: for these another one goes. sum: of the database
+local function put(peer, entry, sum)
+    local old, near = peerdb[peer], nil
+    local function fits()
+        local count, weight = sum.count - (old and 1 or 0), sum.weight - (old and weigh(old) or 0)
+        return count < PEERS_MAX and weight + weigh(entry) <= PEERDB_WEIGHT
     end
-    return least
-end
-
-local function alive(state) return state and state.peername and (state.fails or 0) < CONN_FAILURE_LIMIT end
-
-local function own_conns()
-    local conns = {}
-    for id in pairs(agent.conns) do
-        local state = agent.conn_state[id]
-        if alive(state) then conns[id] = { peername = state.peername, rtt = window_rtt(state) or RTT_MAX } end
+    while not fits() do
+        near = near or neighbours()
+        local victim = near[peer] and find_victim(near)
+        if not victim then return false end
+        drop(victim, sum)
     end
-    return conns
+    drop(peer, sum)
+    sum.count, sum.weight = sum.count + 1, sum.weight + weigh(entry)
+    peerdb[peer], index_dirty = entry, true
+    return true
 end
 
 local function same_list(a, b)
@@ -206,12 +263,10 @@ local function same_list(a, b)
     return true
 end
 
--- round trips that differ by less than a fifth are the same
-local function same_conns(a, b)
+local function same_conns(a, b, same)
     for id, conn in pairs(a) do
         local other = b[id]
-        if not other or other.peername ~= conn.peername then return false end
-        if math.abs(conn.rtt - other.rtt) >= ROUTE_HYSTERESIS * math.max(other.rtt, 1e-6) then return false end
+        if not other or other.peername ~= conn.peername or not same(conn.rtt, other.rtt) then return false end
     end
     for id in pairs(b) do
         if not a[id] then return false end
@@ -219,100 +274,277 @@ local function same_conns(a, b)
     return true
 end
 
+local function any_rtt() return true end
+
+-- round trips that differ by less than a fifth are the same
+local function near_rtt(old, new) return math.abs(new - old) < ROUTE_HYSTERESIS * math.max(old, 1e-6) end
+
+local function same_entry(a, b, same_rtt)
+    if a == nil or a.relay_cost ~= b.relay_cost then return false end
+    return same_list(a.hosts, b.hosts) and same_conns(a.conns, b.conns, same_rtt)
+end
+
+-- One entry. True if something but round trips has changed.
+local function merge_entry(peer, fresh, sum)
+    local known = peerdb[peer]
+    if known and not is_newer(fresh.version, fresh.timestamp, known.version, known.timestamp) then return false end
+    if known and fresh.version == known.version then -- the same, only later
+        known.timestamp = fresh.timestamp
+        return false
+    end
+    return put(peer, fresh, sum) and not same_entry(known, fresh, any_rtt)
+end
+
+-- Somebody has a version of ours that we do not know of: from before a restart, or made up. The next one will be newer.
+local function note_self(version)
+    if version > self_floor then self_floor = version end
+end
+
+local function merge(delta)
+    local changed, now = false, neosocksd.now()
+    if not is_bounded(delta, PEERS_MAX) then return false end
+    local sum = measure()
+    for peer, entry in next, delta do
+        local fresh = is_label(peer) and clean_entry(entry, now)
+        if fresh and peer == agent.peername then
+            note_self(fresh.version)
+        elseif fresh then
+            changed = merge_entry(peer, fresh, sum) or changed
+        end
+    end
+    return changed
+end
+
+local function expire()
+    local changed, now = false, neosocksd.now()
+    for peer, entry in pairs(peerdb) do
+        if peer ~= agent.peername and not is_current(entry.timestamp, now) then
+            peerdb[peer], changed, index_dirty = nil, true, true
+            say("agent: peer %q has expired", peer)
+        end
+    end
+    return changed
+end
+
+--------------------------------------------------------------------------------
+-- ourselves
+
+local function chain_of(id)
+    local chain = agent.conns[id]
+    if type(chain) == "string" then return { chain } end
+    return type(chain) == "table" and chain or {}
+end
+
+-- the window holds what may still become its least: rising round trips, so that the first is the least
+local function window_rtt(state)
+    local first = state.rtt_win and state.rtt_win[1]
+    return first and first.rtt
+end
+
+local function note_sample(state, rtt, now)
+    local window = state.rtt_win or {}
+    while #window > 0 and window[#window].rtt >= rtt do table.remove(window) end
+    table.insert(window, { time = now, rtt = rtt })
+    while window[1].time < now - RTT_WINDOW or window[1].time > now do table.remove(window, 1) end
+    state.rtt_win = window
+end
+
+local function is_alive(state)
+    return state ~= nil and is_label(state.peername) and (state.fails or 0) < CONN_FAILURE_LIMIT and window_rtt(state) ~= nil
+end
+
+local function own_conns()
+    local conns = {}
+    for id in pairs(agent.conns) do
+        local state = agent.conn_state[id]
+        if is_id(id) and is_alive(state) then conns[id] = { peername = state.peername, rtt = window_rtt(state) } end
+    end
+    return conns
+end
+
 local function own_cost()
     if is_number(agent.relay_cost, 0, COST_MAX) then return agent.relay_cost end
 end
 
--- our own entry: a new version when something that others depend on has changed, else a new timestamp
+local function complain(message)
+    if message and message ~= complaint then evlogf("agent: %s", message) end
+    complaint = message
+end
+
+-- our settings are judged as those of others are, but we are told
+local function own_hosts()
+    local hosts = clean_hosts(agent.hosts)
+    if not hosts then
+        complain(string.format("agent.hosts is no list of at most %d hosts", HOSTS_MAX))
+    elseif #hosts ~= #agent.hosts then
+        complain("agent.hosts has entries that are no host names, or twice the same")
+    else
+        complain(nil)
+    end
+    return hosts or {}
+end
+
+-- of more connections than others accept, the nearest
+local function told_conns()
+    local conns, ids = own_conns(), {}
+    if is_bounded(conns, CONNS_MAX) then return conns end
+    for id in pairs(conns) do table.insert(ids, id) end
+    table.sort(ids, function(a, b) return conns[a].rtt < conns[b].rtt end)
+    for i = CONNS_MAX + 1, #ids do conns[ids[i]] = nil end
+    return conns
+end
+
+-- Our own entry: a new version when something has changed that others depend on, else a new timestamp.
 local function update_self()
     local now, name = neosocksd.now(), agent.peername
-    if not is_name(name) then return false end
-    local hosts, conns = clean_hosts(agent.hosts) or {}, own_conns()
+    local fresh = { hosts = own_hosts(), conns = told_conns(), relay_cost = own_cost() }
     local entry = peerdb[name]
-    local same = entry and same_list(entry.hosts, hosts) and same_conns(conns, entry.conns) and entry.relay_cost == own_cost()
-    if same then
+    if same_entry(entry, fresh, near_rtt) and entry.version >= self_floor then
         entry.timestamp = now
         return false
     end
-    peerdb[name] = {
-        version = math.max((entry and entry.version or 0) + 1, math.floor(now)),
-        timestamp = now,
-        hosts = hosts,
-        conns = conns,
-        relay_cost = own_cost(),
-    }
-    return true
+    local changed = not same_entry(entry, fresh, any_rtt)
+    fresh.version = math.max((entry and entry.version or 0) + 1, self_floor + 1, math.floor(now))
+    fresh.timestamp = now
+    weights[fresh] = 512 + select(2, clean_hosts(fresh.hosts)) + select(2, clean_conns(fresh.conns))
+    peerdb[name], self_floor, index_dirty = fresh, fresh.version, true
+    return changed
 end
 
 --------------------------------------------------------------------------------
--- paths: Dijkstra over (relay cost, round trip)
+-- paths: Dijkstra over (relay cost, round trip, hops), with a binary heap
 
 local function cheaper(a, b)
     if a.cost ~= b.cost then return a.cost < b.cost end
-    return a.rtt < b.rtt
+    if a.rtt ~= b.rtt then return a.rtt < b.rtt end
+    return a.hops < b.hops
 end
 
-local function nearest(open)
-    local peer, best
-    for name, way in pairs(open) do
-        if not best or cheaper(way, best) then peer, best = name, way end
+local function heap_push(heap, way)
+    local at = #heap + 1
+    while at > 1 and cheaper(way, heap[at // 2]) do
+        heap[at] = heap[at // 2]
+        at = at // 2
     end
-    return peer, best
+    heap[at] = way
 end
 
-local function extended(way, peer, cost, rtt, id)
-    local path = way and table.move(way.path, 1, #way.path, 1, {}) or {}
-    table.insert(path, peer)
-    return { id = way and way.id or id, path = path, cost = cost, rtt = rtt }
-end
-
-local function offer(open, done, peer, way)
-    if done[peer] or peer == agent.peername then return end
-    if not open[peer] or cheaper(way, open[peer]) then open[peer] = way end
-end
-
-local function find_routes()
-    local open, done = {}, {}
-    for id, conn in pairs(own_conns()) do offer(open, done, conn.peername, extended(nil, conn.peername, 0, conn.rtt, id)) end
+local function heap_pop(heap)
+    local top, last = heap[1], table.remove(heap)
+    if #heap == 0 then return top end
+    local at = 1
     while true do
-        local peer, way = nearest(open)
-        if not peer then return done end
-        open[peer], done[peer] = nil, way
-        local entry = peerdb[peer]
-        if entry and entry.relay_cost then -- others may be reached by way of it
-            for _, conn in pairs(entry.conns) do
-                offer(open, done, conn.peername, extended(way, conn.peername, way.cost + entry.relay_cost, way.rtt + conn.rtt))
-            end
-        end
+        local child = 2 * at
+        if child > #heap then break end
+        if child < #heap and cheaper(heap[child + 1], heap[child]) then child = child + 1 end
+        if not cheaper(heap[child], last) then break end
+        heap[at] = heap[child]
+        at = child
     end
+    heap[at] = last
+    return top
 end
 
--- A path that works is kept until another one is clearly better.
-local function settle(fresh)
-    for peer, way in pairs(fresh) do
-        local old = routes[peer]
-        local state = old and agent.conn_state[old.id]
-        if old and #old.path > 0 and alive(state) and agent.conns[old.id] and old.cost <= way.cost then
-            local now_rtt = fresh[peer].rtt
-            local same_first = way.id == old.id
-            if not same_first and old.rtt <= now_rtt * (1 + ROUTE_HYSTERESIS) and #old.path == 1 then fresh[peer] = old end
-        end
+-- A way: { peer, before = the way to the hop in front, id = our connection, cost, rtt, hops }. Most offers lose, so that a
+-- way is made only of one that wins.
+local function offer(best, heap, peer, before, id, cost, rtt, hops)
+    local rival = best[peer]
+    if peer == agent.peername then return end
+    if rival then
+        if cost > rival.cost then return end
+        if cost == rival.cost and (rtt > rival.rtt or (rtt == rival.rtt and hops >= rival.hops)) then return end
     end
+    best[peer] = { peer = peer, before = before, id = id, cost = cost, rtt = rtt, hops = hops }
+    heap_push(heap, best[peer])
+end
+
+local function extend(best, heap, way)
+    local entry = peerdb[way.peer]
+    if not entry or not entry.relay_cost or way.hops >= HOPS_MAX then return end -- nobody is reached by way of it
+    local cost, hops = way.cost + entry.relay_cost, way.hops + 1
+    for _, conn in pairs(entry.conns) do offer(best, heap, conn.peername, way, way.id, cost, way.rtt + conn.rtt, hops) end
+end
+
+local function find_ways()
+    local best, heap = {}, {}
+    for id, conn in pairs(own_conns()) do offer(best, heap, conn.peername, nil, id, 0, conn.rtt, 1) end
+    while #heap > 0 do
+        local way = heap_pop(heap)
+        if best[way.peer] == way then extend(best, heap, way) end -- else a cheaper one has been found meanwhile
+    end
+    return best
+end
+
+local function route_of(way)
+    local path, at = {}, way
+    for i = way.hops, 1, -1 do
+        path[i] = at.peer
+        at = at.before
+    end
+    return { id = way.id, path = path, cost = way.cost, rtt = way.rtt, hops = way.hops }
+end
+
+-- the least round trip of an entry's connections to a peer
+local function edge(entry, peer)
+    local least
+    for _, conn in pairs(entry.conns) do
+        if conn.peername == peer and (not least or conn.rtt < least) then least = conn.rtt end
+    end
+    return least
+end
+
+-- what a known path costs today, or nil if it is no more
+local function route_today(route)
+    local state = agent.conn_state[route.id]
+    if agent.conns[route.id] == nil or not is_alive(state) or state.peername ~= route.path[1] then return nil end
+    local cost, rtt = 0, window_rtt(state)
+    for i = 1, #route.path - 1 do
+        local entry = peerdb[route.path[i]]
+        local step = entry and entry.relay_cost and edge(entry, route.path[i + 1])
+        if not step then return nil end
+        cost, rtt = cost + entry.relay_cost, rtt + step
+    end
+    return { id = route.id, path = route.path, cost = cost, rtt = rtt, hops = #route.path }
+end
+
+-- A path stays until another is clearly better, so that measuring noise moves nobody.
+local function settle(fresh)
+    local old = routes[fresh.path[#fresh.path]]
+    local today = old and route_today(old)
+    if today and today.cost == fresh.cost and fresh.rtt > today.rtt * (1 - ROUTE_HYSTERESIS) then return today end
     return fresh
 end
 
+-- Of several peers that serve a host: we ourselves, then the one that is cheapest to reach, then by name.
+local function owns_rather(peer, rival)
+    if rival == nil or peer == agent.peername then return true end
+    if rival == agent.peername then return false end
+    local a, b = routes[peer], routes[rival]
+    if a and b and (cheaper(a, b) or cheaper(b, a)) then return cheaper(a, b) end
+    if (a == nil) ~= (b == nil) then return a ~= nil end
+    return peer < rival
+end
+
 local function build_index()
-    routes = settle(find_routes())
-    owners = {}
+    local began = time.monotonic()
+    local new_routes, new_owners = {}, {}
+    for peer, way in pairs(find_ways()) do new_routes[peer] = settle(route_of(way)) end
+    routes = new_routes
     for peer, entry in pairs(peerdb) do
         for _, host in ipairs(entry.hosts) do
-            local rival = owners[host]
-            local closer = not rival or (routes[peer] and (not routes[rival] or cheaper(routes[peer], routes[rival])))
-            if rival ~= agent.peername and (closer or peer == agent.peername) then owners[host] = peer end
+            if owns_rather(peer, new_owners[host]) then new_owners[host] = peer end
         end
     end
+    owners, index_dirty, index_built = new_owners, false, time.monotonic()
+    index_took = index_built - began
 end
-agent._build_index = function()
+
+-- Peers that tell something new all the time make us build it all the time, but not more than a twentieth of it.
+local function refresh_index()
+    if index_dirty and time.monotonic() - index_built >= INDEX_SHARE * index_took then build_index() end
+end
+
+function agent._build_index()
     build_index()
     return routes, owners
 end
@@ -320,274 +552,473 @@ end
 --------------------------------------------------------------------------------
 -- addresses
 
--- "a.b", ".b" -> "a"; nil if it is not below the domain
+-- "a.b", ".b" -> "a", in lower case; nil if it is not below the domain
 local function subdomain(host, domain)
     host = host:lower()
+    if host:sub(-1) == "." then host = host:sub(1, -2) end
     if #host > #domain and host:sub(-#domain) == domain then return host:sub(1, -#domain - 1) end
 end
 agent._subdomain = subdomain
 
-local function proxies_of(id)
-    local proxies = {}
-    for i, proxy in ipairs(agent.conns[id]) do proxies[#agent.conns[id] + 1 - i] = proxy end -- the last is the first hop
-    return proxies
-end
-
--- the address that the first hop of a path is asked for
+-- what the first hop of a path is asked for
 local function encode(host, path, port)
     if #path == 1 then return string.format("%s%s:%s", host, INTERNAL_DOMAIN, port) end
     local labels = { host }
     for i = #path, 2, -1 do table.insert(labels, path[i]) end
-    return string.format("%s%s:%s", table.concat(labels, "."), RELAY_DOMAIN, port)
+    local name = table.concat(labels, ".") .. RELAY_DOMAIN
+    if #name > HOST_MAX then error(string.format("the path to %q is too long", path[#path]), 0) end
+    return string.format("%s:%s", name, port)
 end
 
-local function way_to(peer)
-    local way = routes[peer]
-    if not way or not agent.conns[way.id] then error(string.format("peer %q is not reachable", peer), 0) end
-    return way
-end
-
--- "host.peerN...peer2.relay..." -> address for peer2, its way. Our own label was stripped by who sent it.
-local function resolve_relay(labels, port)
-    if not own_cost() then error("this peer relays for nobody", 0) end
-    local rest, peer = labels:match("^(.*)%.([^.]+)$")
-    if not rest then error("a relay needs a peer", 0) end
-    local way
-    for id, conn in pairs(own_conns()) do
-        if conn.peername:lower() == peer and (not way or conn.rtt < way.rtt) then way = { id = id, rtt = conn.rtt } end
-    end
-    if not way then error(string.format("peer %q is not connected", peer), 0) end
-    if rest:find(".", 1, true) then
-        -- a host may have dots of its own; what follows it are peers
-        local next_peer = rest:match("%.([^.]+)$")
-        if peerdb[next_peer] then return string.format("%s%s:%s", rest, RELAY_DOMAIN, port), way.id end
-    end
-    return string.format("%s%s:%s", rest, INTERNAL_DOMAIN, port), way.id
-end
-
--- address, id of the connection to go by; nil: not ours to decide. Raises what cannot be reached.
-local function resolve_internal(addr)
-    local host, port = neosocksd.splithostport(addr)
-    if addr:lower() == API_ENDPOINT then return agent.api_endpoint end
-    local labels = subdomain(host, RELAY_DOMAIN)
-    if labels then return resolve_relay(labels, port) end
-    local name = subdomain(host, INTERNAL_DOMAIN)
-    if not name then return nil end
-    local owner = owners[name]
-    if not owner then
+-- address, connection; nil if the host is our own
+local function to_host(host, port)
+    local owner = owners[host]
+    if owner == nil then -- our own may be so new that there was no round yet
         for _, own in ipairs(agent.hosts) do
-            if own:lower() == name then return nil end
+            if type(own) == "string" and own:lower() == host then return nil end
         end
-        error(string.format("unknown host %q", name), 0)
+        error(string.format("unknown host %q", host), 0)
     end
     if owner == agent.peername then return nil end
-    local way = way_to(owner)
-    return encode(name, way.path, port), way.id
+    local route = routes[owner]
+    if not route or agent.conns[route.id] == nil then error(string.format("peer %q is not reachable", owner), 0) end
+    return encode(host, route.path, port), route.id
+end
+
+-- our best connection to a peer whose name is a label, and the name itself
+local function neighbour(label)
+    local id, peer, least
+    for key, conn in pairs(own_conns()) do
+        if conn.peername:lower() == label and (not least or conn.rtt < least) then
+            id, peer, least = key, conn.peername, conn.rtt
+        end
+    end
+    return id, peer
+end
+
+local function serves(peer, host)
+    local entry = peer and peerdb[peer]
+    for _, own in ipairs(entry and entry.hosts or {}) do
+        if own == host then return true end
+    end
+    return false
+end
+
+-- does a label name a peer that anybody knows?
+local function is_peer(label)
+    if peerdb[label] then return true end
+    for peer in pairs(peerdb) do
+        if peer:lower() == label then return true end
+    end
+    return false
+end
+
+-- A path that comes by us again would make one request occupy us many times.
+local function refuse_circles(rest)
+    local own, hops = tostring(agent.peername):lower(), 0
+    for label in rest:gmatch("%.([^.]+)") do
+        hops = hops + 1
+        if label == own or hops > HOPS_MAX then error("the path goes in circles", 0) end
+    end
+end
+
+-- "host.peerN...peer2" -> what peer2 is asked for, our connection to it. The label of peer2 has served and is left out.
+local function to_relay(labels, port)
+    if not own_cost() then error("this peer relays for nobody", 0) end
+    local rest, label = labels:match("^(.+)%.([^.]+)$")
+    if not rest then error("a relay needs a host and a peer", 0) end
+    local id, peer = neighbour(label)
+    if not id then error(string.format("peer %q is not connected", label), 0) end
+    -- hosts may have dots of their own: what the peer serves is a host, and else what ends in a peer is a path
+    if not serves(peer, rest) then
+        refuse_circles(rest)
+        local following = rest:match("%.([^.]+)$")
+        if following and is_peer(following) then return string.format("%s%s:%s", rest, RELAY_DOMAIN, port), id end
+    end
+    return string.format("%s%s:%s", rest, INTERNAL_DOMAIN, port), id
+end
+
+-- Address, connection to go by (nil: none); nothing if it is not ours to decide. Raises what cannot be reached.
+local function resolve_internal(addr)
+    local host, port = neosocksd.splithostport(addr)
+    local name = subdomain(host, INTERNAL_DOMAIN)
+    if not name then return nil end
+    if addr:lower() == API_ENDPOINT then return agent.api_endpoint end
+    refresh_index()
+    local labels = subdomain(host, RELAY_DOMAIN)
+    if labels then return to_relay(labels, port) end
+    return to_host(name, port)
 end
 agent._resolve_internal = resolve_internal
 
--- an action for what belongs to the overlay, else nil
+-- An action and its tag for what belongs to the overlay, else nil. What cannot be reached is rejected.
 function agent.matcher(addr)
     local ok, target, id = pcall(resolve_internal, addr)
     if not ok then
-        evlogf("agent: %q: %s", addr, target)
+        evlogf("agent: %q: %s", brief(addr), brief(target))
         return rule.reject(), "agent"
     end
-    if not target then return nil end
+    if target == nil then return nil end
+    if id == nil then return rule.redirect(target) end -- our API: peers call it all the time
     used = true
-    if not id then return rule.redirect(target) end
-    return rule.redirect(target, table.unpack(agent.conns[id])), "agent"
+    return rule.redirect(target, table.unpack(chain_of(id))), "agent"
 end
 
--- for { composite.subchain(agent, "chain") }: the newest instance decides
-agent.chain = { { function(addr) return _G.agent.matcher(addr) end } }
-
--- address and proxies of what may be "scheme://host.internal:port", the last proxy being the first hop
-local function through(address)
-    local scheme, rest = address:match("^(%a[%w+.-]*://)(.*)$")
-    local user, hostport = (rest or address):match("^(.*@)(.-)$")
-    hostport = hostport or rest or address
-    local target, id = resolve_internal(hostport)
-    return (scheme or "") .. (user or "") .. (target or hostport), id and proxies_of(id) or {}
+local function newest()
+    local current = rawget(_G, "agent")
+    return type(current) == "table" and current.matcher and current or agent
 end
 
--- an action: to a proxy on a peer, then to what follows it
+-- For { composite.subchain(agent, "chain") }. Rules that hold this table still ask the newest instance.
+agent.chain = { { function(addr) return newest().matcher(addr) end } }
+
+-- the last value is the first hop
+local function proxies_of(id)
+    local chain, proxies = chain_of(id), {}
+    for i = #chain, 1, -1 do table.insert(proxies, chain[i]) end
+    return proxies
+end
+
+-- where a host of our own really is: a proxy's address does not pass the rules again
+local function own_address(addr)
+    local host, port = neosocksd.splithostport(addr)
+    if not subdomain(host, INTERNAL_DOMAIN) then return addr end
+    local known = table.get(rawget(_G, "hosts"), host:lower())
+    if type(known) ~= "string" then return addr end
+    return string.format(known:find(":", 1, true) and "[%s]:%s" or "%s:%s", known, port)
+end
+
+-- "[scheme://][user:password@]host:port" -> the same with what is to be asked for, and the proxies to it
+local function through(uri)
+    local scheme, rest = uri:match("^(%a[%w+.-]*://)(.*)$")
+    rest = rest or uri
+    local user, addr = rest:match("^(.*@)(.*)$")
+    addr = (addr or rest):gsub("/$", "")
+    local target, id = resolve_internal(addr)
+    if target == nil then target = own_address(addr) end
+    if id ~= nil then used = true end
+    return (scheme or "") .. (user or "") .. target, id ~= nil and proxies_of(id) or {}
+end
+
+-- An action: by way of a proxy on a peer, then by way of those that follow it. The path is looked up at each request.
 function agent.proxy(uri, ...)
-    local more = { ... }
+    local following = { ... }
     return function(addr)
-        local proxy, proxies = through(uri)
-        local chain = {}
-        for i = #more, 1, -1 do table.insert(chain, more[i]) end
-        table.insert(chain, proxy)
-        table.move(proxies, 1, #proxies, #chain + 1, chain)
-        used = true
-        return addr, table.unpack(chain)
+        local proxy, chain = through(uri)
+        local all = {}
+        for i = #following, 1, -1 do table.insert(all, following[i]) end
+        table.insert(all, proxy)
+        table.move(chain, 1, #chain, #all + 1, all)
+        return addr, table.unpack(all)
     end
 end
 
-function agent.rpcall(address, name, ...)
-    local ok, target, proxies = pcall(through, address)
+local dial_failures = { ["connection failed"] = true, ["timeout"] = true, ["failed connecting to server"] = true }
+
+local function note_call(ok, ...)
+    if not ok and dial_failures[(...)] then hasten() end
+    return ok, ...
+end
+
+-- ok, results... or false, message
+function agent.rpcall(addr, name, ...)
+    local ok, target, chain = pcall(through, addr)
     if not ok then return false, target end
-    used = true
-    return await.rpcall({ target, table.unpack(proxies) }, name, ...)
+    return note_call(await.rpcall({ target, table.unpack(chain) }, name, ...))
 end
 
 --------------------------------------------------------------------------------
 -- what peers may call
 
-function rpc.probe(peername, theirs)
-    return agent.peername, digest()
+-- A peer that we had given up is there again: a round comes soon. Names are not proven, so that is all a caller moves.
+local function note_caller(peername, theirs)
+    if not agent.running or not is_label(agent.peername) then error("no peer of an overlay", 0) end
+    if peername == agent.peername then evlogf("agent: another peer calls itself %q too", peername) end
+    local known = theirs[agent.peername]
+    if known then note_self(known.v) end
+    for _, state in pairs(agent.conn_state) do
+        if state.peername == peername and not is_alive(state) then hasten() end
+    end
 end
 
-function rpc.sync(peername, theirs, delta)
-    if merge(delta) then
-        build_index()
-        if _G.agent == agent then agent.wake() end
-    end
-    return agent.peername, delta_for(clean_digest(theirs))
+local function on_probe(peername, digest)
+    note_caller(peername, clean_digest(digest, neosocksd.now()))
+    return agent.peername, make_digest()
+end
+
+local function on_sync(peername, digest, delta)
+    local theirs = clean_digest(digest, neosocksd.now())
+    note_caller(peername, theirs)
+    if merge(delta) then hasten() end
+    return agent.peername, make_delta(theirs)
 end
 
 --------------------------------------------------------------------------------
 -- rounds
 
-local function note_sample(state, rtt, now)
-    local window = state.rtt_win or {}
-    while window[1] and window[1].time < now - RTT_WINDOW do table.remove(window, 1) end
-    while #window >= 64 do table.remove(window, 1) end
-    table.insert(window, { time = now, rtt = rtt })
-    state.rtt_win = window
-end
-
+-- Only what was well until now makes the next round come soon: a connection that stays dead is asked ever more rarely.
 local function note_miss(id, why)
     local state = agent.conn_state[id] or {}
-    state.fails = math.min((state.fails or 0) + 1, CONN_FAILURE_LIMIT)
+    local fails = state.fails or 0
+    if fails < CONN_FAILURE_LIMIT then hasten() end
+    state.fails = math.min(fails + 1, CONN_FAILURE_LIMIT)
     agent.conn_state[id] = state
-    failing = true
-    say("agent: connection %s: %s", tostring(id), tostring(why))
+    if state.fails == CONN_FAILURE_LIMIT then index_dirty = true end
+    say("agent: connection %s: %s", tostring(id), brief(why))
+    return false
 end
 
-local function target_of(id) return { API_ENDPOINT, table.unpack(proxies_of(id)) } end
+-- The API of a peer may want a token: agent.tokens[id], beside agent.conns[id].
+local function api_of(id)
+    local token = type(agent.tokens) == "table" and agent.tokens[id]
+    return token and string.format("http://%s@%s", token, API_ENDPOINT) or API_ENDPOINT
+end
 
--- one connection: a round trip, and what either side lacks. True if something has changed.
-local function probe(id)
-    local begin = time.monotonic()
-    local ok, peername, theirs = await.rpcall(target_of(id), "probe", agent.peername, digest())
-    local rtt = time.monotonic() - begin
-    if not ok or not is_name(peername) or peername == agent.peername then
-        note_miss(id, ok and "it gives no name" or peername)
+local function call(id, name, ...)
+    local target = { api_of(id), table.unpack(proxies_of(id)) }
+    local results = table.pack(pcall(await.rpcall, target, name, ...))
+    return table.unpack(results, results[1] and 2 or 1, results.n) -- what raises has failed too
+end
+
+local function note_hit(id, peername, rtt)
+    local state = agent.conn_state[id] or {}
+    local changed = state.peername ~= peername or not is_alive(state)
+    if state.peername ~= peername then state.rtt_win = nil end
+    state.peername, state.fails = peername, 0
+    note_sample(state, math.min(math.max(rtt, 0), RTT_MAX), neosocksd.now())
+    agent.conn_state[id] = state
+    if changed then index_dirty = true end
+    return changed
+end
+
+-- what either side lacks; true if something has changed
+local function sync(id, theirs)
+    local ok, peername, delta = call(id, "sync", agent.peername, make_digest(), make_delta(theirs))
+    if not ok then
+        say("agent: connection %s: %s", tostring(id), brief(peername))
         return false
     end
-    local state = agent.conn_state[id] or {}
-    agent.conn_state[id] = state
-    local changed = state.peername ~= peername or (state.fails or 0) > 0
-    state.peername, state.fails = peername, 0
-    note_sample(state, math.min(rtt, RTT_MAX), neosocksd.now())
-    local known = clean_digest(theirs)
-    local delta, wanted = delta_for(known), false
-    for peer, entry in pairs(known) do
-        local mine = peerdb[peer]
-        wanted = wanted or not mine or newer(entry.v, entry.t, mine.version, mine.timestamp)
-    end
-    if next(delta) == nil and not wanted then return changed end
-    local synced, _, entries = await.rpcall(target_of(id), "sync", agent.peername, digest(), delta)
-    return (synced and merge(entries)) or changed
+    return agent.running and merge(delta)
 end
 
+-- one connection: a round trip, then what either side lacks. True if something has changed.
+local function probe(id)
+    local began = time.monotonic()
+    local ok, peername, digest = call(id, "probe", agent.peername, make_digest())
+    local rtt = time.monotonic() - began
+    if not agent.running or agent.conns[id] == nil then return false end
+    if not ok then return note_miss(id, peername) end
+    if not is_label(peername) then return note_miss(id, "it gives no name") end
+    if peername == agent.peername then return note_miss(id, "it leads back to ourselves, or to one of the same name") end
+    local changed, theirs = note_hit(id, peername, rtt), clean_digest(digest, neosocksd.now())
+    if theirs[agent.peername] then note_self(theirs[agent.peername].v) end
+    update_self() -- what we know now goes along
+    if not is_apart(theirs) then return changed end
+    return sync(id, theirs) or changed
+end
+
+-- What was measured over another chain says nothing about this one.
 local function forget_conns()
     for id in pairs(agent.conn_state) do
-        if not agent.conns[id] then agent.conn_state[id] = nil end
+        local text = agent.conns[id] ~= nil and table.concat(chain_of(id), "\n")
+        if not text or (chains[id] and chains[id] ~= text) then agent.conn_state[id], index_dirty = nil, true end
     end
+    chains = {}
+    for id in pairs(agent.conns) do chains[id] = table.concat(chain_of(id), "\n") end
 end
 
--- Probes all connections at once, then builds the index. True if something has changed.
-function agent.maintenance()
-    forget_conns()
-    local changed, futures = expire(), {}
-    changed = update_self() or changed
+local function probe_all()
+    local changed, futures = false, {}
     for id in pairs(agent.conns) do table.insert(futures, async(probe, id)) end
-    for _, one in ipairs(futures) do
-        local ok, result = one:get()
-        if not ok then evlogf("agent: %s", tostring(result)) end
+    for _, future in ipairs(futures) do
+        local ok, result = future:get()
+        if not ok then evlogf("agent: %s", brief(result)) end
         changed = (ok and result) or changed
-    end
-    changed = update_self() or changed
-    build_index()
-    if agent.on_updated then
-        local ok, message = pcall(agent.on_updated)
-        if not ok then evlogf("agent.on_updated: %s", tostring(message)) end
     end
     return changed
 end
 
-local function next_interval(changed)
-    if changed or failing then
-        interval = PROBE_INTERVAL_MIN
-    else
-        interval = math.min(interval * PROBE_BACKOFF, PROBE_INTERVAL_MAX)
+local function round()
+    if not is_label(agent.peername) then
+        complain("agent.peername is no name: letters, digits, - and _, at most 63")
+        return false
     end
-    local wait = used and math.min(interval, PROBE_INTERVAL_ACTIVE) or interval
-    used, failing = false, false
-    return wait * (1 + PROBE_JITTER * (2 * math.random() - 1))
+    forget_conns()
+    local changed = expire()
+    changed = update_self() or changed
+    changed = probe_all() or changed
+    if not agent.running then return false end
+    changed = update_self() or changed
+    build_index()
+    if agent.on_updated then
+        local ok, message = pcall(agent.on_updated)
+        if not ok then evlogf("agent.on_updated: %s", brief(message)) end
+    end
+    return changed
 end
 
--- sleeps, unless somebody wakes it
-local function rest(seconds)
+-- One round: probes all connections at once, then builds the index. True if something but round trips has changed.
+function agent.maintenance()
+    if busy or not agent.running then return false end
+    busy, stirred = true, false
+    local ok, changed = pcall(round)
+    busy = false
+    if not ok then evlogf("agent: %s", brief(changed)) end
+    changed = ok and changed
+    interval = (changed or stirred) and PROBE_INTERVAL_MIN or math.min(interval * PROBE_BACKOFF, PROBE_INTERVAL_MAX)
+    jitter = 1 + PROBE_JITTER * (2 * math.random() - 1)
+    used, rejects, ended = false, nil, time.monotonic()
+    return changed
+end
+
+-- seconds between rounds as things stand
+local function spacing() return used and math.min(interval, PROBE_INTERVAL_ACTIVE) or interval end
+
+-- While the overlay is used, connections that fail may be those that go through it.
+local function watch_failures()
+    local count = neosocksd.stats().num_reject_upstream or 0
+    if used and rejects and count > rejects then hasten() end
+    rejects = count
+end
+
+-- Wakes the loop when it is time. A rest that ended otherwise is noticed within a slice, so that these do not add up.
+local function sleeper(wake)
+    while resting == wake do
+        watch_failures()
+        local left = ended + spacing() * jitter - time.monotonic()
+        if left <= 0 then return wake() end
+        await.sleep(math.min(left, SLICE))
+    end
+end
+
+local function rest()
     await.callback(function(callback)
-        sleeping = callback
-        async(function()
-            await.sleep(seconds)
-            callback()
-        end)
+        resting = callback
+        async(sleeper, callback)
     end)
-    sleeping = nil
+    resting = nil
 end
 
--- ends the wait for the next round
+-- The next round begins now, or behind the one that is under way.
 function agent.wake()
-    interval = PROBE_INTERVAL_MIN
-    if sleeping then sleeping() end
+    hasten()
+    woken = true
+    if resting then resting() end
 end
 
 function agent.stop()
     agent.running = false
-    agent.wake()
+    if resting then resting() end
 end
 
 local function loop()
-    rest(previous and 0 or BOOTSTRAP_DELAY * math.random())
     while agent.running do
-        rest(next_interval(agent.maintenance()))
+        if not woken then rest() end
+        if busy then -- somebody calls maintenance() beside us
+            await.sleep(1)
+        else
+            woken = false
+            agent.maintenance()
+            if woken then await.sleep(1) end -- from within the round: no round without a pause
+        end
     end
 end
 
 --------------------------------------------------------------------------------
 -- statistics
 
-local function peer_line(lines, now, peer, entry)
-    local when, way = format_timestamp(entry.timestamp), routes[peer]
-    if not way then
-        lines:insertf("%-16s: %s (unreachable)", string.format("%q", peer), when)
-        return
-    end
-    local path = list:new(table.move(way.path, 1, #way.path, 1, {})):map(function(name) return string.format("%q", name) end)
-    lines:insertf("%-16s: %s [%s] %4.0fms %s", string.format("%q", peer), when, tostring(way.id), way.rtt * 1e3, path:concat("->"))
+local function quoted(name) return string.format("%q", name) end
+
+local function peer_line(peer, entry)
+    local head, route = string.format("%-16s: %s", quoted(peer), format_timestamp(entry.timestamp)), routes[peer]
+    if not route then return head .. " (unreachable)" end
+    local names = {}
+    for i, name in ipairs(route.path) do names[i] = quoted(name) end
+    return string.format("%s [%s] %3.0fms %s", head, tostring(route.id), route.rtt * 1e3, table.concat(names, "->"))
 end
 
 function agent.stats()
-    local lines, now, names = list:new(), neosocksd.now(), {}
-    local cost = own_cost() and string.format("relay_cost=%g", own_cost()) or "norelay"
-    lines:insertf("> Peers (self=%q) [%s] probe=%.0fs", tostring(agent.peername), cost, interval)
+    refresh_index()
+    local cost = own_cost()
+    local relays = cost and string.format("relay_cost=%g", cost) or "norelay"
+    local lines, names = list:new(), {}
+    lines:insertf("> Peers (self=%s) [%s] probe=%.0fs", quoted(tostring(agent.peername)), relays, spacing())
     for peer in pairs(peerdb) do
         if peer ~= agent.peername then table.insert(names, peer) end
     end
     table.sort(names)
-    for _, peer in ipairs(names) do peer_line(lines, now, peer, peerdb[peer]) end
+    for _, peer in ipairs(names) do lines:insert(peer_line(peer, peerdb[peer])) end
     return lines:concat("\n")
 end
 
-if previous and previous.stop then previous.stop() end
-_G.agent = agent -- what peers call finds it
+--------------------------------------------------------------------------------
+-- start: settings and knowledge of the instance before this one are kept
+
+local function inherit()
+    for key, value in pairs(previous or {}) do
+        if agent[key] == nil and key ~= "loop" then agent[key] = value end
+    end
+    for _, key in ipairs({ "conns", "hosts", "conn_state" }) do
+        if type(agent[key]) ~= "table" then agent[key] = {} end
+    end
+    agent.api_endpoint = agent.api_endpoint or "127.0.0.1:9080"
+end
+
+local function is_window(window)
+    if type(window) ~= "table" then return false end
+    local least = 0
+    for _, sample in ipairs(window) do
+        if type(sample) ~= "table" or type(sample.time) ~= "number" then return false end
+        if not is_number(sample.rtt, least, RTT_MAX) then return false end
+        least = sample.rtt
+    end
+    return true
+end
+
+-- another version of this file may have left other forms behind
+local function check_inheritance()
+    for id, state in pairs(agent.conn_state) do
+        local good = type(state) == "table" and is_window(state.rtt_win or {}) and is_number(state.fails or 0, 0, math.huge)
+        if not good then agent.conn_state[id] = nil end
+    end
+    if type(rawget(_G, "peerdb")) ~= "table" then _G.peerdb = {} end
+    local now = neosocksd.now()
+    for peer, entry in pairs(peerdb) do peerdb[peer] = is_label(peer) and clean_entry(entry, now) or nil end
+end
+
+-- up to 1.4: { match.agent(), rule.agent() } in redirect_name
+local function add_shims()
+    if match and not match.agent then
+        match.agent = function()
+            return function(addr) return (newest().matcher(addr)) ~= nil end
+        end
+    end
+    if not rule.agent then
+        rule.agent = function()
+            return function(addr)
+                local action = newest().matcher(addr)
+                if action then return action(addr) end
+            end
+        end
+    end
+end
+
+inherit()
+check_inheritance()
+add_shims()
 build_index()
+agent.running = true
+-- what follows require() sets us up; an instance that follows another one has all that at once
+local replaces = previous and type(previous.stop) == "function"
+jitter = 1 - PROBE_JITTER * math.random()
+interval, ended = BOOTSTRAP_DELAY, time.monotonic() - (replaces and BOOTSTRAP_DELAY - 1 or 0)
+-- nothing above has touched the instance before: had it failed, that one would still be at work
+if replaces then
+    local ok, message = pcall(previous.stop)
+    if not ok then evlogf("agent: %s", brief(message)) end
+end
+rpc.probe, rpc.sync = on_probe, on_sync
+_G.agent = agent
 agent.loop = async(loop)
 
 return agent
