@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/codec.h"
+#include "fields.h"
 #include "lua/embedded.h"
 #include "metrics.h"
 #include "sessions.h"
@@ -141,33 +141,13 @@ static void rpcall_finished(void *context, bool ok, const char *body, size_t siz
     call_reply_octets(call, ok ? 200 : 500, ok ? RPC_TYPE : CALL_TEXT, body, size);
 }
 
-/* type/subtype; version=1: names in any case, the value perhaps quoted, other parameters ignored (contract section 4).
- */
-static bool is_rpc_type(const char *type)
-{
-    static const char name[] = "application/x-neosocksd-rpc";
-    if (!type || strncasecmp(type, name, sizeof name - 1) != 0) return false;
-    const char *at = type + sizeof name - 1;
-    for (;;) {
-        while (*at == ' ' || *at == '\t') at++;
-        if (*at != ';') return false;
-        do at++;
-        while (*at == ' ' || *at == '\t');
-        if (strncasecmp(at, "version=", 8) == 0) {
-            at += 8;
-            if (*at == '"') return strncmp(at, "\"1\"", 3) == 0;
-            return *at == '1' && (at[1] == '\0' || at[1] == ';' || at[1] == ' ' || at[1] == '\t');
-        }
-        at += strcspn(at, ";");
-    }
-}
-
 static void handle_rpcall(struct call *call)
 {
-    if (!is_rpc_type(call_header(call, "Content-Type"))) {
+    if (!fields_is_rpc(call_header(call, "Content-Type"))) {
         call_reply_text(call, 400, "the content type must be " RPC_TYPE);
         return;
     }
+    call_log_change(call, "rpcall"); /* only the code knows whether it is a change */
     struct engine_call *pending =
         engine_rpcall(call_parts(call)->engine, call->body.data, call->body.size, rpcall_finished, call);
     if (!call->answered) call->pending = pending;

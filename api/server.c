@@ -18,15 +18,12 @@
 #include "core/net.h"
 #include "core/policy.h"
 #include "endpoints.h"
+#include "fields.h"
 #include "lua/codec.h"
+#include "peers.h"
 
-#define CONNECTIONS_MAX 256u
-#define COMPRESS_MIN    256u /* octets: shorter answers are not worth it */
-#define BACKLOG         128
-/* A connection on which nothing moves is closed after so long. libmicrohttpd waits on an edge: the end of a client that
- * arrives together with its last octets is not noticed before (0.9.75). Calls that a script takes its time for are
- * suspended, and have a limit of their own. */
-#define IDLE_SECONDS 5u
+#define COMPRESS_MIN 256u /* octets: shorter answers are not worth it */
+#define BACKLOG      128
 
 enum api_op { API_OP_EPOLL };
 
@@ -35,7 +32,8 @@ struct api {
     const char *token_file;
     struct access_tokens tokens;
     struct MHD_Daemon *daemon;
-    struct waiter waiter;
+    struct waiter waiter, sweeper;
+    struct peers peers;
     struct call *calls;
     struct address address;
     int epoll_fd;
@@ -51,11 +49,8 @@ struct api_parts *call_parts(struct call *call)
 
 static enum codec choose_coding(struct call *call)
 {
-    const char *accepted = call_header(call, "Accept-Encoding");
-    if (!accepted || call->answer.size < COMPRESS_MIN) return CODEC_NONE;
-    if (strcasestr(accepted, "deflate;q=0") || strcasestr(accepted, "gzip;q=0")) return CODEC_NONE;
-    if (strcasestr(accepted, "deflate") || strchr(accepted, '*')) return CODEC_DEFLATE;
-    return strcasestr(accepted, "gzip") ? CODEC_GZIP : CODEC_NONE;
+    if (call->answer.size < COMPRESS_MIN) return CODEC_NONE;
+    return fields_choose_codec(call_header(call, MHD_HTTP_HEADER_ACCEPT_ENCODING));
 }
 
 static void add_header(struct MHD_Response *response, const char *name, const char *value)
@@ -126,6 +121,11 @@ static enum MHD_Result call_queue(struct call *call)
     return result;
 }
 
+static void call_enter(struct call *call, enum peer_state state)
+{
+    peers_enter(call->peer, state, coordinator_now_ms(call->api->parts.coordinator));
+}
+
 static void call_clear_time(struct call *call)
 {
     if (call->timed) coordinator_detach(call->api->parts.coordinator, &call->waiter);
@@ -143,6 +143,7 @@ void call_reply(struct call *call, unsigned status, const char *type, struct tex
     call_clear_time(call);
     if (!call->suspended) return;
     call->suspended = false;
+    call_enter(call, PEER_BUSY);
     MHD_resume_connection(call->connection);
     struct coordinator *c = call->api->parts.coordinator; /* a later turn runs it: we may be in the middle of one */
     coordinator_set_deadline(c, &call->api->waiter, coordinator_now_ms(c));
@@ -248,25 +249,38 @@ static unsigned judge_caller(struct call *call, const char *authority)
     return call->token->scope < call->endpoint->scope ? 403 : 0;
 }
 
-static unsigned judge_body(struct call *call)
+static enum MHD_Result count_field(void *context, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    unsigned *counts = context;
+    (void)kind, (void)value;
+    if (strcasecmp(name, MHD_HTTP_HEADER_HOST) == 0) counts[0]++;
+    if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0) counts[1]++;
+    return MHD_YES;
+}
+
+/* Two hosts or two lengths: whoever is in front of us might have obeyed the other one (RFC 9112 sections 3.2, 6.3). */
+static bool repeats_fields(struct call *call)
+{
+    unsigned counts[2] = {0};
+    MHD_get_connection_values(call->connection, MHD_HEADER_KIND, count_field, counts);
+    return counts[0] > 1 || counts[1] > 1;
+}
+
+/* libmicrohttpd has seen to it that the number is one. False: the field is absent. */
+static bool read_length(struct call *call)
 {
     const char *length = call_header(call, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    if (length) call->body_expected = strtoull(length, NULL, 10);
+    return length != NULL;
+}
+
+static unsigned judge_body(struct call *call)
+{
     const char *expect = call_header(call, MHD_HTTP_HEADER_EXPECT);
     if (call_header(call, MHD_HTTP_HEADER_TRANSFER_ENCODING)) return 501;
     if (expect && strcasecmp(expect, "100-continue") != 0) return 417;
-    if (!length) return call->endpoint->needs_length ? 411 : 0;
-    call->has_length = true;
-    call->body_expected = strtoull(length, NULL, 10);
+    if (!read_length(call)) return call->endpoint->needs_length ? 411 : 0;
     return call->body_expected > CALL_BODY_MAX ? 413 : 0;
-}
-
-static bool read_coding(struct call *call, enum codec *codec)
-{
-    const char *coding = call_header(call, MHD_HTTP_HEADER_CONTENT_ENCODING);
-    *codec = CODEC_NONE;
-    if (!coding || strcasecmp(coding, "identity") == 0) return true;
-    *codec = strcasecmp(coding, "deflate") == 0 ? CODEC_DEFLATE : CODEC_GZIP;
-    return *codec == CODEC_DEFLATE || strcasecmp(coding, "gzip") == 0 || strcasecmp(coding, "x-gzip") == 0;
 }
 
 static const char *status_text(unsigned status)
@@ -295,21 +309,11 @@ static enum call_method read_method(const char *name)
     return strcmp(name, "DELETE") == 0 ? CALL_DELETE : 0;
 }
 
-/* http://host/path is a path, and the host counts as the Host field. */
-static const char *strip_authority(const char *url, char *authority, size_t size)
-{
-    *authority = '\0';
-    if (strncasecmp(url, "http://", 7) != 0) return url;
-    size_t length = strcspn(url + 7, "/");
-    snprintf(authority, size, "%.*s", (int)(length < size ? length : size - 1), url + 7);
-    return url[7 + length] ? url + 7 + length : "/";
-}
-
 static unsigned judge(struct call *call, const char *url, const char *method)
 {
     static const struct endpoint unknown = {.path = "?", .scope = ACCESS_READ};
     char authority[256];
-    const char *path = strip_authority(url, authority, sizeof authority);
+    const char *path = fields_split_url(url, authority, sizeof authority);
     bool ruleset = strncmp(path, "/ruleset/", 9) == 0 || strcmp(path, "/ruleset") == 0;
     call->method = read_method(method);
     call->endpoint = endpoint_find(path, &call->path_rest);
@@ -317,7 +321,7 @@ static unsigned judge(struct call *call, const char *url, const char *method)
     if (!found) call->endpoint = &unknown;
     unsigned refused = judge_caller(call, *authority ? authority : NULL);
     if (refused) return refused;
-    if (*path != '/') return 400;
+    if (*path != '/' || !call->sound || repeats_fields(call)) return 400;
     if (ruleset && !engine_has_ruleset(call->api->parts.engine)) return 500;
     if (!found) return 404;
     if (!(call->endpoint->methods & call->method)) return 405;
@@ -326,6 +330,12 @@ static unsigned judge(struct call *call, const char *url, const char *method)
 
 /* --- a call's life --- */
 
+static struct peer *peer_of(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
 static struct call *call_open(struct api *api, struct MHD_Connection *connection)
 {
     struct call *call = calloc(1, sizeof *call);
@@ -333,6 +343,8 @@ static struct call *call_open(struct api *api, struct MHD_Connection *connection
     call->api = api;
     call->connection = connection;
     call->path_rest = "";
+    call->peer = peer_of(connection);
+    call_enter(call, PEER_BUSY);
     call->next = api->calls;
     if (api->calls) api->calls->previous = call;
     api->calls = call;
@@ -344,6 +356,7 @@ static void call_close(struct call *call)
 {
     if (call->pending) engine_call_cancel(call->pending);
     call_clear_time(call);
+    call_enter(call, PEER_IDLE);
     if (call->previous)
         call->previous->next = call->next;
     else
@@ -362,21 +375,22 @@ static void call_on_time(struct waiter *waiter)
     call_reply_text(call, 504, "the script did not answer in time");
 }
 
-static void call_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
+static void no_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
 {
     (void)waiter, (void)op, (void)completion;
-    assert(0 && "a call has no operations of its own");
+    assert(0 && "it waits for time alone");
 }
 
 /* Waits for what the handler has begun. */
 static enum MHD_Result call_suspend(struct call *call)
 {
     struct coordinator *c = call->api->parts.coordinator;
-    call->waiter = (struct waiter){.on_completion = call_on_completion, .on_time = call_on_time};
+    call->waiter = (struct waiter){.on_completion = no_completion, .on_time = call_on_time};
     call->timed = call->pending && coordinator_attach(c, &call->waiter);
     if (call->timed)
         coordinator_set_deadline(c, &call->waiter, coordinator_now_ms(c) + coordinator_config(c)->timeout_ms);
     call->suspended = true;
+    call_enter(call, PEER_WAITS);
     MHD_suspend_connection(call->connection);
     return MHD_YES;
 }
@@ -387,7 +401,7 @@ static bool decode_body(struct call *call)
     enum codec codec;
     char *plain;
     size_t size;
-    if (!read_coding(call, &codec)) {
+    if (!fields_read_codec(call_header(call, MHD_HTTP_HEADER_CONTENT_ENCODING), &codec)) {
         call_reply_text(call, 415, status_text(415));
         return false;
     }
@@ -417,14 +431,32 @@ static enum MHD_Result call_dispatch(struct call *call)
     return call->answered ? call_queue(call) : call_suspend(call);
 }
 
-/* The head is there. A refusal goes out before a large body is read. */
+/* Whether the body of a refused request is read and dropped before the answer goes out: a connection that ends with
+ * unread data ends with a reset, and a client that is still sending would see that instead of the answer. Not where it
+ * is too large, its length unknown or doubtful, or where the client holds it back until we say so. */
+static bool drops_body(struct call *call, unsigned refused)
+{
+    return refused != 400 && read_length(call) && call->body_expected <= CALL_BODY_MAX &&
+           !call_header(call, MHD_HTTP_HEADER_TRANSFER_ENCODING) && !call_header(call, MHD_HTTP_HEADER_EXPECT);
+}
+
+/* The head is there. */
 static enum MHD_Result call_begin(struct call *call, const char *url, const char *method)
 {
+    call->begun = true;
     unsigned refused = judge(call, url, method);
     if (!refused) return MHD_YES;
     call->dispatched = true;
     call_reply_text(call, refused, status_text(refused));
-    return call_queue(call);
+    return drops_body(call, refused) ? MHD_YES : call_queue(call);
+}
+
+/* The first that is heard of a request, and the only time that its URL is as it was sent. */
+static void *on_url(void *context, const char *url, struct MHD_Connection *connection)
+{
+    struct call *call = call_open(context, connection);
+    if (call) call->sound = fields_url_is_sound(url);
+    return call;
 }
 
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url, const char *method,
@@ -432,11 +464,9 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 {
     struct api *api = context;
     struct call *call = *state;
-    (void)version;
-    if (!call) {
-        *state = call = call_open(api, connection);
-        return call ? call_begin(call, url, method) : MHD_NO;
-    }
+    (void)version, (void)connection;
+    if (!call) return MHD_NO; /* there was no memory for it */
+    if (!call->begun) return call_begin(call, url, method);
     if (*size > 0) {
         api->parts.counters.bytes_in += *size;
         if (!call->dispatched && call->body.size + *size <= CALL_BODY_MAX) text_add(&call->body, data, *size);
@@ -453,6 +483,36 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     (void)context, (void)connection, (void)code;
     if (*state) call_close(*state);
     *state = NULL;
+}
+
+static void api_arm_sweeper(struct api *api)
+{
+    struct coordinator *c = api->parts.coordinator;
+    if (api->peers.count > 0 && !api->closing)
+        coordinator_set_deadline(c, &api->sweeper, coordinator_now_ms(c) + PEERS_SWEEP_MS);
+}
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **state,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct api *api = context;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        if (*state) peers_give(&api->peers, *state);
+        *state = NULL;
+        return;
+    }
+    bool first = api->peers.count == 0;
+    *state = info ? peers_take(&api->peers, info->connect_fd, coordinator_now_ms(api->parts.coordinator)) : NULL;
+    if (first) api_arm_sweeper(api);
+}
+
+static void api_on_sweep(struct waiter *waiter)
+{
+    struct api *api = (struct api *)((char *)waiter - offsetof(struct api, sweeper));
+    struct coordinator *c = api->parts.coordinator;
+    peers_sweep(&api->peers, coordinator_now_ms(c), coordinator_config(c)->timeout_ms);
+    api_arm_sweeper(api);
 }
 
 static void on_log(void *context, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
@@ -505,7 +565,10 @@ static void api_on_time(struct waiter *waiter)
 
 int api_check(const struct config *config)
 {
-    if (!config->api_text || config->api_token_file) return 0;
+    static struct access_tokens tokens;
+    if (!config->api_text) return 0;
+    /* What is only checked never comes to api_open(). */
+    if (config->api_token_file) return config->check_only ? access_load_tokens(config->api_token_file, &tokens) : 0;
     if (config->api.kind == ADDRESS_UNIX || policy_classify(&config->api) == POLICY_LOOPBACK) return 0;
     LOGE("--api %s: whoever reaches this address could run scripts here; give --api-token-file, or a loopback address "
          "or unix:/path",
@@ -550,15 +613,26 @@ int api_listen(const struct config *config)
 
 static bool api_start(struct api *api, int listen_fd)
 {
+    /* STRICT_FOR_CLIENT -1: HTTP/1.1 without Host, which neosocksd sends, is served. */
     api->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, api,
         MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT,
-        CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_STRICT_FOR_CLIENT, -1, MHD_OPTION_END);
+        PEERS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536, MHD_OPTION_URI_LOG_CALLBACK, on_url, api,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, api, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+        MHD_OPTION_STRICT_FOR_CLIENT, -1, MHD_OPTION_END);
     if (!api->daemon) return false;
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(api->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     api->epoll_fd = info ? info->epoll_fd : -1;
     return api->epoll_fd >= 0;
+}
+
+/* Undoes what api_open() has begun. */
+static void api_dispose(struct api *api)
+{
+    if (api->daemon) MHD_stop_daemon(api->daemon);
+    if (api->address.kind == ADDRESS_UNIX) unlink(api->address.name);
+    explicit_bzero(&api->tokens, sizeof api->tokens);
+    free(api);
 }
 
 int api_open(struct api **out, struct coordinator *c, struct engine *e, const struct config *config, int listen_fd)
@@ -567,6 +641,7 @@ int api_open(struct api **out, struct coordinator *c, struct engine *e, const st
     if (!api) return -ENOMEM;
     api->parts = (struct api_parts){.coordinator = c, .engine = e, .started = snapshot_monotonic()};
     api->waiter = (struct waiter){.on_completion = api_on_completion, .on_time = api_on_time};
+    api->sweeper = (struct waiter){.on_completion = no_completion, .on_time = api_on_sweep};
     api->token_file = config->api_token_file;
     api->address = config->api;
     bool good = !api->token_file || access_load_tokens(api->token_file, &api->tokens) == 0;
@@ -575,8 +650,12 @@ int api_open(struct api **out, struct coordinator *c, struct engine *e, const st
         good = false;
     }
     if (!good || !coordinator_attach(c, &api->waiter)) {
-        if (api->daemon) MHD_stop_daemon(api->daemon);
-        free(api);
+        api_dispose(api);
+        return -EINVAL;
+    }
+    if (!coordinator_attach(c, &api->sweeper)) {
+        coordinator_detach(c, &api->waiter);
+        api_dispose(api);
         return -EINVAL;
     }
     api_arm(api);
@@ -606,7 +685,6 @@ void api_close(struct api *api)
     while (api->polling && coordinator_turn(c) == 0) {
     }
     coordinator_detach(c, &api->waiter);
-    MHD_stop_daemon(api->daemon);
-    if (api->address.kind == ADDRESS_UNIX) unlink(api->address.name);
-    free(api);
+    coordinator_detach(c, &api->sweeper);
+    api_dispose(api);
 }

@@ -1,8 +1,8 @@
 """The REST API: routes, codings, who may call, sessions, metrics; against the document that describes it."""
 import gzip
+import hashlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 import process
 import scripts
 import wire
-from conftest import ROOT
+from conftest import ROOT, require
 
 yaml = pytest.importorskip("yaml", reason="apt-get install python3-yaml")
 DIRECT = "return { resolve = function(a) return a end, route = function(a) return a end }"
@@ -119,16 +119,19 @@ def test_metrics(ruled, origin):
     names = families(answer.text)
     assert names[0] == "neosocksd_sessions_active" and names[-1] == "mine" and "sluice_decision_seconds" in names
     assert 'sluice_failures_total{reason="refused"} 0' in answer.text
-    promtool = shutil.which("promtool")
-    if promtool:
-        text = answer.text.replace("# TYPE mine", "# HELP mine Ours.\n# TYPE mine").replace("mine", "mine_total")
-        done = subprocess.run([promtool, "check", "metrics"], input=text, text=True, capture_output=True, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_promtool_is_there():
-    if not shutil.which("promtool"):
-        pytest.skip("promtool is missing: apt-get install prometheus")
+def test_promtool_likes_the_metrics(ruled, origin):
+    promtool = require("promtool", "prometheus")
+    proxy, api = ruled(DIRECT, "--workers", "2")
+    wire.through_socks5(proxy.address, "127.0.0.1", origin().port).close()
+    text = api.get("/metrics").text
+    assert "neosocksd_connect_latency_seconds_sum" in text
+    done = subprocess.run([promtool, "check", "metrics"], input=text, text=True, capture_output=True, timeout=60)
+    assert done.returncode == 0 and not done.stdout + done.stderr, done.stdout + done.stderr
+    done = subprocess.run([promtool, "check", "metrics"], input=text + "# TYPE x counter\nx 1\n", text=True, capture_output=True,
+                          timeout=60)
+    assert done.returncode != 0  # it would have told us
 
 
 # --- the ruleset ---
@@ -162,8 +165,10 @@ def test_update(ruled):
 
 
 def test_rpcall(ruled):
-    _, api = ruled(DIRECT)
+    proxy, api = ruled(DIRECT)
     assert api.call("return 1, nil, 'x'") == 'return true,1,nil,"x"'
+    digest = hashlib.sha256(b"return 1, nil, 'x'").hexdigest()
+    assert re.search(r"api: 127\.0\.0\.1:\d+: /ruleset/rpcall rpcall, sha256 " + digest, proxy.log())
     assert api.call("") == "return true"
     assert api.call("error('broken', 0)") == 'return false,"broken"'
     assert api.call("return print") .startswith('return false,"function: ')
@@ -193,6 +198,23 @@ def test_peer_that_does_not_wait(ruled):
     assert process.wait_until(lambda: api.call("return done") == "return true,20")
 
 
+def test_peer_that_closes_behind_any_length(ruled):
+    _, api = ruled(DIRECT)
+    for size in [0, 60000, 70000, 1 << 20, 4 << 20]:
+        code = b"_G.done = (_G.done or 0) + 1 --"
+        code += b"x" * max(0, size - len(code))
+        raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(code), code)).close()
+    assert process.wait_until(lambda: api.call("return done") == "return true,5")
+
+
+def test_half_closed_peer_is_answered(ruled):
+    _, api = ruled(DIRECT)
+    code = b"await.sleep(0.2) return 7"
+    client = raw(api, b"POST /ruleset/rpcall HTTP/1.1\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (
+        scripts.RPC_TYPE.encode(), len(code), code)).shut()
+    assert client.read_all().endswith(b"\r\n\r\nreturn true,7")
+
+
 # --- HTTP ---
 
 def test_keep_alive_and_pipelining(ruled):
@@ -206,6 +228,72 @@ def test_without_host_and_absolute(ruled):
     assert raw(api, b"GET /healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 200")
     assert raw(api, b"GET http://127.0.0.1/healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 200")
     assert raw(api, b"GET http://evil.test/healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 403")
+
+
+@pytest.mark.parametrize("url", ["/stats?q=%zz", "/stats?q=%", "/stats?%4", "/healthy%00", "/stats?q=a%00b", "*"])
+def test_wrong_urls(ruled, url):
+    _, api = ruled(DIRECT)
+    head = raw(api, f"GET {url} HTTP/1.1\r\n\r\n".encode()).read_head()
+    assert head.startswith(b"HTTP/1.1 400") and b"Content-Length: " in head
+    assert api.get("/%68ealthy").status == 200
+
+
+@pytest.mark.parametrize("fields", [b"Host: localhost\r\nHost: evil.test\r\n", b"Content-Length: 3\r\nContent-Length: 4\r\n",
+                                    b"Content-Length: -1\r\n", b"Content-Length: 1x\r\n", b"Content-Length: \r\n"])
+def test_doubtful_fields(ruled, fields):
+    _, api = ruled(DIRECT)
+    client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\n" + fields + b"\r\nx=1", timeout=3 * process.SLOW)
+    assert client.read_head().startswith(b"HTTP/1.1 400")
+
+
+def test_a_refusal_reaches_who_is_still_sending(ruled):
+    _, api = ruled(DIRECT)
+    for size in [10, 100_000, 4 << 20]:
+        client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nHost: evil.test\r\nContent-Length: %d\r\n\r\n" % size)
+        time.sleep(0.1)
+        assert client.send(b"x" * size).read_all().startswith(b"HTTP/1.1 403"), size
+    client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+    assert client.read_all().startswith(b"HTTP/1.1 403")  # nobody asks for what is thrown away
+
+
+def trickle(client, seconds):
+    """How long a client lasts that sends an octet now and then."""
+    start = time.monotonic()
+    try:
+        while time.monotonic() - start < seconds:
+            client.send(b"a")
+            time.sleep(0.2)
+    except OSError:
+        pass
+    return time.monotonic() - start
+
+
+def test_slow_requests_have_an_end(ruled):
+    """All connections that there are, each sending an octet now and then: the operator gets in all the same."""
+    proxy, api = ruled(DIRECT, "-t", "5")
+    crowd = [raw(api, b"GET /hea") for _ in range(255)]
+    body = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 1000\r\n\r\n")
+    start = time.monotonic()
+    assert trickle(body, 20 * process.SLOW) < 10 * process.SLOW
+    assert api.get("/healthy").status == 200 and time.monotonic() - start < 12 * process.SLOW
+    for client in [*crowd, body]:
+        client.close()
+    assert proxy.flat()
+
+
+def test_idle_connections(ruled):
+    """One that may be used again is kept for the timeout; one whose client has gone, for a moment."""
+    proxy, api = ruled(DIRECT, "-t", "8")
+    connection = api.connect()
+    for pause in [6, 0]:
+        connection.request("GET", "/healthy")
+        assert connection.getresponse().read() == b""
+        time.sleep(pause)
+    before = proxy.sockets()
+    for _ in range(20):
+        raw(api, b"GET /healthy HTTP/1.1\r\n\r\n").close()
+    assert process.wait_until(lambda: proxy.sockets() <= before, timeout=4)
+    connection.close()
 
 
 def test_body_limits(ruled):
@@ -232,7 +320,8 @@ def test_content_codings(ruled):
     assert api.post("/ruleset/invoke", code, {"Content-Encoding": "deflate"}).status == 400
     bomb = zlib.compress(bytes(80 << 20), 9)
     assert api.post("/ruleset/invoke", bomb, {"Content-Encoding": "deflate"}).status == 413
-    for accept, coding in [("deflate", "deflate"), ("gzip, deflate", "deflate"), ("gzip", "gzip"), ("*", "deflate"), ("br", None)]:
+    for accept, coding in [("deflate", "deflate"), ("gzip, deflate", "deflate"), ("gzip", "gzip"), ("*", "deflate"), ("br", None),
+                           ("deflate;q=0.5", "deflate"), ("deflate; q=0, gzip;q=0.1", "gzip"), ("identity, *;q=0", None)]:
         answer = api.get("/stats", Accept_Encoding=accept)
         assert answer.headers.get("content-encoding") == coding and answer.text.startswith("sluice ")
     assert api.call("return ('x'):rep(300)", **{"Accept-Encoding": "deflate"}) == 'return true,"' + "x" * 300 + '"'
