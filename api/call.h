@@ -40,7 +40,7 @@ struct call {
     struct peer *peer;    /* its connection; NULL: not known */
     bool sound;           /* the escapes of its URL */
 
-    bool begun, dispatched, suspended, answered;
+    bool begun, dispatched, suspended, answered, succeeded;
     unsigned status;
     const char *type; /* of the answer: static */
     struct text answer;

@@ -15,7 +15,7 @@
 
 static void take_snapshot(struct call *call, struct snapshot *out)
 {
-    const struct api_parts *parts = call_parts(call);
+    struct api_parts *parts = call_parts(call);
     snapshot_take(out, parts->coordinator, parts->engine, &parts->counters, parts->started);
 }
 

@@ -64,10 +64,8 @@ static void write_sessions(struct text *out, const struct snapshot *s)
 
 static void write_traffic(struct text *out, const struct snapshot *s)
 {
-    uint64_t asked = s->dns.queries + s->dns.cache_hits + s->dns.coalesced, failed = s->dns.failures + s->dns.timeouts;
-    write_integer(out, COUNTER, "neosocksd_dns_queries_total", "Names that were asked for.", asked);
-    write_integer(out, COUNTER, "neosocksd_dns_success_total", "Names that had an address.",
-                  asked > failed ? asked - failed : 0);
+    write_integer(out, COUNTER, "neosocksd_dns_queries_total", "Names that were asked for.", s->names_asked);
+    write_integer(out, COUNTER, "neosocksd_dns_success_total", "Names that had an address.", s->names_found);
     write_integer(out, COUNTER, "neosocksd_api_requests_total", "Requests to the API.", s->api_requests);
     write_integer(out, COUNTER, "neosocksd_api_requests_success_total", "Requests to the API that succeeded.",
                   s->api_successes);

@@ -117,7 +117,8 @@ static enum MHD_Result call_queue(struct call *call)
     if (call->status >= 400) add_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     enum MHD_Result result = MHD_queue_response(call->connection, call->status, response);
     MHD_destroy_response(response);
-    if (call->status < 400) call->api->parts.counters.successes++;
+    call->succeeded = call->status < 400;
+    if (call->succeeded) call->api->parts.counters.successes++;
     return result;
 }
 
@@ -355,6 +356,7 @@ static struct call *call_open(struct api *api, struct MHD_Connection *connection
 static void call_close(struct call *call)
 {
     if (call->pending) engine_call_cancel(call->pending);
+    if (!call->succeeded) call->api->parts.counters.errors++; /* whoever has answered it, if anybody */
     call_clear_time(call);
     call_enter(call, PEER_IDLE);
     if (call->previous)
