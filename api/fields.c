@@ -34,7 +34,8 @@ static bool take_part(struct span *rest, char stop, struct span *part)
     }
     *part = (struct span){rest->data, size};
     bool last = size == rest->size;
-    *rest = last ? (struct span){0} : (struct span){rest->data + size + 1, rest->size - size - 1};
+    rest->data = last ? NULL : rest->data + size + 1;
+    rest->size = last ? 0 : rest->size - size - 1;
     while (part->size > 0 && is_blank(part->data[0])) part->data++, part->size--;
     while (part->size > 0 && is_blank(part->data[part->size - 1])) part->size--;
     return true;
@@ -45,9 +46,10 @@ static bool span_is(struct span s, const char *word)
     return s.size == strlen(word) && strncasecmp(s.data, word, s.size) == 0;
 }
 
+/* NULL: a field that is absent has no parts. */
 static struct span span_of(const char *text)
 {
-    return (struct span){text, strlen(text)};
+    return (struct span){text, text ? strlen(text) : 0};
 }
 
 /* --- codings --- */
@@ -78,7 +80,7 @@ enum codec fields_choose_codec(const char *accept_encoding)
 {
     unsigned deflate = 0, gzip = 0, other = 0;
     bool deflate_listed = false, gzip_listed = false;
-    struct span rest = accept_encoding ? span_of(accept_encoding) : (struct span){0}, item, name;
+    struct span rest = span_of(accept_encoding), item, name;
     while (take_part(&rest, ',', &item)) {
         take_part(&item, ';', &name);
         unsigned weight = weight_of(item);
@@ -112,7 +114,7 @@ bool fields_read_codec(const char *content_encoding, enum codec *codec)
 
 bool fields_is_rpc(const char *content_type)
 {
-    struct span rest = content_type ? span_of(content_type) : (struct span){0}, part;
+    struct span rest = span_of(content_type), part;
     if (!take_part(&rest, ';', &part) || !span_is(part, "application/x-neosocksd-rpc")) return false;
     while (take_part(&rest, ';', &part)) {
         if (part.size < 8 || strncasecmp(part.data, "version=", 8) != 0) continue;

@@ -24,6 +24,7 @@
 
 #define COMPRESS_MIN 256u /* octets: shorter answers are not worth it */
 #define BACKLOG      128
+#define REST_MS      100u /* before we look again whether there is a descriptor */
 
 enum api_op { API_OP_EPOLL };
 
@@ -38,6 +39,9 @@ struct api {
     struct address address;
     int epoll_fd;
     bool polling, closing;
+    bool run_again;   /* a connection has ended, so that there is room for another one */
+    bool resting;     /* there is no descriptor for who knocks */
+    uint64_t entered; /* connections so far */
 };
 
 struct api_parts *call_parts(struct call *call)
@@ -502,9 +506,11 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
     if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
         if (*state) peers_give(&api->peers, *state);
         *state = NULL;
+        api->run_again = true;
         return;
     }
     bool first = api->peers.count == 0;
+    api->entered++;
     *state = info ? peers_take(&api->peers, info->connect_fd, coordinator_now_ms(api->parts.coordinator)) : NULL;
     if (first) api_arm_sweeper(api);
 }
@@ -533,34 +539,43 @@ static void api_arm(struct api *api)
 {
     struct coordinator *c = api->parts.coordinator;
     MHD_UNSIGNED_LONG_LONG wait;
-    if (!api->polling && !api->closing) {
+    if (!api->polling && !api->closing && !api->resting) {
         api->polling = true;
         ring_poll(coordinator_ring(c), api->epoll_fd, POLLIN, coordinator_tag(c, &api->waiter, API_OP_EPOLL));
     }
-    if (MHD_get_timeout(api->daemon, &wait) == MHD_YES)
+    /* At its limit of connections or of descriptors libmicrohttpd takes its listener out of its epoll, and puts it back
+     * when it runs for the first time after there is room again. Nobody else would ask for that run. */
+    if (api->run_again || api->resting)
+        coordinator_set_deadline(c, &api->waiter, coordinator_now_ms(c) + (api->resting ? REST_MS : 0));
+    else if (MHD_get_timeout(api->daemon, &wait) == MHD_YES)
         coordinator_set_deadline(c, &api->waiter, coordinator_now_ms(c) + wait);
     else
         coordinator_clear_deadline(c, &api->waiter);
 }
 
-static void api_run(struct api *api)
-{
-    if (api->closing) return;
-    MHD_run(api->daemon);
-    api_arm(api);
-}
-
+/* Somebody knocks, nobody was here, and nobody has come in: accept() has failed. libmicrohttpd goes on listening then,
+ * which would wake us for ever. */
 static void api_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
 {
     struct api *api = (struct api *)((char *)waiter - offsetof(struct api, waiter));
+    bool empty = api->peers.count == 0;
+    uint64_t entered = api->entered;
     (void)op, (void)completion;
     api->polling = false;
-    api_run(api);
+    if (api->closing) return;
+    api->run_again = false;
+    MHD_run(api->daemon);
+    api->resting = empty && entered == api->entered;
+    api_arm(api);
 }
 
 static void api_on_time(struct waiter *waiter)
 {
-    api_run((struct api *)((char *)waiter - offsetof(struct api, waiter)));
+    struct api *api = (struct api *)((char *)waiter - offsetof(struct api, waiter));
+    if (api->closing) return;
+    api->run_again = api->resting = false;
+    MHD_run(api->daemon);
+    api_arm(api);
 }
 
 /* --- opening and closing --- */

@@ -323,6 +323,50 @@ def test_idle_connections(ruled):
     connection.close()
 
 
+@pytest.mark.parametrize("descriptors", [220, 4000])
+def test_more_callers_than_there_is_room_for(ruled, descriptors):
+    """Out of descriptors, or at the limit of connections: when callers have gone, the next ones are heard."""
+    require("prlimit", "util-linux")
+    proxy, api = ruled(DIRECT, "--workers", "1", prefix=("prlimit", f"--nofile={descriptors}:{descriptors}"))
+    for _ in range(2):
+        crowd = []
+        for _ in range(300):
+            client = socket.socket()  # the backlog fills up: those behind it would wait for a long time
+            client.setblocking(False)
+            client.connect_ex(api.address)
+            crowd.append(client)
+        process.wait_until(lambda: proxy.descriptors() >= min(descriptors, 256))
+        used = proxy.cpu()
+        time.sleep(0.5)
+        assert proxy.cpu() - used < 0.25  # it waits for room, it does not ask for it all the time
+        for client in crowd:
+            client.close()
+        assert process.wait_until(lambda: api.get("/healthy").status == 200)
+        assert api.post("/ruleset/invoke", "x=1").status == 200
+    assert proxy.flat()
+
+
+def test_no_descriptor_for_who_knocks(ruled):
+    """A script has taken all descriptors: a caller waits until there is one, and we do not turn in circles meanwhile."""
+    require("prlimit", "util-linux")
+    proxy, api = ruled(DIRECT, prefix=("prlimit", "--nofile=220:220"))
+    assert api.post("/ruleset/invoke", """
+        neosocksd.async(print, function()
+            local files = {}
+            await.sleep(0.3)
+            for i = 1, 300 do files[i] = io.open('/dev/null') end
+            await.sleep(3)
+            for _, file in ipairs(files) do file:close() end
+        end)""").status == 200
+    assert process.wait_until(lambda: proxy.descriptors() >= 219)
+    client = raw(api, b"GET /healthy HTTP/1.1\r\nConnection: close\r\n\r\n")
+    used = proxy.cpu()
+    time.sleep(1)
+    assert proxy.cpu() - used < 0.25
+    assert client.read_all().startswith(b"HTTP/1.1 200")
+    assert proxy.flat()
+
+
 def test_body_limits(ruled):
     _, api = ruled(DIRECT)
     assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\n\r\n").read_head().startswith(b"HTTP/1.1 411")
