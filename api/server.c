@@ -104,6 +104,7 @@ static struct MHD_Response *make_response(struct call *call)
         MHD_create_response_from_buffer(call->answer.size, call->answer.data ? call->answer.data : "",
                                         call->answer.data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
     if (!response) return NULL;
+    MHD_set_response_options(response, MHD_RF_SEND_KEEP_ALIVE_HEADER, MHD_RO_END); /* as neosocksd says it */
     call->api->parts.counters.bytes_out += call->answer.size;
     call->answer = (struct text){0};
     if (codec != CODEC_NONE)
@@ -191,18 +192,33 @@ bool call_query_flag(struct call *call, const char *name, bool otherwise)
     return false;
 }
 
+/* Who asks on a Unix socket, as the kernel knows it. */
+static void local_peer_text(struct call *call, char *out, size_t size)
+{
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0)
+        snprintf(out, size, "uid %u, pid %d", (unsigned)peer.uid, (int)peer.pid);
+    else
+        snprintf(out, size, "a local process");
+}
+
+/* The address as it was at accept(): the client may have gone since. */
 static void peer_text(struct call *call, char *out, size_t size)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *from = info ? info->client_addr : NULL;
     struct net_address peer = {0};
     struct address address;
-    snprintf(out, size, "a local process");
-    if (!info || !info->client_addr) return;
-    bool ipv6 = info->client_addr->sa_family == AF_INET6, ipv4 = info->client_addr->sa_family == AF_INET;
-    if (!ipv4 && !ipv6) return;
-    peer.size = ipv6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    memcpy(&peer.storage, info->client_addr, peer.size);
+    if (!from || (from->sa_family != AF_INET && from->sa_family != AF_INET6)) {
+        local_peer_text(call, out, size);
+        return;
+    }
+    peer.size = from->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    memcpy(&peer.storage, from, peer.size);
+    snprintf(out, size, "?");
     if (net_address_to(&peer, &address)) address_format(&address, out, size);
 }
 
@@ -446,10 +462,18 @@ static bool drops_body(struct call *call, unsigned refused)
            !call_header(call, MHD_HTTP_HEADER_TRANSFER_ENCODING) && !call_header(call, MHD_HTTP_HEADER_EXPECT);
 }
 
+static void count_head(struct call *call)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    if (info) call->api->parts.counters.bytes_in += info->header_size;
+}
+
 /* The head is there. */
 static enum MHD_Result call_begin(struct call *call, const char *url, const char *method)
 {
     call->begun = true;
+    count_head(call);
     unsigned refused = judge(call, url, method);
     if (!refused) return MHD_YES;
     call->dispatched = true;

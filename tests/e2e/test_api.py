@@ -84,6 +84,7 @@ def test_stats_text(ruled, origin):
     assert re.search(r"^Server Load         : [\d.]+% \(last .*\)$", api.post("/stats").text, re.MULTILINE)
     assert api.post("/stats?nobanner=1&server=0&q=a%20b").text == "dt=float q=a b"
     assert api.get("/stats?format=yaml").status == 400
+    assert not re.search(r"^API Requests .* Rx 0,", api.get("/stats").text, re.MULTILINE)  # heads count
 
 
 def test_stats_json(ruled, origin):
@@ -247,7 +248,9 @@ def test_half_closed_peer_is_answered(ruled):
 def test_keep_alive_and_pipelining(ruled):
     _, api = ruled(DIRECT)
     client = raw(api, b"GET /healthy HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3 + b"GET /healthy HTTP/1.1\r\nConnection: close\r\n\r\n")
-    assert client.read_all().count(b"HTTP/1.1 200 OK") == 4
+    answers = client.read_all().lower()
+    assert answers.count(b"http/1.1 200 ok") == 4
+    assert answers.count(b"\r\nconnection: keep-alive\r\n") == 3 and answers.count(b"\r\nconnection: close\r\n") == 1
 
 
 def test_without_host_and_absolute(ruled):
@@ -480,6 +483,8 @@ def test_unusable_token_files(tmp_path):
         code, _, err = process.run("-l", f"127.0.0.1:{process.free_port()}", "--api", f"127.0.0.1:{process.free_port()}",
                                    "--api-token-file", str(tmp_path / name))
         assert code == 1 and "--api-token-file" in err and err.count("\n") == 1, err
+        code, out, _ = process.run("-l", "127.0.0.1:1080", "--api", "127.0.0.1:9080", "--api-token-file", str(tmp_path / name), "--check")
+        assert code == 1 and "valid" not in out
 
 
 def test_port_in_use(origin):
@@ -492,6 +497,9 @@ def test_unix_socket(sluice, tmp_path):
     proxy = sluice("--api", f"unix:{path}")
     api = scripts.Api(path)
     assert api.get("/stats", Host="whatever.test").status == 200
+    assert api.post("/ruleset/gc").status == 500  # there is none
+    assert api.ask("DELETE", "/sessions/0-0-0").status == 404
+    assert f"api: uid {os.getuid()}, pid {os.getpid()}: /sessions 0-0-0" in proxy.log()
     proxy.finish()
     assert not os.path.exists(path)
     stale = socket.socket(socket.AF_UNIX)  # what a crash leaves behind is no obstacle
