@@ -479,12 +479,14 @@ def test_open_addresses_need_tokens(address, tmp_path):
 
 def test_unusable_token_files(tmp_path):
     (tmp_path / "empty").write_text("# nothing\n")
+    (tmp_path / "rules.lua").write_text(DIRECT)
     for name in ["empty", "none"]:
         code, _, err = process.run("-l", f"127.0.0.1:{process.free_port()}", "--api", f"127.0.0.1:{process.free_port()}",
                                    "--api-token-file", str(tmp_path / name))
         assert code == 1 and "--api-token-file" in err and err.count("\n") == 1, err
-        code, out, _ = process.run("-l", "127.0.0.1:1080", "--api", "127.0.0.1:9080", "--api-token-file", str(tmp_path / name), "--check")
-        assert code == 1 and "valid" not in out
+        code, out, err = process.run("-l", "127.0.0.1:1080", "--api", "127.0.0.1:9080", "--api-token-file", str(tmp_path / name),
+                                     "-r", str(tmp_path / "rules.lua"), "--check")
+        assert code == 1 and "valid" not in out and "--api-token-file" in err
 
 
 def test_port_in_use(origin):
