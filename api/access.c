@@ -111,7 +111,8 @@ int access_load_tokens(const char *path, struct access_tokens *out)
     char *text = read_file(path, &size, &info);
     struct access_tokens *fresh = calloc(1, sizeof *fresh);
     if (!text || !fresh) {
-        LOGE("--api-token-file %s: %s; give a file with one token per line", path, strerror(errno));
+        LOGE("--api-token-file %s: %s; %s", path, strerror(errno),
+             errno == EACCES ? "the user of -u has to be able to read it" : "give a file with one token per line");
         free(text);
         free(fresh);
         return -1;
@@ -124,7 +125,8 @@ int access_load_tokens(const char *path, struct access_tokens *out)
     if (!wrong && info.st_mode & (S_IRGRP | S_IROTH))
         LOGW("--api-token-file %s: others may read it; chmod 600 it", path);
     if (!wrong) *out = *fresh;
-    memset(text, 0, size);
+    explicit_bzero(text, size); /* no copy of a secret is left behind */
+    explicit_bzero(fresh, sizeof *fresh);
     free(text);
     free(fresh);
     return wrong ? -1 : 0;
@@ -152,20 +154,15 @@ const struct access_token *access_find(const struct access_tokens *tokens, const
 
 /* --- pages and programs --- */
 
-/* The host of `host[:port]`, brackets taken off. False: it has no such form. */
+/* The host of `host[:port]`, brackets taken off. False: it has no such form, `host:password@elsewhere` included. */
 static bool split_host(const char *text, char *out, size_t room)
 {
-    size_t size = strlen(text);
-    const char *start = text, *end = text + size;
-    if (*text == '[') {
-        start = text + 1;
-        end = strchr(text, ']');
-        if (!end || (end[1] != '\0' && end[1] != ':')) return false;
-    } else {
-        const char *colon = strchr(text, ':');
-        if (colon) end = colon;
-    }
-    size = (size_t)(end - start);
+    bool bracketed = *text == '[';
+    const char *start = bracketed ? text + 1 : text, *end = start + strcspn(start, bracketed ? "]" : ":");
+    const char *port = bracketed && *end ? end + 1 : end;
+    size_t size = (size_t)(end - start);
+    if (bracketed && *end != ']') return false;
+    if (*port && (*port != ':' || port[1 + strspn(port + 1, "0123456789")] != '\0')) return false;
     if (size == 0 || size >= room) return false;
     memcpy(out, start, size);
     out[size] = '\0';

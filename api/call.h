@@ -25,6 +25,7 @@ enum call_method { CALL_GET = 1, CALL_HEAD = 2, CALL_POST = 4, CALL_DELETE = 8 }
 struct MHD_Connection;
 struct api;
 struct endpoint;
+struct peer;
 
 struct call {
     struct api *api;
@@ -36,9 +37,10 @@ struct call {
     const struct access_token *token;
     struct text body;
     size_t body_expected; /* by its Content-Length; 0: none */
-    bool has_length;
+    struct peer *peer;    /* its connection; NULL: not known */
+    bool sound;           /* the escapes of its URL */
 
-    bool dispatched, suspended, answered;
+    bool begun, dispatched, suspended, answered, succeeded;
     unsigned status;
     const char *type; /* of the answer: static */
     struct text answer;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/codec.h"
+#include "fields.h"
 #include "lua/embedded.h"
 #include "metrics.h"
 #include "sessions.h"
@@ -15,7 +15,7 @@
 
 static void take_snapshot(struct call *call, struct snapshot *out)
 {
-    const struct api_parts *parts = call_parts(call);
+    struct api_parts *parts = call_parts(call);
     snapshot_take(out, parts->coordinator, parts->engine, &parts->counters, parts->started);
 }
 
@@ -141,33 +141,13 @@ static void rpcall_finished(void *context, bool ok, const char *body, size_t siz
     call_reply_octets(call, ok ? 200 : 500, ok ? RPC_TYPE : CALL_TEXT, body, size);
 }
 
-/* type/subtype; version=1: names in any case, the value perhaps quoted, other parameters ignored (contract section 4).
- */
-static bool is_rpc_type(const char *type)
-{
-    static const char name[] = "application/x-neosocksd-rpc";
-    if (!type || strncasecmp(type, name, sizeof name - 1) != 0) return false;
-    const char *at = type + sizeof name - 1;
-    for (;;) {
-        while (*at == ' ' || *at == '\t') at++;
-        if (*at != ';') return false;
-        do at++;
-        while (*at == ' ' || *at == '\t');
-        if (strncasecmp(at, "version=", 8) == 0) {
-            at += 8;
-            if (*at == '"') return strncmp(at, "\"1\"", 3) == 0;
-            return *at == '1' && (at[1] == '\0' || at[1] == ';' || at[1] == ' ' || at[1] == '\t');
-        }
-        at += strcspn(at, ";");
-    }
-}
-
 static void handle_rpcall(struct call *call)
 {
-    if (!is_rpc_type(call_header(call, "Content-Type"))) {
+    if (!fields_is_rpc(call_header(call, "Content-Type"))) {
         call_reply_text(call, 400, "the content type must be " RPC_TYPE);
         return;
     }
+    call_log_change(call, "rpcall"); /* only the code knows whether it is a change */
     struct engine_call *pending =
         engine_rpcall(call_parts(call)->engine, call->body.data, call->body.size, rpcall_finished, call);
     if (!call->answered) call->pending = pending;
@@ -220,25 +200,18 @@ static const struct endpoint endpoints[] = {
      .methods = CALL_POST,
      .scope = ACCESS_ADMIN,
      .needs_length = true,
-     .needs_ruleset = true,
      .handle = handle_invoke},
     {.path = "/ruleset/rpcall",
      .methods = CALL_POST,
      .scope = ACCESS_ADMIN,
      .needs_length = true,
-     .needs_ruleset = true,
      .handle = handle_rpcall},
     {.path = "/ruleset/update",
      .methods = CALL_POST,
      .scope = ACCESS_ADMIN,
      .needs_length = true,
-     .needs_ruleset = true,
      .handle = handle_update},
-    {.path = "/ruleset/gc",
-     .methods = CALL_POST,
-     .scope = ACCESS_ADMIN,
-     .needs_ruleset = true,
-     .handle = handle_collect},
+    {.path = "/ruleset/gc", .methods = CALL_POST, .scope = ACCESS_ADMIN, .handle = handle_collect},
 };
 #define ENDPOINT_COUNT (sizeof endpoints / sizeof *endpoints)
 

@@ -10,7 +10,6 @@ struct endpoint {
     enum access_scope scope; /* that a token needs; NONE: everybody may */
     bool takes_id;           /* `path/ID`: the rest of the path is the handler's */
     bool needs_length;       /* a body with Content-Length, else 411 */
-    bool needs_ruleset;
     void (*handle)(struct call *call);
 };
 

@@ -1,5 +1,8 @@
 #include "metrics.h"
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "core/failure.h"
 
 enum kind { COUNTER, GAUGE };
@@ -64,10 +67,8 @@ static void write_sessions(struct text *out, const struct snapshot *s)
 
 static void write_traffic(struct text *out, const struct snapshot *s)
 {
-    uint64_t asked = s->dns.queries + s->dns.cache_hits + s->dns.coalesced, failed = s->dns.failures + s->dns.timeouts;
-    write_integer(out, COUNTER, "neosocksd_dns_queries_total", "Names that were asked for.", asked);
-    write_integer(out, COUNTER, "neosocksd_dns_success_total", "Names that had an address.",
-                  asked > failed ? asked - failed : 0);
+    write_integer(out, COUNTER, "neosocksd_dns_queries_total", "Names that were asked for.", s->names_asked);
+    write_integer(out, COUNTER, "neosocksd_dns_success_total", "Names that had an address.", s->names_found);
     write_integer(out, COUNTER, "neosocksd_api_requests_total", "Requests to the API.", s->api_requests);
     write_integer(out, COUNTER, "neosocksd_api_requests_success_total", "Requests to the API that succeeded.",
                   s->api_successes);
@@ -118,47 +119,52 @@ static void write_failures(struct text *out, const struct snapshot *s)
                     (unsigned long long)s->failures[i]);
 }
 
-/* A family with one sample for each worker. */
-#define PER_WORKER(name, type, help, expression)                                                                       \
-    do {                                                                                                               \
-        write_head(out, name, type, help);                                                                             \
-        for (uint32_t i = 0; i < coordinator_worker_count(c); i++) {                                                   \
-            const struct stats *w = coordinator_worker_stats(c, i);                                                    \
-            const struct ring_stats *r = coordinator_ring_stats(c, i);                                                 \
-            (void)w, (void)r;                                                                                          \
-            text_printf(out, name "{worker=\"%u\"} %llu\n", i, (unsigned long long)(expression));                      \
-        }                                                                                                              \
-    } while (0)
+/* A family with one sample for each worker: a counter of struct stats, or of its ring. */
+struct family {
+    const char *name, *type, *help;
+    bool of_ring;
+    size_t at;
+};
+#define OF_RING(name, type, field, help)                                                                               \
+    {                                                                                                                  \
+        name, type, help, true, offsetof(struct ring_stats, field)                                                     \
+    }
+#define OF_WORKER(name, type, field, help)                                                                             \
+    {                                                                                                                  \
+        name, type, help, false, offsetof(struct stats, field)                                                         \
+    }
 
-static void write_rings(struct text *out, const struct coordinator *c)
-{
-    PER_WORKER("sluice_ring_submissions_total", "counter", "Operations handed to the kernel.",
-               counter_read(&r->submissions));
-    PER_WORKER("sluice_ring_completions_total", "counter", "Completions read.", counter_read(&r->completions));
-    PER_WORKER("sluice_ring_enters_total", "counter", "System calls for both.", counter_read(&r->enters));
-    PER_WORKER("sluice_ring_overflows_total", "counter", "Waits that found completions parked by the kernel.",
-               counter_read(&r->overflows));
-    PER_WORKER("sluice_buffers_starved_total", "counter", "Receives that found no buffer.", counter_read(&w->starved));
-    PER_WORKER("sluice_pipes_in_use", "gauge", "Pipes lent to bulk flows.", counter_read(&w->pipes_in_use));
-    PER_WORKER("sluice_pipes_missing_total", "counter", "Bulk flows that found no pipe and went on copying.",
-               counter_read(&w->pipes_missing));
-}
+static const struct family families[] = {
+    OF_RING("sluice_ring_submissions_total", "counter", submissions, "Operations handed to the kernel."),
+    OF_RING("sluice_ring_completions_total", "counter", completions, "Completions read."),
+    OF_RING("sluice_ring_enters_total", "counter", enters, "System calls for both."),
+    OF_RING("sluice_ring_overflows_total", "counter", overflows, "Waits that found completions parked by the kernel."),
+    OF_WORKER("sluice_buffers_starved_total", "counter", starved, "Receives that found no buffer."),
+    OF_WORKER("sluice_pipes_in_use", "gauge", pipes_in_use, "Pipes lent to bulk flows."),
+    OF_WORKER("sluice_pipes_missing_total", "counter", pipes_missing,
+              "Bulk flows that found no pipe and went on copying."),
+    OF_WORKER("sluice_worker_sessions", "gauge", established, "Established sessions."),
+    OF_WORKER("sluice_worker_halfopen", "gauge", half_open, "Connections in their handshake."),
+    OF_WORKER("sluice_worker_accepted_total", "counter", accepted, "Connections let in."),
+    OF_WORKER("sluice_worker_refused_limit_total", "counter", refused_limit, "Connections refused by limits."),
+    OF_WORKER("sluice_worker_refused_resource_total", "counter", refused_resource,
+              "Connections refused for want of descriptors or memory."),
+    OF_WORKER("sluice_to_splice_total", "counter", to_splice, "Flows that turned to splice."),
+    OF_WORKER("sluice_to_copy_total", "counter", to_copy, "Flows that turned back to copy."),
+    OF_WORKER("sluice_queue_full_total", "counter", queue_full, "Messages that had to wait on their worker."),
+    OF_WORKER("sluice_datagrams_up_total", "counter", datagrams_up, "UDP datagrams delivered to targets."),
+    OF_WORKER("sluice_datagrams_down_total", "counter", datagrams_down, "UDP datagrams delivered to clients."),
+    OF_WORKER("sluice_datagrams_dropped_total", "counter", datagrams_dropped, "UDP datagrams dropped."),
+};
 
-static void write_loads(struct text *out, const struct coordinator *c)
+static void write_family(struct text *out, const struct family *f, const struct coordinator *c)
 {
-    PER_WORKER("sluice_worker_sessions", "gauge", "Established sessions.", counter_read(&w->established));
-    PER_WORKER("sluice_worker_halfopen", "gauge", "Connections in their handshake.", counter_read(&w->half_open));
-    PER_WORKER("sluice_worker_accepted_total", "counter", "Connections let in.", counter_read(&w->accepted));
-    PER_WORKER("sluice_worker_refused_limit_total", "counter", "Connections refused by limits.",
-               counter_read(&w->refused_limit));
-    PER_WORKER("sluice_worker_refused_resource_total", "counter",
-               "Connections refused for want of descriptors or memory.", counter_read(&w->refused_resource));
-    PER_WORKER("sluice_to_splice_total", "counter", "Flows that turned to splice.", counter_read(&w->to_splice));
-    PER_WORKER("sluice_to_copy_total", "counter", "Flows that turned back to copy.", counter_read(&w->to_copy));
-    PER_WORKER("sluice_queue_full_total", "counter", "Messages that had to wait on their worker.",
-               counter_read(&w->queue_full));
-    PER_WORKER("sluice_datagrams_dropped_total", "counter", "UDP datagrams dropped.",
-               counter_read(&w->datagrams_dropped));
+    write_head(out, f->name, f->type, f->help);
+    for (uint32_t i = 0; i < coordinator_worker_count(c); i++) {
+        const void *base = f->of_ring ? (const void *)coordinator_ring_stats(c, i) : coordinator_worker_stats(c, i);
+        const counter *value = (const counter *)(const void *)((const char *)base + f->at);
+        text_printf(out, "%s{worker=\"%u\"} %llu\n", f->name, i, (unsigned long long)counter_read(value));
+    }
 }
 
 static void write_relay(struct text *out, const struct coordinator *c)
@@ -187,7 +193,6 @@ void metrics_write(struct text *out, const struct snapshot *now, const struct co
     write_lua(out, now);
     write_histogram(out, "sluice_decision_seconds", "From a question to the ruleset to its answer.", &now->decision);
     write_failures(out, now);
-    write_rings(out, c);
-    write_loads(out, c);
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) write_family(out, &families[i], c);
     write_relay(out, c);
 }

@@ -18,15 +18,13 @@
 #include "core/net.h"
 #include "core/policy.h"
 #include "endpoints.h"
+#include "fields.h"
 #include "lua/codec.h"
+#include "peers.h"
 
-#define CONNECTIONS_MAX 256u
-#define COMPRESS_MIN    256u /* octets: shorter answers are not worth it */
-#define BACKLOG         128
-/* A connection on which nothing moves is closed after so long. libmicrohttpd waits on an edge: the end of a client that
- * arrives together with its last octets is not noticed before (0.9.75). Calls that a script takes its time for are
- * suspended, and have a limit of their own. */
-#define IDLE_SECONDS 5u
+#define COMPRESS_MIN 256u /* octets: shorter answers are not worth it */
+#define BACKLOG      128
+#define REST_MS      100u /* before we look again whether there is a descriptor */
 
 enum api_op { API_OP_EPOLL };
 
@@ -35,11 +33,15 @@ struct api {
     const char *token_file;
     struct access_tokens tokens;
     struct MHD_Daemon *daemon;
-    struct waiter waiter;
+    struct waiter waiter, sweeper;
+    struct peers peers;
     struct call *calls;
     struct address address;
     int epoll_fd;
     bool polling, closing;
+    bool run_again;   /* a connection has ended, so that there is room for another one */
+    bool resting;     /* there is no descriptor for who knocks */
+    uint64_t entered; /* connections so far */
 };
 
 struct api_parts *call_parts(struct call *call)
@@ -51,11 +53,8 @@ struct api_parts *call_parts(struct call *call)
 
 static enum codec choose_coding(struct call *call)
 {
-    const char *accepted = call_header(call, "Accept-Encoding");
-    if (!accepted || call->answer.size < COMPRESS_MIN) return CODEC_NONE;
-    if (strcasestr(accepted, "deflate;q=0") || strcasestr(accepted, "gzip;q=0")) return CODEC_NONE;
-    if (strcasestr(accepted, "deflate") || strchr(accepted, '*')) return CODEC_DEFLATE;
-    return strcasestr(accepted, "gzip") ? CODEC_GZIP : CODEC_NONE;
+    if (call->answer.size < COMPRESS_MIN) return CODEC_NONE;
+    return fields_choose_codec(call_header(call, MHD_HTTP_HEADER_ACCEPT_ENCODING));
 }
 
 static void add_header(struct MHD_Response *response, const char *name, const char *value)
@@ -105,6 +104,7 @@ static struct MHD_Response *make_response(struct call *call)
         MHD_create_response_from_buffer(call->answer.size, call->answer.data ? call->answer.data : "",
                                         call->answer.data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
     if (!response) return NULL;
+    MHD_set_response_options(response, MHD_RF_SEND_KEEP_ALIVE_HEADER, MHD_RO_END); /* as neosocksd says it */
     call->api->parts.counters.bytes_out += call->answer.size;
     call->answer = (struct text){0};
     if (codec != CODEC_NONE)
@@ -122,8 +122,14 @@ static enum MHD_Result call_queue(struct call *call)
     if (call->status >= 400) add_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     enum MHD_Result result = MHD_queue_response(call->connection, call->status, response);
     MHD_destroy_response(response);
-    if (call->status < 400) call->api->parts.counters.successes++;
+    call->succeeded = call->status < 400;
+    if (call->succeeded) call->api->parts.counters.successes++;
     return result;
+}
+
+static void call_enter(struct call *call, enum peer_state state)
+{
+    peers_enter(call->peer, state, coordinator_now_ms(call->api->parts.coordinator));
 }
 
 static void call_clear_time(struct call *call)
@@ -143,6 +149,7 @@ void call_reply(struct call *call, unsigned status, const char *type, struct tex
     call_clear_time(call);
     if (!call->suspended) return;
     call->suspended = false;
+    call_enter(call, PEER_BUSY);
     MHD_resume_connection(call->connection);
     struct coordinator *c = call->api->parts.coordinator; /* a later turn runs it: we may be in the middle of one */
     coordinator_set_deadline(c, &call->api->waiter, coordinator_now_ms(c));
@@ -185,18 +192,33 @@ bool call_query_flag(struct call *call, const char *name, bool otherwise)
     return false;
 }
 
+/* Who asks on a Unix socket, as the kernel knows it. */
+static void local_peer_text(struct call *call, char *out, size_t size)
+{
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0)
+        snprintf(out, size, "uid %u, pid %d", (unsigned)peer.uid, (int)peer.pid);
+    else
+        snprintf(out, size, "a local process");
+}
+
+/* The address as it was at accept(): the client may have gone since. */
 static void peer_text(struct call *call, char *out, size_t size)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *from = info ? info->client_addr : NULL;
     struct net_address peer = {0};
     struct address address;
-    snprintf(out, size, "a local process");
-    if (!info || !info->client_addr) return;
-    bool ipv6 = info->client_addr->sa_family == AF_INET6, ipv4 = info->client_addr->sa_family == AF_INET;
-    if (!ipv4 && !ipv6) return;
-    peer.size = ipv6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    memcpy(&peer.storage, info->client_addr, peer.size);
+    if (!from || (from->sa_family != AF_INET && from->sa_family != AF_INET6)) {
+        local_peer_text(call, out, size);
+        return;
+    }
+    peer.size = from->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    memcpy(&peer.storage, from, peer.size);
+    snprintf(out, size, "?");
     if (net_address_to(&peer, &address)) address_format(&address, out, size);
 }
 
@@ -248,25 +270,38 @@ static unsigned judge_caller(struct call *call, const char *authority)
     return call->token->scope < call->endpoint->scope ? 403 : 0;
 }
 
-static unsigned judge_body(struct call *call)
+static enum MHD_Result count_field(void *context, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    unsigned *counts = context;
+    (void)kind, (void)value;
+    if (strcasecmp(name, MHD_HTTP_HEADER_HOST) == 0) counts[0]++;
+    if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0) counts[1]++;
+    return MHD_YES;
+}
+
+/* Two hosts or two lengths: whoever is in front of us might have obeyed the other one (RFC 9112 sections 3.2, 6.3). */
+static bool repeats_fields(struct call *call)
+{
+    unsigned counts[2] = {0};
+    MHD_get_connection_values(call->connection, MHD_HEADER_KIND, count_field, counts);
+    return counts[0] > 1 || counts[1] > 1;
+}
+
+/* libmicrohttpd has seen to it that the number is one. False: the field is absent. */
+static bool read_length(struct call *call)
 {
     const char *length = call_header(call, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    if (length) call->body_expected = strtoull(length, NULL, 10);
+    return length != NULL;
+}
+
+static unsigned judge_body(struct call *call)
+{
     const char *expect = call_header(call, MHD_HTTP_HEADER_EXPECT);
     if (call_header(call, MHD_HTTP_HEADER_TRANSFER_ENCODING)) return 501;
     if (expect && strcasecmp(expect, "100-continue") != 0) return 417;
-    if (!length) return call->endpoint->needs_length ? 411 : 0;
-    call->has_length = true;
-    call->body_expected = strtoull(length, NULL, 10);
+    if (!read_length(call)) return call->endpoint->needs_length ? 411 : 0;
     return call->body_expected > CALL_BODY_MAX ? 413 : 0;
-}
-
-static bool read_coding(struct call *call, enum codec *codec)
-{
-    const char *coding = call_header(call, MHD_HTTP_HEADER_CONTENT_ENCODING);
-    *codec = CODEC_NONE;
-    if (!coding || strcasecmp(coding, "identity") == 0) return true;
-    *codec = strcasecmp(coding, "deflate") == 0 ? CODEC_DEFLATE : CODEC_GZIP;
-    return *codec == CODEC_DEFLATE || strcasecmp(coding, "gzip") == 0 || strcasecmp(coding, "x-gzip") == 0;
 }
 
 static const char *status_text(unsigned status)
@@ -295,21 +330,11 @@ static enum call_method read_method(const char *name)
     return strcmp(name, "DELETE") == 0 ? CALL_DELETE : 0;
 }
 
-/* http://host/path is a path, and the host counts as the Host field. */
-static const char *strip_authority(const char *url, char *authority, size_t size)
-{
-    *authority = '\0';
-    if (strncasecmp(url, "http://", 7) != 0) return url;
-    size_t length = strcspn(url + 7, "/");
-    snprintf(authority, size, "%.*s", (int)(length < size ? length : size - 1), url + 7);
-    return url[7 + length] ? url + 7 + length : "/";
-}
-
 static unsigned judge(struct call *call, const char *url, const char *method)
 {
     static const struct endpoint unknown = {.path = "?", .scope = ACCESS_READ};
     char authority[256];
-    const char *path = strip_authority(url, authority, sizeof authority);
+    const char *path = fields_split_url(url, authority, sizeof authority);
     bool ruleset = strncmp(path, "/ruleset/", 9) == 0 || strcmp(path, "/ruleset") == 0;
     call->method = read_method(method);
     call->endpoint = endpoint_find(path, &call->path_rest);
@@ -317,7 +342,7 @@ static unsigned judge(struct call *call, const char *url, const char *method)
     if (!found) call->endpoint = &unknown;
     unsigned refused = judge_caller(call, *authority ? authority : NULL);
     if (refused) return refused;
-    if (*path != '/') return 400;
+    if (*path != '/' || !call->sound || repeats_fields(call)) return 400;
     if (ruleset && !engine_has_ruleset(call->api->parts.engine)) return 500;
     if (!found) return 404;
     if (!(call->endpoint->methods & call->method)) return 405;
@@ -326,6 +351,12 @@ static unsigned judge(struct call *call, const char *url, const char *method)
 
 /* --- a call's life --- */
 
+static struct peer *peer_of(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
 static struct call *call_open(struct api *api, struct MHD_Connection *connection)
 {
     struct call *call = calloc(1, sizeof *call);
@@ -333,6 +364,8 @@ static struct call *call_open(struct api *api, struct MHD_Connection *connection
     call->api = api;
     call->connection = connection;
     call->path_rest = "";
+    call->peer = peer_of(connection);
+    call_enter(call, PEER_BUSY);
     call->next = api->calls;
     if (api->calls) api->calls->previous = call;
     api->calls = call;
@@ -343,7 +376,9 @@ static struct call *call_open(struct api *api, struct MHD_Connection *connection
 static void call_close(struct call *call)
 {
     if (call->pending) engine_call_cancel(call->pending);
+    if (!call->succeeded) call->api->parts.counters.errors++; /* whoever has answered it, if anybody */
     call_clear_time(call);
+    call_enter(call, PEER_IDLE);
     if (call->previous)
         call->previous->next = call->next;
     else
@@ -362,21 +397,22 @@ static void call_on_time(struct waiter *waiter)
     call_reply_text(call, 504, "the script did not answer in time");
 }
 
-static void call_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
+static void no_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
 {
     (void)waiter, (void)op, (void)completion;
-    assert(0 && "a call has no operations of its own");
+    assert(0 && "it waits for time alone");
 }
 
 /* Waits for what the handler has begun. */
 static enum MHD_Result call_suspend(struct call *call)
 {
     struct coordinator *c = call->api->parts.coordinator;
-    call->waiter = (struct waiter){.on_completion = call_on_completion, .on_time = call_on_time};
+    call->waiter = (struct waiter){.on_completion = no_completion, .on_time = call_on_time};
     call->timed = call->pending && coordinator_attach(c, &call->waiter);
     if (call->timed)
         coordinator_set_deadline(c, &call->waiter, coordinator_now_ms(c) + coordinator_config(c)->timeout_ms);
     call->suspended = true;
+    call_enter(call, PEER_WAITS);
     MHD_suspend_connection(call->connection);
     return MHD_YES;
 }
@@ -387,7 +423,7 @@ static bool decode_body(struct call *call)
     enum codec codec;
     char *plain;
     size_t size;
-    if (!read_coding(call, &codec)) {
+    if (!fields_read_codec(call_header(call, MHD_HTTP_HEADER_CONTENT_ENCODING), &codec)) {
         call_reply_text(call, 415, status_text(415));
         return false;
     }
@@ -417,14 +453,40 @@ static enum MHD_Result call_dispatch(struct call *call)
     return call->answered ? call_queue(call) : call_suspend(call);
 }
 
-/* The head is there. A refusal goes out before a large body is read. */
+/* Whether the body of a refused request is read and dropped before the answer goes out: a connection that ends with
+ * unread data ends with a reset, and a client that is still sending would see that instead of the answer. Not where it
+ * is too large, its length unknown or doubtful, or where the client holds it back until we say so. */
+static bool drops_body(struct call *call, unsigned refused)
+{
+    return refused != 400 && read_length(call) && call->body_expected <= CALL_BODY_MAX &&
+           !call_header(call, MHD_HTTP_HEADER_TRANSFER_ENCODING) && !call_header(call, MHD_HTTP_HEADER_EXPECT);
+}
+
+static void count_head(struct call *call)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    if (info) call->api->parts.counters.bytes_in += info->header_size;
+}
+
+/* The head is there. */
 static enum MHD_Result call_begin(struct call *call, const char *url, const char *method)
 {
+    call->begun = true;
+    count_head(call);
     unsigned refused = judge(call, url, method);
     if (!refused) return MHD_YES;
     call->dispatched = true;
     call_reply_text(call, refused, status_text(refused));
-    return call_queue(call);
+    return drops_body(call, refused) ? MHD_YES : call_queue(call);
+}
+
+/* The first that is heard of a request, and the only time that its URL is as it was sent. */
+static void *on_url(void *context, const char *url, struct MHD_Connection *connection)
+{
+    struct call *call = call_open(context, connection);
+    if (call) call->sound = fields_url_is_sound(url);
+    return call;
 }
 
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url, const char *method,
@@ -432,11 +494,9 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 {
     struct api *api = context;
     struct call *call = *state;
-    (void)version;
-    if (!call) {
-        *state = call = call_open(api, connection);
-        return call ? call_begin(call, url, method) : MHD_NO;
-    }
+    (void)version, (void)connection;
+    if (!call) return MHD_NO; /* there was no memory for it */
+    if (!call->begun) return call_begin(call, url, method);
     if (*size > 0) {
         api->parts.counters.bytes_in += *size;
         if (!call->dispatched && call->body.size + *size <= CALL_BODY_MAX) text_add(&call->body, data, *size);
@@ -455,6 +515,38 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     *state = NULL;
 }
 
+static void api_arm_sweeper(struct api *api)
+{
+    struct coordinator *c = api->parts.coordinator;
+    if (api->peers.count > 0 && !api->closing)
+        coordinator_set_deadline(c, &api->sweeper, coordinator_now_ms(c) + PEERS_SWEEP_MS);
+}
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **state,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct api *api = context;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        if (*state) peers_give(&api->peers, *state);
+        *state = NULL;
+        api->run_again = true;
+        return;
+    }
+    bool first = api->peers.count == 0;
+    api->entered++;
+    *state = info ? peers_take(&api->peers, info->connect_fd, coordinator_now_ms(api->parts.coordinator)) : NULL;
+    if (first) api_arm_sweeper(api);
+}
+
+static void api_on_sweep(struct waiter *waiter)
+{
+    struct api *api = (struct api *)((char *)waiter - offsetof(struct api, sweeper));
+    struct coordinator *c = api->parts.coordinator;
+    peers_sweep(&api->peers, coordinator_now_ms(c), coordinator_config(c)->timeout_ms);
+    api_arm_sweeper(api);
+}
+
 static void on_log(void *context, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
 static void on_log(void *context, const char *format, va_list arguments)
 {
@@ -471,41 +563,53 @@ static void api_arm(struct api *api)
 {
     struct coordinator *c = api->parts.coordinator;
     MHD_UNSIGNED_LONG_LONG wait;
-    if (!api->polling && !api->closing) {
+    if (!api->polling && !api->closing && !api->resting) {
         api->polling = true;
         ring_poll(coordinator_ring(c), api->epoll_fd, POLLIN, coordinator_tag(c, &api->waiter, API_OP_EPOLL));
     }
-    if (MHD_get_timeout(api->daemon, &wait) == MHD_YES)
+    /* At its limit of connections or of descriptors libmicrohttpd takes its listener out of its epoll, and puts it back
+     * when it runs for the first time after there is room again. Nobody else would ask for that run. */
+    if (api->run_again || api->resting)
+        coordinator_set_deadline(c, &api->waiter, coordinator_now_ms(c) + (api->resting ? REST_MS : 0));
+    else if (MHD_get_timeout(api->daemon, &wait) == MHD_YES)
         coordinator_set_deadline(c, &api->waiter, coordinator_now_ms(c) + wait);
     else
         coordinator_clear_deadline(c, &api->waiter);
 }
 
-static void api_run(struct api *api)
-{
-    if (api->closing) return;
-    MHD_run(api->daemon);
-    api_arm(api);
-}
-
+/* Somebody knocks, nobody was here, and nobody has come in: accept() has failed. libmicrohttpd goes on listening then,
+ * which would wake us for ever. */
 static void api_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
 {
     struct api *api = (struct api *)((char *)waiter - offsetof(struct api, waiter));
+    bool empty = api->peers.count == 0;
+    uint64_t entered = api->entered;
     (void)op, (void)completion;
     api->polling = false;
-    api_run(api);
+    if (api->closing) return;
+    api->run_again = false;
+    MHD_run(api->daemon);
+    api->resting = empty && entered == api->entered;
+    api_arm(api);
 }
 
 static void api_on_time(struct waiter *waiter)
 {
-    api_run((struct api *)((char *)waiter - offsetof(struct api, waiter)));
+    struct api *api = (struct api *)((char *)waiter - offsetof(struct api, waiter));
+    if (api->closing) return;
+    api->run_again = api->resting = false;
+    MHD_run(api->daemon);
+    api_arm(api);
 }
 
 /* --- opening and closing --- */
 
 int api_check(const struct config *config)
 {
-    if (!config->api_text || config->api_token_file) return 0;
+    static struct access_tokens tokens;
+    if (!config->api_text) return 0;
+    /* What is only checked never comes to api_open(). */
+    if (config->api_token_file) return config->check_only ? access_load_tokens(config->api_token_file, &tokens) : 0;
     if (config->api.kind == ADDRESS_UNIX || policy_classify(&config->api) == POLICY_LOOPBACK) return 0;
     LOGE("--api %s: whoever reaches this address could run scripts here; give --api-token-file, or a loopback address "
          "or unix:/path",
@@ -550,15 +654,26 @@ int api_listen(const struct config *config)
 
 static bool api_start(struct api *api, int listen_fd)
 {
+    /* STRICT_FOR_CLIENT -1: HTTP/1.1 without Host, which neosocksd sends, is served. */
     api->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, api,
         MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_CONNECTION_LIMIT,
-        CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_STRICT_FOR_CLIENT, -1, MHD_OPTION_END);
+        PEERS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)65536, MHD_OPTION_URI_LOG_CALLBACK, on_url, api,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, api, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+        MHD_OPTION_STRICT_FOR_CLIENT, -1, MHD_OPTION_END);
     if (!api->daemon) return false;
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(api->daemon, MHD_DAEMON_INFO_EPOLL_FD);
     api->epoll_fd = info ? info->epoll_fd : -1;
     return api->epoll_fd >= 0;
+}
+
+/* Undoes what api_open() has begun. */
+static void api_dispose(struct api *api)
+{
+    if (api->daemon) MHD_stop_daemon(api->daemon);
+    if (api->address.kind == ADDRESS_UNIX) unlink(api->address.name);
+    explicit_bzero(&api->tokens, sizeof api->tokens);
+    free(api);
 }
 
 int api_open(struct api **out, struct coordinator *c, struct engine *e, const struct config *config, int listen_fd)
@@ -567,6 +682,7 @@ int api_open(struct api **out, struct coordinator *c, struct engine *e, const st
     if (!api) return -ENOMEM;
     api->parts = (struct api_parts){.coordinator = c, .engine = e, .started = snapshot_monotonic()};
     api->waiter = (struct waiter){.on_completion = api_on_completion, .on_time = api_on_time};
+    api->sweeper = (struct waiter){.on_completion = no_completion, .on_time = api_on_sweep};
     api->token_file = config->api_token_file;
     api->address = config->api;
     bool good = !api->token_file || access_load_tokens(api->token_file, &api->tokens) == 0;
@@ -575,8 +691,12 @@ int api_open(struct api **out, struct coordinator *c, struct engine *e, const st
         good = false;
     }
     if (!good || !coordinator_attach(c, &api->waiter)) {
-        if (api->daemon) MHD_stop_daemon(api->daemon);
-        free(api);
+        api_dispose(api);
+        return -EINVAL;
+    }
+    if (!coordinator_attach(c, &api->sweeper)) {
+        coordinator_detach(c, &api->waiter);
+        api_dispose(api);
         return -EINVAL;
     }
     api_arm(api);
@@ -606,7 +726,6 @@ void api_close(struct api *api)
     while (api->polling && coordinator_turn(c) == 0) {
     }
     coordinator_detach(c, &api->waiter);
-    MHD_stop_daemon(api->daemon);
-    if (api->address.kind == ADDRESS_UNIX) unlink(api->address.name);
-    free(api);
+    coordinator_detach(c, &api->sweeper);
+    api_dispose(api);
 }

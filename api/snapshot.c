@@ -49,8 +49,19 @@ static void group_rejects(struct snapshot *s)
     s->reject_upstream -= s->reject_timeout;
 }
 
-void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e,
-                   const struct snapshot_api *api, double started)
+/* The resolver counts what was asked, and what has failed, timeouts among it. What is still open counts as found until
+ * it fails; but a counter never falls: scrapers would take that for a restart. */
+static void count_names(struct snapshot *s, struct snapshot_api *api)
+{
+    s->names_asked = s->dns.queries + s->dns.cache_hits + s->dns.coalesced;
+    s->names_failed = s->dns.failures;
+    uint64_t found = s->names_asked > s->names_failed ? s->names_asked - s->names_failed : 0;
+    if (found > api->names_found) api->names_found = found;
+    s->names_found = api->names_found;
+}
+
+void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e, struct snapshot_api *api,
+                   double started)
 {
     memset(out, 0, sizeof *out);
     out->time = read_clock(CLOCK_REALTIME);
@@ -60,8 +71,10 @@ void snapshot_take(struct snapshot *out, const struct coordinator *c, const stru
     for (uint32_t i = 0; i < out->workers; i++) add_worker(out, coordinator_worker_stats(c, i));
     group_rejects(out);
     out->dns = *coordinator_resolve_stats(c);
+    count_names(out, api);
     out->api_requests = api->requests;
     out->api_successes = api->successes;
+    out->api_errors = api->errors;
     out->api_in = api->bytes_in;
     out->api_out = api->bytes_out;
     out->has_ruleset = engine_has_ruleset(e);

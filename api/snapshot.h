@@ -18,20 +18,22 @@ struct snapshot {
     uint64_t routes_asked, routes_remembered;
     struct histogram_sum connect, decision;
     struct resolve_stats dns;
+    uint64_t names_asked, names_found, names_failed;
     struct engine_memory memory;
     struct engine_counters engine;
-    uint64_t api_requests, api_successes, api_in, api_out;
+    uint64_t api_requests, api_successes, api_errors, api_in, api_out;
     bool has_ruleset;
     uint32_t revision, workers;
 };
 
 struct snapshot_api { /* of the API itself */
-    uint64_t requests, successes, bytes_in, bytes_out;
+    uint64_t requests, successes, errors, bytes_in, bytes_out;
+    uint64_t names_found; /* most that was ever told */
 };
 
 /* started: seconds of the monotonic clock when the process began to serve. */
-void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e,
-                   const struct snapshot_api *api, double started);
+void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e, struct snapshot_api *api,
+                   double started);
 double snapshot_monotonic(void);
 
 #endif

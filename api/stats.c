@@ -2,6 +2,7 @@
 
 #include <jansson.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,8 +93,6 @@ static void write_counts(struct text *out, const char *label, uint64_t good, uin
 void stats_write(struct text *out, const struct snapshot *s, const struct stats_query *query)
 {
     char uptime[STATS_TEXT_SIZE], a[STATS_TEXT_SIZE], b[STATS_TEXT_SIZE];
-    uint64_t asked = s->dns.queries + s->dns.cache_hits + s->dns.coalesced,
-             unanswered = s->dns.failures + s->dns.timeouts;
     write_time(out, s->time);
     write_line(out, "Uptime", "%s", stats_text_duration(uptime, s->uptime));
     write_line(out, "Num Sessions", "%llu (+%llu) peak=%llu", (unsigned long long)s->active,
@@ -101,7 +100,7 @@ void stats_write(struct text *out, const struct snapshot *s, const struct stats_
     write_line(out, "Num Rejected", "ruleset=%llu, timeout=%llu, upstream=%llu", (unsigned long long)s->reject_ruleset,
                (unsigned long long)s->reject_timeout, (unsigned long long)s->reject_upstream);
     write_counts(out, "Conn Accepts", s->accepted, s->refused);
-    write_counts(out, "Name Resolves", asked > unanswered ? asked - unanswered : 0, unanswered);
+    write_counts(out, "Name Resolves", s->names_found, s->names_failed);
     write_line(out, "Requests", "%llu (%+lld), Rx %s, Tx %s", (unsigned long long)s->successes,
                (long long)(s->requests > s->successes ? s->requests - s->successes : 0),
                stats_text_bytes(a, (double)s->handshake_in), stats_text_bytes(b, (double)s->handshake_out));
@@ -157,32 +156,81 @@ static json_t *json_latency(const struct histogram_sum *sum)
                      "max", (double)sum->max_us * 1e-6, "count", number(sum->count));
 }
 
+static void add_number(json_t *object, const char *name, uint64_t value)
+{
+    json_object_set_new(object, name, number(value));
+}
+
 static json_t *json_failures(const struct snapshot *s)
 {
     json_t *failures = json_object();
     for (unsigned i = FAIL_NONE + 1; i < FAIL_COUNT; i++)
-        json_object_set_new(failures, failure_row((enum failure)i)->label, number(s->failures[i]));
+        add_number(failures, failure_row((enum failure)i)->label, s->failures[i]);
     return failures;
 }
 
+/* A counter of a struct by its name in JSON. */
+struct json_counter {
+    const char *name;
+    size_t at;
+};
+
+static void add_counters(json_t *object, const void *base, const struct json_counter *counters, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        add_number(object, counters[i].name,
+                   counter_read((const counter *)(const void *)((const char *)base + counters[i].at)));
+}
+
+#define WORKER(name, field)                                                                                            \
+    {                                                                                                                  \
+        name, offsetof(struct stats, field)                                                                            \
+    }
+static const struct json_counter worker_counters[] = {
+    WORKER("active", established),
+    WORKER("half_open", half_open),
+    WORKER("peak", peak),
+    WORKER("accepted", accepted),
+    WORKER("refused_limit", refused_limit),
+    WORKER("refused_resource", refused_resource),
+    WORKER("requests", requests),
+    WORKER("successes", successes),
+    WORKER("bytes_up", bytes_up),
+    WORKER("bytes_down", bytes_down),
+    WORKER("bytes_copy", bytes_copy),
+    WORKER("bytes_splice", bytes_splice),
+    WORKER("to_splice", to_splice),
+    WORKER("to_copy", to_copy),
+    WORKER("starved", starved),
+    WORKER("pipes_in_use", pipes_in_use),
+    WORKER("pipes_missing", pipes_missing),
+    WORKER("queue_full", queue_full),
+    WORKER("routes_asked", routes_asked),
+    WORKER("routes_remembered", routes_remembered),
+    WORKER("datagrams_up", datagrams_up),
+    WORKER("datagrams_down", datagrams_down),
+    WORKER("datagrams_dropped", datagrams_dropped),
+};
+
+#define RING(name)                                                                                                     \
+    {                                                                                                                  \
+#name, offsetof(struct ring_stats, name)                                                                       \
+    }
+static const struct json_counter ring_counters[] = {RING(submissions), RING(completions), RING(enters),
+                                                    RING(overflows)};
+
 static json_t *json_worker(const struct coordinator *c, uint32_t index)
 {
-    const struct stats *w = coordinator_worker_stats(c, index);
-    const struct ring_stats *r = coordinator_ring_stats(c, index);
+    json_t *worker = json_object(), *ring = json_object();
     uint32_t in, out;
     coordinator_queue_depths(c, index, &out, &in);
-    json_t *worker =
-        json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:o}", "index", (int)index, "active",
-                  number(counter_read(&w->established)), "half_open", number(counter_read(&w->half_open)), "accepted",
-                  number(counter_read(&w->accepted)), "bytes_up", number(counter_read(&w->bytes_up)), "bytes_down",
-                  number(counter_read(&w->bytes_down)), "starved", number(counter_read(&w->starved)), "pipes_in_use",
-                  number(counter_read(&w->pipes_in_use)), "pipes_missing", number(counter_read(&w->pipes_missing)),
-                  "queue_in", (int)in, "queue_out", (int)out, "datagrams_up", number(counter_read(&w->datagrams_up)),
-                  "datagrams_down", number(counter_read(&w->datagrams_down)));
-    json_object_set_new(worker, "ring",
-                        json_pack("{s:o, s:o, s:o, s:o}", "submissions", number(counter_read(&r->submissions)),
-                                  "completions", number(counter_read(&r->completions)), "enters",
-                                  number(counter_read(&r->enters)), "overflows", number(counter_read(&r->overflows))));
+    add_number(worker, "index", index);
+    add_number(worker, "queue_in", in);
+    add_number(worker, "queue_out", out);
+    add_counters(worker, coordinator_worker_stats(c, index), worker_counters,
+                 sizeof worker_counters / sizeof *worker_counters);
+    add_counters(ring, coordinator_ring_stats(c, index), ring_counters, sizeof ring_counters / sizeof *ring_counters);
+    json_object_set_new(worker, "ring", ring);
     return worker;
 }
 
@@ -196,33 +244,68 @@ static json_t *json_ruleset(const struct snapshot *s)
                      (double)m->event_p99 * 1e-9, "max", (double)m->event_max * 1e-9, "count", (int)m->events);
 }
 
-static json_t *json_build(const struct snapshot *s, const struct coordinator *c)
+static void add_sessions(json_t *all, const struct snapshot *s)
 {
-    json_t *workers = json_array();
-    for (uint32_t i = 0; i < s->workers; i++) json_array_append_new(workers, json_worker(c, i));
-    json_t *all = json_pack("{s:s, s:f, s:f, s:{s:o, s:o, s:o}, s:o, s:o, s:o, s:o}", "version", SLUICE_VERSION,
-                            "uptime", s->uptime, "time", s->time, "sessions", "active", number(s->active), "half_open",
-                            number(s->half_open), "peak", number(s->peak), "accepted", number(s->accepted), "refused",
-                            number(s->refused), "requests", number(s->requests), "successes", number(s->successes));
+    json_object_set_new(all, "sessions",
+                        json_pack("{s:o, s:o, s:o}", "active", number(s->active), "half_open", number(s->half_open),
+                                  "peak", number(s->peak)));
+    add_number(all, "accepted", s->accepted);
+    add_number(all, "refused", s->refused);
+    add_number(all, "requests", s->requests);
+    add_number(all, "successes", s->successes);
     json_object_set_new(all, "failures", json_failures(s));
-    json_object_set_new(all, "bytes",
-                        json_pack("{s:o, s:o, s:o, s:o}", "up", number(s->bytes_up), "down", number(s->bytes_down),
-                                  "copy", number(s->bytes_copy), "splice", number(s->bytes_splice)));
+    json_object_set_new(all, "rejects",
+                        json_pack("{s:o, s:o, s:o}", "ruleset", number(s->reject_ruleset), "timeout",
+                                  number(s->reject_timeout), "upstream", number(s->reject_upstream)));
     json_object_set_new(all, "connect_latency", json_latency(&s->connect));
     json_object_set_new(all, "decision_latency", json_latency(&s->decision));
     json_object_set_new(
         all, "decisions",
         json_pack("{s:o, s:o}", "asked", number(s->routes_asked), "remembered", number(s->routes_remembered)));
-    json_object_set_new(all, "workers", workers);
+}
+
+static json_t *json_transfer(uint64_t in, uint64_t out)
+{
+    return json_pack("{s:o, s:o}", "in", number(in), "out", number(out));
+}
+
+static void add_octets(json_t *all, const struct snapshot *s)
+{
+    json_object_set_new(all, "bytes",
+                        json_pack("{s:o, s:o, s:o, s:o}", "up", number(s->bytes_up), "down", number(s->bytes_down),
+                                  "copy", number(s->bytes_copy), "splice", number(s->bytes_splice)));
+    json_object_set_new(all, "handshake", json_transfer(s->handshake_in, s->handshake_out));
+    json_object_set_new(all, "hops", json_transfer(s->hop_in, s->hop_out));
+}
+
+static void add_services(json_t *all, const struct snapshot *s)
+{
+    const struct engine_counters *e = &s->engine;
     json_object_set_new(all, "dns",
-                        json_pack("{s:o, s:o, s:o, s:o, s:o, s:i}", "queries", number(s->dns.queries), "cache_hits",
+                        json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "queries", number(s->dns.queries), "cache_hits",
                                   number(s->dns.cache_hits), "coalesced", number(s->dns.coalesced), "failures",
                                   number(s->dns.failures), "timeouts", number(s->dns.timeouts), "cached",
-                                  (int)s->dns.cached));
+                                  number(s->dns.cached)));
     json_object_set_new(all, "ruleset", json_ruleset(s));
     json_object_set_new(all, "api",
-                        json_pack("{s:o, s:o}", "requests", number(s->api_requests), "errors",
-                                  number(s->api_requests - s->api_successes)));
+                        json_pack("{s:o, s:o, s:o, s:o}", "requests", number(s->api_requests), "errors",
+                                  number(s->api_errors), "bytes_in", number(s->api_in), "bytes_out",
+                                  number(s->api_out)));
+    json_object_set_new(all, "calls",
+                        json_pack("{s:o, s:o, s:o, s:o}", "made", number(e->calls), "failed", number(e->calls_failed),
+                                  "bytes_in", number(e->call_bytes_in), "bytes_out", number(e->call_bytes_out)));
+}
+
+static json_t *json_build(const struct snapshot *s, const struct coordinator *c)
+{
+    json_t *all = json_pack("{s:s, s:f, s:f, s:f}", "version", SLUICE_VERSION, "uptime", s->uptime, "time", s->time,
+                            "cpu", s->cpu);
+    json_t *workers = json_array();
+    for (uint32_t i = 0; i < s->workers; i++) json_array_append_new(workers, json_worker(c, i));
+    add_sessions(all, s);
+    add_octets(all, s);
+    json_object_set_new(all, "workers", workers);
+    add_services(all, s);
     return all;
 }
 

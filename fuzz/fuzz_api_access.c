@@ -1,11 +1,15 @@
-/* What callers of the API send and its token file holds: judged without reading behind the end, and consistently. */
+/* What callers of the API send, field by field, and what its token file holds: judged without reading behind the end,
+ * and consistently. */
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "api/access.h"
 #include "api/endpoints.h"
+#include "api/fields.h"
 #include "api/sessions.h"
 
 static void check_tokens(const char *text, size_t size)
@@ -36,6 +40,44 @@ static void check_words(const char *word)
     if (e && strncmp(word, e->path, strlen(e->path)) != 0) abort();
 }
 
+/* What is put in front or behind changes what it must, and nothing else. */
+static void check_codings(const char *word, size_t size)
+{
+    char *longer = malloc(size + 64);
+    enum codec codec, plain = fields_choose_codec(word);
+    if (!longer) return;
+    if (plain != CODEC_NONE && !strcasestr(word, "deflate") && !strcasestr(word, "gzip") && !strchr(word, '*')) abort();
+    if (!strchr(word, '"')) { /* an open quotation swallows what follows */
+        sprintf(longer, "%s, deflate;q=0, gzip;q=0", word);
+        if (fields_choose_codec(longer) != CODEC_NONE) abort();
+        sprintf(longer, "%s , br", word);
+        if (fields_choose_codec(longer) != plain) abort();
+    }
+    sprintf(longer, "br;q=0.1,%s", word);
+    if (fields_choose_codec(longer) != plain) abort();
+    free(longer);
+    if (fields_read_codec(word, &codec) && strcspn(word, " ,;=") != size) abort();
+    if (fields_is_rpc(word) && (!strcasestr(word, "version=") || !strchr(word, '1'))) abort();
+}
+
+/* The escapes read again, another way; and the parts of a URL are parts of it. */
+static void check_url(const char *url)
+{
+    char authority[16];
+    bool sound = true;
+    for (const char *at = url; *at; at++) {
+        unsigned value;
+        char digits[3] = "";
+        if (*at != '%') continue;
+        memcpy(digits, at + 1, strnlen(at + 1, 2));
+        sound &= strspn(digits, "0123456789abcdefABCDEF") == 2 && sscanf(digits, "%x", &value) == 1 && value != 0;
+    }
+    if (fields_url_is_sound(url) != sound) abort();
+    const char *path = fields_split_url(url, authority, sizeof authority);
+    if (*authority && (strncmp(url + 7, authority, strlen(authority)) != 0 || *path != '/')) abort();
+    if (!*authority && path != url && strncasecmp(url, "http://", 7) != 0) abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -44,6 +86,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size > 0) memcpy(text, data, size);
     text[size] = '\0';
     check_words(text);
+    check_codings(text, strlen(text));
+    check_url(text);
     char *exact = malloc(size > 0 ? size : 1);
     if (exact) {
         if (size > 0) memcpy(exact, data, size);

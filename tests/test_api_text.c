@@ -1,8 +1,12 @@
-/* What of the API is pure: numbers of /stats, tokens, hosts and origins, ids, routes. */
+/* What of the API needs no server: numbers of /stats, tokens, hosts and origins, fields, ids, routes, connections. */
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "api/access.h"
 #include "api/endpoints.h"
+#include "api/fields.h"
+#include "api/peers.h"
 #include "api/sessions.h"
 #include "api/stats_text.h"
 #include "api/text.h"
@@ -135,10 +139,24 @@ static void test_hosts(void **state)
 {
     static const char *const ours[] = {"localhost",  "LocalHost:80", "127.0.0.1",      "127.9.8.7:1", "[::1]",
                                        "[::1]:9080", "192.0.2.5",    "192.0.2.5:9080", "[::1]:"};
-    static const char *const foreign[] = {
-        "",           "example.com", "localhost.example.com", "192.0.2.6", "[::2]", "[::1",
-        "[::1]x",     ":80",         "127.0.0.1.example.com", "0.0.0.0",   "127.1", "localhostx",
-        "[localhost", "2130706433"};
+    static const char *const foreign[] = {"",
+                                          "example.com",
+                                          "localhost.example.com",
+                                          "192.0.2.6",
+                                          "[::2]",
+                                          "[::1",
+                                          "[::1]x",
+                                          ":80",
+                                          "127.0.0.1.example.com",
+                                          "0.0.0.0",
+                                          "127.1",
+                                          "localhostx",
+                                          "[localhost",
+                                          "2130706433",
+                                          "localhost:x",
+                                          "localhost:1@evil.test",
+                                          "[::1]:1x",
+                                          "localhost@evil.test"};
     (void)state;
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
         if (!access_host_is_ours(ours[i], "192.0.2.5")) fail_msg("%s is foreign", ours[i]);
@@ -157,6 +175,168 @@ static void test_origins(void **state)
     assert_false(access_origin_is_host("null", "null"));
     assert_false(access_origin_is_host("file://localhost", "localhost"));
     assert_false(access_origin_is_host("", ""));
+}
+
+static void test_accepted_codings(void **state)
+{
+    static const struct {
+        const char *field;
+        enum codec codec;
+    } cases[] = {{NULL, CODEC_NONE},
+                 {"", CODEC_NONE},
+                 {"deflate", CODEC_DEFLATE},
+                 {"DEFLATE", CODEC_DEFLATE},
+                 {"gzip", CODEC_GZIP},
+                 {"x-gzip", CODEC_GZIP},
+                 {"gzip, deflate", CODEC_DEFLATE},
+                 {"gzip,deflate;q=0.5", CODEC_GZIP},
+                 {"gzip;q=0.001, br", CODEC_GZIP},
+                 {"deflate;q=0.5", CODEC_DEFLATE},
+                 {"deflate;q=0", CODEC_NONE},
+                 {"deflate; q=0", CODEC_NONE},
+                 {"deflate ;Q=0.000", CODEC_NONE},
+                 {"gzip;q=0, deflate", CODEC_DEFLATE},
+                 {"deflate;q=0, gzip", CODEC_GZIP},
+                 {"*", CODEC_DEFLATE},
+                 {"*;q=0", CODEC_NONE},
+                 {"identity, *;q=0", CODEC_NONE},
+                 {"deflate;q=0, *", CODEC_GZIP},
+                 {"*;q=0, gzip;q=1.000", CODEC_GZIP},
+                 {"xgzip, deflates, br", CODEC_NONE},
+                 {",, ,deflate,", CODEC_DEFLATE},
+                 {"a=\"x, deflate\"", CODEC_NONE},
+                 {"deflate;q=1.5", CODEC_NONE},
+                 {"deflate;q=0.0001", CODEC_NONE},
+                 {"deflate;q=-1", CODEC_NONE},
+                 {"deflate;q=", CODEC_NONE},
+                 {"deflate;q=0.x", CODEC_NONE},
+                 {"deflate;q=1x", CODEC_NONE},
+                 {"gzip;level=1;q=0", CODEC_NONE}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (fields_choose_codec(cases[i].field) != cases[i].codec)
+            fail_msg("%s is %d", cases[i].field, fields_choose_codec(cases[i].field));
+}
+
+static void test_content_codings(void **state)
+{
+    static const char *const none[] = {"br", "", "deflate, gzip", "deflate;q=1", "gzi", "gzipp", " gzip"};
+    enum codec codec;
+    (void)state;
+    assert_true(fields_read_codec(NULL, &codec) && codec == CODEC_NONE);
+    assert_true(fields_read_codec("Identity", &codec) && codec == CODEC_NONE);
+    assert_true(fields_read_codec("deflate", &codec) && codec == CODEC_DEFLATE);
+    assert_true(fields_read_codec("GZIP", &codec) && codec == CODEC_GZIP);
+    assert_true(fields_read_codec("x-gzip", &codec) && codec == CODEC_GZIP);
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) assert_false(fields_read_codec(none[i], &codec));
+}
+
+#define RPC "application/x-neosocksd-rpc"
+static void test_rpc_types(void **state)
+{
+    static const char *const good[] = {RPC "; version=1",           RPC ";version=1",
+                                       RPC " ; VERSION=\"1\" ;a=b", "Application/X-Neosocksd-RPC;a=b;version=1",
+                                       RPC ";;version=1",           RPC ";a=\"x;version=2\"; version=1"};
+    static const char *const wrong[] = {"",
+                                        RPC,
+                                        RPC ";",
+                                        RPC "; version=2",
+                                        RPC "; version=11",
+                                        RPC "; version=",
+                                        RPC "; version=\"1",
+                                        RPC "; version=\"1\"x",
+                                        RPC "; version = 1",
+                                        RPC "; xversion=1",
+                                        RPC "s; version=1",
+                                        "text/plain; version=1",
+                                        RPC ", version=1",
+                                        RPC "; a=\"x;version=1\"",
+                                        RPC "; a=\"\\\";version=1\""};
+    (void)state;
+    assert_false(fields_is_rpc(NULL));
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        if (!fields_is_rpc(good[i])) fail_msg("%s is none", good[i]);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        if (fields_is_rpc(wrong[i])) fail_msg("%s is one", wrong[i]);
+}
+
+static void test_urls(void **state)
+{
+    static const char *const sound[] = {"", "/", "/stats?q=%20%ff%0A", "/%41", "/%25zz", "/a%01", "*"};
+    static const char *const wrong[] = {"%", "/%4", "/%zz", "/%4g", "/a%00", "/?q=%0", "/%%41", "/%20%"};
+    char authority[16];
+    (void)state;
+    for (size_t i = 0; i < sizeof sound / sizeof *sound; i++) assert_true(fields_url_is_sound(sound[i]));
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        if (fields_url_is_sound(wrong[i])) fail_msg("%s is sound", wrong[i]);
+    assert_string_equal(fields_split_url("/x", authority, sizeof authority), "/x");
+    assert_string_equal(authority, "");
+    assert_string_equal(fields_split_url("HTTP://[::1]:80/x/y", authority, sizeof authority), "/x/y");
+    assert_string_equal(authority, "[::1]:80");
+    assert_string_equal(fields_split_url("http://h", authority, sizeof authority), "/");
+    assert_string_equal(authority, "h");
+    assert_string_equal(fields_split_url("http://localhost.of.somebody/x", authority, sizeof authority), "/x");
+    assert_string_equal(authority, "localhost.of.so");
+    assert_false(access_host_is_ours(authority, NULL));
+    assert_string_equal(fields_split_url("https://h/", authority, sizeof authority), "https://h/");
+}
+
+static bool is_shut(int fd)
+{
+    char octet;
+    return recv(fd, &octet, 1, MSG_DONTWAIT) == 0;
+}
+
+/* What each state's time is, and who ends. */
+static void test_peers(void **state)
+{
+    static struct peers peers;
+    int a[2], b[2];
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, a), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, b), 0);
+    struct peer *slow = peers_take(&peers, a[0], 1000), *waiting = peers_take(&peers, b[0], 1000);
+    assert_int_equal(peers.count, 2);
+    peers_enter(slow, PEER_BUSY, 4000); /* its time runs since 1000 */
+    peers_enter(waiting, PEER_BUSY, 1000);
+    peers_enter(waiting, PEER_WAITS, 1000);
+    assert_int_equal(peers_sweep(&peers, 5999, 5000), 0);
+    assert_int_equal(peers_sweep(&peers, 6000, 5000), 1);
+    assert_true(is_shut(a[1]));
+    assert_false(is_shut(b[1]));
+    assert_int_equal(peers_sweep(&peers, 900, 5000), 0); /* a clock that was read before */
+    peers_enter(waiting, PEER_BUSY, 60000);
+    peers_give(&peers, slow);
+    assert_int_equal(peers_sweep(&peers, 64999, 5000), 0);
+    close(b[1]); /* the client has ended: a request goes on, an idle connection does not */
+    assert_int_equal(peers_sweep(&peers, 64999, 5000), 0);
+    peers_enter(waiting, PEER_IDLE, 64999);
+    assert_int_equal(peers_sweep(&peers, 65000, 5000), 1);
+    peers_give(&peers, waiting);
+    peers_enter(NULL, PEER_BUSY, 0);
+    assert_int_equal(peers.count, 0);
+    close(a[0]);
+    close(a[1]);
+    close(b[0]);
+}
+
+/* What a client has sent before its end is not lost. */
+static void test_peers_unread(void **state)
+{
+    static struct peers peers;
+    int pair[2];
+    char octet = 'x';
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    assert_non_null(peers_take(&peers, pair[0], 0));
+    assert_int_equal(write(pair[1], &octet, 1), 1);
+    close(pair[1]);
+    assert_int_equal(peers_sweep(&peers, 1, 5000), 0);
+    assert_int_equal(read(pair[0], &octet, 1), 1);
+    assert_int_equal(peers_sweep(&peers, 1, 5000), 1);
+    for (unsigned i = 1; i < PEERS_MAX; i++) assert_non_null(peers_take(&peers, pair[0], 0));
+    assert_null(peers_take(&peers, pair[0], 0));
+    close(pair[0]);
 }
 
 static void test_session_ids(void **state)
@@ -212,10 +392,23 @@ static void test_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bytes),  cmocka_unit_test(test_counts),       cmocka_unit_test(test_durations),
-        cmocka_unit_test(test_tokens), cmocka_unit_test(test_wrong_tokens), cmocka_unit_test(test_finding_tokens),
-        cmocka_unit_test(test_hosts),  cmocka_unit_test(test_origins),      cmocka_unit_test(test_session_ids),
-        cmocka_unit_test(test_routes), cmocka_unit_test(test_text),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_tokens),
+        cmocka_unit_test(test_wrong_tokens),
+        cmocka_unit_test(test_finding_tokens),
+        cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_origins),
+        cmocka_unit_test(test_accepted_codings),
+        cmocka_unit_test(test_content_codings),
+        cmocka_unit_test(test_rpc_types),
+        cmocka_unit_test(test_urls),
+        cmocka_unit_test(test_peers),
+        cmocka_unit_test(test_peers_unread),
+        cmocka_unit_test(test_session_ids),
+        cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

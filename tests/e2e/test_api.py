@@ -1,8 +1,8 @@
 """The REST API: routes, codings, who may call, sessions, metrics; against the document that describes it."""
 import gzip
+import hashlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 import process
 import scripts
 import wire
-from conftest import ROOT
+from conftest import ROOT, require
 
 yaml = pytest.importorskip("yaml", reason="apt-get install python3-yaml")
 DIRECT = "return { resolve = function(a) return a end, route = function(a) return a end }"
@@ -84,6 +84,7 @@ def test_stats_text(ruled, origin):
     assert re.search(r"^Server Load         : [\d.]+% \(last .*\)$", api.post("/stats").text, re.MULTILINE)
     assert api.post("/stats?nobanner=1&server=0&q=a%20b").text == "dt=float q=a b"
     assert api.get("/stats?format=yaml").status == 400
+    assert not re.search(r"^API Requests .* Rx 0,", api.get("/stats").text, re.MULTILINE)  # heads count
 
 
 def test_stats_json(ruled, origin):
@@ -95,6 +96,13 @@ def test_stats_json(ruled, origin):
     assert everything["connect_latency"]["count"] == 1 and everything["decision_latency"]["count"] == 1
     assert sum(worker["accepted"] for worker in everything["workers"]) == 1
     assert everything["workers"][0]["ring"]["submissions"] > 0
+    for name in ["bytes_up", "bytes_down", "accepted", "requests", "successes"]:
+        whole = everything["bytes"][name[6:]] if name.startswith("bytes") else everything[name]
+        assert sum(worker[name] for worker in everything["workers"]) == whole
+    assert everything["api"]["requests"] == 1 and everything["api"]["errors"] == 0
+    api.get("/nothing")
+    raw(api, b"POST /stats HTTP/1.1\r\nContent-Length: x\r\n\r\n").read_all()  # answered below us
+    assert process.wait_until(lambda: api.get("/stats?format=json").json()["api"]["errors"] == 2)
     client.close()
 
 
@@ -119,16 +127,39 @@ def test_metrics(ruled, origin):
     names = families(answer.text)
     assert names[0] == "neosocksd_sessions_active" and names[-1] == "mine" and "sluice_decision_seconds" in names
     assert 'sluice_failures_total{reason="refused"} 0' in answer.text
-    promtool = shutil.which("promtool")
-    if promtool:
-        text = answer.text.replace("# TYPE mine", "# HELP mine Ours.\n# TYPE mine").replace("mine", "mine_total")
-        done = subprocess.run([promtool, "check", "metrics"], input=text, text=True, capture_output=True, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_promtool_is_there():
-    if not shutil.which("promtool"):
-        pytest.skip("promtool is missing: apt-get install prometheus")
+def test_promtool_likes_the_metrics(ruled, origin):
+    promtool = require("promtool", "prometheus")
+    proxy, api = ruled(DIRECT, "--workers", "2")
+    wire.through_socks5(proxy.address, "127.0.0.1", origin().port).close()
+    text = api.get("/metrics").text
+    assert "neosocksd_connect_latency_seconds_sum" in text
+    done = subprocess.run([promtool, "check", "metrics"], input=text, text=True, capture_output=True, timeout=60)
+    assert done.returncode == 0 and not done.stdout + done.stderr, done.stdout + done.stderr
+    done = subprocess.run([promtool, "check", "metrics"], input=text + "# TYPE x counter\nx 1\n", text=True, capture_output=True,
+                          timeout=60)
+    assert done.returncode != 0  # it would have told us
+
+
+def test_names_are_counted_once(ruled, dns):
+    """A name that nobody answers for has failed once, though that was for want of time; no counter ever falls."""
+    server = dns()
+    server.add("there.test", "127.0.0.1")
+    server.silent.add("silent.test")
+    _, api = ruled(DIRECT, "-t", "5", "--nameserver", server.text)
+    found = []
+
+    def look():
+        found.append(int(re.search(r"^neosocksd_dns_success_total (\d+)$", api.get("/metrics").text, re.MULTILINE).group(1)))
+
+    assert "127.0.0.1" in api.call("return await.resolve('there.test')")
+    api.post("/ruleset/invoke", "neosocksd.async(print, await.resolve, 'silent.test')")
+    look()
+    assert process.wait_until(lambda: re.search(r"^Name Resolves       : \d+ \(\+1\)$", api.get("/stats").text, re.MULTILINE))
+    look()
+    assert found == sorted(found)
+    assert api.get("/stats?format=json").json()["dns"]["timeouts"] == 1
 
 
 # --- the ruleset ---
@@ -162,8 +193,10 @@ def test_update(ruled):
 
 
 def test_rpcall(ruled):
-    _, api = ruled(DIRECT)
+    proxy, api = ruled(DIRECT)
     assert api.call("return 1, nil, 'x'") == 'return true,1,nil,"x"'
+    digest = hashlib.sha256(b"return 1, nil, 'x'").hexdigest()
+    assert re.search(r"api: 127\.0\.0\.1:\d+: /ruleset/rpcall rpcall, sha256 " + digest, proxy.log())
     assert api.call("") == "return true"
     assert api.call("error('broken', 0)") == 'return false,"broken"'
     assert api.call("return print") .startswith('return false,"function: ')
@@ -193,12 +226,31 @@ def test_peer_that_does_not_wait(ruled):
     assert process.wait_until(lambda: api.call("return done") == "return true,20")
 
 
+def test_peer_that_closes_behind_any_length(ruled):
+    _, api = ruled(DIRECT)
+    for size in [0, 60000, 70000, 1 << 20, 4 << 20]:
+        code = b"_G.done = (_G.done or 0) + 1 --"
+        code += b"x" * max(0, size - len(code))
+        raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(code), code)).close()
+    assert process.wait_until(lambda: api.call("return done") == "return true,5")
+
+
+def test_half_closed_peer_is_answered(ruled):
+    _, api = ruled(DIRECT)
+    code = b"await.sleep(0.2) return 7"
+    client = raw(api, b"POST /ruleset/rpcall HTTP/1.1\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (
+        scripts.RPC_TYPE.encode(), len(code), code)).shut()
+    assert client.read_all().endswith(b"\r\n\r\nreturn true,7")
+
+
 # --- HTTP ---
 
 def test_keep_alive_and_pipelining(ruled):
     _, api = ruled(DIRECT)
     client = raw(api, b"GET /healthy HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3 + b"GET /healthy HTTP/1.1\r\nConnection: close\r\n\r\n")
-    assert client.read_all().count(b"HTTP/1.1 200 OK") == 4
+    answers = client.read_all().lower()
+    assert answers.count(b"http/1.1 200 ok") == 4
+    assert answers.count(b"\r\nconnection: keep-alive\r\n") == 3 and answers.count(b"\r\nconnection: close\r\n") == 1
 
 
 def test_without_host_and_absolute(ruled):
@@ -206,6 +258,116 @@ def test_without_host_and_absolute(ruled):
     assert raw(api, b"GET /healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 200")
     assert raw(api, b"GET http://127.0.0.1/healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 200")
     assert raw(api, b"GET http://evil.test/healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 403")
+
+
+@pytest.mark.parametrize("url", ["/stats?q=%zz", "/stats?q=%", "/stats?%4", "/healthy%00", "/stats?q=a%00b", "*"])
+def test_wrong_urls(ruled, url):
+    _, api = ruled(DIRECT)
+    head = raw(api, f"GET {url} HTTP/1.1\r\n\r\n".encode()).read_head()
+    assert head.startswith(b"HTTP/1.1 400") and b"Content-Length: " in head
+    assert api.get("/%68ealthy").status == 200
+
+
+@pytest.mark.parametrize("fields", [b"Host: localhost\r\nHost: evil.test\r\n", b"Content-Length: 3\r\nContent-Length: 4\r\n",
+                                    b"Content-Length: -1\r\n", b"Content-Length: 1x\r\n", b"Content-Length: \r\n"])
+def test_doubtful_fields(ruled, fields):
+    _, api = ruled(DIRECT)
+    client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\n" + fields + b"\r\nx=1", timeout=3 * process.SLOW)
+    assert client.read_head().startswith(b"HTTP/1.1 400")
+
+
+def test_a_refusal_reaches_who_is_still_sending(ruled):
+    _, api = ruled(DIRECT)
+    for size in [10, 100_000, 4 << 20]:
+        client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nHost: evil.test\r\nContent-Length: %d\r\n\r\n" % size)
+        time.sleep(0.1)
+        assert client.send(b"x" * size).read_all().startswith(b"HTTP/1.1 403"), size
+    client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+    assert client.read_all().startswith(b"HTTP/1.1 403")  # nobody asks for what is thrown away
+
+
+def trickle(client, seconds):
+    """How long a client lasts that sends an octet now and then."""
+    start = time.monotonic()
+    try:
+        while time.monotonic() - start < seconds:
+            client.send(b"a")
+            time.sleep(0.2)
+    except OSError:
+        pass
+    return time.monotonic() - start
+
+
+def test_slow_requests_have_an_end(ruled):
+    """All connections that there are, each sending an octet now and then: the operator gets in all the same."""
+    proxy, api = ruled(DIRECT, "-t", "5")
+    crowd = [raw(api, b"GET /hea") for _ in range(255)]
+    body = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 1000\r\n\r\n")
+    start = time.monotonic()
+    assert trickle(body, 20 * process.SLOW) < 10 * process.SLOW
+    assert api.get("/healthy").status == 200 and time.monotonic() - start < 12 * process.SLOW
+    for client in [*crowd, body]:
+        client.close()
+    assert proxy.flat()
+
+
+def test_idle_connections(ruled):
+    """One that may be used again is kept for the timeout; one whose client has gone, for a moment."""
+    proxy, api = ruled(DIRECT, "-t", "8")
+    connection = api.connect()
+    for pause in [6, 0]:
+        connection.request("GET", "/healthy")
+        assert connection.getresponse().read() == b""
+        time.sleep(pause)
+    before = proxy.sockets()
+    for _ in range(20):
+        raw(api, b"GET /healthy HTTP/1.1\r\n\r\n").close()
+    assert process.wait_until(lambda: proxy.sockets() <= before, timeout=4)
+    connection.close()
+
+
+@pytest.mark.parametrize("descriptors", [220, 4000])
+def test_more_callers_than_there_is_room_for(ruled, descriptors):
+    """Out of descriptors, or at the limit of connections: when callers have gone, the next ones are heard."""
+    require("prlimit", "util-linux")
+    proxy, api = ruled(DIRECT, "--workers", "1", prefix=("prlimit", f"--nofile={descriptors}:{descriptors}"))
+    for _ in range(2):
+        crowd = []
+        for _ in range(300):
+            client = socket.socket()  # the backlog fills up: those behind it would wait for a long time
+            client.setblocking(False)
+            client.connect_ex(api.address)
+            crowd.append(client)
+        process.wait_until(lambda: proxy.descriptors() >= min(descriptors, 256))
+        used = proxy.cpu()
+        time.sleep(0.5)
+        assert proxy.cpu() - used < 0.25  # it waits for room, it does not ask for it all the time
+        for client in crowd:
+            client.close()
+        assert process.wait_until(lambda: api.get("/healthy").status == 200)
+        assert api.post("/ruleset/invoke", "x=1").status == 200
+    assert proxy.flat()
+
+
+def test_no_descriptor_for_who_knocks(ruled):
+    """A script has taken all descriptors: a caller waits until there is one, and we do not turn in circles meanwhile."""
+    require("prlimit", "util-linux")
+    proxy, api = ruled(DIRECT, prefix=("prlimit", "--nofile=220:220"))
+    assert api.post("/ruleset/invoke", """
+        neosocksd.async(print, function()
+            local files = {}
+            await.sleep(0.3)
+            for i = 1, 300 do files[i] = io.open('/dev/null') end
+            await.sleep(3)
+            for _, file in ipairs(files) do file:close() end
+        end)""").status == 200
+    assert process.wait_until(lambda: proxy.descriptors() >= 219)
+    client = raw(api, b"GET /healthy HTTP/1.1\r\nConnection: close\r\n\r\n")
+    used = proxy.cpu()
+    time.sleep(1)
+    assert proxy.cpu() - used < 0.25
+    assert client.read_all().startswith(b"HTTP/1.1 200")
+    assert proxy.flat()
 
 
 def test_body_limits(ruled):
@@ -232,7 +394,8 @@ def test_content_codings(ruled):
     assert api.post("/ruleset/invoke", code, {"Content-Encoding": "deflate"}).status == 400
     bomb = zlib.compress(bytes(80 << 20), 9)
     assert api.post("/ruleset/invoke", bomb, {"Content-Encoding": "deflate"}).status == 413
-    for accept, coding in [("deflate", "deflate"), ("gzip, deflate", "deflate"), ("gzip", "gzip"), ("*", "deflate"), ("br", None)]:
+    for accept, coding in [("deflate", "deflate"), ("gzip, deflate", "deflate"), ("gzip", "gzip"), ("*", "deflate"), ("br", None),
+                           ("deflate;q=0.5", "deflate"), ("deflate; q=0, gzip;q=0.1", "gzip"), ("identity, *;q=0", None)]:
         answer = api.get("/stats", Accept_Encoding=accept)
         assert answer.headers.get("content-encoding") == coding and answer.text.startswith("sluice ")
     assert api.call("return ('x'):rep(300)", **{"Accept-Encoding": "deflate"}) == 'return true,"' + "x" * 300 + '"'
@@ -316,10 +479,14 @@ def test_open_addresses_need_tokens(address, tmp_path):
 
 def test_unusable_token_files(tmp_path):
     (tmp_path / "empty").write_text("# nothing\n")
+    (tmp_path / "rules.lua").write_text(DIRECT)
     for name in ["empty", "none"]:
         code, _, err = process.run("-l", f"127.0.0.1:{process.free_port()}", "--api", f"127.0.0.1:{process.free_port()}",
                                    "--api-token-file", str(tmp_path / name))
         assert code == 1 and "--api-token-file" in err and err.count("\n") == 1, err
+        code, out, err = process.run("-l", "127.0.0.1:1080", "--api", "127.0.0.1:9080", "--api-token-file", str(tmp_path / name),
+                                     "-r", str(tmp_path / "rules.lua"), "--check")
+        assert code == 1 and "valid" not in out and "--api-token-file" in err
 
 
 def test_port_in_use(origin):
@@ -332,6 +499,9 @@ def test_unix_socket(sluice, tmp_path):
     proxy = sluice("--api", f"unix:{path}")
     api = scripts.Api(path)
     assert api.get("/stats", Host="whatever.test").status == 200
+    assert api.post("/ruleset/gc").status == 500  # there is none
+    assert api.ask("DELETE", "/sessions/0-0-0").status == 404
+    assert f"api: uid {os.getuid()}, pid {os.getpid()}: /sessions 0-0-0" in proxy.log()
     proxy.finish()
     assert not os.path.exists(path)
     stale = socket.socket(socket.AF_UNIX)  # what a crash leaves behind is no obstacle
@@ -400,6 +570,44 @@ def test_every_documented_operation_answers_as_documented(ruled):
                 assert answer.headers["content-type"].split(";")[0] in {name.split(";")[0] for name in content}, (method, path)
             count += 1
     assert count >= 17
+
+
+def disagreements(value, schema, schemas, where):
+    """What a value has that its schema does not, and the other way round: a small part of OpenAPI, but strict."""
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rsplit("/", 1)[1]]
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+    if value is None and schema.get("nullable"):
+        return
+    if "enum" in schema and value not in schema["enum"]:
+        yield f"{where}: {value!r}"
+    kind = schema.get("type")
+    if kind and (not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "boolean")):
+        yield f"{where}: {value!r} is no {kind}"
+    elif kind == "array":
+        for item in value:
+            yield from disagreements(item, schema["items"], schemas, where + "[]")
+    elif kind == "object" and "properties" in schema:
+        for name in value.keys() ^ schema["properties"].keys():
+            yield f"{where}.{name} is missing on one side"
+        for name in value.keys() & schema["properties"].keys():
+            yield from disagreements(value[name], schema["properties"][name], schemas, f"{where}.{name}")
+    elif kind == "object":
+        for name, item in value.items():
+            yield from disagreements(item, schema["additionalProperties"], schemas, f"{where}.{name}")
+
+
+@pytest.mark.parametrize("path,name", [("/stats?format=json", "Stats"), ("/sessions?limit=1", "Sessions")])
+def test_json_is_what_the_document_says(ruled, origin, path, name):
+    proxy, api = ruled(DIRECT, "--workers", "2")
+    clients = [wire.through_socks5(proxy.address, "127.0.0.1", origin().port) for _ in range(2)]
+    with open(os.path.join(ROOT, "docs", "openapi.yaml"), encoding="utf-8") as text:
+        schemas = yaml.safe_load(text)["components"]["schemas"]
+    answer = api.get(path).json()
+    assert list(disagreements(answer, schemas[name], schemas, name)) == []
+    assert list(disagreements({"sessions": [{}], "next": 1}, schemas["Sessions"], schemas, ""))  # it does look
+    for client in clients:
+        client.close()
 
 
 def test_every_route_is_documented():
