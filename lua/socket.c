@@ -162,22 +162,31 @@ static bool is_lost_client(int error)
     return error == ECONNABORTED || error == EINTR || error == EPROTO;
 }
 
+/* A descriptor or -errno. */
+static int accept_one(int listener)
+{
+    int fd;
+    do {
+        fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    } while (fd < 0 && is_lost_client(errno));
+    return fd < 0 ? -errno : fd;
+}
+
 /* On the stack: listener, flags, the new socket. */
 static int accept_step(lua_State *L, int status, lua_KContext until)
 {
     int error = status == LUA_YIELD ? wait_result(L) : 0, fd;
     if (error != 0) return socket_raise(L, "accept", error);
     const struct sock *s = socket_check(L, 1, "accept");
-    do {
-        fd = accept4(s->handle->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    } while (fd < 0 && is_lost_client(errno));
+    fd = socket_gives_way(L, s, status) ? -EAGAIN : accept_one(s->handle->fd);
     if (fd >= 0) {
         struct sock *client = lua_touserdata(L, 3);
         client->handle->fd = fd;
         client->handle->owner = s->handle->owner;
+        handle_spend(s->handle, 0);
         return 1;
     }
-    error = errno;
+    error = -fd;
     bool waits = error == EAGAIN && !(lua_tointeger(L, 2) & (MSG_DONTWAIT | O_NONBLOCK));
     if (waits) error = wait_begin(L, s->handle, "accept", POLLIN, until);
     if (error == 0) return lua_yieldk(L, 0, until, accept_step);

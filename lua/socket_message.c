@@ -66,6 +66,18 @@ static struct iovec receive_room(lua_State *L)
     return (struct iovec){scratch, capacity};
 }
 
+/* Octets or -errno. */
+static ssize_t receive_one(struct handle *h, struct msghdr *message, int flags)
+{
+    ssize_t got;
+    do {
+        got = recvmsg(h->fd, message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) return -errno;
+    handle_spend(h, (size_t)got);
+    return got;
+}
+
 static int receive_step(lua_State *L, int status, lua_KContext until)
 {
     int error = status == LUA_YIELD ? wait_result(L) : 0, flags = (int)lua_tointeger(L, RECEIVE_FLAGS);
@@ -75,14 +87,11 @@ static int receive_step(lua_State *L, int status, lua_KContext until)
     struct sockaddr_storage name;
     struct iovec room = receive_room(L);
     struct msghdr message = {.msg_name = &name, .msg_namelen = sizeof name, .msg_iov = &room, .msg_iovlen = 1};
-    ssize_t got;
-    do {
-        got = recvmsg(s->handle->fd, &message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    } while (got < 0 && errno == EINTR);
+    bool may_wait = !(flags & MSG_DONTWAIT), gives_way = may_wait && socket_gives_way(L, s, status);
+    ssize_t got = gives_way ? -EAGAIN : receive_one(s->handle, &message, flags);
     if (got >= 0) return push_received(L, s, &message, (size_t)got);
-    error = errno;
-    if (error == EAGAIN && !(flags & MSG_DONTWAIT))
-        error = wait_begin(L, s->handle, call, flags & MSG_OOB ? POLLPRI : POLLIN, until);
+    error = (int)-got;
+    if (error == EAGAIN && may_wait) error = wait_begin(L, s->handle, call, flags & MSG_OOB ? POLLPRI : POLLIN, until);
     if (error == 0) return lua_yieldk(L, 0, until, receive_step);
     return socket_raise(L, call, error);
 }
@@ -178,6 +187,7 @@ static int send_some(lua_State *L, const struct sock *s, size_t size, size_t *do
         if (sent < 0) continue;
         *done += (size_t)sent;
         burst += (size_t)sent;
+        handle_spend(s->handle, (size_t)sent);
         if (s->type != SOCK_STREAM || *done == size) return 0;
     } while (burst < SOCKET_BURST || !lua_isyieldable(L));
     return EINPROGRESS;
@@ -191,7 +201,8 @@ static int send_step(lua_State *L, int status, lua_KContext until)
     const char *call = lua_touserdata(L, SEND_CALL);
     if (error == 0) {
         const struct sock *s = socket_check(L, 1, call);
-        error = send_some(L, s, size, &done);
+        bool gives_way = !(flags & MSG_DONTWAIT) && socket_gives_way(L, s, status);
+        error = gives_way ? EINPROGRESS : send_some(L, s, size, &done);
         lua_pushinteger(L, (lua_Integer)done);
         lua_replace(L, SEND_DONE);
         bool waits = error == EINPROGRESS || (error == EAGAIN && !(flags & MSG_DONTWAIT));
@@ -260,8 +271,8 @@ int socket_sendmsg(lua_State *L)
 /* sock:send(table or data) -> octets sent; a text is sent in LuaSocket's manner              [-0, +1, e; yields] */
 int socket_send(lua_State *L)
 {
-    const struct sock *s = socket_check(L, 1, "send");
     if (lua_type(L, 2) == LUA_TSTRING || lua_type(L, 2) == LUA_TNUMBER) return socket_send_text(L);
+    const struct sock *s = socket_check(L, 1, "send");
     lua_settop(L, 2);
     lua_pushinteger(L, 0);
     lua_pushnil(L);

@@ -28,8 +28,9 @@
 
 /* Octets that a table may hold, and that one call receives into a table. */
 #define SOCKET_TABLE_MAX ((size_t)1 << 20)
-/* Octets that one call moves before other coroutines have their turn. */
-#define SOCKET_BURST ((size_t)4 << 20)
+/* Octets that one socket moves in one turn of the loop; each call counts for SOCKET_CALL more. */
+#define SOCKET_BURST ((size_t)1 << 20)
+#define SOCKET_CALL  ((size_t)1 << 10)
 
 extern const struct class_key socket_class, socket_error_class, socket_set_class;
 
@@ -46,6 +47,8 @@ struct handle {
     struct link members; /* struct member, socket_poll.c: the sets that it is in */
     struct link opened;  /* all that objects have */
     const void *owner;
+    uint64_t turn; /* of the loop, by its time, and what was moved in it */
+    size_t moved;
 };
 
 /* For the object that has `place`; raises for want of memory. */
@@ -61,6 +64,15 @@ typedef lua_KContext deadline;
 #define DEADLINE_NONE ((deadline)-1)
 #define TIMEOUT_NONE  UINT64_MAX
 deadline deadline_after(lua_State *L, uint64_t timeout_ms);
+
+/* A call has moved so much. */
+static inline void handle_spend(struct handle *h, size_t octets)
+{
+    h->moved += octets + SOCKET_CALL;
+}
+/* True: it has had its share of this turn, so that a call is to wait first even if it need not. Otherwise two fast
+ * peers would keep a script, and all others with it, from ever coming to an end. */
+bool handle_is_spent(lua_State *L, struct handle *h);
 
 /* Lets the running coroutine wait until one of the events (poll) is there; events 0: for a moment. 0: the caller
  * returns lua_yieldk() with `until`, and in the continuation asks wait_result(). ETIMEDOUT: `until` has come, nothing
@@ -84,6 +96,11 @@ struct sock {
     uint64_t timeout_ms; /* of each call; TIMEOUT_NONE */
 };
 
+/* Whether a call that begins (status LUA_OK) leaves others their turn first. */
+static inline bool socket_gives_way(lua_State *L, const struct sock *s, int status)
+{
+    return status == LUA_OK && s->timeout_ms != 0 && handle_is_spent(L, s->handle);
+}
 /* The open socket at `index`; raises. */
 struct sock *socket_check(lua_State *L, int index, const char *call);
 /* Pushes a socket without a descriptor, so that none is lost for want of memory. */

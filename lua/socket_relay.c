@@ -83,6 +83,7 @@ static void give_away(struct sock *s)
 /* sock:relay(other) -> bytes up, bytes down[, error]                                         [-0, +3, e; yields] */
 int socket_relay(lua_State *L)
 {
+    class_check(L, 2, &socket_class);
     struct sock *client = check_end(L, 1), *upstream = check_end(L, 2);
     luaL_argcheck(L, client != upstream, 2, "another socket expected");
     if (!lua_isyieldable(L)) return luaL_error(L, "relay would block: not in asynchronous routine");

@@ -109,6 +109,7 @@ static enum progress receive_once(lua_State *L, const struct sock *s, lua_Intege
     ssize_t got =
         is_stream && wanted == WANTED_LINE ? take_line(s->handle->fd, out, room) : take(s->handle->fd, out, room, 0);
     if (got < 0) return PROGRESS_ERROR;
+    handle_spend(s->handle, (size_t)got);
     g->size += (size_t)got;
     if (receive_is_complete(s, g, wanted)) return PROGRESS_DONE;
     return got == 0 ? PROGRESS_END : PROGRESS_MORE;
@@ -140,8 +141,8 @@ static int receive_step(lua_State *L, int status, lua_KContext until)
     enum progress progress = PROGRESS_MORE;
     if (error == 0 && !s->handle) error = EBADF;
     if (error != 0) return receive_end(L, wanted, error);
-    for (size_t burst = 0; progress == PROGRESS_MORE && burst < SOCKET_BURST; burst += CHUNK)
-        progress = receive_once(L, s, wanted);
+    size_t burst = socket_gives_way(L, s, status) ? 0 : lua_isyieldable(L) ? SOCKET_BURST / CHUNK : SIZE_MAX;
+    while (progress == PROGRESS_MORE && burst-- > 0) progress = receive_once(L, s, wanted);
     if (progress == PROGRESS_DONE) return receive_end(L, s->type == SOCK_STREAM ? wanted : 0, 0);
     if (progress == PROGRESS_END) {
         const struct gather *g = lua_touserdata(L, RECEIVE_GATHER);
@@ -175,9 +176,8 @@ int socket_receive(lua_State *L)
     if (s->type != SOCK_STREAM && (wanted < 0 || wanted > DATAGRAM_MAX)) wanted = DATAGRAM_MAX;
     lua_settop(L, 1);
     lua_pushinteger(L, wanted);
-    struct gather *g = gather_push(L, 1024);
+    gather_push(L, 1024);
     if (s->type == SOCK_STREAM && wanted == 0) return receive_end(L, wanted, 0);
-    (void)g;
     return receive_step(L, LUA_OK, deadline_after(L, s->timeout_ms));
 }
 
@@ -194,24 +194,34 @@ static int send_end(lua_State *L, int error)
     return values + 1;
 }
 
+/* Octets or -errno. */
+static ssize_t send_one(struct handle *h, const char *text, size_t size)
+{
+    ssize_t sent;
+    do {
+        sent = send(h->fd, text, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    if (sent < 0) return -errno;
+    handle_spend(h, (size_t)sent);
+    return sent;
+}
+
 /* 0: all is sent; EAGAIN, also when it is somebody else's turn; or another errno. */
 static int send_some(lua_State *L, const struct sock *s)
 {
     const char *text = lua_tostring(L, SEND_TEXT);
-    size_t from = (size_t)lua_tointeger(L, SEND_FROM), end = (size_t)lua_tointeger(L, SEND_END), start = from;
-    int error = 0;
+    size_t from = (size_t)lua_tointeger(L, SEND_FROM), end = (size_t)lua_tointeger(L, SEND_END), burst = 0;
+    ssize_t sent;
     do {
-        ssize_t sent = send(s->handle->fd, text + from, end - from, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR) continue;
-        if (sent < 0)
-            error = errno;
-        else
-            from += (size_t)sent;
-        if (from < end && from - start >= SOCKET_BURST) error = EAGAIN;
-    } while (error == 0 && from < end && s->type == SOCK_STREAM);
+        sent = send_one(s->handle, text + from, end - from);
+        if (sent < 0) break;
+        from += (size_t)sent;
+        burst += (size_t)sent;
+        if (from < end && burst >= SOCKET_BURST && lua_isyieldable(L)) sent = -EAGAIN;
+    } while (sent >= 0 && from < end);
     lua_pushinteger(L, (lua_Integer)from);
     lua_replace(L, SEND_FROM);
-    return error;
+    return sent < 0 ? (int)-sent : 0;
 }
 
 static int send_step(lua_State *L, int status, lua_KContext until)
@@ -220,7 +230,7 @@ static int send_step(lua_State *L, int status, lua_KContext until)
     const struct sock *s = class_check(L, 1, &socket_class);
     if (error == 0 && !s->handle) error = EBADF;
     if (error != 0) return send_end(L, error);
-    error = send_some(L, s);
+    error = socket_gives_way(L, s, status) ? EAGAIN : send_some(L, s);
     if (error != EAGAIN) return send_end(L, error);
     error = wait_begin(L, s->handle, "send", POLLOUT, until);
     if (error == 0) return lua_yieldk(L, 0, until, send_step);

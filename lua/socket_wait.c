@@ -115,6 +115,17 @@ deadline deadline_after(lua_State *L, uint64_t timeout_ms)
     return (deadline)(coordinator_now_ms(engine_coordinator(engine_of(L))) + timeout_ms);
 }
 
+bool handle_is_spent(lua_State *L, struct handle *h)
+{
+    if (!lua_isyieldable(L)) return false;
+    uint64_t turn = ring_now_us(coordinator_ring(engine_coordinator(engine_of(L))));
+    if (h->turn != turn) {
+        h->turn = turn;
+        h->moved = 0;
+    }
+    return h->moved >= SOCKET_BURST;
+}
+
 /* It is over: the coroutine goes on, unless it is gone. */
 static void wait_end(struct wait *w)
 {
