@@ -38,7 +38,10 @@ bool socket_is_idle(void)
 void handle_open(lua_State *L, struct handle **place)
 {
     struct handle *h = malloc(sizeof *h);
-    if (!h) luaL_error(L, "not enough memory");
+    if (!h) {
+        luaL_error(L, "not enough memory");
+        return;
+    }
     *h = (struct handle){
         .fd = -1, .references = 1, .place = place, .owner = current_owner_of ? current_owner_of(L) : NULL};
     link_init(&h->waits);
@@ -163,18 +166,15 @@ static void wait_abandon(struct park *park)
     wait_cancel(link_owner(park, struct wait, park), ECANCELED);
 }
 
-/* Raises, or the coroutine may be parked without another error. */
-static struct wait *wait_new(lua_State *L, const char *call)
+/* NULL: no memory, or too many wait already. */
+static struct wait *wait_new(struct coordinator *c)
 {
-    if (!lua_isyieldable(L)) luaL_error(L, "%s would block: not in asynchronous routine", call);
-    coroutine_check(L);
     struct wait *w = calloc(1, sizeof *w);
-    if (!w) luaL_error(L, "not enough memory");
-    w->c = engine_coordinator(engine_of(L));
+    if (!w) return NULL;
+    w->c = c;
     w->waiter = (struct waiter){.on_completion = wait_on_completion, .on_time = wait_on_time};
-    if (coordinator_attach(w->c, &w->waiter)) return w;
+    if (coordinator_attach(c, &w->waiter)) return w;
     free(w);
-    luaL_error(L, "too many operations wait already");
     return NULL;
 }
 
@@ -192,7 +192,10 @@ static void wait_arm(struct wait *w, short events, deadline until)
 int wait_begin(lua_State *L, struct handle *h, const char *call, short events, deadline until)
 {
     if (until != DEADLINE_NONE && deadline_after(L, 0) >= until) return ETIMEDOUT;
-    struct wait *w = wait_new(L, call);
+    if (!lua_isyieldable(L)) return luaL_error(L, "%s would block: not in asynchronous routine", call);
+    coroutine_check(L); /* raises; parking does not any more */
+    struct wait *w = wait_new(engine_coordinator(engine_of(L)));
+    if (!w) return luaL_error(L, "too many operations wait already");
     w->handle = h;
     h->references++;
     link_append(&h->waits, &w->link);

@@ -1,64 +1,7 @@
 /* Sockets of scripts with a real coordinator and a worker that relays: each function with right and wrong arguments,
- * what blocks and what ends the waiting, and the SOCKS4 proxy that is made of them. */
-#include <arpa/inet.h>
-#include <dirent.h>
-#include <netinet/in.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include "core/coordinator.h"
-#include "core/log.h"
+ * what blocks and what ends the waiting. */
 #include "lua/socket.h"
-#include "lua/state.h"
-#include "support.h"
-
-static struct config config;
-static struct coordinator *coordinator;
-static struct engine *engine;
-
-struct answer {
-    bool called, ok;
-    char body[4096];
-};
-
-static void on_finished(void *context, bool ok, const char *body, size_t size)
-{
-    struct answer *answer = context;
-    assert_false(answer->called);
-    answer->called = true;
-    answer->ok = ok;
-    snprintf(answer->body, sizeof answer->body, "%.*s", (int)size, body);
-}
-
-static void turn(void)
-{
-    assert_int_equal(coordinator_turn(coordinator), 0);
-}
-
-static struct engine_call *start(const char *source, struct answer *answer)
-{
-    *answer = (struct answer){0};
-    return engine_rpcall(engine, source, strlen(source), on_finished, answer);
-}
-
-/* The chunk, run in a coroutine, returns what is written as `expected`. */
-static void run(const char *source, const char *expected)
-{
-    struct answer answer;
-    start(source, &answer);
-    while (!answer.called) turn();
-    if (strcmp(answer.body, expected) != 0) fail_msg("%s\n   gave %s", source, answer.body);
-}
-
-/* It runs without an error. */
-static void check(const char *source)
-{
-    run(source, "return true");
-}
+#include "socket_scripts.h"
 
 /* The call raises, and its message has these words. */
 static void refuse(const char *call, const char *words)
@@ -74,32 +17,6 @@ static void refuse(const char *call, const char *words)
     if (strncmp(answer.body, "return true,false,", 18) != 0 || !strstr(answer.body, words))
         fail_msg("%s\n   gave %s", call, answer.body);
 }
-
-static unsigned count_descriptors(void)
-{
-    unsigned count = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    assert_non_null(folder);
-    while (readdir(folder)) count++;
-    closedir(folder);
-    return count;
-}
-
-/* What the chunks below are made of. */
-static const char prelude[] =
-    "local server = socket.new('inet', 'tcp') server:bind('127.0.0.1') server:listen(1024) "
-    "local _, port = server:getsockname() "
-    "function _G.pair() local a = socket.new('inet', 'tcp') a:connect('127.0.0.1', port) return a, server:accept() end "
-    /* All run side by side; returns when they have ended, raises what one of them raised. */
-    "function _G.together(...) local left, failed = select('#', ...), nil "
-    "  for _, f in ipairs{...} do neosocksd.async(function(ok, e) left = left - 1 if not ok then failed = e or '?' end "
-    "end, f) end "
-    "  while left > 0 do await.sleep(0) end if failed then error(failed, 0) end end "
-    "function _G.unix_pair() local s <close> = socket.new('x', 't') s:bind'\\0sluice-pair' s:listen(1) "
-    "  local a = socket.new('x', 't') a:connect'\\0sluice-pair' return a, s:accept() end "
-    "function _G.fails(f, ...) local ok, e = pcall(f, ...) assert(not ok, 'it did not fail') return e end "
-    "function _G.free_port() local s <close> = socket.new('i', 't') s:bind('127.0.0.1') return select(2, "
-    "s:getsockname()) end ";
 
 static void test_new(void **state)
 {
@@ -481,8 +398,8 @@ static void test_abandoned(void **state)
         "local s = socket.new('i', 't') s:bind'127.0.0.1' s:listen(1) s:accept()",
         "local a, b = pair() socket.poll{a, b}:select()",
         "local a, b = pair() socket.poll{a, b}:select(60)",
-        "local s = socket.new('x', 't') s:bind'\\0sluice-w' s:listen(1) local held = {} for i = 1, 3 do "
-        "local c = socket.new('x', 't') c:connect'\\0sluice-w' held[i] = c end"};
+        ("local s = socket.new('x', 't') s:bind'\\0sluice-w' s:listen(1) local held = {} for i = 1, 3 do "
+         "local c = socket.new('x', 't') c:connect'\\0sluice-w'held[i] = c end")};
     for (size_t i = 0; i < sizeof waits / sizeof waits[0]; i++) {
         struct engine_call *call = start(waits[i], &answer);
         for (int turns = 0; turns < 8; turns++) turn();
@@ -641,233 +558,6 @@ static void test_many(void **state)
     assert_int_equal(count_descriptors(), before);
 }
 
-/* --- the examples of the documents --- */
-
-static char *read_file(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    if (!file) fail_msg("%s cannot be read", path);
-    char *text = calloc(1, 1 << 20);
-    assert_non_null(text);
-    assert_true(fread(text, 1, (1 << 20) - 1, file) > 0);
-    fclose(file);
-    return text;
-}
-
-static void test_documents(void **state)
-{
-    static const char fence[] = "\n```lua\n";
-    char *text = read_file("docs/lua-socket.md");
-    int count = 0;
-    (void)state;
-    for (char *at = text; (at = strstr(at, fence)) != NULL; count++) {
-        char *begin = at + sizeof fence - 1, *end = strstr(begin, "\n```\n");
-        assert_non_null(end);
-        *end = '\0';
-        run(begin, "return true");
-        at = end + 1;
-    }
-    assert_true(count >= 20);
-    free(text);
-}
-
-/* --- the SOCKS4 proxy --- */
-
-static uint16_t proxy_port;
-
-static void replace(char *text, const char *old, const char *fresh)
-{
-    char *at = strstr(text, old);
-    if (!at) fail_msg("the example has no %s", old);
-    size_t rest = strlen(at + strlen(old)) + 1;
-    memmove(at + strlen(fresh), at + strlen(old), rest);
-    memcpy(at, fresh, strlen(fresh));
-}
-
-static uint16_t free_port(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
-/* Starts the example with these settings; its coroutine is the call. */
-static struct engine_call *start_proxy(const char *mode, const char *clients, const char *idle, struct answer *answer)
-{
-    char *source = read_file("lua/examples/socks4_proxy.lua"), text[64];
-    proxy_port = free_port();
-    snprintf(text, sizeof text, "\"127.0.0.1\", %u", proxy_port);
-    replace(source, "\"127.0.0.1\", 8080", text);
-    snprintf(text, sizeof text, "mode = \"%s\"", mode);
-    replace(source, "mode = \"script\"", text);
-    snprintf(text, sizeof text, "max_clients = %s", clients);
-    replace(source, "max_clients = 1000", text);
-    replace(source, "setup_seconds = 10", "setup_seconds = 0.2");
-    snprintf(text, sizeof text, "idle_seconds = %s", idle);
-    replace(source, "idle_seconds = 300", text);
-    struct engine_call *call = start(source, answer);
-    free(source);
-    turn();
-    assert_false(answer->called);
-    return call;
-}
-
-/* Functions for its clients, and an origin that sends back what it gets, in capitals. */
-static const char client_prelude[] =
-    "origin = socket.new('i', 't') origin:bind'127.0.0.1' origin:listen(1024) _, origin_port = origin:getsockname() "
-    "neosocksd.async(function() end, function() while true do local c = origin:accept() neosocksd.async(function() "
-    "c:close() end, function() "
-    "  while true do local d, n = c:recv(4096) if n == 0 then break end local t = {} for i = 1, n do t[i] = "
-    "string.char(d[i]):upper() end "
-    "  c:send(table.concat(t)) end end) end end) "
-    "function dialled() local c = socket.new('i', 't') c:connect('127.0.0.1', proxy_port) c:settimeout(5) return c end "
-    "function ask(request) local c = dialled() c:send(request) return c, c:receive(8) end "
-    "function socks4(port, user, ip, name) return string.pack('>BBI2I4z', 4, 1, port or origin_port, ip or 0x7f000001, "
-    "user or '') "
-    "  .. (name and name .. '\\0' or '') end "
-    "granted, rejected = '\\0\\x5a\\0\\0\\0\\0\\0\\0', '\\0\\x5b\\0\\0\\0\\0\\0\\0' ";
-
-static void open_clients(void)
-{
-    char source[4096];
-    snprintf(source, sizeof source, "_ENV = _G proxy_port = %u %s", proxy_port, client_prelude);
-    check(source);
-}
-
-static void check_proxy(void)
-{
-    check("local c, r = ask(socks4()) assert(r == granted) c:send'hello' assert(c:receive(5) == 'HELLO') c:send'again' "
-          "assert(c:receive(5) == 'AGAIN') c:shutdown'send' assert(c:receive'*a' == nil) c:close()");
-    check("local c, r = ask(socks4(nil, 'somebody') .. 'early') assert(r == granted and c:receive(5) == 'EARLY') "
-          "c:close()");
-    check("local c, r = ask(socks4(nil, 'x', 1, '127.0.0.1') .. 'named') assert(r == granted and c:receive(5) == "
-          "'NAMED') c:close()");
-    /* Octet by octet. */
-    check("local c = dialled() c:setsockopt('t', 'nodelay', 1) for o in socks4(nil, 'u', 255, '127.0.0.1'):gmatch'.' "
-          "do c:send(o) await.sleep(0) end "
-          "assert(c:receive(8) == granted) c:close()");
-    /* More than any buffer holds, both ways. */
-    check("local c, r = ask(socks4()) local text = ('abcdefgh'):rep(1 << 16) together(function() c:send(text) "
-          "c:shutdown'send' end, "
-          "function() assert(c:receive'*a' == text:upper()) end) c:close()");
-}
-
-static void check_refusals(void)
-{
-    check(
-        "local port = free_port() local bad = {socks4(port), string.pack('>BBI2I4z', 4, 2, origin_port, 0x7f000001, "
-        "''), "
-        "string.pack('>BBI2I4z', 4, 0, 1, 0x7f000001, ''), socks4(nil, ('u'):rep(256)), socks4(nil, ('u'):rep(2000)), "
-        "socks4(nil, '', 1, ('n'):rep(256)), "
-        "socks4(nil, '', 1, ''), socks4(nil, '', 0), string.pack('>BBI2I4z', 4, 1, 0, 0x7f000001, ''), '\\5\\1\\0', "
-        "'GET / HTTP/1.0\\r\\n\\r\\n', "
-        "('x'):rep(100000), socks4(nil, '', 1, 'a b')} "
-        "for i, request in ipairs(bad) do local c, r = ask(request) assert(r == rejected, 'row ' .. i .. "
-        "tostring(r)) assert(c:receive(1) == "
-        "nil) c:close() end");
-    /* Half a request, and silence: refused at its time, or the end is answered. */
-    check("local c = dialled() c:send(socks4():sub(1, 5)) local t, why = c:receive(8) assert(t == nil and why == "
-          "'closed') c:close()");
-    check("local c = dialled() c:send(socks4():sub(1, 5)) c:shutdown'send' assert(c:receive(8) == rejected) c:close()");
-    check("local c = dialled() c:close()");
-}
-
-/* Its coroutine is cancelled: nobody listens any more. */
-static void end_proxy(struct engine_call *call)
-{
-    engine_call_cancel(call);
-    check("await.sleep(0.05) assert(not pcall(dialled)) origin:close() await.sleep(0.05)");
-}
-
-static void test_proxy_script(void **state)
-{
-    struct answer answer;
-    (void)state;
-    struct engine_call *call = start_proxy("script", "1000", "0.3", &answer);
-    open_clients();
-    check_proxy();
-    check_refusals();
-    /* Silent for too long; but not while one direction moves. */
-    check("local c, r = ask(socks4()) assert(c:receive(1) == nil) c:close()");
-    check("local c, r = ask(socks4()) for _ = 1, 10 do await.sleep(0.1) c:send'x' end assert(c:receive(10) == "
-          "'XXXXXXXXXX') c:close()");
-    /* A reset goes through. */
-    check("local s <close> = socket.new('i', 't') s:bind'127.0.0.1' s:listen(5) local c, r = ask(socks4(select(2, "
-          "s:getsockname()))) "
-          "local up = s:accept() up:setsockopt('s', 'l', 0) up:close() assert(fails(c.recv, c, 1).name == "
-          "'ECONNRESET') c:close()");
-    end_proxy(call);
-}
-
-/* As many as it takes, at the same time, and one more. */
-static void test_proxy_crowd(void **state)
-{
-    struct answer answer;
-    (void)state;
-    struct engine_call *call = start_proxy("script", "1000", "60", &answer);
-    open_clients();
-    check("collectgarbage() collectgarbage()");
-    unsigned before = count_descriptors();
-    check("local held = {} for i = 1, 1000 do local c, r = ask(socks4()) assert(r == granted, i) held[i] = c end "
-          "for i = 1, 1000 do held[i]:send('m' .. i % 10) end for i = 1, 1000 do assert(held[i]:receive(2) == 'M' .. i "
-          "% 10) end "
-          "local c = dialled() assert(c:receive(1) == nil) c:close() "
-          "for i = 1, 1000 do held[i]:close() end");
-    check("await.sleep(0.5) collectgarbage() collectgarbage()");
-    assert_int_equal(count_descriptors(), before);
-    end_proxy(call);
-}
-
-static void test_proxy_relay(void **state)
-{
-    struct answer answer;
-    (void)state;
-    struct engine_call *call = start_proxy("relay", "8", "0.3", &answer);
-    open_clients();
-    check_proxy();
-    check_refusals();
-    check("await.sleep(0.1) local held = {} for i = 1, 8 do local c, r = ask(socks4()) assert(r == granted) held[i] = "
-          "c end "
-          "local c = dialled() assert(c:receive(1) == nil) c:close() for i = 1, 8 do held[i]:close() end "
-          "await.sleep(0.1) local r c, r = ask(socks4()) assert(r == granted) c:close()");
-    end_proxy(call);
-}
-
-/* --- */
-
-static int open_all(void **state)
-{
-    struct rlimit files;
-    struct engine_text error = {0};
-    (void)state;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max < 8192 ? files.rlim_max : 8192;
-    setrlimit(RLIMIT_NOFILE, &files);
-    log_open(LOG_TO_STDERR, LOG_LEVEL_ERROR);
-    config_defaults(&config);
-    config.workers = 1;
-    config.max_sessions = 64;
-    config_size(&config);
-    int failed = coordinator_open(&coordinator, &config);
-    if (failed == 0) failed = engine_open(&engine, coordinator);
-    if (failed == 0) failed = coordinator_start(coordinator, NULL);
-    return failed == 0 ? engine_invoke(engine, prelude, sizeof prelude - 1, &error) : failed;
-}
-
-static int close_all(void **state)
-{
-    (void)state;
-    coordinator_stop(coordinator);
-    int error = coordinator_run(coordinator);
-    engine_close(engine);
-    coordinator_close(coordinator);
-    return error;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -890,10 +580,6 @@ int main(void)
         cmocka_unit_test(test_owners),
         cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_many),
-        cmocka_unit_test(test_documents),
-        cmocka_unit_test(test_proxy_script),
-        cmocka_unit_test(test_proxy_crowd),
-        cmocka_unit_test(test_proxy_relay),
     };
     return cmocka_run_group_tests_name("socket", tests, open_all, close_all);
 }
