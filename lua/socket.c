@@ -175,7 +175,7 @@ static int accept_one(int listener)
 /* On the stack: listener, flags, the new socket. */
 static int accept_step(lua_State *L, int status, lua_KContext until)
 {
-    int error = status == LUA_YIELD ? wait_result(L) : 0, fd;
+    int error = wait_result(L, status, 3), fd;
     if (error != 0) return socket_raise(L, "accept", error);
     const struct sock *s = socket_check(L, 1, "accept");
     fd = socket_gives_way(L, s, status) ? -EAGAIN : accept_one(s->handle->fd);
@@ -209,9 +209,9 @@ static int socket_accept(lua_State *L)
 /* The kernel has an answer. */
 static int connect_end(lua_State *L, int status, lua_KContext until)
 {
-    int error = wait_result(L);
+    int error = wait_result(L, status, 4);
     socklen_t size = sizeof error;
-    (void)status, (void)until;
+    (void)until;
     if (error != 0) return socket_raise(L, "connect", error);
     const struct sock *s = socket_check(L, 1, "connect");
     if (getsockopt(s->handle->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) error = errno;
@@ -222,7 +222,7 @@ static int connect_end(lua_State *L, int status, lua_KContext until)
 static int connect_step(lua_State *L, int status, lua_KContext until)
 {
     struct sockaddr_storage address;
-    int error = status == LUA_YIELD ? wait_result(L) : 0;
+    int error = wait_result(L, status, 4);
     if (error != 0) return socket_raise(L, "connect", error);
     const struct sock *s = socket_check(L, 1, "connect");
     socklen_t size = address_read(L, s->family, 2, 3, false, &address);

@@ -80,7 +80,7 @@ static ssize_t receive_one(struct handle *h, struct msghdr *message, int flags)
 
 static int receive_step(lua_State *L, int status, lua_KContext until)
 {
-    int error = status == LUA_YIELD ? wait_result(L) : 0, flags = (int)lua_tointeger(L, RECEIVE_FLAGS);
+    int error = wait_result(L, status, RECEIVE_CAPACITY), flags = (int)lua_tointeger(L, RECEIVE_FLAGS);
     const char *call = lua_isnil(L, RECEIVE_HEADER) ? "recv" : "recvmsg";
     if (error != 0) return socket_raise(L, call, error);
     const struct sock *s = socket_check(L, 1, call);
@@ -102,10 +102,12 @@ static int receive_begin(lua_State *L, const struct sock *s, int size, int flags
     struct data_view view;
     lua_Integer capacity = 0;
     lua_Integer options = flags_read(L, flags) & ~FLAGS_REFUSED;
-    if (data_to_view(L, RECEIVE_BUFFER, &view))
+    if (data_to_view(L, RECEIVE_BUFFER, &view)) {
+        if (view.size == 0) return luaL_error(L, "buffer is empty"); /* 0 octets would look like the end */
         capacity = (lua_Integer)view.size;
-    else
+    } else {
         capacity = lua_tointeger(L, size);
+    }
     lua_settop(L, RECEIVE_BUFFER);
     lua_pushinteger(L, options);
     lua_pushinteger(L, capacity);
@@ -196,7 +198,7 @@ static int send_some(lua_State *L, const struct sock *s, size_t size, size_t *do
 /* As a socket that blocks: all of it, or what was sent before the error. */
 static int send_step(lua_State *L, int status, lua_KContext until)
 {
-    int error = status == LUA_YIELD ? wait_result(L) : 0, flags = (int)lua_tointeger(L, SEND_FLAGS);
+    int error = wait_result(L, status, SEND_CALL), flags = (int)lua_tointeger(L, SEND_FLAGS);
     size_t size = (size_t)lua_tointeger(L, SEND_SIZE), done = (size_t)lua_tointeger(L, SEND_DONE);
     const char *call = lua_touserdata(L, SEND_CALL);
     if (error == 0) {

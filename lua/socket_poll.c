@@ -93,7 +93,7 @@ int socket_poll(lua_State *L)
 
 static int select_step(lua_State *L, int status, lua_KContext until)
 {
-    int error = status == LUA_YIELD ? wait_result(L) : 0, ready;
+    int error = wait_result(L, status, 1), ready;
     const struct set *set = class_check(L, 1, &socket_set_class);
     struct epoll_event event;
     if (error == 0 && (!set->handle || set->live == 0)) error = EBADF;

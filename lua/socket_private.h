@@ -78,8 +78,9 @@ bool handle_is_spent(lua_State *L, struct handle *h);
  * returns lua_yieldk() with `until`, and in the continuation asks wait_result(). ETIMEDOUT: `until` has come, nothing
  * waits. Raises outside of a coroutine. */
 int wait_begin(lua_State *L, struct handle *h, const char *call, short events, deadline until);
-/* At the beginning of a continuation: pops how it went; 0 or an errno. */
-int wait_result(lua_State *L);
+/* At the beginning of each step, with `own` values on its stack: pops how the waiting went, if there was any. 0 or an
+ * errno; EINTR if a script has resumed the coroutine by itself, with whatever it liked. */
+int wait_result(lua_State *L, int status, int own);
 
 /* --- socket_error.c --- */
 

@@ -39,12 +39,14 @@ static void relay_done(struct errand *errand, int32_t result)
     free(r);
 }
 
-/* On the top: bytes up, bytes down, result. A reset is how connections end, too: it is told, not raised. */
+/* On the stack: both sockets, bytes up, bytes down, result. A reset is how connections end, too: it is told, not
+ * raised. Other values come from a script that has resumed the coroutine by itself. */
 static int relay_end(lua_State *L, int status, lua_KContext context)
 {
-    int result = (int)lua_tointeger(L, -1);
+    bool is_ours = lua_gettop(L) == 5 && lua_isinteger(L, 3) && lua_isinteger(L, 4) && lua_isinteger(L, 5);
+    int result = is_ours ? (int)lua_tointeger(L, 5) : -EINTR;
     (void)status, (void)context;
-    lua_pop(L, 1);
+    lua_settop(L, 4);
     if (result == 0) return 2;
     if (result != -ECONNRESET) return socket_raise(L, "relay", result);
     socket_push_error(L, "relay", result);
@@ -84,6 +86,7 @@ static void give_away(struct sock *s)
 int socket_relay(lua_State *L)
 {
     class_check(L, 2, &socket_class);
+    lua_settop(L, 2);
     struct sock *client = check_end(L, 1), *upstream = check_end(L, 2);
     luaL_argcheck(L, client != upstream, 2, "another socket expected");
     if (!lua_isyieldable(L)) return luaL_error(L, "relay would block: not in asynchronous routine");

@@ -135,7 +135,7 @@ static int receive_end(lua_State *L, lua_Integer wanted, int error)
 
 static int receive_step(lua_State *L, int status, lua_KContext until)
 {
-    int error = status == LUA_YIELD ? wait_result(L) : 0;
+    int error = wait_result(L, status, RECEIVE_GATHER);
     lua_Integer wanted = lua_tointeger(L, RECEIVE_WANTED);
     const struct sock *s = class_check(L, 1, &socket_class);
     enum progress progress = PROGRESS_MORE;
@@ -226,7 +226,7 @@ static int send_some(lua_State *L, const struct sock *s)
 
 static int send_step(lua_State *L, int status, lua_KContext until)
 {
-    int error = status == LUA_YIELD ? wait_result(L) : 0;
+    int error = wait_result(L, status, SEND_END);
     const struct sock *s = class_check(L, 1, &socket_class);
     if (error == 0 && !s->handle) error = EBADF;
     if (error != 0) return send_end(L, error);

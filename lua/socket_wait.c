@@ -205,9 +205,12 @@ int wait_begin(lua_State *L, struct handle *h, const char *call, short events, d
     return 0;
 }
 
-int wait_result(lua_State *L)
+int wait_result(lua_State *L, int status, int own)
 {
-    int result = (int)lua_tointeger(L, -1);
-    lua_pop(L, 1);
-    return result;
+    int is_integer = 0;
+    if (status != LUA_YIELD) return 0;
+    lua_Integer result = lua_tointegerx(L, own + 1, &is_integer);
+    bool is_ours = lua_gettop(L) == own + 1 && is_integer && result >= 0 && result < INT32_MAX;
+    lua_settop(L, own);
+    return is_ours ? (int)result : EINTR;
 }

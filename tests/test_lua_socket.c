@@ -127,6 +127,7 @@ static void test_tables_and_buffers(void **state)
     refuse("s:recv()", "size or data expected");
     refuse("s:recv('5')", "size or data expected");
     refuse("s:recv(0)", "size must be positive");
+    refuse("s:recv(data.new(1):segment(1))", "buffer is empty");
     refuse("s:recv(-1)", "size must be positive");
     refuse("s:recv((1 << 20) + 1)", "at most 1 MiB");
     refuse("s:recv(1.5)", "size must be an integer");
@@ -423,6 +424,46 @@ static void test_abandoned(void **state)
     assert_int_equal(count_descriptors(), before);
 }
 
+/* A script may resume what waits, with whatever it likes: that ends the call, and nothing else. */
+static void test_meddling(void **state)
+{
+    static const char *const calls[] = {"a.recv, a, 1",
+                                        "a.recv, a, data.new(5)",
+                                        "a.recvmsg, a, {iov_len = 5}",
+                                        "a.receive, a, '*a'",
+                                        "a.receive, a",
+                                        "a.send, a, ('x'):rep(32 << 20)",
+                                        "a.sendmsg, a, {}, big",
+                                        "server.accept, server",
+                                        "select, set",
+                                        "a.relay, a, c",
+                                        "full.connect, full, '\\0sluice-meddle'"};
+    static const char *const values[] = {
+        "", ", nil", ", 0", ", 'x', {}, 3", ", -1", ", 1 << 40", ", nil, nil, 1, 2, 3, 4, 5, 6, 7, 8"};
+    char source[1024];
+    (void)state;
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+        for (size_t j = 0; j < sizeof values / sizeof values[0]; j++) {
+            snprintf(
+                source, sizeof source,
+                "local big = data.new(32 << 20) local a, b = pair() local c, d = pair() local set = socket.poll{b, d} "
+                "local select = set.select "
+                "local server, full, held = socket.new('x', 't'), socket.new('x', 't'), {} "
+                "server:bind'\\0sluice-meddle' server:listen(1) "
+                "if %d > 0 then for i = 1, 2 do held[i] = socket.new('x', 't') held[i]:connect'\\0sluice-meddle' end "
+                "end "
+                "local co = coroutine.create(function(...) return pcall(...) end) coroutine.resume(co, %s) "
+                "assert(coroutine.status(co) == 'suspended') await.sleep(0) "
+                "for _ = 1, 3 do if coroutine.status(co) == 'suspended' then coroutine.resume(co%s) end end "
+                "for _, s in ipairs{a, b, c, d, server, full, held[1], held[2]} do s:close() end await.sleep(0.02)",
+                strstr(calls[i], "full") != NULL, calls[i], values[j]);
+            check(source);
+        }
+    }
+    engine_collect(engine);
+    while (!socket_is_idle()) turn();
+}
+
 static void test_poll(void **state)
 {
     unsigned before;
@@ -575,6 +616,7 @@ int main(void)
         cmocka_unit_test(test_outside),
         cmocka_unit_test(test_close_while_waiting),
         cmocka_unit_test(test_abandoned),
+        cmocka_unit_test(test_meddling),
         cmocka_unit_test(test_poll),
         cmocka_unit_test(test_relay),
         cmocka_unit_test(test_owners),
