@@ -135,10 +135,22 @@ def unit_tasks(folder, label, names=None, prefix=()):
                  CMOCKA_MESSAGE_OUTPUT="TAP") for name in names]
 
 
-def e2e_task(options, binary, label, choice=(), prefix=()):
-    return Task(label, [[*prefix, sys.executable, "-m", "pytest", "-q", os.path.join("tests", "e2e"), *choice]],
-                count_pytest, 600,
+E2E = os.path.join("tests", "e2e")
+# Files that take their time under a sanitizer; the others together take as long.
+LONG_E2E = ["test_limits.py", "test_relay.py", "test_http.py", "test_api.py", "test_ruleset.py"]
+
+
+def e2e_task(options, binary, label, choice=(), prefix=(), where=(E2E,)):
+    return Task(label, [[*prefix, sys.executable, "-m", "pytest", "-q", *where, *choice]],
+                count_pytest, 900,
                 SLUICE_BIN=os.path.join(options.build, binary), E2E_BUILD=os.path.join(options.build, "e2e"))
+
+
+def e2e_halves(options, binary, label, choice, prefix):
+    """The suite as two tasks that may run side by side."""
+    long = [os.path.join(E2E, name) for name in LONG_E2E]
+    return [e2e_task(options, binary, f"{label}, long", choice, prefix, long),
+            e2e_task(options, binary, f"{label}, rest", [*choice, *(f"--ignore={name}" for name in long)], prefix)]
 
 
 def run_unit(runner, options):
@@ -187,12 +199,12 @@ ASAN_E2E = ["-k", "not test_dashboard"]
 
 
 def asan_e2e(options, prefix=()):
-    return e2e_task(options, "asan/sluice", "asan e2e", ASAN_E2E, prefix)
+    return e2e_halves(options, "asan/sluice", "asan e2e", ASAN_E2E, prefix)
 
 
 def run_asan(runner, options):
     runner.run(unit_tasks(os.path.join(options.build, "asan"), "asan"))
-    runner.run([asan_e2e(options)])
+    runner.run(asan_e2e(options), 1)
 
 
 def usable(*words):
@@ -214,20 +226,20 @@ def own_network():
 
 
 def tsan_e2e(options, prefix=()):
-    return e2e_task(options, "tsan/sluice", "tsan e2e", TSAN_E2E, [*prefix, *fixed_layout()])
+    return e2e_halves(options, "tsan/sluice", "tsan e2e", TSAN_E2E, [*prefix, *fixed_layout()])
 
 
 def run_tsan(runner, options):
     runner.run(unit_tasks(os.path.join(options.build, "tsan"), "tsan", TSAN_UNIT, fixed_layout()))
-    runner.run([tsan_e2e(options)])
+    runner.run(tsan_e2e(options), 1)
 
 
 def run_sanitizers(runner, options):
-    """Both end to end suites at the same time: they wait for clocks most of the while, and are patient."""
+    """All halves of both end to end suites at the same time: they wait for clocks most of the while, and are patient."""
     runner.run(unit_tasks(os.path.join(options.build, "asan"), "asan"))
     runner.run(unit_tasks(os.path.join(options.build, "tsan"), "tsan", TSAN_UNIT, fixed_layout()))
     apart = own_network()
-    runner.run([asan_e2e(options, apart), tsan_e2e(options, apart)], CPUS if apart else 1)
+    runner.run([*asan_e2e(options, apart), *tsan_e2e(options, apart)], 2 * CPUS if apart else 1)
 
 
 # --- lint ---
