@@ -10,6 +10,7 @@
 #include "load.h"
 #include "modules.h"
 #include "rpc.h"
+#include "socket.h"
 
 #define ENGINE_IDLE_MS 5000u
 
@@ -62,7 +63,10 @@ const char *engine_error_text(lua_State *L, int index)
         return lua_tostring(L, index);
     case LUA_TNIL:
     case LUA_TNONE: return "(nil)";
-    default: return "(error object is not a string)";
+    default: {
+        const char *text = lua_checkstack(L, 3) ? socket_error_text(L, index) : NULL;
+        return text ? text : "(error object is not a string)";
+    }
     }
 }
 
@@ -180,6 +184,8 @@ static void open_modules(lua_State *L)
     open_module(L, "marshal", luaopen_marshal);
     open_module(L, "await", luaopen_await);
     open_module(L, "neosocksd", luaopen_neosocksd);
+    open_module(L, "data", luaopen_data);
+    open_module(L, "socket", luaopen_socket);
     luaL_requiref(L, "sets", luaopen_sets, 0);
     lua_pop(L, 1);
     /* One table, two names; the sets stand in it as well. */
@@ -253,14 +259,15 @@ int engine_open(struct engine **out, struct coordinator *c)
     return 0;
 }
 
-/* Calls to peers, children and sleeps that were abandoned: their last completions must find their memory. A child that
- * the kernel does not let die is not waited for. */
+/* Calls to peers, children, polls of sockets and sleeps that were abandoned: their last completions must find their
+ * memory. A child that the kernel does not let die is not waited for. */
 static void engine_await_idle(struct engine *e)
 {
     uint64_t limit = coordinator_now_ms(e->c) + ENGINE_IDLE_MS;
     rpc_stop();
     execute_stop();
-    while ((!rpc_is_idle() || !execute_is_idle() || e->waking > 0) && coordinator_now_ms(e->c) < limit)
+    while ((!rpc_is_idle() || !execute_is_idle() || !socket_is_idle() || e->waking > 0) &&
+           coordinator_now_ms(e->c) < limit)
         if (coordinator_turn(e->c) < 0) return;
 }
 

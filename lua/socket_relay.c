@@ -1,0 +1,112 @@
+/* sock:relay(other): both sockets go to a worker, which relays between them as for any session. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/coordinator.h"
+#include "coroutine.h"
+#include "socket_private.h"
+
+struct relay {
+    struct relay_errand errand; /* first: comes back by its address */
+    struct park park;
+    int client; /* a descriptor of our own for the client's socket, with which the relay can be ended; -1: none */
+};
+
+/* The coroutine is gone: so is what it waited for. */
+static void relay_abandon(struct park *park)
+{
+    const struct relay *r = link_owner(park, struct relay, park);
+    if (r->client >= 0) shutdown(r->client, SHUT_RDWR);
+}
+
+static void relay_done(struct errand *errand, int32_t result)
+{
+    struct relay *r = (struct relay *)errand;
+    if (result == -ECANCELED) { /* no worker has read the message */
+        close(r->errand.fds[0]);
+        close(r->errand.fds[1]);
+    }
+    if (r->client >= 0) close(r->client);
+    if (r->park.L) {
+        lua_pushinteger(r->park.L, (lua_Integer)r->errand.bytes[0]);
+        lua_pushinteger(r->park.L, (lua_Integer)r->errand.bytes[1]);
+        lua_pushinteger(r->park.L, result);
+        coroutine_resume(&r->park, 3);
+    }
+    free(r);
+}
+
+/* On the stack: both sockets, bytes up, bytes down, result. A reset is how connections end, too: it is told, not
+ * raised. Other values come from a script that has resumed the coroutine by itself. */
+static int relay_end(lua_State *L, int status, lua_KContext context)
+{
+    bool is_ours = lua_gettop(L) == 5 && lua_isinteger(L, 3) && lua_isinteger(L, 4) && lua_isinteger(L, 5);
+    int result = is_ours ? (int)lua_tointeger(L, 5) : -EINTR;
+    (void)status, (void)context;
+    lua_settop(L, 4);
+    if (result == 0) return 2;
+    if (result != -ECONNRESET) return socket_raise(L, "relay", result);
+    socket_push_error(L, "relay", result);
+    return 3;
+}
+
+/* Each worker is asked once, beginning behind the one that was asked last. */
+static bool relay_send(struct coordinator *c, struct relay *r)
+{
+    static uint32_t next;
+    uint32_t count = coordinator_worker_count(c);
+    for (uint32_t i = 0; i < count; i++)
+        if (coordinator_send(c, next++ % count, MESSAGE_RELAY, &r->errand.errand)) return true;
+    return false;
+}
+
+/* The stream socket at `index`, connected, which nobody waits for. */
+static struct sock *check_end(lua_State *L, int index)
+{
+    struct sock *s = socket_check(L, index, "relay");
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    luaL_argcheck(L, s->type == SOCK_STREAM, index, "stream socket expected");
+    if (!link_is_empty(&s->handle->waits)) socket_raise(L, "relay", EBUSY);
+    if (getpeername(s->handle->fd, (struct sockaddr *)&peer, &size) < 0) socket_raise(L, "relay", errno);
+    return s;
+}
+
+/* The descriptor is somebody else's now. */
+static void give_away(struct sock *s)
+{
+    s->handle->fd = -1;
+    handle_close(&s->handle);
+}
+
+/* sock:relay(other) -> bytes up, bytes down[, error]                                         [-0, +3, e; yields] */
+int socket_relay(lua_State *L)
+{
+    class_check(L, 2, &socket_class);
+    lua_settop(L, 2);
+    struct sock *client = check_end(L, 1), *upstream = check_end(L, 2);
+    luaL_argcheck(L, client != upstream, 2, "another socket expected");
+    if (!lua_isyieldable(L)) return luaL_error(L, "relay would block: not in asynchronous routine");
+    coroutine_check(L);
+    struct relay *r = calloc(1, sizeof *r);
+    if (!r) return luaL_error(L, "not enough memory");
+    r->errand.errand.done = relay_done;
+    r->errand.fds[0] = client->handle->fd;
+    r->errand.fds[1] = upstream->handle->fd;
+    r->client = fcntl(client->handle->fd, F_DUPFD_CLOEXEC, 0);
+    coroutine_park(L, &r->park, relay_abandon);
+    socket_leave_sets(client->handle); /* once they are sent a worker may close them at any moment */
+    socket_leave_sets(upstream->handle);
+    if (relay_send(engine_coordinator(engine_of(L)), r)) {
+        give_away(client);
+        give_away(upstream);
+        return lua_yieldk(L, 0, 0, relay_end);
+    }
+    coroutine_unpark(&r->park);
+    if (r->client >= 0) close(r->client);
+    free(r);
+    return socket_raise(L, "relay", EAGAIN);
+}
