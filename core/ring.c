@@ -290,6 +290,13 @@ void ring_cancel_fd(struct ring *ring, int fd)
     ring_silence_sqe(sqe);
 }
 
+void ring_flush(struct ring *ring)
+{
+    counter_add(&ring->stats.submissions, io_uring_sq_ready(&ring->uring));
+    counter_add(&ring->stats.enters, 1);
+    io_uring_submit_and_get_events(&ring->uring);
+}
+
 void ring_wake(struct ring *ring, struct ring *target, struct ring_tag tag)
 {
     struct io_uring_sqe *sqe = ring_sqe(ring);

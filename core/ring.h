@@ -118,6 +118,9 @@ void ring_close(struct ring *ring, int fd);
  * normally. */
 void ring_cancel(struct ring *ring, struct ring_tag tag);
 void ring_cancel_fd(struct ring *ring, int fd); /* every operation of this ring on fd */
+/* Hands over to the kernel what was armed, without waiting, so that what was cancelled holds its descriptor no longer;
+ * its completion comes with the next ring_wait(). */
+void ring_flush(struct ring *ring);
 /* Makes ring_wait() of `target`, another thread's ring, return with a completion of that tag and result 0. Silent here.
  */
 void ring_wake(struct ring *ring, struct ring *target, struct ring_tag tag);

@@ -36,17 +36,16 @@ extern const struct class_key socket_class, socket_error_class, socket_set_class
 
 /* --- socket_wait.c --- */
 
-/* A descriptor. The object that has it holds one reference, each coroutine that waits for it another: the last one
- * closes it, so that it is not closed while the kernel polls it. */
+/* A descriptor. The object that has it holds one reference, each coroutine that waits for it another. */
 struct handle {
-    int fd; /* -1: none yet, or handed over */
+    int fd; /* -1: none yet, handed over, or closed */
     unsigned references;
     bool is_set;
-    struct link waits;          /* struct wait */
-    struct link members;        /* struct member, socket_poll.c: the sets that it is in */
-    struct link opened;         /* all that objects have */
-    const struct engine *owner; /* in whose state its object is */
-    uint64_t turn;              /* of the loop, by its time, and what was moved in it */
+    struct link waits;    /* struct wait */
+    struct link members;  /* struct member, socket_poll.c: the sets that it is in */
+    struct link opened;   /* all that objects have */
+    struct engine *owner; /* in whose state its object is */
+    uint64_t turn;        /* of the loop, by its time, and what was moved in it */
     size_t moved;
 };
 

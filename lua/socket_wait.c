@@ -50,9 +50,7 @@ void handle_open(lua_State *L, struct handle **place)
 
 static void handle_release(struct handle *h)
 {
-    if (--h->references > 0) return;
-    if (h->fd >= 0) close(h->fd);
-    free(h);
+    if (--h->references == 0) free(h);
 }
 
 static void wait_cancel(struct wait *w, int error)
@@ -71,6 +69,19 @@ void handle_cancel(struct handle *h, int error)
         wait_cancel(link_owner(link, struct wait, link), error);
 }
 
+/* A poll keeps the socket, and so its port, open beyond close(): the kernel ends it first. And it must have seen the
+ * poll, or it would look at whatever has the descriptor's number next. */
+static void handle_shut(struct handle *h)
+{
+    bool polled = false;
+    if (h->fd < 0) return;
+    for (const struct link *link = h->waits.next; link != &h->waits; link = link->next)
+        polled = polled || link_owner(link, struct wait, link)->polling;
+    if (polled) ring_flush(coordinator_ring(engine_coordinator(h->owner)));
+    close(h->fd);
+    h->fd = -1;
+}
+
 void handle_close(struct handle **place)
 {
     struct handle *h = *place;
@@ -79,6 +90,7 @@ void handle_close(struct handle **place)
     link_remove(&h->opened);
     socket_leave_sets(h);
     handle_cancel(h, ECANCELED);
+    handle_shut(h);
     handle_release(h);
 }
 

@@ -385,6 +385,26 @@ static void test_close_while_waiting(void **state)
           "a:close() b:close()");
 }
 
+/* What is closed is closed: its port, or name, can be had again in the same step. */
+static void test_port_is_free_at_once(void **state)
+{
+    (void)state;
+    check(
+        "local port = free_port() local waits = {function(s) s:accept() end, function(s) socket.poll{s}:select() end, "
+        "function(s) s:settimeout(60) s:accept() end} "
+        "for _ = 1, 20 do for _, wait in ipairs(waits) do "
+        "  local s, x, u = socket.new('i', 't'), socket.new('x', 't'), socket.new('i', 'u') "
+        "  s:setsockopt('s', 'ra', 1) s:bind('127.0.0.1', port) s:listen(5) x:bind'\\0sluice-again' x:listen(5) "
+        "  u:bind('127.0.0.1', port) "
+        "  neosocksd.async(function() end, wait, s) neosocksd.async(function() end, wait, x) "
+        "  neosocksd.async(function() end, u.recv, u, 1) await.sleep(0) s:close() x:close() u:close() end end "
+        /* Not even armed yet, and its number is somebody else's at once. */
+        "for _ = 1, 20 do local s = socket.new('i', 'u') s:bind('127.0.0.1', port) local e "
+        "  neosocksd.async(function(_, why) e = why end, s.recv, s, 1) s:close() "
+        "  local a, b = pair() a:send'x' await.sleep(0.001) assert(e.name == 'ECANCELED') assert(b:receive(1) == 'x') "
+        "  a:close() b:close() end");
+}
+
 static void test_abandoned(void **state)
 {
     struct answer answer;
@@ -545,6 +565,43 @@ static void test_relay(void **state)
           "assert(ends(d)) a:close() d:close() _G.a, _G.b, _G.d = nil");
 }
 
+static void update(const char *ruleset)
+{
+    struct engine_text error = {0};
+    if (engine_update(engine, NULL, NULL, ruleset, strlen(ruleset), &error) < 0) fail_msg("%s", error.data);
+}
+
+/* A new ruleset takes the place of the old one's table, and that is all: what waits goes on, what nobody holds any more
+ * is collected, and what the new one closes has ended. */
+static void test_ruleset_update(void **state)
+{
+    (void)state;
+    check("await.sleep(0.2) collectgarbage() collectgarbage()"); /* a worker may still close what it has relayed */
+    unsigned before = count_descriptors();
+    update("local mine = socket.new('i', 't') mine:bind'127.0.0.1' mine:listen(5) "
+           "_G.server = socket.new('x', 't') server:bind'\\0sluice-update' server:listen(5) "
+           "local s = server "
+           "neosocksd.async(function(ok, e) _G.ended = e end, function() "
+           "  while true do local c <close> = s:accept() c:send'first' end end) "
+           "return {held = mine, route = function(a) return a end}");
+    check("local c <close> = socket.new('x', 't') c:connect'\\0sluice-update' assert(c:receive'*a' == 'first')");
+    unsigned held = count_descriptors();
+    update("return {route = function(a) return a end}");
+    check("local c <close> = socket.new('x', 't') c:connect'\\0sluice-update' assert(c:receive'*a' == 'first' and not "
+          "ended)");
+    check("collectgarbage() collectgarbage()");
+    assert_int_equal(count_descriptors(), held - 1); /* the one that only the old table held */
+    update("server:close() _G.server = socket.new('x', 't') server:bind'\\0sluice-update' server:listen(5) "
+           "local s = server "
+           "neosocksd.async(function() end, function() while true do local c <close> = s:accept() c:send'second' end "
+           "end) return {}");
+    check("local c <close> = socket.new('x', 't') c:connect'\\0sluice-update' assert(c:receive'*a' == 'second') "
+          "assert(ended.name == 'ECANCELED') server:close() await.sleep(0) _G.server, _G.ended = nil");
+    update("return {}");
+    check("collectgarbage() collectgarbage()");
+    assert_int_equal(count_descriptors(), before);
+}
+
 /* Two that never have to wait leave others their turn, and stay within the time budget. */
 static void test_fairness(void **state)
 {
@@ -581,10 +638,12 @@ int main(void)
         cmocka_unit_test(test_options),
         cmocka_unit_test(test_outside),
         cmocka_unit_test(test_close_while_waiting),
+        cmocka_unit_test(test_port_is_free_at_once),
         cmocka_unit_test(test_abandoned),
         cmocka_unit_test(test_meddling),
         cmocka_unit_test(test_poll),
         cmocka_unit_test(test_relay),
+        cmocka_unit_test(test_ruleset_update),
         cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_many),
     };
