@@ -256,6 +256,21 @@ def test_posted_scripts(scripted):
     assert log.count("script raises: failed: raises:3: bind: EADDRNOTAVAIL") == 1
 
 
+def test_ended_and_started_again(scripted):
+    """The same port, one call after the other: nothing of the one that was ended holds it."""
+    run, port = scripted(), process.free_port()
+    source = f"""
+        local server <close> = socket.new("inet", "tcp")
+        server:bind("127.0.0.1", {port})
+        server:listen(5)
+        while true do server:accept() end"""
+    for _ in range(50):
+        answer = run.post("server", source)
+        assert answer.status == 201, answer.text
+        assert listens(("127.0.0.1", port))
+        assert run.delete("server").status == 204
+
+
 def test_scopes(sluice, tmp_path):
     (tmp_path / "tokens").write_text("reader read\nboss admin\n")
     os.chmod(tmp_path / "tokens", 0o600)
