@@ -15,7 +15,7 @@
 #include "core/process.h"
 #include "support.h"
 
-#define WORDS_MAX 40
+#define WORDS_MAX 80
 
 /* What one run of config_parse() left behind. */
 static struct config config;
@@ -260,6 +260,15 @@ static void test_scripts_and_api(void **state)
     assert_int_equal(config.api.port, 9080);
     assert_int_equal(run("--api unix:/tmp/a", true), CONFIG_RUN);
     assert_int_equal(config.api.kind, ADDRESS_UNIX);
+    assert_int_equal(run("--script one.lua --script - --script=one.lua", true), CONFIG_RUN); /* no listener is needed */
+    assert_int_equal(config.script_count, 3);
+    assert_string_equal(config.scripts[0], "one.lua");
+    assert_string_equal(config.scripts[1], "-");
+    assert_int_equal(run("--check --script one.lua", false), CONFIG_RUN); /* main looks at the file */
+    refuses("--script ''", "the operand is empty, give FILE");
+    static char many[CONFIG_SCRIPTS_MAX * 11 + 12];
+    for (unsigned i = 0; i <= CONFIG_SCRIPTS_MAX; i++) strcat(many, "--script=x ");
+    refuses(many, "--script: too many scripts, give at most 64");
     refuses("--memlimit 2097152", "out of range");
     refuses("--memlimit -x", "is not a number");
     refuses("--lua-budget 5", "out of range, give 10 to 60000");
@@ -615,6 +624,7 @@ static void test_help(void **state)
                                           "      --version ",
                                           "  -r, --ruleset FILE ",
                                           "  -c, --config FILE ",
+                                          "      --script FILE ",
                                           "      --auth-required ",
                                           "      --lua-budget MS ",
                                           "      --memlimit MIB ",

@@ -359,7 +359,7 @@ def test_updates_and_reloads_do_not_touch_it(scripted, tmp_path, load_origin):
     other.close()
 
 
-def test_limits_hold_for_scripts_too(scripted):
+def test_what_they_may_use(scripted):
     run = scripted("--memlimit", "16", "--lua-budget", "50")
     answer = run.post("greedy", "local all = {} while true do all[#all + 1] = ('x'):rep(100000) .. #all end")
     assert answer.status == 500 and "not enough memory" in answer.text
