@@ -97,6 +97,7 @@ static void handle_metrics(struct call *call)
     struct text text = {0};
     take_snapshot(call, &now);
     metrics_write(&text, &now, call_parts(call)->coordinator);
+    scripts_write_metrics(&text, call_parts(call)->engine);
     if (engine_metrics(call_parts(call)->engine, &part))
         add_engine_text(&text, &part);
     else

@@ -98,3 +98,47 @@ void scripts_end(struct call *call)
     else
         call_reply_text(call, 404, "there is no such script");
 }
+
+/* --- metrics --- */
+
+static uint64_t is_running(const struct engine_script *s)
+{
+    return s->state == ENGINE_SCRIPT_RUNNING;
+}
+
+static uint64_t is_failed(const struct engine_script *s)
+{
+    return s->state == ENGINE_SCRIPT_FAILED;
+}
+
+static uint64_t memory_of(const struct engine_script *s)
+{
+    return s->memory;
+}
+
+static uint64_t sockets_of(const struct engine_script *s)
+{
+    return s->sockets;
+}
+
+/* Names of scripts need no quoting. */
+static const struct {
+    const char *name, *help;
+    uint64_t (*value)(const struct engine_script *s);
+} families[] = {
+    {"sluice_script_running", "1 while the script runs.", is_running},
+    {"sluice_script_failed", "1 when an error has ended it.", is_failed},
+    {"sluice_script_memory_bytes", "What its Lua state holds.", memory_of},
+    {"sluice_script_sockets", "Sockets that it has open.", sockets_of},
+};
+
+void scripts_write_metrics(struct text *out, struct engine *e)
+{
+    struct engine_script s;
+    for (size_t i = 0; i < sizeof families / sizeof *families && engine_get_script(e, 0, &s); i++) {
+        text_printf(out, "# HELP %s %s\n# TYPE %s gauge\n", families[i].name, families[i].help, families[i].name);
+        for (unsigned j = 0; engine_get_script(e, j, &s); j++)
+            text_printf(out, "%s{script=\"%s\"} %llu\n", families[i].name, s.name,
+                        (unsigned long long)families[i].value(&s));
+    }
+}

@@ -256,6 +256,25 @@ def test_posted_scripts(scripted):
     assert log.count("script raises: failed: raises:3: bind: EADDRNOTAVAIL") == 1
 
 
+def test_metrics(scripted):
+    run = scripted()
+    assert "sluice_script" not in run.api.get("/metrics").text
+    run.post("sleeps", "s = socket.new('i', 'u')\n" + SLEEPER)
+    run.post("a.b-c", "error()")
+    run.becomes("a.b-c", "failed")
+    text = run.api.get("/metrics").text
+    samples = dict(re.findall(r"^sluice_script_(\S+) (\d+)$", text, re.MULTILINE))
+    memory = int(samples.pop('memory_bytes{script="sleeps"}'))
+    assert 10000 < memory < 1000000 and samples == {
+        'running{script="sleeps"}': "1", 'running{script="a.b-c"}': "0", 'failed{script="sleeps"}': "0",
+        'failed{script="a.b-c"}': "1", 'memory_bytes{script="a.b-c"}': "0", 'sockets{script="sleeps"}': "1",
+        'sockets{script="a.b-c"}': "0"}
+    assert run.delete("sleeps").status == 204
+    done = subprocess.run([require("promtool", "prometheus"), "check", "metrics"], input=text, text=True, capture_output=True,
+                          check=False)
+    assert done.returncode == 0 and not [line for line in done.stdout.splitlines() if "sluice_script" in line], done.stdout
+
+
 def test_ended_and_started_again(scripted):
     """The same port, one call after the other: nothing of the one that was ended holds it."""
     run, port = scripted(), process.free_port()
