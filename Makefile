@@ -110,11 +110,15 @@ $(BUILD)/sluice: $(call objects,release,$(PRODUCT) $(CONTROL) core/main.c)
 	$(Q)$(call link,release) $(LIBS) $(LIBS_LUA)
 
 # The load generator knows nothing of the product, so it needs neither its objects nor its flags.
-LOAD := $(filter-out bench/micro.c,$(wildcard bench/*.c))
+LOAD := $(filter-out bench/micro.c bench/decisions.c,$(wildcard bench/*.c))
 $(BUILD)/load: $(LOAD) $(wildcard bench/*.h)
 	@mkdir -p $(@D)
 	$(call say,$@)
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g $(CFLAGS) $(LDFLAGS) -o $@ $(LOAD)
+
+$(BUILD)/decisions: $(call objects,release,bench/decisions.c $(PRODUCT) $(CONTROL))
+	$(call say,$@)
+	$(Q)$(call link,release) $(LIBS) $(LIBS_LUA)
 
 $(BUILD)/micro: $(call objects,release,bench/micro.c $(PRODUCT))
 	$(call say,$@)
@@ -208,7 +212,7 @@ fuzz: ## every fuzz target, two at a time, SECONDS=60 in all
 
 bench: ## measure against the proxies of Debian, write docs/benchmarks.md
 	@$(MAKE) --no-print-directory deps-bench
-	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load $(BUILD)/decisions
 	$(PYTHON) bench/run.py --binary $(BUILD)/sluice --output docs/benchmarks.md
 
 micro: ## nanoseconds per operation of parsers, queue, pool, timers and policy
