@@ -59,8 +59,7 @@ static void ask(struct answer *a)
 static void prepare(struct answer *a, const char *target)
 {
     struct route_request *request = &a->request;
-    if (!address_parse(target, strlen(target), ADDRESS_PORT_REQUIRED, 0, &request->target))
-        die("no host:port", target);
+    if (!address_parse(target, strlen(target), ADDRESS_PORT_REQUIRED, 0, &request->target)) die("no host:port", target);
     request->credentials = &a->credentials;
     request->callback = request->target.kind == ADDRESS_IPV4   ? ROUTE_BY_IPV4
                         : request->target.kind == ADDRESS_IPV6 ? ROUTE_BY_IPV6
