@@ -201,7 +201,7 @@ static int socket_accept(lua_State *L)
     lua_settop(L, 1);
     lua_pushinteger(L, flags);
     socket_push(L, s->family, s->type);
-    return accept_step(L, LUA_OK, deadline_after(L, s->timeout_ms));
+    return accept_step(L, LUA_OK, deadline_after(s->timeout_ms));
 }
 
 /* --- connect --- */
@@ -248,7 +248,7 @@ static int socket_connect(lua_State *L)
     int flags = flags_read(L, 4);
     lua_settop(L, 3);
     lua_pushinteger(L, flags);
-    return connect_step(L, LUA_OK, deadline_after(L, s->timeout_ms));
+    return connect_step(L, LUA_OK, deadline_after(s->timeout_ms));
 }
 
 /* --- the module --- */
