@@ -192,7 +192,7 @@ run: ## install what is missing, build, start on 127.0.0.1:1080 (LISTEN=, ARGS=)
 test: ## install what is missing, build, run all tests
 	@$(MAKE) --no-print-directory deps-test
 	@$(MAKE) --no-print-directory -j$(JOBS) test-programs fuzz-programs asan-programs tsan-programs
-	@$(RUN) unit sim fuzz e2e sanitizers
+	@$(RUN) all
 
 sim: $(BUILD)/sim ## run the simulator's sessions (COUNT=100000 seeds from FIRST=1)
 	@$(RUN) --first $(or $(FIRST),1) --count $(or $(COUNT),100000) sim
