@@ -63,7 +63,7 @@ FULL_TESTS    := $(filter test_lua_% test_api_%,$(TESTS))
 PLAIN_TESTS   := $(filter-out $(FULL_TESTS) test_sessions,$(TESTS))
 FULL_FUZZERS  := $(filter fuzz_lua_% fuzz_api_%,$(FUZZERS))
 PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
-THREADED  := test_queue test_log# what more than one thread calls
+THREADED  := test_queue test_log test_lua_script# what more than one thread calls
 CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench micro lint format includes install clean help FORCE
@@ -102,7 +102,8 @@ $(BUILD)/$(1)/embedded.o: $(BUILD)/embedded.c $(BUILD)/$(1)/flags
 endef
 $(foreach f,release unit asan tsan fuzz,$(eval $(call embedded,$(f))))
 
-objects = $(patsubst %.c,$(BUILD)/$(1)/%.o,$(2))
+# With what TSan needs to follow Lua.
+objects = $(patsubst %.c,$(BUILD)/$(1)/%.o,$(2) $(if $(filter tsan,$(1)),tests/tsan_longjmp.c))
 link    = $(CC_$(1)) $(FLAGS_$(1)) $(CFLAGS) $(LINK) $(LD_$(1)) $(LDFLAGS) -o $@ $(filter %.o,$^)
 
 $(BUILD)/sluice: $(call objects,release,$(PRODUCT) $(CONTROL) core/main.c)
@@ -201,7 +202,7 @@ asan: ## unit tests and end to end under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory -j$(JOBS) asan-programs
 	@$(RUN) asan
 
-tsan: ## queue, log and end to end under ThreadSanitizer, without the tests of limits
+tsan: ## queue, log, scripts and end to end under ThreadSanitizer, without the tests of limits
 	@$(MAKE) --no-print-directory -j$(JOBS) tsan-programs
 	@$(RUN) tsan
 

@@ -7,6 +7,7 @@
 #include "fields.h"
 #include "lua/embedded.h"
 #include "metrics.h"
+#include "scripts.h"
 #include "sessions.h"
 #include "stats_text.h"
 
@@ -196,6 +197,9 @@ static const struct endpoint endpoints[] = {
     {.path = "/metrics", .methods = READ, .scope = ACCESS_READ, .handle = handle_metrics},
     {.path = "/sessions", .methods = READ, .scope = ACCESS_READ, .handle = sessions_list},
     {.path = "/sessions", .methods = CALL_DELETE, .scope = ACCESS_ADMIN, .takes_id = true, .handle = sessions_end},
+    {.path = "/scripts", .methods = READ, .scope = ACCESS_READ, .handle = scripts_list},
+    {.path = "/scripts", .methods = CALL_POST, .scope = ACCESS_ADMIN, .needs_length = true, .handle = scripts_start},
+    {.path = "/scripts", .methods = CALL_DELETE, .scope = ACCESS_ADMIN, .takes_id = true, .handle = scripts_end},
     {.path = "/ruleset/invoke",
      .methods = CALL_POST,
      .scope = ACCESS_ADMIN,
@@ -220,17 +224,34 @@ const struct endpoint *endpoint_at(size_t i)
     return i < ENDPOINT_COUNT ? &endpoints[i] : NULL;
 }
 
-const struct endpoint *endpoint_find(const char *path, const char **rest)
+/* What stands behind the row's path, "" for most; NULL: it is another path. */
+static const char *match(const struct endpoint *row, const char *path)
 {
+    size_t size = strlen(row->path);
+    if (strncmp(path, row->path, size) != 0) return NULL;
+    if (!row->takes_id) return path[size] == '\0' ? path + size : NULL;
+    return path[size] == '/' && path[size + 1] && !strchr(path + size + 1, '/') ? path + size + 1 : NULL;
+}
+
+const struct endpoint *endpoint_find(const char *path, unsigned method, const char **rest)
+{
+    const struct endpoint *other = NULL;
     *rest = "";
     for (size_t i = 0; i < ENDPOINT_COUNT; i++) {
-        size_t size = strlen(endpoints[i].path);
-        if (strncmp(path, endpoints[i].path, size) != 0) continue;
-        if (!endpoints[i].takes_id && path[size] == '\0') return &endpoints[i];
-        if (endpoints[i].takes_id && path[size] == '/' && path[size + 1] && !strchr(path + size + 1, '/')) {
-            *rest = path + size + 1;
-            return &endpoints[i];
-        }
+        const char *behind = match(&endpoints[i], path);
+        if (!behind) continue;
+        *rest = behind;
+        if (endpoints[i].methods & method) return &endpoints[i];
+        if (!other) other = &endpoints[i];
     }
-    return NULL;
+    return other;
+}
+
+unsigned endpoint_methods(const struct endpoint *endpoint)
+{
+    unsigned methods = 0;
+    for (size_t i = 0; i < ENDPOINT_COUNT; i++)
+        if (strcmp(endpoints[i].path, endpoint->path) == 0 && endpoints[i].takes_id == endpoint->takes_id)
+            methods |= endpoints[i].methods;
+    return methods;
 }

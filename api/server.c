@@ -79,10 +79,10 @@ static void add_allow(struct call *call, struct MHD_Response *response)
     static const char *const names[] = {"GET", "HEAD", "POST", "DELETE"};
     char allow[32] = "";
     if (call->status != 405) return;
+    unsigned methods = endpoint_methods(call->endpoint);
     for (unsigned i = 0; i < 4; i++) {
         size_t used = strlen(allow);
-        if (call->endpoint->methods & 1u << i)
-            snprintf(allow + used, sizeof allow - used, "%s%s", used ? ", " : "", names[i]);
+        if (methods & 1u << i) snprintf(allow + used, sizeof allow - used, "%s%s", used ? ", " : "", names[i]);
     }
     add_header(response, MHD_HTTP_HEADER_ALLOW, allow);
 }
@@ -337,7 +337,7 @@ static unsigned judge(struct call *call, const char *url, const char *method)
     const char *path = fields_split_url(url, authority, sizeof authority);
     bool ruleset = strncmp(path, "/ruleset/", 9) == 0 || strcmp(path, "/ruleset") == 0;
     call->method = read_method(method);
-    call->endpoint = endpoint_find(path, &call->path_rest);
+    call->endpoint = endpoint_find(path, call->method, &call->path_rest);
     bool found = call->endpoint != NULL;
     if (!found) call->endpoint = &unknown;
     unsigned refused = judge_caller(call, *authority ? authority : NULL);

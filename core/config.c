@@ -86,7 +86,7 @@ static int check_modes(const struct config *c)
 {
     int result = 0;
 
-    if (c->listener_count == 0 && !c->api_text)
+    if (c->listener_count == 0 && !c->api_text && c->script_count == 0)
         result = fault(c, "listen address is not specified, give -l, such as -l 127.0.0.1:1080");
     if (c->tproxy && has_kind(c, LISTENER_FORWARD))
         result = fault(c, "--tproxy cannot be combined with --forward, leave one of them out");

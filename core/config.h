@@ -14,6 +14,7 @@
 #define CONFIG_LISTENERS_MAX 32u
 #define CONFIG_HOPS_MAX      8u
 #define CONFIG_WORKERS_MAX   256u
+#define CONFIG_SCRIPTS_MAX   64u
 
 enum listener_kind {
     LISTENER_AUTO,    /* SOCKS4, 4A, 5 and HTTP: the first octet tells */
@@ -60,9 +61,11 @@ struct config {
     uint32_t max_sessions;                              /* 0: what pools and descriptors allow */
     uint32_t startup_start, startup_rate, startup_full; /* --max-startups */
     uint32_t blocked;                                   /* set of enum policy_class */
-    uint32_t workers;           /* 0: one per CPU of the affinity mask; resolved by config_check() */
-    const char *ruleset;        /* -r; NULL: none; "-": stdin */
-    const char *boot;           /* -c likewise; never both */
+    uint32_t workers;                        /* 0: one per CPU of the affinity mask; resolved by config_check() */
+    const char *ruleset;                     /* -r; NULL: none; "-": stdin */
+    const char *boot;                        /* -c likewise; never both */
+    const char *scripts[CONFIG_SCRIPTS_MAX]; /* --script, in their order */
+    uint32_t script_count;
     bool auth_required;         /* clients must give credentials, which the ruleset judges */
     bool traceback;             /* of Lua errors */
     uint32_t memlimit_mib;      /* of the Lua state; 0: none */

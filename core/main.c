@@ -57,13 +57,14 @@ static void main_reload_api(void *context)
 /* Lua is there for scripts, and for the API, which answers for them. */
 static int main_open_scripts(void)
 {
-    if (!config.ruleset && !config.boot && !config.api_text) return 0;
+    if (!config.ruleset && !config.boot && !config.api_text && config.script_count == 0) return 0;
     int error = engine_open(&parts.engine, parts.coordinator);
     if (error == 0) error = engine_boot(parts.engine, &config);
     if (error == 0 && config.boot) error = config_check(&config);
     if (error == 0 && config.boot && config.nameservers)
         error = coordinator_set_nameservers(parts.coordinator, config.nameservers);
     if (error == 0) error = api_check(&config);
+    if (error == 0) error = engine_load_scripts(parts.engine, &config);
     return error;
 }
 
@@ -97,6 +98,7 @@ static int main_serve(void)
     if (config.daemonize) process_daemonize_ready(0, NULL);
     if (config.api_text) LOGN("API on %s", config.api_text);
     for (uint32_t i = 0; i < config.listener_count; i++) LOGN("listening on %s", config.listeners[i].text);
+    engine_start_scripts(parts.engine);
     return coordinator_run(parts.coordinator);
 }
 

@@ -443,6 +443,15 @@ static int set_text(struct parse *p, const char *operand)
     return 0;
 }
 
+static int add_script(struct parse *p, const char *operand)
+{
+    if (!*operand) return complain(p, "the operand is empty, give %s", p->row->operand);
+    if (p->config->script_count == CONFIG_SCRIPTS_MAX)
+        return complain(p, "too many scripts, give at most %u", CONFIG_SCRIPTS_MAX);
+    p->config->scripts[p->config->script_count++] = operand;
+    return 0;
+}
+
 static int set_api(struct parse *p, const char *operand)
 {
     if (check_listen_text(p, operand) < 0) return -1;
@@ -532,6 +541,9 @@ static const struct option_row rows[] = {
      set_text, FIELD(ruleset)},
     {'c', "config", "FILE", GROUP_SCRIPTS,
      "run this Lua script, which returns a table of settings and may bring a ruleset", set_text, FIELD(boot)},
+    {0, "script", "FILE", GROUP_SCRIPTS,
+     "run this Lua script beside everything else, with sockets of its own (-: standard input); may be repeated",
+     add_script, NO_FIELD},
     {0, "auth-required", NULL, GROUP_SCRIPTS, "demand user and password from clients, for the ruleset to judge",
      set_flag, FIELD(auth_required)},
     {0, "lua-budget", "MS", GROUP_SCRIPTS, "CPU time after which a script is aborted, 10 to 60000 (default: 5000)",
@@ -736,7 +748,7 @@ static enum config_action check_and_show(struct config *config)
     if (config->boot && !config->dump_only) return CONFIG_RUN; /* main checks what the script has brought */
     if (config_check(config) < 0) return CONFIG_EXIT_FAILURE;
     if (config->dump_only) return config_dump(config) < 0 ? CONFIG_EXIT_FAILURE : CONFIG_EXIT_SUCCESS;
-    if (config->ruleset) return CONFIG_RUN; /* main goes on to it */
+    if (config->ruleset || config->script_count > 0) return CONFIG_RUN; /* main goes on to it */
     puts("configuration is valid");
     return fflush(stdout) == 0 ? CONFIG_EXIT_SUCCESS : CONFIG_EXIT_FAILURE;
 }

@@ -36,7 +36,7 @@ static void check_words(const char *word)
     if (access_host_is_ours(word, "192.0.2.1") && strstr(word, "evil")) abort();
     if (access_origin_is_host(word, "box") && strcasecmp(word + strlen(word) - 3, "box") != 0) abort();
     sessions_parse_id(word, &worker, &slot, &generation);
-    const struct endpoint *e = endpoint_find(word, &rest);
+    const struct endpoint *e = endpoint_find(word, 4, &rest);
     if (e && strncmp(word, e->path, strlen(e->path)) != 0) abort();
 }
 

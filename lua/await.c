@@ -64,7 +64,7 @@ static struct sleep *sleep_open(struct engine *e)
 {
     struct sleep *s = calloc(1, sizeof *s);
     if (!s) return NULL;
-    s->engine = e;
+    s->engine = e->root; /* a script's own engine may be gone before the kernel answers */
     s->waiter = (struct waiter){.on_completion = sleep_on_completion, .on_time = sleep_on_time};
     if (coordinator_attach(e->c, &s->waiter)) return s;
     free(s);
@@ -85,7 +85,7 @@ static int await_sleep(lua_State *L)
         coordinator_set_deadline(e->c, &s->waiter, coordinator_after_ms((uint64_t)ceil(seconds * 1000)));
     } else {
         s->waking = true;
-        e->waking++;
+        s->engine->waking++;
         ring_wake(coordinator_ring(e->c), coordinator_ring(e->c),
                   coordinator_tag(e->c, &s->waiter, SLEEP_OP_NEXT_TURN));
     }

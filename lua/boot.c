@@ -474,6 +474,7 @@ static void reload_config(struct engine *e, const char *path)
         free(fresh);
     } else {
         engine_protect(e, obey, fresh, NULL);
+        script_obey_all(e, fresh);
         log_open((enum log_target)fresh->log_target, fresh->log_level);
         if (coordinator_set_nameservers(e->c, fresh->nameservers) < 0)
             LOGE("reload: the name servers stay as they were");

@@ -53,8 +53,10 @@ static void parked_reserve(lua_State *L, struct engine *e)
 
 void coroutine_check(lua_State *L)
 {
+    struct engine *e = engine_of(L);
     if (!lua_isyieldable(L)) luaL_error(L, "not in asynchronous routine");
-    parked_reserve(L, engine_of(L));
+    if (e->closing) luaL_error(L, "the script is being ended");
+    parked_reserve(L, e);
 }
 
 /* The C function that is running: the one that is about to yield. */
@@ -80,6 +82,7 @@ static void park_release(struct park *park)
     lua_pop(e->L, 1);
     *place = (struct parked){.next_free = e->parked_free};
     e->parked_free = (uint32_t)park->anchor;
+    e->parked_count--;
     if (r && r->park == park) r->park = NULL;
     park->L = NULL;
 }
@@ -105,6 +108,7 @@ void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park
     lua_pop(L, 1);
     e->parked_free = e->parked[place].next_free;
     e->parked[place] = (struct parked){.park = park, .where = running_function(L)};
+    e->parked_count++;
     *park = (struct park){.abandon = abandon, .L = L, .anchor = (int)place, .engine = e};
     if (r) r->park = park;
 }
@@ -141,7 +145,7 @@ static void routine_lose(struct routine *r, const char *why)
 static int routine_collected(lua_State *L)
 {
     struct routine *r = lua_touserdata(L, 1);
-    routine_lose(r, "coroutine was abandoned");
+    routine_lose(r, ROUTINE_ABANDONED);
     return 0;
 }
 
@@ -304,6 +308,7 @@ void routine_start(lua_State *L, const struct routine_class *class, void *owner,
     struct engine *e = engine_of(L);
     int given = arguments + 2; /* extra and the function as well */
     luaL_checkstack(L, 6, NULL);
+    if (e->closing) luaL_error(L, "the script is being ended");
     lua_State *co = routine_take(L, e, class->pooled);
     lua_insert(L, -given - 1);
     if (!lua_checkstack(co, given + LUA_MINSTACK)) luaL_error(L, "stack overflow");
@@ -311,7 +316,7 @@ void routine_start(lua_State *L, const struct routine_class *class, void *owner,
     lua_pushcfunction(co, routine_body);
     lua_insert(co, 1);
     lua_xmove(L, co, given);
-    lua_pushcfunction(co, engine_message);
+    lua_pushcfunction(co, class->message ? class->message : engine_message);
     lua_insert(co, -arguments - 2);
     r->class = class;
     r->owner = owner;
@@ -319,6 +324,14 @@ void routine_start(lua_State *L, const struct routine_class *class, void *owner,
     if (++e->active > e->active_peak) e->active_peak = e->active;
     if (started) *started = r;
     routine_run(e, L, co, arguments + 4);
+}
+
+/* Closes a coroutine, with what is to be closed in it. It stands on the stack of e->L, or is anchored otherwise. */
+static void thread_close(lua_State *co)
+{
+    limits_watch(co);
+    lua_resetthread(co);
+    lua_settop(co, 0);
 }
 
 void routine_cancel(struct routine *r, const char *why)
@@ -333,12 +346,40 @@ void routine_cancel(struct routine *r, const char *why)
     if (co) {
         routine_forget(co, r);
         engine_enter(e);
-        limits_watch(co);
-        lua_resetthread(co); /* runs what is to be closed */
-        lua_settop(co, 0);
+        thread_close(co);
         engine_leave(e);
     }
     lua_pop(e->L, 2);
+}
+
+/* Those that scripts have made by themselves. What is closed with one cannot make others wait: see coroutine_check().
+ */
+static void threads_close_parked(struct engine *e)
+{
+    for (uint32_t i = 0; i < e->parked_size; i++) {
+        struct park *park = e->parked[i].park;
+        if (!park) continue;
+        lua_State *co = park->L;
+        lua_pushthread(co);
+        lua_xmove(co, e->L, 1);
+        park_abandon(park);
+        thread_close(co);
+        lua_pop(e->L, 1);
+    }
+}
+
+void coroutine_close_all(struct engine *e)
+{
+    e->closing = true;
+    engine_enter(e); /* all of it has the time of one entry */
+    lua_checkstack(e->L, 8);
+    lua_rawgetp(e->L, LUA_REGISTRYINDEX, &live_key);
+    /* Weak: what the table still has, exists. Nothing is added to it any more. */
+    for (lua_pushnil(e->L); lua_next(e->L, -2); lua_pop(e->L, 1))
+        routine_cancel(lua_touserdata(e->L, -2), ROUTINE_ABANDONED);
+    lua_pop(e->L, 1);
+    threads_close_parked(e);
+    engine_leave(e);
 }
 
 int coroutine_open(lua_State *L)

@@ -49,6 +49,7 @@ void engine_leave(struct engine *e)
     if (--e->depth > 0) return;
     limits_leave(&e->limits);
     e->durations[e->entries++ % ENGINE_EVENTS] = limits_now_ns() - e->entry_start_ns;
+    if (e->script) script_settle(e->script);
 }
 
 /* --- errors --- */
@@ -141,7 +142,7 @@ uint32_t engine_revision(const struct engine *e)
 
 void engine_obey(struct engine *e, const struct config *config)
 {
-    e->limits.bytes_max = (size_t)config->memlimit_mib << 20;
+    e->limits.whole->bytes_max = (size_t)config->memlimit_mib << 20;
     e->limits.budget_ms = config->lua_budget_ms;
     e->traceback = config->traceback;
     lua_pushboolean(e->L, config->log_level < LOG_LEVEL_DEBUG); /* for rulesets before 1.3 */
@@ -225,20 +226,23 @@ static int engine_panic(lua_State *L)
     return 0; /* and Lua aborts */
 }
 
-static void engine_free(struct engine *e)
+void engine_free(struct engine *e)
 {
+    e->closing = true;
     if (e->L) lua_close(e->L);
     coroutine_close(e);
     boot_close(e);
     free(e);
 }
 
-int engine_open(struct engine **out, struct coordinator *c)
+struct engine *engine_new(struct coordinator *c, struct engine *root)
 {
     struct engine_text error = {0};
     struct engine *e = calloc(1, sizeof *e);
-    if (!e) return -ENOMEM;
+    if (!e) return NULL;
     e->c = c;
+    e->root = root ? root : e;
+    e->limits.whole = &e->root->limits;
     e->answer = coordinator_answer;
     e->opened_ns = limits_now_ns();
     e->limits.budget_ms = coordinator_config(c)->lua_budget_ms;
@@ -248,8 +252,15 @@ int engine_open(struct engine **out, struct coordinator *c)
         LOGE("Lua could not be started: %s", error.data ? error.data : "not enough memory");
         engine_text_free(&error);
         engine_free(e);
-        return -ENOMEM;
+        return NULL;
     }
+    return e;
+}
+
+int engine_open(struct engine **out, struct coordinator *c)
+{
+    struct engine *e = engine_new(c, NULL);
+    if (!e) return -ENOMEM;
     int opened = ruleset_open(e);
     if (opened < 0) {
         engine_free(e);
@@ -275,6 +286,7 @@ void engine_close(struct engine *e)
 {
     if (!e) return;
     e->stopped = true;
+    script_close_all(e);
     ruleset_stop(e);
     call_stop(e);
     coroutine_abandon_all(e);
@@ -309,7 +321,7 @@ void engine_get_memory(const struct engine *e, struct engine_memory *out)
 {
     *out = (struct engine_memory){.bytes = e->limits.bytes,
                                   .objects = e->limits.blocks,
-                                  .limit = e->limits.bytes_max,
+                                  .limit = e->limits.whole->bytes_max,
                                   .threads = e->active,
                                   .threads_peak = e->active_peak};
     engine_sort_events(e, out);

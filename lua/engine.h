@@ -1,8 +1,9 @@
 /* Lua on the coordinator's thread: the ruleset, its coroutines and their timers. Scripts decide, workers act.
  *
- * This is the one header of lua/ that api/ and core/main.c see; <lua.h> stays inside. One Lua state per process, every
- * function is called on the coordinator's thread. No error of a script, and no lack of memory in it, leaves the engine:
- * it becomes a text. Texts are malloc'd and the caller's to free, with a terminating zero that `size` does not count.
+ * This is the one header of lua/ that api/ and core/main.c see; <lua.h> stays inside. One Lua state for the ruleset and
+ * one for each script, every function is called on the coordinator's thread. No error of a script, and no lack of
+ * memory in it, leaves the engine: it becomes a text. Texts are malloc'd and the caller's to free, with a terminating
+ * zero that `size` does not count.
  */
 #ifndef SLUICE_LUA_ENGINE_H
 #define SLUICE_LUA_ENGINE_H
@@ -23,7 +24,7 @@ void engine_text_free(struct engine_text *text);
 
 /* Opens the Lua state with all modules and hooks into the coordinator. 0 or -errno after one log line. */
 int engine_open(struct engine **out, struct coordinator *c);
-/* Runs what the configuration names (-c, -r, --script): a -c script's fields are checked and written to `config`
+/* Runs what the configuration names (-c, -r): a -c script's fields are checked and written to `config`
  * (contract section 1.4), whose strings then belong to the engine. 0, or -1 after one log line. */
 int engine_boot(struct engine *e, struct config *config);
 void engine_close(struct engine *e); /* every coroutine and its operation is ended; NULL is fine */
@@ -74,6 +75,49 @@ struct engine_counters {
     uint64_t calls, calls_failed, call_bytes_in, call_bytes_out; /* RPC client */
 };
 void engine_get_counters(const struct engine *e, struct engine_counters *out);
+/* --- scripts that run by themselves: --script, and what the API starts ---
+ *
+ *   RUNNING --its body has ended, and none of its coroutines waits--> FINISHED
+ *      `------its body raised--> FAILED
+ *
+ * Each has a Lua state of its own: no update of the ruleset reaches it, its memory is known to the octet, and its end
+ * is that of the state. What has ended is remembered, for the listing, until it is removed or its name is taken again.
+ */
+
+#define ENGINE_SCRIPTS_MAX     64u
+#define ENGINE_SCRIPT_NAME_MAX 64u /* letters, digits, `.`, `_`, `-`; not `.` in front */
+
+enum engine_script_state { ENGINE_SCRIPT_LOADED, ENGINE_SCRIPT_RUNNING, ENGINE_SCRIPT_FINISHED, ENGINE_SCRIPT_FAILED };
+enum engine_script_result {
+    ENGINE_SCRIPT_OK,
+    ENGINE_SCRIPT_NO_NAME, /* this is no name */
+    ENGINE_SCRIPT_TAKEN,   /* one of that name is running */
+    ENGINE_SCRIPT_FULL,    /* there are ENGINE_SCRIPTS_MAX */
+    ENGINE_SCRIPT_WRONG,   /* it does not compile; nothing has changed */
+    ENGINE_SCRIPT_RAISED,  /* at once; it is in the listing, as FAILED */
+    ENGINE_SCRIPT_NO_ROOM, /* no memory */
+};
+/* Reads and compiles the files of --script. 0, or -1 after one log line. */
+int engine_load_scripts(struct engine *e, const struct config *config);
+/* Starts those that are loaded: the coordinator runs. */
+void engine_start_scripts(struct engine *e);
+/* POST /scripts: loads and starts. Unless it is OK, `error` says what was wrong. */
+enum engine_script_result engine_add_script(struct engine *e, const char *name, const char *source, size_t size,
+                                            struct engine_text *error);
+/* DELETE /scripts/N: its coroutines are closed, and its sockets. False: there is none. */
+bool engine_remove_script(struct engine *e, const char *name);
+struct engine_script {
+    const char *name;
+    enum engine_script_state state;
+    uint64_t age_ms;     /* since its start */
+    uint64_t memory;     /* octets that its state holds */
+    unsigned sockets;    /* open ones; those that a worker relays are in the listing of sessions */
+    unsigned coroutines; /* that wait */
+    const char *error;   /* the last one, or what it failed with; NULL: none */
+};
+/* The i-th script, in the order of their starts; false behind the last one. Texts live until the next call. */
+bool engine_get_script(struct engine *e, unsigned i, struct engine_script *out);
+
 /* What the API tells scripts of itself (neosocksd.stats). */
 struct engine_api_counters {
     uint64_t requests, successes;

@@ -43,21 +43,23 @@ static bool limits_look(struct limits *l)
 
 void *limits_allocate(void *ud, void *block, size_t old_size, size_t new_size)
 {
-    struct limits *l = ud;
+    struct limits *l = ud, *whole = l->whole;
     size_t held = block ? old_size : 0; /* for a new block old_size is its type */
     if (new_size == 0) {
         free(block);
         l->bytes -= held;
+        whole->bytes_all -= held;
         l->blocks -= block != NULL;
         return NULL;
     }
     if (new_size > held && l->entered) {
-        if (l->bytes_max > 0 && l->bytes - held + new_size > l->bytes_max) return NULL;
+        if (whole->bytes_max > 0 && whole->bytes_all - held + new_size > whole->bytes_max) return NULL;
         if (new_size >= LIMITS_LARGE && limits_look(l)) return NULL;
     }
     void *fresh = realloc(block, new_size);
     if (!fresh) return NULL;
     l->bytes += new_size - held;
+    whole->bytes_all += new_size - held;
     l->blocks += block == NULL;
     return fresh;
 }

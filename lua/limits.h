@@ -1,7 +1,8 @@
 /* What a script may use: memory (--memlimit) and the time of one entry (--lua-budget).
  *
- * Memory: the state's allocator refuses to grow beyond the limit; Lua collects and tries again, then raises `not enough
- * memory`. Outside of entries C code of ours pushes values without protection: the limit does not bind it then.
+ * Memory: each state counts its own, and all of them together have the limit. The allocator refuses to grow beyond it;
+ * Lua collects what this state has left behind and tries again, then raises `not enough memory`. Outside of entries C
+ * code of ours pushes values without protection: the limit does not bind it then.
  *
  * Time: a count hook looks at the clock. Once an entry is over its budget the hook runs at every instruction and raises
  * each time, and what catches errors passes this one on, until the entry has ended. What runs inside one call of a C
@@ -17,11 +18,13 @@
 
 struct limits {
     size_t bytes, blocks; /* given out */
-    size_t bytes_max;     /* 0: no limit */
-    uint32_t budget_ms;   /* CPU time of one entry */
-    bool entered;         /* between limits_enter() and limits_leave() */
-    bool timed;           /* cpu_start_ns and look_ns are set */
-    bool over;            /* the budget is used up */
+    struct limits *whole; /* has the two that follow, for all states together; may be this one itself */
+    size_t bytes_all;
+    size_t bytes_max;   /* 0: no limit */
+    uint32_t budget_ms; /* CPU time of one entry */
+    bool entered;       /* between limits_enter() and limits_leave() */
+    bool timed;         /* cpu_start_ns and look_ns are set */
+    bool over;          /* the budget is used up */
     uint64_t cpu_start_ns;
     uint64_t look_ns; /* monotonic: before it the budget cannot be used up */
 };

@@ -41,7 +41,7 @@ static void async_deliver(struct routine *r, lua_State *L, bool ok, int first)
 /* Nobody will resume it any more; who waits for it has no better chance. */
 static void async_lost(struct routine *r, const char *why)
 {
-    if (strcmp(why, "coroutine was abandoned") != 0) LOGE("neosocksd.async: %s", why);
+    if (strcmp(why, ROUTINE_ABANDONED) != 0) LOGE("neosocksd.async: %s", why);
     engine_note_error(r->engine, why);
 }
 
@@ -69,6 +69,7 @@ static int neosocksd_config(lua_State *L)
 static int neosocksd_setinterval(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TNUMBER);
+    if (engine_of(L)->script) return luaL_error(L, "setinterval is for rulesets: a script waits with await.sleep");
     ruleset_set_interval(engine_of(L), lua_tonumber(L, 1));
     return 0;
 }
@@ -200,8 +201,8 @@ static int neosocksd_stats(lua_State *L)
     sum_workers(e->c, &totals);
     lua_createtable(L, 0, 24);
     push_totals(L, &totals);
-    set_count(L, "num_api_request", e->api.requests);
-    set_count(L, "num_api_success", e->api.successes);
+    set_count(L, "num_api_request", e->root->api.requests);
+    set_count(L, "num_api_success", e->root->api.successes);
     set_count(L, "num_dns_query", asked);
     set_count(L, "num_dns_success", asked > failed ? asked - failed : 0);
     set_count(L, "bytes_allocated", e->limits.bytes);

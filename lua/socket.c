@@ -182,7 +182,6 @@ static int accept_step(lua_State *L, int status, lua_KContext until)
     if (fd >= 0) {
         struct sock *client = lua_touserdata(L, 3);
         client->handle->fd = fd;
-        client->handle->owner = s->handle->owner;
         handle_spend(s->handle, 0);
         return 1;
     }

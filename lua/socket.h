@@ -16,11 +16,8 @@ bool socket_is_idle(void);
  * the stack; the text lives as long as that value. */
 const char *socket_error_text(lua_State *L, int index);
 
-/* Whose a new socket is: asked at each socket.new(), while `owner_of` is not NULL. An accepted socket belongs to the
- * owner of its listener. */
-void socket_set_owner_of(const void *(*owner_of)(lua_State *L));
-unsigned socket_count(const void *owner); /* open ones */
-/* Closes all sockets of an owner. Coroutines that wait for one of them go on with an error in a later turn. */
-void socket_close_owned(const void *owner);
+/* Open sockets of a state. */
+struct engine;
+unsigned socket_count(const struct engine *owner);
 
 #endif

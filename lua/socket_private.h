@@ -41,13 +41,12 @@ extern const struct class_key socket_class, socket_error_class, socket_set_class
 struct handle {
     int fd; /* -1: none yet, or handed over */
     unsigned references;
-    struct handle **place; /* where its object has it: a pointer that becomes NULL when it is closed */
     bool is_set;
-    struct link waits;   /* struct wait */
-    struct link members; /* struct member, socket_poll.c: the sets that it is in */
-    struct link opened;  /* all that objects have */
-    const void *owner;
-    uint64_t turn; /* of the loop, by its time, and what was moved in it */
+    struct link waits;          /* struct wait */
+    struct link members;        /* struct member, socket_poll.c: the sets that it is in */
+    struct link opened;         /* all that objects have */
+    const struct engine *owner; /* in whose state its object is */
+    uint64_t turn;              /* of the loop, by its time, and what was moved in it */
     size_t moved;
 };
 

@@ -26,7 +26,6 @@ struct wait {
 
 static unsigned waiting; /* all that there are */
 static struct link opened = {&opened, &opened};
-static const void *(*current_owner_of)(lua_State *L);
 
 bool socket_is_idle(void)
 {
@@ -42,8 +41,7 @@ void handle_open(lua_State *L, struct handle **place)
         luaL_error(L, "not enough memory");
         return;
     }
-    *h = (struct handle){
-        .fd = -1, .references = 1, .place = place, .owner = current_owner_of ? current_owner_of(L) : NULL};
+    *h = (struct handle){.fd = -1, .references = 1, .owner = engine_of(L)};
     link_init(&h->waits);
     link_init(&h->members);
     link_append(&opened, &h->opened);
@@ -84,14 +82,7 @@ void handle_close(struct handle **place)
     handle_release(h);
 }
 
-/* --- owners --- */
-
-void socket_set_owner_of(const void *(*owner_of)(lua_State *L))
-{
-    current_owner_of = owner_of;
-}
-
-unsigned socket_count(const void *owner)
+unsigned socket_count(const struct engine *owner)
 {
     unsigned count = 0;
     for (const struct link *link = opened.next; link != &opened; link = link->next) {
@@ -99,15 +90,6 @@ unsigned socket_count(const void *owner)
         count += h->owner == owner && !h->is_set && h->fd >= 0;
     }
     return count;
-}
-
-void socket_close_owned(const void *owner)
-{
-    for (struct link *link = opened.next, *next; link != &opened; link = next) {
-        const struct handle *h = link_owner(link, struct handle, opened);
-        next = link->next;
-        if (h->owner == owner) handle_close(h->place);
-    }
 }
 
 /* --- waiting --- */

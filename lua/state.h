@@ -29,14 +29,17 @@ struct engine {
     struct coordinator *c;
     /* coordinator_answer(); tests put their own in its place. */
     void (*answer)(struct coordinator *c, struct route_request *request, int32_t result);
+    struct engine *root; /* of the process: has the ruleset, and all below that is not of each state; may be this one */
+    struct script *script; /* script.c: whose state it is; NULL: the ruleset's */
     uint32_t revision;
     bool has_ruleset, traceback, stopped;
+    bool closing; /* no coroutine may begin or wait any more */
     uint64_t opened_ns;
 
     /* coroutine.c */
     lua_State *resumed; /* by us, at this moment: a routine that ends otherwise was resumed by a script */
     struct parked *parked;
-    uint32_t parked_size, parked_free;
+    uint32_t parked_size, parked_free, parked_count;
     int pooled; /* coroutines in the pool */
     uint64_t active, active_peak;
     unsigned depth; /* of engine_enter() */
@@ -63,6 +66,7 @@ struct engine {
     uint32_t waking; /* await.c: sleeps that the ring holds */
 
     struct text_list *texts; /* boot.c: strings of the configuration */
+    struct script *scripts;  /* script.c */
 };
 
 /* --- engine.c --- */
@@ -84,6 +88,9 @@ bool engine_push_callback(lua_State *L, const char *name);
 void engine_revise(struct engine *e, bool has_ruleset);
 /* Takes over what of the settings concerns the state. */
 void engine_obey(struct engine *e, const struct config *config);
+/* A state of its own with all modules, for the process (root NULL) or for a script of it. NULL after one log line. */
+struct engine *engine_new(struct coordinator *c, struct engine *root);
+void engine_free(struct engine *e); /* nothing of it waits any more */
 
 /* --- coroutine.c --- */
 
@@ -94,7 +101,8 @@ struct routine_class {
     void (*deliver)(struct routine *r, lua_State *L, bool ok, int first);
     /* It will never end: collected, cancelled, or broken (why: a text). Does not raise. */
     void (*lost)(struct routine *r, const char *why);
-    bool pooled; /* nobody else has the coroutine: it is used again */
+    lua_CFunction message; /* handles its errors; NULL: engine_message() */
+    bool pooled;           /* nobody else has the coroutine: it is used again */
 };
 /* Lives in a userdata on the coroutine's own stack, whose finalizer notices when the coroutine is collected. */
 struct routine {
@@ -109,6 +117,8 @@ int coroutine_open(lua_State *L); /* registry entries; protected */
 void coroutine_close(struct engine *e);
 /* Ends the operation of every parked coroutine; none will be resumed. */
 void coroutine_abandon_all(struct engine *e);
+/* Closes every coroutine of the state, with what is to be closed in it; no other can begin or wait from now on. */
+void coroutine_close_all(struct engine *e);
 /* On the stack: what the class wants on its coroutine (or nil), a function, `arguments` values. Runs the function in a
  * coroutine until it waits or ends; the four become the coroutine. *started is written before it runs. Raises only
  * before it has started. */
@@ -116,6 +126,8 @@ void routine_start(lua_State *L, const struct routine_class *class, void *owner,
                    struct routine **started);
 /* Index on the coroutine's stack, within deliver(), of what the class wanted there. */
 #define ROUTINE_EXTRA 2
+/* Why a coroutine is lost that nobody will resume. */
+#define ROUTINE_ABANDONED "coroutine was abandoned"
 /* Closes the coroutine wherever it waits; lost() is called unless it had ended. */
 void routine_cancel(struct routine *r, const char *why);
 /* The routine whose own coroutine L is; NULL: main thread, or a script's coroutine. */
@@ -135,6 +147,13 @@ int sluice_cache(lua_State *L);
 /* --- call.c --- */
 
 void call_stop(struct engine *e); /* ends those that wait; each is told */
+
+/* --- script.c --- */
+
+/* After each entry into a script's state: if nothing of it waits any more, it has ended. */
+void script_settle(struct script *s);
+void script_obey_all(struct engine *root, const struct config *config); /* SIGHUP has brought other settings */
+void script_close_all(struct engine *root);
 
 /* --- await.c, neosocksd.c, boot.c --- */
 

@@ -361,14 +361,22 @@ static void test_routes(void **state)
         const struct endpoint *e = endpoint_at(i);
         assert_true(e->handle && e->methods && e->path[0] == '/');
         if (e->takes_id) continue;
-        assert_ptr_equal(endpoint_find(e->path, &rest), e);
+        for (unsigned method = CALL_GET; method <= CALL_DELETE; method <<= 1)
+            if (e->methods & method) assert_ptr_equal(endpoint_find(e->path, method, &rest), e);
+        assert_int_equal(endpoint_methods(e) & e->methods, e->methods);
         assert_string_equal(rest, "");
     }
-    assert_non_null(endpoint_find("/sessions/1-2-3", &rest));
+    assert_non_null(endpoint_find("/sessions/1-2-3", CALL_DELETE, &rest));
     assert_string_equal(rest, "1-2-3");
+    /* Scopes differ by method; a method that no row takes finds one all the same, for the 405. */
+    assert_int_equal(endpoint_find("/scripts", CALL_GET, &rest)->scope, ACCESS_READ);
+    assert_int_equal(endpoint_find("/scripts", CALL_POST, &rest)->scope, ACCESS_ADMIN);
+    assert_int_equal(endpoint_methods(endpoint_find("/scripts", CALL_DELETE, &rest)), CALL_GET | CALL_HEAD | CALL_POST);
+    assert_int_equal(endpoint_methods(endpoint_find("/scripts/x", CALL_GET, &rest)), CALL_DELETE);
+    assert_string_equal(rest, "x");
     static const char *const none[] = {"",         "//",        "/stats/", "/Stats", "/sessions/", "/sessions/1/2",
                                        "/ruleset", "/healthy/x"};
-    for (size_t i = 0; i < sizeof none / sizeof *none; i++) assert_null(endpoint_find(none[i], &rest));
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) assert_null(endpoint_find(none[i], CALL_GET, &rest));
 }
 
 static void test_text(void **state)

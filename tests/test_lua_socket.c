@@ -390,7 +390,7 @@ static void test_abandoned(void **state)
     struct answer answer;
     (void)state;
     check("collectgarbage() collectgarbage()");
-    unsigned before = count_descriptors(), sockets = socket_count(NULL);
+    unsigned before = count_descriptors(), sockets = socket_count(engine);
     static const char *const waits[] = {
         "local a, b = pair() a:recv(1)",
         "local a, b = pair() a:receive'*a'",
@@ -410,7 +410,7 @@ static void test_abandoned(void **state)
         while (!socket_is_idle()) turn();
         engine_collect(engine);
         engine_collect(engine);
-        assert_int_equal(socket_count(NULL), sockets);
+        assert_int_equal(socket_count(engine), sockets);
         assert_int_equal(count_descriptors(), before);
     }
     /* Collected without having been closed; with a poll that is still in the kernel, too. */
@@ -545,40 +545,6 @@ static void test_relay(void **state)
           "assert(ends(d)) a:close() d:close() _G.a, _G.b, _G.d = nil");
 }
 
-/* Who owns them: what scripts leave behind can be taken from them. */
-static const char owner_one, owner_two;
-static const void *owner;
-
-static const void *owner_of(lua_State *L)
-{
-    (void)L;
-    return owner;
-}
-
-static void test_owners(void **state)
-{
-    struct answer answer;
-    (void)state;
-    socket_set_owner_of(owner_of);
-    owner = &owner_one;
-    check("_G.one = socket.new('i', 't') one:bind'127.0.0.1' one:listen(5)");
-    owner = &owner_two;
-    start("local c = socket.new('i', 't') c:connect(one:getsockname()) _G.two = one:accept() local e = fails(c.recv, "
-          "c, 1) return e.name",
-          &answer);
-    for (int i = 0; i < 8; i++) turn();
-    assert_int_equal(socket_count(&owner_one), 2); /* the accepted one is the listener's */
-    assert_int_equal(socket_count(&owner_two), 1);
-    socket_close_owned(&owner_two);
-    assert_int_equal(socket_count(&owner_two), 0);
-    while (!answer.called) turn();
-    assert_string_equal(answer.body, "return true,\"ECANCELED\"");
-    socket_close_owned(&owner_one);
-    assert_int_equal(socket_count(&owner_one), 0);
-    check("assert(fails(one.accept, one).name == 'EBADF') _G.one, _G.two = nil");
-    socket_set_owner_of(NULL);
-}
-
 /* Two that never have to wait leave others their turn, and stay within the time budget. */
 static void test_fairness(void **state)
 {
@@ -619,7 +585,6 @@ int main(void)
         cmocka_unit_test(test_meddling),
         cmocka_unit_test(test_poll),
         cmocka_unit_test(test_relay),
-        cmocka_unit_test(test_owners),
         cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_many),
     };

@@ -18,7 +18,7 @@ local TEXT_MAX = 255 -- octets of a user or a name
 local REQUEST_MAX = 8 + 2 * (TEXT_MAX + 1)
 
 local clients = 0
-local spare = {} -- buffers to be used again
+local spare, spare_max = {}, 128 -- buffers to be used again
 
 -- The request at the start of `text`: a table and what stands behind it. nil: more of it is to come. false: it is none.
 local function parse(text)
@@ -92,7 +92,7 @@ local function copy(pair, from, to)
             pair.active = false
         end
     end
-    spare[#spare + 1] = buffer
+    if #spare < spare_max then spare[#spare + 1] = buffer end
     to:shutdown("send")
 end
 
