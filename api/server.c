@@ -410,7 +410,8 @@ static enum MHD_Result call_suspend(struct call *call)
     call->waiter = (struct waiter){.on_completion = no_completion, .on_time = call_on_time};
     call->timed = call->pending && coordinator_attach(c, &call->waiter);
     if (call->timed)
-        coordinator_set_deadline(c, &call->waiter, coordinator_now_ms(c) + coordinator_config(c)->timeout_ms);
+        coordinator_set_deadline(c, &call->waiter,
+                                 coordinator_now_ms(c) + coordinator_config(c)->timeout_ms + call->patience_ms);
     call->suspended = true;
     call_enter(call, PEER_WAITS);
     MHD_suspend_connection(call->connection);

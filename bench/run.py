@@ -26,7 +26,10 @@ import sys
 import tempfile
 import time
 
+import document as sections
+
 HERE = pathlib.Path(__file__).resolve().parent
+OTHER_PROGRAMS = {"micro.c", "delay.c"}  # beside the load generator
 TICKS = os.sysconf("SC_CLK_TCK")
 FIRST_PORT = 22000  # of the origin, with the next five; what follows is below the range of ephemeral ports
 IPERF_PORT = 100  # from the first
@@ -728,7 +731,7 @@ def find_load(options, directory):
         return str(pathlib.Path(options.load or beside).resolve())
     made = pathlib.Path(directory) / "load"
     compiler = os.environ.get("CC", "gcc")
-    sources = [str(path) for path in sorted(HERE.glob("*.c")) if path.name != "micro.c"]
+    sources = [str(path) for path in sorted(HERE.glob("*.c")) if path.name not in OTHER_PROGRAMS]
     subprocess.run([compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", *sources, "-o", str(made)], check=True)
     return str(made)
 
@@ -776,7 +779,8 @@ def main():
         bench.proxies = peers
         document = run(bench, rows, missing)
     if options.output:
-        pathlib.Path(options.output).write_text(document)
+        path = pathlib.Path(options.output)
+        path.write_text(sections.keep_sections(path.read_text() if path.exists() else "", document))
     else:
         print(document)
 
