@@ -230,6 +230,7 @@ static void engine_free(struct engine *e)
     if (e->L) lua_close(e->L);
     coroutine_close(e);
     boot_close(e);
+    tags_close(e);
     free(e);
 }
 

@@ -577,6 +577,35 @@ def test_sessions(ruled, origin):
         client.close()
 
 
+def test_sessions_show_rule_and_chain(ruled, sluice, origin):
+    target, hops = origin(), [sluice() for _ in range(2)]
+    proxy, api = ruled(f"""
+        _G.libruleset = require("libruleset")
+        _G.redirect_name = {{ {{ match.host("far.test"), rule.redirect("127.0.0.1:{target.port}",
+            "socks5://someone:secret@127.0.0.1:{hops[0].port}", "http://127.0.0.1:{hops[1].port}"), "by way of two" }} }}
+        return libruleset""")
+    client = wire.through_socks5(proxy.address, b"far.test", 80)
+    row = api.get("/sessions").json()["sessions"][0]
+    assert row["rule"] == "by way of two" and row["hops"] == 2 and row["target"] == "far.test:80"
+    assert row["chain"] == [f"socks5://127.0.0.1:{hops[0].port}", f"http://127.0.0.1:{hops[1].port}"]
+    direct = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
+    rows = {row["target"]: row for row in api.get("/sessions").json()["sessions"]}
+    assert rows[f"127.0.0.1:{target.port}"]["rule"] is None and rows[f"127.0.0.1:{target.port}"]["chain"] == []
+    assert api.update("return {}").status == 200  # it outlives the ruleset that let it in
+    assert {row["rule"] for row in api.get("/sessions").json()["sessions"]} == {"by way of two", None}
+    for one in [client, direct]:
+        one.close()
+
+
+def test_sessions_show_the_chain_of_the_command_line(sluice, origin):
+    hop, target, port = sluice(), origin(), process.free_port()
+    proxy = sluice("-x", f"socks4a://127.0.0.1:{hop.port}", "--api", f"127.0.0.1:{port}")
+    client = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
+    row = scripts.Api(("127.0.0.1", port)).get("/sessions").json()["sessions"][0]
+    assert (row["hops"], row["chain"], row["rule"]) == (1, [f"socks4a://127.0.0.1:{hop.port}"], None)
+    client.close()
+
+
 # --- the document ---
 
 def documented():
