@@ -236,6 +236,7 @@ void engine_free(struct engine *e)
     if (e->L) lua_close(e->L);
     coroutine_close(e);
     boot_close(e);
+    tags_close(e);
     free(e);
 }
 

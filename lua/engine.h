@@ -64,6 +64,10 @@ bool engine_metrics(struct engine *e, struct engine_text *out);
 /* ruleset.healthy(): true if there is no ruleset or nothing to complain of, else the complaint. */
 bool engine_healthy(struct engine *e, struct engine_text *complaint);
 
+/* The text of a rule's tag, as sluice.tag() has given it to a verdict; NULL: it has none. Lives as long as the engine.
+ */
+const char *engine_tag(const struct engine *e, uint32_t tag);
+
 struct engine_memory {
     uint64_t bytes, objects; /* blocks that the state's allocator has given out */
     uint64_t limit;          /* --memlimit in bytes; 0: none */

@@ -249,6 +249,7 @@ int luaopen_neosocksd(lua_State *L)
                                          {"setting", boot_push_setting},
                                          {"splithostport", neosocksd_splithostport},
                                          {"stats", neosocksd_stats},
+                                         {"tag", sluice_tag},
                                          {"traceback", neosocksd_traceback},
                                          {NULL, NULL}};
     luaL_newlib(L, functions);
