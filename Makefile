@@ -66,8 +66,8 @@ PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
 THREADED  := test_queue test_log test_lua_script# what more than one thread calls
 CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
-.PHONY: all run test sim asan tsan fuzz bench micro lint format includes install clean help FORCE
-.PHONY: deps deps-test deps-lint deps-bench test-programs asan-programs tsan-programs fuzz-programs
+.PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE
+.PHONY: deps deps-test deps-lint deps-bench deps-bench-lua deps-flamegraph test-programs asan-programs tsan-programs fuzz-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -111,11 +111,20 @@ $(BUILD)/sluice: $(call objects,release,$(PRODUCT) $(CONTROL) core/main.c)
 	$(Q)$(call link,release) $(LIBS) $(LIBS_LUA)
 
 # The load generator knows nothing of the product, so it needs neither its objects nor its flags.
-LOAD := $(filter-out bench/micro.c,$(wildcard bench/*.c))
+LOAD := $(filter-out bench/micro.c bench/decisions.c bench/delay.c,$(wildcard bench/*.c))
 $(BUILD)/load: $(LOAD) $(wildcard bench/*.h)
 	@mkdir -p $(@D)
 	$(call say,$@)
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g $(CFLAGS) $(LDFLAGS) -o $@ $(LOAD)
+
+$(BUILD)/decisions: $(call objects,release,bench/decisions.c $(PRODUCT) $(CONTROL))
+	$(call say,$@)
+	$(Q)$(call link,release) $(LIBS) $(LIBS_LUA)
+
+$(BUILD)/delay: bench/delay.c
+	@mkdir -p $(@D)
+	$(call say,$@)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g $(CFLAGS) $(LDFLAGS) -o $@ $<
 
 $(BUILD)/micro: $(call objects,release,bench/micro.c $(PRODUCT))
 	$(call say,$@)
@@ -189,7 +198,7 @@ run: ## install what is missing, build, start on 127.0.0.1:1080 (LISTEN=, ARGS=)
 test: ## install what is missing, build, run all tests
 	@$(MAKE) --no-print-directory deps-test
 	@$(MAKE) --no-print-directory -j$(JOBS) test-programs fuzz-programs asan-programs tsan-programs
-	@$(RUN) unit sim fuzz e2e sanitizers
+	@$(RUN) all
 
 sim: $(BUILD)/sim ## run the simulator's sessions (COUNT=100000 seeds from FIRST=1)
 	@$(RUN) --first $(or $(FIRST),1) --count $(or $(COUNT),100000) sim
@@ -209,8 +218,14 @@ fuzz: ## every fuzz target, two at a time, SECONDS=60 in all
 
 bench: ## measure against the proxies of Debian, write docs/benchmarks.md
 	@$(MAKE) --no-print-directory deps-bench
-	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load $(BUILD)/decisions
 	$(PYTHON) bench/run.py --binary $(BUILD)/sluice --output docs/benchmarks.md
+
+bench-lua: ## the SOCKS4 proxy in Lua against others, near and far, as root (REPEAT=5)
+	@$(MAKE) --no-print-directory deps-bench-lua
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/delay
+	$(PYTHON) bench/lua_proxy.py --binary $(BUILD)/sluice --delay $(BUILD)/delay --repeat $(or $(REPEAT),5) \
+		--output docs/benchmarks.md --plot docs/bench-lua.svg
 
 micro: ## nanoseconds per operation of parsers, queue, pool, timers and policy
 	@$(MAKE) --no-print-directory deps
@@ -250,6 +265,10 @@ DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format c
 DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server wrk iperf3 proxychains4 python3 \
              gnuplot-nox
 
+DEPS_BENCH_LUA  = $(DEPS_BUILD) nginx dante-server openssh-server openssh-client curl iproute2 util-linux python3 \
+                  gnuplot-nox
+DEPS_FLAMEGRAPH = $(DEPS_BUILD) linux-perf gdb curl util-linux python3
+
 # Asks dpkg what is missing of $(1) and installs that alone, with sudo where we are not root.
 define install-packages
 @missing=; for package in $(1); do \
@@ -263,7 +282,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-deps: ## install the Debian packages that building needs; deps-test, deps-lint, deps-bench: likewise
+deps: ## install the Debian packages that building needs; deps-test, deps-lint, deps-bench and the like: those of a target
 	$(call install-packages,$(DEPS_BUILD))
 deps-test:
 	$(call install-packages,$(DEPS_TEST))
@@ -271,6 +290,10 @@ deps-lint:
 	$(call install-packages,$(DEPS_LINT))
 deps-bench:
 	$(call install-packages,$(DEPS_BENCH))
+deps-bench-lua:
+	$(call install-packages,$(DEPS_BENCH_LUA))
+deps-flamegraph:
+	$(call install-packages,$(DEPS_FLAMEGRAPH))
 
 clean: ## remove what was built
 	rm -rf $(BUILD)

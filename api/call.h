@@ -47,6 +47,7 @@ struct call {
     bool no_store, page; /* Cache-Control; the dashboard's policy */
 
     struct engine_call *pending;
+    uint32_t patience_ms; /* how much longer than --timeout it may take */
     struct waiter waiter; /* its time, while suspended */
     bool timed;
 };

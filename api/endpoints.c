@@ -1,5 +1,6 @@
 #include "endpoints.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,6 +175,42 @@ static void handle_collect(struct call *call)
     call_reply(call, 200, CALL_TEXT, &text);
 }
 
+/* --- where scripts spend their time --- */
+
+/* NAN: no number that stands alone. */
+static double read_seconds(const char *text)
+{
+    char *end;
+    double seconds = text && *text ? strtod(text, &end) : NAN;
+    return isnan(seconds) || *end != '\0' ? NAN : seconds;
+}
+
+static void profile_finished(void *context, bool ok, const char *body, size_t size)
+{
+    struct call *call = context;
+    call->pending = NULL;
+    call_reply_octets(call, ok ? 200 : 500, CALL_TEXT, body, size);
+}
+
+static void handle_profile(struct call *call)
+{
+    struct engine *e = call_parts(call)->engine;
+    double seconds = read_seconds(call_query(call, "seconds"));
+    if (!(seconds >= 1 && seconds <= ENGINE_PROFILE_SECONDS_MAX)) {
+        call_reply_text(call, 400, "seconds: give 1 to 60");
+        return;
+    }
+    if (engine_is_profiling(e)) {
+        call_reply_text(call, 409, "a profile is being taken already: ask again when it is done");
+        return;
+    }
+    call_log_change(call, "profile");
+    call->no_store = true;
+    call->patience_ms = (uint32_t)(seconds * 1000);
+    struct engine_call *pending = engine_profile(e, seconds, profile_finished, call);
+    if (!call->answered) call->pending = pending;
+}
+
 /* --- for people --- */
 
 static void handle_dashboard(struct call *call)
@@ -216,6 +253,7 @@ static const struct endpoint endpoints[] = {
      .scope = ACCESS_ADMIN,
      .needs_length = true,
      .handle = handle_update},
+    {.path = "/profile", .methods = CALL_POST, .scope = ACCESS_ADMIN, .handle = handle_profile},
     {.path = "/ruleset/gc", .methods = CALL_POST, .scope = ACCESS_ADMIN, .handle = handle_collect},
 };
 #define ENDPOINT_COUNT (sizeof endpoints / sizeof *endpoints)

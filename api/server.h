@@ -8,7 +8,7 @@
 
 struct api;
 
-/* Whether the settings would let anybody in: 0, or -1 after one log line that says why. */
+/* --check: whether the token file could be read by who we are now. 0, or -1 after one log line that says why. */
 int api_check(const struct config *config);
 /* Opens the listening socket, while privileges last: the descriptor, or -1 after one log line. */
 int api_listen(const struct config *config);

@@ -46,17 +46,32 @@ static json_t *json_text(const char *text)
     return json_string(clean);
 }
 
-static json_t *row_json(const struct session_row *row, uint32_t worker)
+/* The proxies in front of the target, in the order of travel. */
+static json_t *chain_json(const char *chain)
 {
+    json_t *all = json_array();
+    while (*chain) {
+        char hop[SESSION_TEXT_SIZE + 16];
+        size_t size = strcspn(chain, " ");
+        snprintf(hop, sizeof hop, "%.*s", (int)size, chain);
+        json_array_append_new(all, json_text(hop));
+        chain += size + (chain[size] == ' ');
+    }
+    return all;
+}
+
+static json_t *row_json(const struct engine *e, const struct session_row *row, uint32_t worker)
+{
+    const char *rule = engine_tag(e, row->rule);
     char id[40];
     snprintf(id, sizeof id, "%x-%x-%x", worker, row->slot, row->generation);
-    return json_pack("{s:s, s:i, s:f, s:o, s:o, s:o, s:i, s:i, s:{s:I, s:I}, s:{s:s, s:s}, s:s, s:s}", "id", id,
+    return json_pack("{s:s, s:i, s:f, s:o, s:o, s:o, s:o, s:i, s:o, s:{s:I, s:I}, s:{s:s, s:s}, s:s, s:s}", "id", id,
                      "worker", (int)worker, "age", (double)row->age_ms / 1000.0, "user", json_text(row->user), "client",
-                     json_text(row->client), "target", json_text(row->target), "rule", (int)row->rule, "hops",
-                     (int)row->hops, "bytes", "up", (json_int_t)row->bytes[0], "down", (json_int_t)row->bytes[1],
-                     "path", "up", row->splice[0] ? "splice" : "copy", "down", row->splice[1] ? "splice" : "copy",
-                     "state", session_state_name((enum session_state)row->state), "protocol",
-                     protocol_name(row->protocol));
+                     json_text(row->client), "target", json_text(row->target), "rule",
+                     rule ? json_text(rule) : json_null(), "hops", (int)row->hops, "chain", chain_json(row->chain),
+                     "bytes", "up", (json_int_t)row->bytes[0], "down", (json_int_t)row->bytes[1], "path", "up",
+                     row->splice[0] ? "splice" : "copy", "down", row->splice[1] ? "splice" : "copy", "state",
+                     session_state_name((enum session_state)row->state), "protocol", protocol_name(row->protocol));
 }
 
 /* cursor: `worker-slot` where the next page begins; NULL: this was the last. */
@@ -102,7 +117,7 @@ static void listing_done(struct errand *self, int32_t result)
     struct listing *l = (struct listing *)self;
     if (result < 0) l->errand.count = 0, l->errand.next = UINT32_MAX;
     for (uint32_t i = 0; i < l->errand.count; i++)
-        json_array_append_new(l->rows, row_json(&l->errand.rows[i], l->worker));
+        json_array_append_new(l->rows, row_json(call_parts(l->call)->engine, &l->errand.rows[i], l->worker));
     l->left -= l->errand.count;
     l->errand.first = l->errand.next;
     if (l->errand.next == UINT32_MAX) {

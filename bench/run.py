@@ -26,7 +26,10 @@ import sys
 import tempfile
 import time
 
+import document as sections
+
 HERE = pathlib.Path(__file__).resolve().parent
+OTHER_PROGRAMS = {"micro.c", "delay.c"}  # beside the load generator
 TICKS = os.sysconf("SC_CLK_TCK")
 FIRST_PORT = 22000  # of the origin, with the next five; what follows is below the range of ephemeral ports
 IPERF_PORT = 100  # from the first
@@ -68,6 +71,7 @@ METRICS = {
     "rate": Metric("per second", False, "{:,.0f}"),
     "bytes_per_session": Metric("PSS growth, bytes per session", True, "{:,.0f}"),
     "speedup": Metric("two workers against one", False, "{:.2f}"),
+    "p50": Metric("median, µs", True, "{:,.1f}"),
 }
 
 
@@ -104,9 +108,11 @@ def make_rows():
                  subject="sluice-cached"),
         load_row("ruleset-million", "libruleset with a million names and 100,000 networks", "socks5", "rate",
                  {"sluice-ruleset": None}, "connect --flows 64 --close reset", churns=True, subject="sluice-million"),
-        load_row("ruleset-latency", "One connection at a time: what a decision adds", "socks5", "rate",
-                 {"sluice": None, "neosocksd-ruleset": None}, "connect --flows 1 --close reset", churns=True,
-                 subject="sluice-ruleset"),
+        load_row("ruleset-latency", "One connection at a time: what a decision adds", "socks5", "p50",
+                 {"sluice": None, "neosocksd-ruleset": None, "neosocksd": None}, "connect --flows 1 --close reset",
+                 churns=True, subject="sluice-ruleset"),
+        Row("decisions", "Decisions of the coordinator alone", "socks5", "rate", measure_decisions,
+            {"sluice-million": None}, subject="sluice-ruleset"),
         Row("workers", "SOCKS5 connections, two workers against one", "socks5", "speedup", measure_workers,
             {}, churns=True),
         Row("idle", f"{IDLE_SESSIONS:,} idle SOCKS5 sessions", "socks5", "bytes_per_session", measure_idle,
@@ -187,7 +193,7 @@ def pinned(cores, command):
     return ["taskset", "-c", cores, *command]
 
 
-def wait_for_port(address, process, seconds=5):
+def wait_for_port(address, process, seconds=15):
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         if process.poll() is not None:
@@ -375,6 +381,8 @@ def measure_load(bench, proxy, row):
         return sample(cpu / result["gb"], f"{result['gbit_s']:.1f} Gbit/s", result["errors"])
     each = cpu / result["count"] * 1e6
     extra = f"p50 {result['p50_us']:,.0f} µs, p99 {result['p99_us']:,.0f} µs, {each:.1f} µs CPU each"
+    if row.metric == "p50":
+        return sample(result["p50_us"], extra, result["errors"])
     return sample(result["rate"], extra, result["errors"])
 
 
@@ -402,6 +410,18 @@ def measure_workers(bench, proxy, row):
         costs.append(cpu / result["count"] * 1e6)
     return sample(2 * costs[0] / costs[1],
                   f"estimate from CPU cost: {costs[0]:.1f} and {costs[1]:.1f} µs per connection")
+
+
+def measure_decisions(bench, proxy, row):
+    """Rulesets without a proxy around them: bench/decisions, built beside the binary."""
+    program = pathlib.Path(bench.options.binary).resolve().parent / "decisions"
+    command = pinned(bench.proxy_core, [program, HERE / "peers" / proxy.template, "--seconds", str(bench.seconds)])
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode != 0:
+        raise Failed(done.stderr.strip() or f"bench/decisions ended with status {done.returncode}")
+    result = json.loads(done.stdout)
+    return sample(result["rate"], f"p50 {result['p50_ns'] / 1000:.1f} µs, p99 {result['p99_ns'] / 1000:.1f} µs,"
+                                  f" loaded in {result['load_ms']:,.0f} ms")
 
 
 def measure_idle(bench, proxy, row):
@@ -711,7 +731,7 @@ def find_load(options, directory):
         return str(pathlib.Path(options.load or beside).resolve())
     made = pathlib.Path(directory) / "load"
     compiler = os.environ.get("CC", "gcc")
-    sources = [str(path) for path in sorted(HERE.glob("*.c")) if path.name != "micro.c"]
+    sources = [str(path) for path in sorted(HERE.glob("*.c")) if path.name not in OTHER_PROGRAMS]
     subprocess.run([compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", *sources, "-o", str(made)], check=True)
     return str(made)
 
@@ -759,7 +779,8 @@ def main():
         bench.proxies = peers
         document = run(bench, rows, missing)
     if options.output:
-        pathlib.Path(options.output).write_text(document)
+        path = pathlib.Path(options.output)
+        path.write_text(sections.keep_sections(path.read_text() if path.exists() else "", document))
     else:
         print(document)
 

@@ -247,6 +247,11 @@ static int check_api(struct config *c)
 
     if ((is_unix ? resolve_unix(c, &l) : resolve_listener(c, &l)) < 0) return -1;
     c->api = l.address;
+    if (!c->api_token_file && !is_unix && policy_classify(&c->api) != POLICY_LOOPBACK)
+        return fault(c,
+                     "--api %s: whoever reaches this address could run scripts here; give --api-token-file, or a "
+                     "loopback address or unix:/path",
+                     c->api_text);
     for (uint32_t i = 0; i < c->listener_count; i++)
         if (address_equal(&c->listeners[i].address, &c->api))
             return fault(c, "--api and listener \"%s\" are the same address, choose another", c->listeners[i].text);

@@ -95,8 +95,8 @@ enum config_action { CONFIG_RUN, CONFIG_EXIT_SUCCESS, CONFIG_EXIT_FAILURE };
 /* The defaults of every option. */
 void config_defaults(struct config *config);
 /* Parses the command line into config (options.c), which holds the defaults. Prints help, version or one line about
- * what is wrong; carries out --dump-config, and --check unless scripts are to be checked as well (then check_only is
- * left to main); opens the log as asked for. Strings in config point into argv. */
+ * what is wrong; carries out --dump-config; opens the log as asked for. --check (check_only) is left to main. Strings
+ * in config point into argv. */
 enum config_action config_parse(struct config *config, int argc, char **argv);
 /* The same for words that come from elsewhere (a -c script's fields): argv[0] is not looked at, nothing is checked
  * together. 0, or -1 after one line on stderr. */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -314,6 +315,14 @@ void coordinator_set_revision(struct coordinator *c, uint32_t revision)
 
 /* --- waiters --- */
 
+/* The ring's clock as it is now; ring_now_ms() is as old as this turn. */
+static uint64_t clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+}
+
 static struct waiter **coordinator_waiter(const struct coordinator *c, uint32_t slot)
 {
     return pool_at(&c->waiters, slot);
@@ -381,6 +390,11 @@ struct ring *coordinator_ring(struct coordinator *c)
 uint64_t coordinator_now_ms(const struct coordinator *c)
 {
     return ring_now_ms(c->ring);
+}
+
+uint64_t coordinator_after_ms(uint64_t wait_ms)
+{
+    return clock_ms() + 1 + wait_ms;
 }
 
 void coordinator_set_hooks(struct coordinator *c, const struct coordinator_hooks *hooks)
@@ -741,7 +755,7 @@ static void coordinator_hush(struct coordinator *c)
 
 static uint64_t coordinator_wait_ms(const struct coordinator *c)
 {
-    uint64_t now = ring_now_ms(c->ring), wait = COORDINATOR_LOG_MS, next = timer_wait_ms(c->timers, now);
+    uint64_t now = clock_ms(), wait = COORDINATOR_LOG_MS, next = timer_wait_ms(c->timers, now);
     if (next < wait) wait = next;
     if (!c->resolver) return wait;
     next = resolve_wait_ms(c->resolver, now);

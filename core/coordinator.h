@@ -75,6 +75,9 @@ void coordinator_clear_deadline(struct coordinator *c, struct waiter *waiter);
 
 struct ring *coordinator_ring(struct coordinator *c);
 uint64_t coordinator_now_ms(const struct coordinator *c);
+/* The deadline that lies wait_ms ahead. Scripts may have been running since that clock was read, for seconds even: what
+ * they wait for counts from here, and is never shorter than they asked. */
+uint64_t coordinator_after_ms(uint64_t wait_ms);
 /* A question of ours to the resolver: `answered` is called once, from here or later; the request is the caller's until
  * then. -ECANCELED when the process stops. */
 struct resolve_question {

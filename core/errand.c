@@ -35,13 +35,16 @@ static void row_labels(struct worker *w, struct session_row *row, const struct s
 {
     row->user[0] = row->target[0] = '\0';
     if (s->setup == POOL_NONE) {
+        const char *target = s->label + strlen(s->label) + 1;
         snprintf(row->user, sizeof row->user, "%s", s->label);
-        snprintf(row->target, sizeof row->target, "%s", s->label + strlen(s->label) + 1);
+        snprintf(row->target, sizeof row->target, "%s", target);
+        snprintf(row->chain, sizeof row->chain, "%s", target + strlen(target) + 1);
         return;
     }
     const struct setup *setup = setup_of(w, s);
     if (setup->credentials.present) snprintf(row->user, sizeof row->user, "%s", setup->credentials.user);
     if (setup->target.kind != ADDRESS_NONE) address_format(&setup->target, row->target, sizeof row->target);
+    session_format_chain(w, s, row->chain, sizeof row->chain);
 }
 
 static void row_write(struct worker *w, struct session_row *row, const struct session *s)

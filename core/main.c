@@ -63,9 +63,17 @@ static int main_open_scripts(void)
     if (error == 0 && config.boot) error = config_check(&config);
     if (error == 0 && config.boot && config.nameservers)
         error = coordinator_set_nameservers(parts.coordinator, config.nameservers);
-    if (error == 0) error = api_check(&config);
     if (error == 0) error = engine_load_scripts(parts.engine, &config);
     return error;
+}
+
+/* What a start would do next, but for the ports, which a process that is to be replaced may still have. */
+static int main_check(void)
+{
+    int error = config.user ? process_drop_privileges(config.user) : 0;
+    if (error == 0) error = api_check(&config);
+    if (error == 0) puts("configuration is valid");
+    return error == 0 && fflush(stdout) == 0 ? 0 : -1;
 }
 
 /* All ports, with the privileges that this may take; then these are given up. */
@@ -117,7 +125,7 @@ static int main_run(void)
     int error = coordinator_open(&parts.coordinator, &config);
     if (error == 0) error = main_open_scripts();
     if (error == 0 && config.check_only) {
-        puts("configuration is valid");
+        error = main_check();
     } else {
         if (error == 0) error = main_open_ports();
         if (error == 0) error = main_open_api();

@@ -743,14 +743,10 @@ static int finish_listeners(struct parse *p)
     return 0;
 }
 
-static enum config_action check_and_show(struct config *config)
+static enum config_action check_and_dump(struct config *config)
 {
-    if (config->boot && !config->dump_only) return CONFIG_RUN; /* main checks what the script has brought */
-    if (config_check(config) < 0) return CONFIG_EXIT_FAILURE;
-    if (config->dump_only) return config_dump(config) < 0 ? CONFIG_EXIT_FAILURE : CONFIG_EXIT_SUCCESS;
-    if (config->ruleset || config->script_count > 0) return CONFIG_RUN; /* main goes on to it */
-    puts("configuration is valid");
-    return fflush(stdout) == 0 ? CONFIG_EXIT_SUCCESS : CONFIG_EXIT_FAILURE;
+    if (config_check(config) < 0 || config_dump(config) < 0) return CONFIG_EXIT_FAILURE;
+    return CONFIG_EXIT_SUCCESS;
 }
 
 enum config_action config_parse(struct config *config, int argc, char **argv)
@@ -761,7 +757,7 @@ enum config_action config_parse(struct config *config, int argc, char **argv)
     if (p.stop) return fflush(stdout) == 0 ? CONFIG_EXIT_SUCCESS : CONFIG_EXIT_FAILURE;
     if (finish_listeners(&p) < 0) return CONFIG_EXIT_FAILURE;
     log_open((enum log_target)config->log_target, config->log_level);
-    return config->check_only || config->dump_only ? check_and_show(config) : CONFIG_RUN;
+    return config->dump_only ? check_and_dump(config) : CONFIG_RUN; /* --check is main's: it begins as a start does */
 }
 
 int config_read(struct config *config, int argc, char **argv)

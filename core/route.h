@@ -66,7 +66,7 @@ enum route_order {
 struct route_verdict {
     uint8_t order;                /* enum route_order */
     uint8_t hop_count;            /* proxies in the order of travel, in front of the target; 0: direct */
-    uint32_t rule;                /* tag of the rule that decided, 0: built in */
+    uint32_t rule;                /* tag of the rule that decided, see engine_tag(); 0: none */
     uint32_t cache_ms;            /* the worker may give this verdict again for so long; 0: no */
     struct address target;        /* where to, possibly rewritten */
     const struct proxy_uri *hops; /* route_request.hops, or an array that lives as long as the process */
@@ -113,7 +113,8 @@ struct dial_errand {
     struct proxy_uri hops[ROUTE_HOPS_MAX];
 };
 
-#define SESSION_TEXT_SIZE 272u
+#define SESSION_TEXT_SIZE  272u
+#define SESSION_CHAIN_SIZE 512u
 
 /* One session, as GET /sessions shows it. */
 struct session_row {
@@ -126,6 +127,7 @@ struct session_row {
     uint64_t age_ms;
     uint64_t bytes[2]; /* up, down */
     char client[SESSION_TEXT_SIZE], user[SESSION_TEXT_SIZE], target[SESSION_TEXT_SIZE];
+    char chain[SESSION_CHAIN_SIZE]; /* as many of the hops as fit, blanks between them */
 };
 
 /* Up to `room` sessions from slot `first` on. */

@@ -604,23 +604,47 @@ void session_drop_side(struct worker *w, struct session *s, enum session_side si
     s->fd[side] = -1;
 }
 
-/* What GET /sessions still shows of it. */
-static void session_label(const struct setup *setup, struct session *s)
+void session_format_chain(const struct worker *w, const struct session *s, char *out, size_t size)
 {
-    char target[ADDRESS_TEXT_SIZE] = "";
-    size_t user = setup->credentials.present ? strnlen(setup->credentials.user, SESSION_LABEL_SIZE / 4) : 0;
-    memcpy(s->label, setup->credentials.user, user);
-    s->label[user] = '\0';
+    const struct route_verdict *verdict = &setup_of(w, s)->route.verdict;
+    char text[PROXY_URI_TEXT_SIZE];
+    size_t used = 0;
+    out[0] = '\0';
+    if (s->inflight & SESSION_BIT(SESSION_LENT)) return;               /* the coordinator may be writing the next one */
+    for (unsigned i = 0; i < s->hops && i < verdict->hop_count; i++) { /* a refusal behind a try has none */
+        size_t length = proxy_uri_format(&verdict->hops[i], text, sizeof text);
+        if (used + (i > 0) + length >= size) return;
+        if (i > 0) out[used++] = ' ';
+        memcpy(out + used, text, length + 1);
+        used += length;
+    }
+}
+
+/* Appends at most `room` octets and a zero. Returns the place behind it. */
+static char *session_add_label(char *at, const char *text, size_t room)
+{
+    size_t size = strnlen(text, room);
+    memcpy(at, text, size);
+    at[size] = '\0';
+    return at + size + 1;
+}
+
+/* What GET /sessions still shows of it. */
+static void session_label(const struct worker *w, struct session *s)
+{
+    const struct setup *setup = setup_of(w, s);
+    char target[ADDRESS_TEXT_SIZE] = "", *end = s->label + SESSION_LABEL_SIZE;
     if (setup->target.kind != ADDRESS_NONE) address_format(&setup->target, target, sizeof target);
-    size_t room = SESSION_LABEL_SIZE - user - 2, size = strnlen(target, room);
-    memcpy(s->label + user + 1, target, size);
-    s->label[user + 1 + size] = '\0';
+    char *at =
+        session_add_label(s->label, setup->credentials.present ? setup->credentials.user : "", SESSION_LABEL_SIZE / 6);
+    at = session_add_label(at, target, (size_t)(end - at) - 2);
+    session_format_chain(w, s, at, (size_t)(end - at));
 }
 
 void session_release_setup(struct worker *w, struct session *s)
 {
     if (s->setup == POOL_NONE) return;
-    session_label(setup_of(w, s), s);
+    session_label(w, s);
     pool_give(&w->setups, s->setup);
     pool_trim(&w->setups); /* a burst of handshakes must not be paid for by all the idle sessions that it leaves */
     s->setup = POOL_NONE;

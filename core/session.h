@@ -65,7 +65,7 @@ struct flow {
     uint32_t rest_next; /* on the list of resting flows: slot * 2 + side */
 };
 
-#define SESSION_LABEL_SIZE 120u
+#define SESSION_LABEL_SIZE 184u
 
 struct session {
     uint8_t state;    /* enum session_state; written by session_enter() alone */
@@ -88,7 +88,8 @@ struct session {
     uint64_t moved;              /* octets delivered when idleness was last judged */
     uint64_t moved_ms;           /* when that was last seen to have changed */
     struct flow flows[2];
-    char label[SESSION_LABEL_SIZE]; /* when the setup slot is gone: user, zero, target, zero; cut to fit */
+    char label[SESSION_LABEL_SIZE]; /* when the setup slot is gone: user, target, chain, a zero behind each; cut to fit
+                                     */
 };
 
 #define SETUP_HEAD_SIZE (HTTP_HEAD_SIZE_MAX + 1u)
@@ -159,6 +160,8 @@ void session_end_after_reply(struct worker *w, struct session *s);
 bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);
 /* The same for a verdict on setup.route. */
 bool session_ask_route(struct worker *w, struct session *s);
+/* The chain that it goes by: as many hops as fit into `size` octets with the terminator. */
+void session_format_chain(const struct worker *w, const struct session *s, char *out, size_t size);
 /* A ROUTE_TRY has ended: says so to the coordinator. result 0: the relay runs. */
 void session_report_trial(struct worker *w, struct session *s, int32_t result);
 /* Whether an operation on the upstream, or on an attempt to reach one, is in flight. */

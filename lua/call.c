@@ -1,9 +1,11 @@
-/* Calls of peers (POST /ruleset/rpcall): code that runs in a coroutine, and its results as literals. */
+/* Calls of peers (POST /ruleset/rpcall): code that runs in a coroutine, and its results as literals. And a profile,
+ * which is a call of a function of ours whose result is a text. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "load.h"
 #include "marshal.h"
+#include "profile.h"
 #include "state.h"
 
 struct engine_call {
@@ -14,7 +16,7 @@ struct engine_call {
     void *context;
     const char *code;
     size_t size;
-    bool compiled;
+    double seconds; /* of a profile, which has no code */
 };
 
 static void call_free(struct engine_call *call)
@@ -64,6 +66,14 @@ static void call_finish_failed(struct engine_call *call, const char *why)
     free(body);
 }
 
+static void call_fail(struct engine_call *call, const char *why)
+{
+    if (call->code)
+        call_finish_failed(call, why);
+    else
+        call_finish(call, false, why, strlen(why));
+}
+
 /* Results cannot be delivered twice: what raises here has delivered nothing, and lost() is called. */
 static void call_deliver(struct routine *r, lua_State *L, bool ok, int first)
 {
@@ -72,7 +82,12 @@ static void call_deliver(struct routine *r, lua_State *L, bool ok, int first)
     if (!ok) {
         const char *why = engine_error_text(L, first);
         engine_note_error(r->engine, why);
-        call_finish_failed(call, why);
+        call_fail(call, why);
+        return;
+    }
+    if (!call->code) {
+        const char *text = luaL_checklstring(L, first, &size);
+        call_finish(call, true, text, size);
         return;
     }
     luaL_checkstack(L, 4, NULL);
@@ -88,7 +103,7 @@ static void call_deliver(struct routine *r, lua_State *L, bool ok, int first)
 
 static void call_lost(struct routine *r, const char *why)
 {
-    call_finish_failed(r->owner, why);
+    call_fail(r->owner, why);
 }
 
 static const struct routine_class call_class = {.deliver = call_deliver, .lost = call_lost, .pooled = true};
@@ -96,12 +111,17 @@ static const struct routine_class call_class = {.deliver = call_deliver, .lost =
 static int call_start(lua_State *L)
 {
     struct engine_call *call = lua_touserdata(L, 1);
-    lua_pushnil(L);
-    if (load_chunk(L, call->code, call->size, "=(rpc)") != LUA_OK) return lua_error(L);
-    load_sandbox(L);
-    call->compiled = true;
     struct routine **place = &call->routine;
-    routine_start(L, &call_class, call, 0, place);
+    bool is_profile = !call->code;
+    lua_pushnil(L);
+    if (is_profile) {
+        lua_pushcfunction(L, sluice_profile);
+        lua_pushnumber(L, call->seconds);
+    } else {
+        if (load_chunk(L, call->code, call->size, "=(rpc)") != LUA_OK) return lua_error(L);
+        load_sandbox(L);
+    }
+    routine_start(L, &call_class, call, is_profile ? 1 : 0, place);
     return 0;
 }
 
@@ -113,17 +133,17 @@ static bool call_is_open(const struct engine *e, const struct engine_call *call)
     return false;
 }
 
-struct engine_call *engine_rpcall(struct engine *e, const char *source, size_t size, engine_finished *finished,
-                                  void *context)
+static struct engine_call *call_open(struct engine *e, const struct engine_call *form)
 {
     struct engine_text error = {0};
     struct engine_call *call = calloc(1, sizeof *call);
     if (!call) {
-        finished(context, false, "not enough memory", strlen("not enough memory"));
+        form->finished(form->context, false, "not enough memory", strlen("not enough memory"));
         return NULL;
     }
-    *call = (struct engine_call){
-        .engine = e, .next = e->calls, .finished = finished, .context = context, .code = source, .size = size};
+    *call = *form;
+    call->engine = e;
+    call->next = e->calls;
     if (e->calls) e->calls->previous = call;
     e->calls = call;
     int result = engine_protect(e, call_start, call, &error);
@@ -135,6 +155,23 @@ struct engine_call *engine_rpcall(struct engine *e, const char *source, size_t s
     }
     engine_text_free(&error);
     return open ? call : NULL;
+}
+
+struct engine_call *engine_rpcall(struct engine *e, const char *source, size_t size, engine_finished *finished,
+                                  void *context)
+{
+    return call_open(e, &(struct engine_call){.code = source, .size = size, .finished = finished, .context = context});
+}
+
+bool engine_is_profiling(const struct engine *e)
+{
+    (void)e;
+    return profile_is_running();
+}
+
+struct engine_call *engine_profile(struct engine *e, double seconds, engine_finished *finished, void *context)
+{
+    return call_open(e, &(struct engine_call){.seconds = seconds, .finished = finished, .context = context});
 }
 
 void engine_call_cancel(struct engine_call *call)

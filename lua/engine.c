@@ -9,6 +9,7 @@
 #include "execute.h"
 #include "load.h"
 #include "modules.h"
+#include "profile.h"
 #include "rpc.h"
 #include "socket.h"
 
@@ -98,7 +99,10 @@ int engine_protect(struct engine *e, lua_CFunction function, void *argument, str
     lua_pushcfunction(L, engine_message);
     lua_pushcfunction(L, function);
     lua_pushlightuserdata(L, argument);
+    lua_State *ran = limits_run(&e->limits, L);
     int status = lua_pcall(L, 1, 0, top + 1);
+    if (profile_is_due()) profile_take(L);
+    limits_run(&e->limits, ran);
     if (status != LUA_OK) {
         const char *text = engine_error_text(L, -1);
         engine_note_error(e, text);
@@ -232,6 +236,7 @@ void engine_free(struct engine *e)
     if (e->L) lua_close(e->L);
     coroutine_close(e);
     boot_close(e);
+    tags_close(e);
     free(e);
 }
 

@@ -51,12 +51,22 @@ struct engine_call *engine_rpcall(struct engine *e, const char *source, size_t s
                                   void *context);
 void engine_call_cancel(struct engine_call *call);
 
+/* POST /profile: samples what runs in Lua for so long, 1...ENGINE_PROFILE_SECONDS_MAX, one at a time. `finished` as
+ * above, with lines of folded stacks, or with ok false and a message. A ruleset need not be there. */
+#define ENGINE_PROFILE_SECONDS_MAX 60
+bool engine_is_profiling(const struct engine *e);
+struct engine_call *engine_profile(struct engine *e, double seconds, engine_finished *finished, void *context);
+
 /* ruleset.stats(dt, q) and ruleset.metrics(): their string, or the error's message. dt in seconds. data NULL: the
  * ruleset has no such function. False: it raised. */
 bool engine_stats(struct engine *e, double dt, const char *q, struct engine_text *out);
 bool engine_metrics(struct engine *e, struct engine_text *out);
 /* ruleset.healthy(): true if there is no ruleset or nothing to complain of, else the complaint. */
 bool engine_healthy(struct engine *e, struct engine_text *complaint);
+
+/* The text of a rule's tag, as sluice.tag() has given it to a verdict; NULL: it has none. Lives as long as the engine.
+ */
+const char *engine_tag(const struct engine *e, uint32_t tag);
 
 struct engine_memory {
     uint64_t bytes, objects; /* blocks that the state's allocator has given out */

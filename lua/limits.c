@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "profile.h"
+
 /* Instructions between two looks at the clock, about ten microseconds. */
 #define LIMITS_INTERVAL 1000
 /* An allocation of that size is a look at the clock too: string.rep() takes milliseconds within one instruction. */
@@ -74,8 +76,9 @@ static struct limits *limits_of(lua_State *L)
 static void limits_hook(lua_State *L, lua_Debug *where)
 {
     struct limits *l = limits_of(L);
+    if (profile_is_due()) profile_take(L);
     if (!limits_look(l)) {
-        if (lua_gethookcount(L) != LIMITS_INTERVAL) limits_watch(L); /* of an entry that has ended */
+        if (lua_gethookcount(L) != LIMITS_INTERVAL) limits_watch(L); /* interrupted, or of an entry that has ended */
         return;
     }
     lua_sethook(L, limits_hook, LUA_MASKCOUNT, 1);
@@ -87,6 +90,18 @@ static void limits_hook(lua_State *L, lua_Debug *where)
 void limits_watch(lua_State *L)
 {
     lua_sethook(L, limits_hook, LUA_MASKCOUNT, LIMITS_INTERVAL);
+}
+
+void limits_interrupt(lua_State *L)
+{
+    lua_sethook(L, limits_hook, LUA_MASKCOUNT | LUA_MASKRET, 1);
+}
+
+lua_State *limits_run(struct limits *limits, lua_State *L)
+{
+    lua_State *before = atomic_load_explicit(&limits->running, memory_order_relaxed);
+    atomic_store_explicit(&limits->running, L, memory_order_relaxed);
+    return before;
 }
 
 void limits_enter(struct limits *limits)
@@ -162,7 +177,10 @@ static int limits_resume(lua_State *L)
     luaL_argexpected(L, co, 1, "coroutine");
     if (!lua_checkstack(co, arguments)) return luaL_error(L, "too many arguments to resume");
     lua_xmove(L, co, arguments);
+    lua_State *outer = limits_run(limits_of(L), co);
     int status = lua_resume(co, L, arguments, &results);
+    if (profile_is_due()) profile_take(co);
+    limits_run(limits_of(L), outer);
     if (status != LUA_OK && status != LUA_YIELD) {
         lua_xmove(co, L, 1);
         return limits_caught(L, status, 2);

@@ -9,6 +9,7 @@
 
 #include "core/log.h"
 #include "core/stats.h"
+#include "profile.h"
 #include "rpc.h"
 #include "state.h"
 
@@ -242,11 +243,13 @@ int luaopen_neosocksd(lua_State *L)
                                          {"now", neosocksd_now},
                                          {"parse_ipv4", neosocksd_parse_ipv4},
                                          {"parse_ipv6", neosocksd_parse_ipv6},
+                                         {"profile", sluice_profile},
                                          {"resolve", neosocksd_resolve},
                                          {"setinterval", neosocksd_setinterval},
                                          {"setting", boot_push_setting},
                                          {"splithostport", neosocksd_splithostport},
                                          {"stats", neosocksd_stats},
+                                         {"tag", sluice_tag},
                                          {"traceback", neosocksd_traceback},
                                          {NULL, NULL}};
     luaL_newlib(L, functions);

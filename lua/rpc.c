@@ -348,7 +348,7 @@ struct rpc_call *rpc_start(struct coordinator *c, const struct rpc_request *requ
         *call = (struct rpc_call){.waiter = {.on_completion = call_on_completion, .on_time = call_on_time},
                                   .c = c,
                                   .fd = -1,
-                                  .end_ms = coordinator_now_ms(c) + request->timeout_ms,
+                                  .end_ms = coordinator_after_ms(request->timeout_ms),
                                   .done = done,
                                   .context = context,
                                   .target = request->peer.address,

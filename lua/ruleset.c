@@ -27,7 +27,7 @@ struct question {
     uint32_t worker, slot, generation;
     enum stage stage;
     bool forwarded; /* a try has succeeded: what the callback returns is ignored */
-    uint32_t cache_ms;
+    uint32_t cache_ms, rule;
     struct routine *routine;
     struct park park; /* TRYING */
 };
@@ -140,6 +140,7 @@ static void decide(struct question *q, lua_State *L, int first)
     if (read_verdict(L, first, request, q->engine)) {
         request->verdict.order = ROUTE_DIAL;
         request->verdict.cache_ms = q->cache_ms;
+        request->verdict.rule = q->rule;
     } else {
         LOGE("ruleset error: the decision is neither nil nor host:port and proxy URIs");
     }
@@ -364,6 +365,7 @@ int await_forward(lua_State *L)
     coroutine_check(L);
     request->verdict = (struct route_verdict){.order = ROUTE_TRY};
     if (!read_verdict(L, 1, request, q->engine)) return luaL_error(L, "invalid address");
+    request->verdict.rule = q->rule;
     coroutine_park(L, &q->park, forward_abandon);
     q->stage = TRYING;
     question_answer(q, 0);
@@ -379,6 +381,16 @@ int sluice_cache(lua_State *L)
     if (!q) return luaL_error(L, "sluice.cache must be called from a ruleset request handler");
     q->cache_ms = (uint32_t)(seconds * 1000);
     return 0;
+}
+
+/* sluice.tag(text) -> whether there is a request that is being decided                                [-0, +1, e] */
+int sluice_tag(lua_State *L)
+{
+    struct question *q = question_of(L);
+    luaL_checkany(L, 1);
+    if (q) q->rule = tags_number(L, 1);
+    lua_pushboolean(L, q != NULL);
+    return 1;
 }
 
 /* --- ticks --- */

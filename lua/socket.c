@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/policy.h"
 #include "socket_private.h"
 
 const struct class_key socket_class = {"socket"};
@@ -85,12 +86,22 @@ static int socket_tostring(lua_State *L)
 
 /* --- bind, listen, names, shutdown, settimeout --- */
 
+/* A connection that stays on this machine is set as those of workers are. */
+static void obey_address(const struct sock *s, const struct sockaddr_storage *to, socklen_t size)
+{
+    struct net_address raw = {.size = size, .storage = *to};
+    struct address address;
+    if (s->type != SOCK_STREAM || s->family == AF_UNIX || !net_address_to(&raw, &address)) return;
+    if (policy_classify(&address) == POLICY_LOOPBACK) net_set_local(s->handle->fd);
+}
+
 /* sock:bind(ip[, port]), sock:bind(path)                                                             [-0, +0, e] */
 static int socket_bind(lua_State *L)
 {
     const struct sock *s = socket_check(L, 1, "bind");
     struct sockaddr_storage address;
     socklen_t size = address_read(L, s->family, 2, 3, true, &address);
+    obey_address(s, &address, size); /* what it accepts inherits it */
     if (bind(s->handle->fd, (struct sockaddr *)&address, size) < 0) return socket_raise(L, "bind", errno);
     return 0;
 }
@@ -200,7 +211,7 @@ static int socket_accept(lua_State *L)
     lua_settop(L, 1);
     lua_pushinteger(L, flags);
     socket_push(L, s->family, s->type);
-    return accept_step(L, LUA_OK, deadline_after(L, s->timeout_ms));
+    return accept_step(L, LUA_OK, deadline_after(s->timeout_ms));
 }
 
 /* --- connect --- */
@@ -225,6 +236,7 @@ static int connect_step(lua_State *L, int status, lua_KContext until)
     if (error != 0) return socket_raise(L, "connect", error);
     const struct sock *s = socket_check(L, 1, "connect");
     socklen_t size = address_read(L, s->family, 2, 3, false, &address);
+    obey_address(s, &address, size);
     if (connect(s->handle->fd, (struct sockaddr *)&address, size) == 0) return 0;
     error = errno;
     if ((error != EINPROGRESS && error != EAGAIN) || lua_tointeger(L, 4) & (MSG_DONTWAIT | O_NONBLOCK))
@@ -247,7 +259,7 @@ static int socket_connect(lua_State *L)
     int flags = flags_read(L, 4);
     lua_settop(L, 3);
     lua_pushinteger(L, flags);
-    return connect_step(L, LUA_OK, deadline_after(L, s->timeout_ms));
+    return connect_step(L, LUA_OK, deadline_after(s->timeout_ms));
 }
 
 /* --- the module --- */

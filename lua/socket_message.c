@@ -111,7 +111,7 @@ static int receive_begin(lua_State *L, const struct sock *s, int size, int flags
     lua_settop(L, RECEIVE_BUFFER);
     lua_pushinteger(L, options);
     lua_pushinteger(L, capacity);
-    return receive_step(L, LUA_OK, deadline_after(L, s->timeout_ms));
+    return receive_step(L, LUA_OK, deadline_after(s->timeout_ms));
 }
 
 static void check_capacity(lua_State *L, int index, int argument)
@@ -244,7 +244,7 @@ static int send_begin(lua_State *L, const struct sock *s, int argument, const ch
     lua_pushinteger(L, 0);
     lua_insert(L, SEND_DONE);
     lua_pushlightuserdata(L, (char *)call);
-    return send_step(L, LUA_OK, deadline_after(L, s->timeout_ms));
+    return send_step(L, LUA_OK, deadline_after(s->timeout_ms));
 }
 
 /* sock:sendmsg(msghdr, data) -> octets sent                                                  [-0, +1, e; yields] */

@@ -120,7 +120,7 @@ static int set_select(lua_State *L)
     lua_Number seconds = luaL_optnumber(L, 2, -1);
     luaL_argcheck(L, seconds <= 1e9, 2, "timeout out of range");
     lua_settop(L, 1);
-    return select_step(L, LUA_OK, deadline_after(L, seconds < 0 ? TIMEOUT_NONE : (uint64_t)(seconds * 1000 + 0.999)));
+    return select_step(L, LUA_OK, deadline_after(seconds < 0 ? TIMEOUT_NONE : (uint64_t)(seconds * 1000 + 0.999)));
 }
 
 static int set_length(lua_State *L)

@@ -61,7 +61,7 @@ void handle_cancel(struct handle *h, int error);
 typedef lua_KContext deadline;
 #define DEADLINE_NONE ((deadline)-1)
 #define TIMEOUT_NONE  UINT64_MAX
-deadline deadline_after(lua_State *L, uint64_t timeout_ms);
+deadline deadline_after(uint64_t timeout_ms);
 
 /* A call has moved so much. */
 static inline void handle_spend(struct handle *h, size_t octets)

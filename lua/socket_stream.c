@@ -178,7 +178,7 @@ int socket_receive(lua_State *L)
     lua_pushinteger(L, wanted);
     gather_push(L, 1024);
     if (s->type == SOCK_STREAM && wanted == 0) return receive_end(L, wanted, 0);
-    return receive_step(L, LUA_OK, deadline_after(L, s->timeout_ms));
+    return receive_step(L, LUA_OK, deadline_after(s->timeout_ms));
 }
 
 /* --- send --- */
@@ -259,5 +259,5 @@ int socket_send_text(lua_State *L)
     lua_pushinteger(L, first - 1);
     lua_pushinteger(L, last);
     if (first > last && s->type == SOCK_STREAM) return send_end(L, 0);
-    return send_step(L, LUA_OK, deadline_after(L, s->timeout_ms));
+    return send_step(L, LUA_OK, deadline_after(s->timeout_ms));
 }

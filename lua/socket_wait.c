@@ -106,10 +106,10 @@ unsigned socket_count(const struct engine *owner)
 
 /* --- waiting --- */
 
-deadline deadline_after(lua_State *L, uint64_t timeout_ms)
+deadline deadline_after(uint64_t timeout_ms)
 {
     if (timeout_ms == TIMEOUT_NONE) return DEADLINE_NONE;
-    return (deadline)(coordinator_now_ms(engine_coordinator(engine_of(L))) + timeout_ms);
+    return (deadline)coordinator_after_ms(timeout_ms);
 }
 
 bool handle_is_spent(lua_State *L, struct handle *h)
@@ -185,7 +185,7 @@ static void wait_arm(struct wait *w, short events, deadline until)
 
 int wait_begin(lua_State *L, struct handle *h, const char *call, short events, deadline until)
 {
-    if (until != DEADLINE_NONE && deadline_after(L, 0) >= until) return ETIMEDOUT;
+    if (until != DEADLINE_NONE && deadline_after(0) >= until) return ETIMEDOUT;
     if (!lua_isyieldable(L)) return luaL_error(L, "%s would block: not in asynchronous routine", call);
     coroutine_check(L); /* raises; parking does not any more */
     struct wait *w = wait_new(engine_coordinator(engine_of(L)));

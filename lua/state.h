@@ -63,6 +63,10 @@ struct engine {
     struct waiter ticker;
     uint64_t tick_ms; /* 0: no ticks */
 
+    /* tags.c: sessions know their rule's tag by its number */
+    char **tags;
+    uint32_t tag_count;
+
     uint32_t waking; /* await.c: sleeps that the ring holds */
 
     struct text_list *texts; /* boot.c: strings of the configuration */
@@ -143,6 +147,14 @@ void ruleset_set_interval(struct engine *e, double seconds);
 /* Functions for scripts. */
 int await_forward(lua_State *L);
 int sluice_cache(lua_State *L);
+int sluice_tag(lua_State *L);
+
+/* --- tags.c --- */
+
+/* The number of the tag whose text the value at `index` becomes; 0: it is empty, or there are too many. Raises what
+ * __tostring raises. */
+uint32_t tags_number(lua_State *L, int index);
+void tags_close(struct engine *e);
 
 /* --- call.c --- */
 

@@ -146,3 +146,15 @@ const char *proxy_uri_parse(const char *text, size_t size, struct proxy_uri *out
     *out = uri;
     return NULL;
 }
+
+size_t proxy_uri_format(const struct proxy_uri *uri, char *out, size_t size)
+{
+    const char *name = "";
+    assert(size >= PROXY_URI_TEXT_SIZE);
+    for (size_t i = 0; i < SCHEME_COUNT; i++)
+        if (schemes[i].scheme == uri->scheme) name = schemes[i].name;
+    size_t used = strlen(name);
+    memcpy(out, name, used);
+    memcpy(out + used, "://", 3);
+    return used + 3 + address_format(&uri->address, out + used + 3, size - used - 3);
+}

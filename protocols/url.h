@@ -19,4 +19,9 @@ struct proxy_uri {
  * is then untouched). */
 const char *proxy_uri_parse(const char *text, size_t size, struct proxy_uri *out);
 
+/* Writes `scheme://host:port`, terminated, without user and password: for people.
+ * size  of `out`, at least PROXY_URI_TEXT_SIZE. Returns the length without terminator. */
+#define PROXY_URI_TEXT_SIZE (ADDRESS_TEXT_SIZE + 10u)
+size_t proxy_uri_format(const struct proxy_uri *uri, char *out, size_t size);
+
 #endif

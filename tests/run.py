@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Runs the steps that its arguments name, counts what passed, failed or was skipped, and shows what a failed one printed.
 
-    run.py [--build DIR] [--first N --count N] [--seconds N] unit|sim|fuzz|e2e|asan|tsan|sanitizers|lint...
+    run.py [--build DIR] [--first N --count N] [--seconds N] unit|sim|fuzz|e2e|asan|tsan|lint|all...
 
 What is to be run has been built before: that is the Makefile's part. The last line is `N passed, N failed, N skipped`; the
 exit status is 1 if anything failed."""
 import argparse
+import collections
 import concurrent.futures
+import functools
 import glob
 import os
 import random
@@ -27,7 +29,7 @@ SANITIZERS = {
     "TSAN_OPTIONS": "second_deadlock_stack=1",
 }
 # Not the tests of limits: they count descriptors and milliseconds that TSan uses up by itself.
-TSAN_E2E = ["-k", "(not test_limits or start_and_stop) and not test_dashboard"]
+TSAN_E2E = ["-k", "not test_limits or start_and_stop"]
 TSAN_UNIT = ["test_queue", "test_log", "test_lua_script"]
 
 
@@ -46,12 +48,15 @@ def count_tap(status, output):
 
 
 def count_pytest(status, output):
-    lines = [line for line in output.splitlines() if re.search(r"\d+ \w+.* in [\d.]+s", line)]
-    counts = {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", lines[-1] if lines else "")}
-    failed = sum(counts.get(word, 0) for word in ("failed", "error", "errors"))
+    """Of one run or of several. A run that ends without its last line has failed in one more place."""
+    lines = re.findall(r"^=*\s*((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.*$", output, re.MULTILINE)
+    counts = collections.Counter()
+    for number, word in re.findall(r"(\d+) ([a-z]+)", "\n".join(lines)):
+        counts[word] += int(number)
+    failed = counts["failed"] + counts["error"] + counts["errors"]
     if status != 0 and failed == 0:
         failed = 1
-    return counts.get("passed", 0), failed, counts.get("skipped", 0) + counts.get("xfailed", 0)
+    return counts["passed"], failed, counts["skipped"] + counts["xfailed"]
 
 
 def count_status(status, output):
@@ -93,6 +98,7 @@ class Runner:
         self.totals = [0, 0, 0]
 
     def report(self, name, counts, seconds, outputs):
+        """`outputs`: of what has failed; of everything if nothing has."""
         self.totals = [sum(pair) for pair in zip(self.totals, counts)]
         passed, failed, skipped = counts
         details = f"{passed} passed" + (f", {failed} failed" if failed else "") + (
@@ -114,10 +120,10 @@ class Runner:
                 started.append((task, futures))
             for task, futures in started:
                 results = [future.result() for future in futures]
-                outputs = [output for status, output, _ in results if status != 0 or len(results) == 1]
                 status = next((status for status, _, _ in results if status != 0), 0)
-                self.report(task.name, task.count(status, "".join(outputs)), sum(took for _, _, took in results),
-                            outputs)
+                counts = task.count(status, "".join(output for _, output, _ in results))
+                shown = [output for status, output, _ in results if status != 0 or not counts[1]]
+                self.report(task.name, counts, sum(took for _, _, took in results), shown)
 
     @staticmethod
     def timed(command, task):
@@ -136,21 +142,26 @@ def unit_tasks(folder, label, names=None, prefix=()):
 
 
 E2E = os.path.join("tests", "e2e")
-# Files that take their time under a sanitizer; the others together take as long.
-LONG_E2E = ["test_limits.py", "test_relay.py", "test_http.py", "test_api.py", "test_ruleset.py"]
+# Files that take long begin first, so that none of them is left over at the end.
+LONG_E2E = ["test_limits.py", "test_relay.py", "test_ruleset.py", "test_api.py", "test_http.py", "test_process.py"]
 
 
-def e2e_task(options, binary, label, choice=(), prefix=(), where=(E2E,)):
-    return Task(label, [[*prefix, sys.executable, "-m", "pytest", "-q", *where, *choice]],
+def e2e_files():
+    files = sorted(os.path.basename(path) for path in glob.glob(os.path.join(ROOT, E2E, "test_*.py")))
+    return sorted(files, key=lambda name: LONG_E2E.index(name) if name in LONG_E2E else len(LONG_E2E))
+
+
+def e2e_task(options, binary, label, choice=(), prefix=(), without=()):
+    """One run for each file, which may go side by side where each has a network of its own."""
+    command = [*own_network(), *prefix, sys.executable, "-m", "pytest", "-q", *choice]
+    return Task(label, [[*command, os.path.join(E2E, name)] for name in e2e_files() if name not in without],
                 count_pytest, 900,
                 SLUICE_BIN=os.path.join(options.build, binary), E2E_BUILD=os.path.join(options.build, "e2e"))
 
 
-def e2e_halves(options, binary, label, choice, prefix):
-    """The suite as two tasks that may run side by side."""
-    long = [os.path.join(E2E, name) for name in LONG_E2E]
-    return [e2e_task(options, binary, f"{label}, long", choice, prefix, long),
-            e2e_task(options, binary, f"{label}, rest", [*choice, *(f"--ignore={name}" for name in long)], prefix)]
+def run_e2e_tasks(runner, tasks):
+    """They wait for clocks most of the while: two at a time for each CPU."""
+    runner.run(tasks, 2 * CPUS if own_network() else 1)
 
 
 def run_unit(runner, options):
@@ -158,7 +169,7 @@ def run_unit(runner, options):
 
 
 def run_e2e(runner, options):
-    runner.run([e2e_task(options, "sluice", "e2e")])
+    run_e2e_tasks(runner, [e2e_task(options, "sluice", "e2e")])
 
 
 def sim_task(options, first, count):
@@ -195,18 +206,36 @@ def run_fuzz(runner, options):
 
 
 # Not the page in a browser: what it asks of the API, other tests ask as well.
-ASAN_E2E = ["-k", "not test_dashboard"]
+NOT_SANITIZED = ["test_dashboard.py"]
 
 
-def asan_e2e(options, prefix=()):
-    return e2e_halves(options, "asan/sluice", "asan e2e", ASAN_E2E, prefix)
+def asan_units(options):
+    return unit_tasks(os.path.join(options.build, "asan"), "asan")
+
+
+def asan_e2e(options):
+    return e2e_task(options, "asan/sluice", "asan e2e", without=NOT_SANITIZED)
+
+
+def tsan_units(options):
+    return unit_tasks(os.path.join(options.build, "tsan"), "tsan", TSAN_UNIT, fixed_layout())
+
+
+def tsan_e2e(options):
+    return e2e_task(options, "tsan/sluice", "tsan e2e", TSAN_E2E, fixed_layout(), NOT_SANITIZED)
 
 
 def run_asan(runner, options):
-    runner.run(unit_tasks(os.path.join(options.build, "asan"), "asan"))
-    runner.run(asan_e2e(options), 1)
+    runner.run(asan_units(options))
+    run_e2e_tasks(runner, [asan_e2e(options)])
 
 
+def run_tsan(runner, options):
+    runner.run(tsan_units(options))
+    run_e2e_tasks(runner, [tsan_e2e(options)])
+
+
+@functools.cache
 def usable(*words):
     """These words, if a program can be run behind them here; else none."""
     try:
@@ -221,25 +250,17 @@ def fixed_layout():
 
 
 def own_network():
-    """A loopback device of its own, so that two suites do not take each other's ports."""
+    """A loopback device of its own, so that two runs do not take each other's ports."""
     return usable("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 
 
-def tsan_e2e(options, prefix=()):
-    return e2e_halves(options, "tsan/sluice", "tsan e2e", TSAN_E2E, [*prefix, *fixed_layout()])
-
-
-def run_tsan(runner, options):
-    runner.run(unit_tasks(os.path.join(options.build, "tsan"), "tsan", TSAN_UNIT, fixed_layout()))
-    runner.run(tsan_e2e(options), 1)
-
-
-def run_sanitizers(runner, options):
-    """All halves of both end to end suites at the same time: they wait for clocks most of the while, and are patient."""
-    runner.run(unit_tasks(os.path.join(options.build, "asan"), "asan"))
-    runner.run(unit_tasks(os.path.join(options.build, "tsan"), "tsan", TSAN_UNIT, fixed_layout()))
-    apart = own_network()
-    runner.run([*asan_e2e(options, apart), *tsan_e2e(options, apart)], 2 * CPUS if apart else 1)
+def run_all(runner, options):
+    """Everything; the end to end suites of all flavours at the same time."""
+    run_unit(runner, options)
+    run_sim(runner, options)
+    run_fuzz(runner, options)
+    runner.run([*asan_units(options), *tsan_units(options)])
+    run_e2e_tasks(runner, [e2e_task(options, "sluice", "e2e"), asan_e2e(options), tsan_e2e(options)])
 
 
 # --- lint ---
@@ -279,7 +300,7 @@ def run_lint(runner, options):
 TIDY = {False: [], True: ["--checks=-clang-analyzer-security.insecureAPI.strcpy,-clang-analyzer-optin.portability.*,"
                           "-bugprone-signal-handler,-bugprone-sizeof-expression"]}
 STEPS = {"unit": run_unit, "sim": run_sim, "fuzz": run_fuzz, "e2e": run_e2e, "asan": run_asan, "tsan": run_tsan,
-         "sanitizers": run_sanitizers, "lint": run_lint}
+         "all": run_all, "lint": run_lint}
 
 
 def main():

@@ -274,6 +274,26 @@ static void equality_of_paths(void **state)
 
 /* --- proxy URIs --- */
 
+static void uri_texts(void **state)
+{
+    static const char *const rows[][2] = {{"HTTP://u:p@proxy#x", "http://proxy:80"},
+                                          {"socks4a://proxy:1", "socks4a://proxy:1"},
+                                          {"socks5://[::1]", "socks5://[::1]:1080"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct proxy_uri uri;
+        char text[PROXY_URI_TEXT_SIZE];
+        assert_null(proxy_uri_parse(rows[i][0], strlen(rows[i][0]), &uri));
+        assert_int_equal(proxy_uri_format(&uri, text, sizeof text), strlen(rows[i][1]));
+        assert_string_equal(text, rows[i][1]);
+    }
+    char long_uri[270] = "socks4a://", text[PROXY_URI_TEXT_SIZE]; /* the longest there is */
+    struct proxy_uri uri;
+    memset(long_uri + 10, 'x', 255);
+    assert_null(proxy_uri_parse(long_uri, 265, &uri));
+    assert_int_equal(proxy_uri_format(&uri, text, sizeof text), 270);
+}
+
 static const char *parse_uri(const char *text, size_t size, struct proxy_uri *uri)
 {
     char *copy = (char *)support_guard(text, size);
@@ -544,6 +564,7 @@ int main(void)
         cmocka_unit_test(nothing_and_paths),
         cmocka_unit_test(equality),
         cmocka_unit_test(equality_of_paths),
+        cmocka_unit_test(uri_texts),
         cmocka_unit_test(uris),
         cmocka_unit_test(refused_uris),
         cmocka_unit_test(wrong_octets_in_uris),

@@ -279,6 +279,16 @@ static void test_scripts_and_api(void **state)
     refuses("-l 127.0.0.1:1 --auth-required", "authentication requires a ruleset");
     refuses("-l 127.0.0.1:1 -f a:1 -r x --auth-required", "forwarded and transparent clients cannot authenticate");
     refuses("-l 127.0.0.1:1 -r x --enable-socks5-udp", "--enable-socks5-udp cannot be decided by a ruleset");
+    for (const char *const *open = (const char *const[]){"0.0.0.0:9080", ":9080", "[::]:9080", "192.0.2.1:9080", NULL};
+         *open; open++) {
+        char line[64];
+        snprintf(line, sizeof line, "--api %s", *open);
+        refuses(line, "give --api-token-file, or a loopback address or unix:/path");
+        snprintf(line, sizeof line, "--dump-config --api %s", *open);
+        refuses(line, "give --api-token-file");
+        snprintf(line, sizeof line, "--api-token-file t --api %s", *open);
+        assert_int_equal(run(line, true), CONFIG_RUN);
+    }
     refuses("-l 127.0.0.1:1 --api 127.0.0.1:1", "--api and listener \"127.0.0.1:1\" are the same address");
 }
 
@@ -573,12 +583,11 @@ static void test_settings_from_elsewhere_are_checked(void **state)
 static void test_check(void **state)
 {
     (void)state;
-    assert_int_equal(run("--check -l 127.0.0.1:1", false), CONFIG_EXIT_SUCCESS);
-    assert_string_equal(out, "configuration is valid\n");
+    accepts("--check -l 127.0.0.1:1");
+    assert_true(config.check_only);
     assert_string_equal(err, "");
-    assert_int_equal(run("-l 127.0.0.1:1 --check --tproxy -f a:1", false), CONFIG_EXIT_FAILURE);
-    assert_string_equal(out, "");
-    assert_int_equal(run("--check", false), CONFIG_EXIT_FAILURE);
+    refuses("-l 127.0.0.1:1 --check --tproxy -f a:1", "--tproxy");
+    refuses("--check", "-l");
 }
 
 static void test_version(void **state)

@@ -349,6 +349,49 @@ static void test_cache(void **state)
     assert_int_equal(a.request.verdict.cache_ms, 0);
 }
 
+static void test_tag(void **state)
+{
+    struct ask a;
+    (void)state;
+    install("return { resolve = function(addr, user)\n"
+            "  if addr == 'no.tag:1' then return addr end\n"
+            "  assert(sluice.tag('not this one') == true)\n"
+            "  if addr == 'a.try:1' then sluice.tag('tried') await.forward(addr) end\n"
+            "  sluice.tag(addr == 'empty.tag:1' and '' or addr == 'long.tag:1' and ('x'):rep(100) or 5)\n"
+            "  return addr end }");
+    ask(&a, "a.b:1", 0);
+    assert_string_equal(engine_tag(engine, a.request.verdict.rule), "5");
+    uint32_t five = a.request.verdict.rule;
+    ask(&a, "a.b:1", 1);
+    assert_int_equal(a.request.verdict.rule, five);
+    ask(&a, "a.try:1", 2);
+    assert_string_equal(engine_tag(engine, a.request.verdict.rule), "tried");
+    ask_again(&a, FAIL_REFUSED);
+    assert_string_equal(verdict(&a), "dial a.try:1");
+    assert_int_equal(a.request.verdict.rule, five);
+    ask(&a, "no.tag:1", 2);
+    assert_null(engine_tag(engine, a.request.verdict.rule));
+    ask(&a, "empty.tag:1", 2);
+    assert_null(engine_tag(engine, a.request.verdict.rule));
+    ask(&a, "long.tag:1", 2);
+    assert_int_equal(strlen(engine_tag(engine, a.request.verdict.rule)), 64);
+    run("assert(sluice.tag('x') == false)");
+    raises("sluice.tag()", "bad argument #1 to 'tag' (value expected)");
+    assert_null(engine_tag(engine, 0));
+    assert_null(engine_tag(engine, 5000));
+
+    /* as many as there is room for: the others have none, and are no error */
+    install("n = 0 return { resolve = function(addr) n = n + 1 sluice.tag(n) return addr end }");
+    for (unsigned i = 1; i <= 5000; i++) {
+        ask(&a, "a.b:1", 0);
+        char text[16];
+        snprintf(text, sizeof text, "%u", i);
+        const char *tag = engine_tag(engine, a.request.verdict.rule);
+        assert_true(i > 4000 || (tag && strcmp(tag, text) == 0));
+    }
+    assert_null(engine_tag(engine, a.request.verdict.rule));
+}
+
 /* --- waiting --- */
 
 static void test_sleep(void **state)
@@ -361,6 +404,9 @@ static void test_sleep(void **state)
             "    local ok, e = pcall(await.sleep, n)\n"
             "    assert(not ok and e == 'n must be finite and in [0, 1e9]', e) end\n"
             "  assert(not pcall(await.sleep)) assert(not pcall(await.sleep, {}))\n"
+            "  local begin = time.monotonic() repeat until time.monotonic() - begin > 0.1\n"
+            "  begin = time.monotonic() await.sleep(0.02) begin = time.monotonic() - begin assert(begin >= 0.02 and "
+            "begin < 0.1, begin)\n"
             "  assert(await.resolve('1.2.3.4') == '1.2.3.4' and await.resolve('::1') == '::1')\n"
             "  assert(select('#', await.resolve('no name')) == 0) assert(not pcall(await.resolve))\n"
             "  assert(await.resolve('localhost') == '127.0.0.1' or await.resolve('localhost') == '::1')\n"
@@ -1194,6 +1240,7 @@ int main(void)
         WITH_ENGINE(test_arguments),
         WITH_ENGINE(test_traceback),
         WITH_ENGINE(test_cache),
+        WITH_ENGINE(test_tag),
         WITH_ENGINE(test_sleep),
         WITH_ENGINE(test_many_sleep),
         WITH_ENGINE(test_too_many_wait),

@@ -1,6 +1,11 @@
 /* Sockets of scripts with a real coordinator and a worker that relays: each function with right and wrong arguments,
  * what blocks and what ends the waiting. */
 #include "lua/socket.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include "socket_scripts.h"
 
 /* The call raises, and its message has these words. */
@@ -323,6 +328,33 @@ static void test_timeouts(void **state)
     refuse("s:accept()", "accept: EINVAL");
 }
 
+/* TCP sockets of this process that have not the congestion control for loopback; *count: all. */
+static unsigned count_paced(unsigned *count)
+{
+    unsigned paced = 0;
+    *count = 0;
+    for (int fd = 0; fd < 1024; fd++) {
+        char name[16] = "";
+        socklen_t size = sizeof name;
+        if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) < 0) continue;
+        ++*count;
+        paced += strcmp(name, "reno") != 0;
+    }
+    return paced;
+}
+
+static void test_loopback(void **state)
+{
+    unsigned before, after, paced_before, paced;
+    (void)state;
+    paced_before = count_paced(&before);
+    check("local s = socket.new('i6', 't') s:bind('::1') _G.kept = {s, pair()}");
+    paced = count_paced(&after);
+    check("for _, s in ipairs(kept) do s:close() end kept = nil");
+    assert_int_equal(after, before + 3);
+    assert_int_equal(paced, paced_before);
+}
+
 static void test_options(void **state)
 {
     (void)state;
@@ -636,16 +668,17 @@ int main(void)
         cmocka_unit_test(test_resets),
         cmocka_unit_test(test_timeouts),
         cmocka_unit_test(test_options),
+        cmocka_unit_test(test_loopback),
         cmocka_unit_test(test_outside),
         cmocka_unit_test(test_close_while_waiting),
-        cmocka_unit_test(test_port_is_free_at_once),
         cmocka_unit_test(test_abandoned),
         cmocka_unit_test(test_meddling),
         cmocka_unit_test(test_poll),
         cmocka_unit_test(test_relay),
-        cmocka_unit_test(test_ruleset_update),
         cmocka_unit_test(test_fairness),
         cmocka_unit_test(test_many),
+        cmocka_unit_test(test_port_is_free_at_once),
+        cmocka_unit_test(test_ruleset_update),
     };
     return cmocka_run_group_tests_name("socket", tests, open_all, close_all);
 }

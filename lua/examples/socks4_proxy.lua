@@ -10,7 +10,7 @@ local mode = "script" -- who moves the octets: "script": this script; "relay": a
 local max_clients = 1000
 local setup_seconds = 10 -- for a request to arrive, and for a connection to be made
 local idle_seconds = 300 -- script mode: without an octet in either direction
-local buffer_size = 64 * 1024
+local small, large = 16 * 1024, 256 * 1024 -- buffers: of a direction, and while it is bulk
 
 local CONNECT = 1
 local GRANTED, REJECTED = 90, 91
@@ -18,7 +18,8 @@ local TEXT_MAX = 255 -- octets of a user or a name
 local REQUEST_MAX = 8 + 2 * (TEXT_MAX + 1)
 
 local clients = 0
-local spare, spare_max = {}, 128 -- buffers to be used again
+local spare = { [small] = {}, [large] = {} } -- buffers to be used again
+local spare_max = 64 -- of each size
 
 -- The request at the start of `text`: a table and what stands behind it. nil: more of it is to come. false: it is none.
 local function parse(text)
@@ -77,22 +78,42 @@ local function dial(request)
     return nil
 end
 
+local function take_buffer(size)
+    return table.remove(spare[size]) or data.new(size)
+end
+
+local function give_buffer(buffer)
+    local list = spare[#buffer]
+    if #list < spare_max then list[#list + 1] = buffer end
+end
+
+-- Larger reads cost less for each octet, smaller buffers less memory: a direction has the large one while it fills the
+-- small one.
+local function fit_buffer(buffer, received)
+    local wanted = #buffer
+    if received == small then wanted = large elseif received < small then wanted = small end
+    if wanted == #buffer then return buffer end
+    give_buffer(buffer)
+    return take_buffer(wanted)
+end
+
 -- One direction until its end. A timeout counts only if the other direction has been silent as well.
 local function copy(pair, from, to)
-    local buffer = table.remove(spare) or data.new(buffer_size)
+    local buffer = take_buffer(small)
     while true do
         local ok, why, size = pcall(from.recv, from, buffer)
         if ok then
             if size == 0 then break end
             pair.active = true
-            to:send(size == buffer_size and buffer or buffer:segment(0, size))
+            to:send(size == #buffer and buffer or buffer:segment(0, size))
+            buffer = fit_buffer(buffer, size)
         elseif why.name ~= "ETIMEDOUT" or not pair.active then
             error(why)
         else
             pair.active = false
         end
     end
-    if #spare < spare_max then spare[#spare + 1] = buffer end
+    give_buffer(buffer)
     to:shutdown("send")
 end
 

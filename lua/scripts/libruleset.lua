@@ -683,7 +683,9 @@ end
 -- decisions
 
 local function tagged(tag, addr)
-    if tag then evlogf("[%s] %s", tag, quoted(addr)) end
+    if not tag then return end
+    evlogf("[%s] %s", tag, quoted(addr))
+    neosocksd.tag(tag) -- GET /sessions shows it
 end
 
 -- action, tag of the first rule that matches

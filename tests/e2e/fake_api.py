@@ -119,7 +119,7 @@ class FakeApi:
         target = names[i % 13 % len(names)] if i % 3 else f"host-{i % 97}.example.org:443"
         weight = 1 + 40 * (i % 13 == 1) + 11 * (i % 13 == 2)
         return {"id": f"0-{i:x}-1", "worker": i % 4, "age": 60.0 + i, "user": ["alice", "", HOSTILE[0]][i % 3],
-                "client": f"192.0.2.{i % 40}:{40000 + i}", "target": target, "rule": i % 5, "hops": 0,
+                "client": f"192.0.2.{i % 40}:{40000 + i}", "target": target, "rule": f"rule {i % 5}", "hops": 0, "chain": [],
                 "bytes": {"up": self.grown(200 * weight), "down": self.grown(9000 * weight)},
                 "path": {"up": "copy", "down": "splice"}, "state": "RELAY", "protocol": "socks5"}
 

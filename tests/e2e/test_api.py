@@ -473,20 +473,49 @@ def test_tokens_between_peers(ruled, tmp_path):
 
 @pytest.mark.parametrize("address", ["0.0.0.0:{port}", ":{port}", "[::]:{port}"])
 def test_open_addresses_need_tokens(address, tmp_path):
-    code, _, err = process.run("-l", f"127.0.0.1:{process.free_port()}", "--api", address.format(port=process.free_port()))
-    assert code == 1 and "give --api-token-file" in err
+    """A start and --check say the same, wherever the address comes from."""
+    api, listener = address.format(port=process.free_port()), f"127.0.0.1:{process.free_port()}"
+    (tmp_path / "rules.lua").write_text(DIRECT)
+    (tmp_path / "c.lua").write_text(f"return {{ listen = '{listener}', restapi = '{api}' }}")
+    for words in [["--api", api], ["-l", listener, "--api", api], ["-l", listener, "--api", api, "-r", str(tmp_path / "rules.lua")],
+                  ["-c", str(tmp_path / "c.lua")]]:
+        for mode in [[], ["--check"]]:
+            code, out, err = process.run(*words, *mode)
+            assert code == 1 and "valid" not in out and err.count("give --api-token-file") == 1, (words, mode, err)
 
 
 def test_unusable_token_files(tmp_path):
     (tmp_path / "empty").write_text("# nothing\n")
     (tmp_path / "rules.lua").write_text(DIRECT)
     for name in ["empty", "none"]:
-        code, _, err = process.run("-l", f"127.0.0.1:{process.free_port()}", "--api", f"127.0.0.1:{process.free_port()}",
-                                   "--api-token-file", str(tmp_path / name))
-        assert code == 1 and "--api-token-file" in err and err.count("\n") == 1, err
-        code, out, err = process.run("-l", "127.0.0.1:1080", "--api", "127.0.0.1:9080", "--api-token-file", str(tmp_path / name),
-                                     "-r", str(tmp_path / "rules.lua"), "--check")
-        assert code == 1 and "valid" not in out and "--api-token-file" in err
+        words = ["-l", f"127.0.0.1:{process.free_port()}", "--api", f"127.0.0.1:{process.free_port()}",
+                 "--api-token-file", str(tmp_path / name)]
+        for more in [[], ["--check"], ["-r", str(tmp_path / "rules.lua")], ["-r", str(tmp_path / "rules.lua"), "--check"]]:
+            code, out, err = process.run(*words, *more)
+            assert code == 1 and "valid" not in out and "--api-token-file" in err and err.count("\n") == 1, (more, err)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_token_file_of_somebody_else(tmp_path):
+    """It is read by the user of -u, so that is who --check reads it as."""
+    (tmp_path / "tokens").write_text("secret\n")
+    (tmp_path / "tokens").chmod(0o600)
+    words = ["-l", f"127.0.0.1:{process.free_port()}", "--api", f"127.0.0.1:{process.free_port()}",
+             "--api-token-file", str(tmp_path / "tokens")]
+    assert process.run(*words, "--check")[0] == 0
+    for mode in [[], ["--check"]]:
+        code, out, err = process.run(*words, "-u", "nobody:", *mode)
+        assert code == 1 and out == "" and "the user of -u has to be able to read it" in err, err
+
+
+def test_check_needs_no_ports(ruled, tmp_path):
+    """Whoever is to be replaced still has them."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("secret\n")
+    tokens.chmod(0o600)
+    proxy, api = ruled(DIRECT)
+    assert process.run("-l", "%s:%d" % proxy.address, "--api", "%s:%d" % api.address, "--api-token-file", str(tokens),
+                       "--check") == (0, "configuration is valid\n", "")
 
 
 def test_port_in_use(origin):
@@ -546,6 +575,35 @@ def test_sessions(ruled, origin):
         assert api.get("/sessions?" + bad).status in ((400,) if bad != "limit=" else (200, 400))
     for client in [*clients[1:], named, handshake]:
         client.close()
+
+
+def test_sessions_show_rule_and_chain(ruled, sluice, origin):
+    target, hops = origin(), [sluice() for _ in range(2)]
+    proxy, api = ruled(f"""
+        _G.libruleset = require("libruleset")
+        _G.redirect_name = {{ {{ match.host("far.test"), rule.redirect("127.0.0.1:{target.port}",
+            "socks5://someone:secret@127.0.0.1:{hops[0].port}", "http://127.0.0.1:{hops[1].port}"), "by way of two" }} }}
+        return libruleset""")
+    client = wire.through_socks5(proxy.address, b"far.test", 80)
+    row = api.get("/sessions").json()["sessions"][0]
+    assert row["rule"] == "by way of two" and row["hops"] == 2 and row["target"] == "far.test:80"
+    assert row["chain"] == [f"socks5://127.0.0.1:{hops[0].port}", f"http://127.0.0.1:{hops[1].port}"]
+    direct = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
+    rows = {row["target"]: row for row in api.get("/sessions").json()["sessions"]}
+    assert rows[f"127.0.0.1:{target.port}"]["rule"] is None and rows[f"127.0.0.1:{target.port}"]["chain"] == []
+    assert api.update("return {}").status == 200  # it outlives the ruleset that let it in
+    assert {row["rule"] for row in api.get("/sessions").json()["sessions"]} == {"by way of two", None}
+    for one in [client, direct]:
+        one.close()
+
+
+def test_sessions_show_the_chain_of_the_command_line(sluice, origin):
+    hop, target, port = sluice(), origin(), process.free_port()
+    proxy = sluice("-x", f"socks4a://127.0.0.1:{hop.port}", "--api", f"127.0.0.1:{port}")
+    client = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
+    row = scripts.Api(("127.0.0.1", port)).get("/sessions").json()["sessions"][0]
+    assert (row["hops"], row["chain"], row["rule"]) == (1, [f"socks4a://127.0.0.1:{hop.port}"], None)
+    client.close()
 
 
 # --- the document ---

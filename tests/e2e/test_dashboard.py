@@ -211,7 +211,7 @@ def test_restart_and_revision_are_marked(fake, browser):
 def test_names_of_strangers_are_text(fake, browser):
     server, page = fake(), browser(viewport={"width": 360, "height": 740})
     page.open_live(server.port)
-    for by, name in [("target", fake_api.HOSTILE[0]), ("user", fake_api.HOSTILE[0]), ("client", "192.0.2."), ("rule", "4")]:
+    for by, name in [("target", fake_api.HOSTILE[0]), ("user", fake_api.HOSTILE[0]), ("client", "192.0.2."), ("rule", "rule 4")]:
         page.do(f"await page.selectOption('#group', '{by}');")
         page.until(f"document.querySelector('#targets').textContent.includes({json.dumps(name)})")
         assert page.see("document.documentElement.scrollWidth") <= 360

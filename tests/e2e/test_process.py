@@ -207,11 +207,12 @@ def test_a_file_is_not_replaced(tmp_path):
 
 @pytest.mark.parametrize("number, word", [(errno.ENOSYS, "no io_uring"), (errno.EPERM, "forbidden")])
 def test_no_io_uring(no_uring, number, word):
-    done = subprocess.run([no_uring, str(number), process.BINARY, "-l", f"127.0.0.1:{process.free_port()}"],
-                          capture_output=True, text=True, timeout=20)
-    assert done.returncode == 1 and done.stdout == ""
-    line = one_line(done.stderr)
-    assert "io_uring" in line and word in line and "seccomp" in line
+    for mode in [[], ["--check"]]:
+        done = subprocess.run([no_uring, str(number), process.BINARY, "-l", f"127.0.0.1:{process.free_port()}", *mode],
+                              capture_output=True, text=True, timeout=20)
+        assert done.returncode == 1 and done.stdout == ""
+        line = one_line(done.stderr)
+        assert "io_uring" in line and word in line and "seccomp" in line
 
 
 # --- signals ---

@@ -58,6 +58,7 @@ _G.neosocksd = {
     invoke = function(...) table.insert(stubs.sent, table.pack(...)) end,
     resolve = function(host) return stubs.names[host] end,
     setinterval = function() end,
+    tag = function(tag) stubs.tag = tag end,
     stats = function() return { num_request = 0, uptime = 1e9 } end,
     traceback = debug.traceback,
 }

@@ -1,0 +1,283 @@
+#include "profile.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "state.h"
+
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+#define PERIOD_NS     1000000
+#define DEPTH_MAX     64               /* innermost frames that are kept of a stack */
+#define STACKS_MAX    4096u            /* different ones; the rest is counted together */
+#define SLOTS         (2 * STACKS_MAX) /* of the table; a power of two */
+#define TEXTS_MAX     ((size_t)4 << 20)
+#define FRAME_SIZE    160
+#define STACK_SIZE    (DEPTH_MAX * FRAME_SIZE)
+#define SECONDS_LEAST 0.01
+
+struct stack {
+    char *text; /* NULL: a free slot */
+    size_t size;
+    uint64_t count;
+};
+
+static struct {
+    struct park park;
+    struct waiter waiter;
+    struct engine *engine;
+    timer_t timer;
+    struct stack *slots; /* NULL: no profile, or none any more */
+    unsigned stacks;
+    size_t octets;
+    uint64_t others;
+} profile;
+
+/* What the signal's handler uses. It interrupts the thread that everything else here runs on. */
+static struct limits *_Atomic watched; /* NULL: no profile */
+static atomic_uint due;                /* samples that wait to be taken */
+static atomic_ulong outside;           /* samples while no script ran */
+
+/* --- the timer --- */
+
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+    const struct limits *l = atomic_load_explicit(&watched, memory_order_relaxed);
+    unsigned periods = info->si_overrun > 0 ? (unsigned)info->si_overrun + 1 : 1; /* the kernel looks at its ticks */
+    (void)number, (void)context;
+    if (!l) return; /* the last signal of a timer that is gone */
+    lua_State *L = atomic_load_explicit(&l->running, memory_order_relaxed);
+    if (L) {
+        atomic_fetch_add_explicit(&due, periods, memory_order_relaxed);
+        limits_interrupt(L);
+    } else {
+        atomic_fetch_add_explicit(&outside, periods, memory_order_relaxed);
+    }
+}
+
+/* 0 or an errno. The handler stays: a signal that comes late must not end the process. */
+static int timer_start(void)
+{
+    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGPROF};
+    struct itimerspec period = {{0, PERIOD_NS}, {0, PERIOD_NS}};
+    event.sigev_notify_thread_id = gettid();
+    sigemptyset(&action.sa_mask);
+    if (sigaction(SIGPROF, &action, NULL) < 0) return errno;
+    if (timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &profile.timer) < 0) return errno;
+    if (timer_settime(profile.timer, 0, &period, NULL) == 0) return 0;
+    int error = errno;
+    timer_delete(profile.timer);
+    return error;
+}
+
+/* --- stacks --- */
+
+static uint32_t hash_octets(const char *octets, size_t size)
+{
+    uint32_t hash = 2166136261u; /* FNV-1a */
+    for (size_t i = 0; i < size; i++) hash = (hash ^ (uint8_t)octets[i]) * 16777619u;
+    return hash;
+}
+
+static void stack_count(const char *text, size_t size, unsigned samples)
+{
+    uint32_t i = hash_octets(text, size);
+    struct stack *s = &profile.slots[i % SLOTS];
+    for (; s->text; s = &profile.slots[++i % SLOTS]) {
+        if (s->size != size || memcmp(s->text, text, size) != 0) continue;
+        s->count += samples;
+        return;
+    }
+    bool has_room = profile.stacks < STACKS_MAX && profile.octets + size <= TEXTS_MAX;
+    s->text = has_room ? malloc(size) : NULL;
+    if (!s->text) {
+        profile.others += samples;
+        return;
+    }
+    memcpy(s->text, text, size);
+    s->size = size;
+    s->count = samples;
+    profile.stacks++;
+    profile.octets += size;
+}
+
+/* `name file:line`; a function that has no name where it was called has the line it begins at. Returns the length. */
+static size_t frame_write(const lua_Debug *f, char out[FRAME_SIZE])
+{
+    int size;
+    if (*f->what == 'C')
+        size = snprintf(out, FRAME_SIZE, "%.64s [C]", f->name ? f->name : "?");
+    else if (*f->what == 'm')
+        size = snprintf(out, FRAME_SIZE, "main chunk %s:%d", f->short_src, f->currentline);
+    else if (f->name)
+        size = snprintf(out, FRAME_SIZE, "%.64s %s:%d", f->name, f->short_src, f->currentline);
+    else
+        size = snprintf(out, FRAME_SIZE, "function at %d %s:%d", f->linedefined, f->short_src, f->currentline);
+    size_t length = size < FRAME_SIZE ? (size_t)size : FRAME_SIZE - 1;
+    for (size_t i = 0; i < length; i++)
+        if (out[i] == ';' || (unsigned char)out[i] < ' ') out[i] = ',';
+    return length;
+}
+
+/* Puts a frame in front of what begins at `at`; returns where it begins now. Our own function below a coroutine has no
+ * name: it is left out. */
+static size_t stack_prepend(lua_State *L, lua_Debug *f, char *text, size_t at, bool is_last)
+{
+    char frame[FRAME_SIZE];
+    lua_getinfo(L, "nSl", f);
+    if (is_last && *f->what == 'C' && !f->name) return at;
+    size_t size = frame_write(f, frame);
+    if (at < STACK_SIZE) text[--at] = ';';
+    at -= size;
+    memcpy(text + at, frame, size);
+    return at;
+}
+
+bool profile_is_due(void)
+{
+    return atomic_load_explicit(&due, memory_order_relaxed) > 0;
+}
+
+void profile_take(lua_State *L)
+{
+    static char text[STACK_SIZE];
+    size_t at = STACK_SIZE;
+    lua_Debug frame, next;
+    unsigned samples = atomic_exchange_explicit(&due, 0, memory_order_relaxed);
+    if (!profile.slots || samples == 0) return;
+    bool more = lua_getstack(L, 0, &next) == 1;
+    for (int level = 1; more && level <= DEPTH_MAX; level++) {
+        frame = next;
+        more = lua_getstack(L, level, &next) == 1;
+        at = stack_prepend(L, &frame, text, at, !more);
+    }
+    if (at < STACK_SIZE)
+        stack_count(text + at, STACK_SIZE - at, samples);
+    else
+        atomic_fetch_add_explicit(&outside, samples, memory_order_relaxed);
+}
+
+/* --- one profile --- */
+
+static void profile_free(void)
+{
+    for (unsigned i = 0; profile.slots && i < SLOTS; i++) free(profile.slots[i].text);
+    free(profile.slots);
+    profile.slots = NULL;
+}
+
+static void profile_stop(void)
+{
+    timer_delete(profile.timer);
+    atomic_store_explicit(&watched, NULL, memory_order_relaxed);
+    atomic_store_explicit(&due, 0, memory_order_relaxed);
+    coordinator_detach(profile.engine->c, &profile.waiter);
+    profile.engine = NULL;
+}
+
+bool profile_is_running(void)
+{
+    return profile.engine != NULL;
+}
+
+static void profile_abandon(struct park *park)
+{
+    (void)park;
+    profile_stop();
+    profile_free();
+}
+
+static void profile_on_time(struct waiter *waiter)
+{
+    (void)waiter;
+    profile_stop();
+    coroutine_resume(&profile.park, 0);
+}
+
+static void profile_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
+{
+    (void)waiter, (void)op, (void)completion;
+    assert(0 && "it waits for time alone");
+}
+
+static int stack_compare(const void *a, const void *b)
+{
+    const struct stack *left = a, *right = b;
+    if (!left->text || !right->text) return (left->text == NULL) - (right->text == NULL); /* free slots last */
+    size_t size = left->size < right->size ? left->size : right->size;
+    int order = memcmp(left->text, right->text, size);
+    return order != 0 ? order : (left->size > right->size) - (left->size < right->size);
+}
+
+static void add_line(luaL_Buffer *out, const char *text, size_t size, uint64_t count)
+{
+    char number[24];
+    if (count == 0) return;
+    luaL_addlstring(out, text, size);
+    luaL_addlstring(out, number, (size_t)snprintf(number, sizeof number, " %llu\n", (unsigned long long)count));
+}
+
+/* Continuation, and in one piece with profile_on_time(): nobody else can have begun another profile. */
+static int profile_finish(lua_State *L, int status, lua_KContext context)
+{
+    static const char out_text[] = "(not in a script)", more_text[] = "(more stacks)";
+    luaL_Buffer out;
+    (void)status, (void)context;
+    if (profile_is_running() || !profile.slots) return luaL_error(L, "profile was interrupted");
+    qsort(profile.slots, SLOTS, sizeof *profile.slots, stack_compare);
+    luaL_buffinit(L, &out);
+    for (unsigned i = 0; i < profile.stacks; i++)
+        add_line(&out, profile.slots[i].text, profile.slots[i].size, profile.slots[i].count);
+    add_line(&out, more_text, sizeof more_text - 1, profile.others);
+    add_line(&out, out_text, sizeof out_text - 1, atomic_load_explicit(&outside, memory_order_relaxed));
+    luaL_pushresult(&out);
+    profile_free();
+    return 1;
+}
+
+static void profile_begin(lua_State *L, struct engine *e)
+{
+    profile_free(); /* of one whose text found no memory */
+    profile.slots = calloc(SLOTS, sizeof *profile.slots);
+    if (!profile.slots) luaL_error(L, "not enough memory");
+    profile.waiter = (struct waiter){.on_completion = profile_on_completion, .on_time = profile_on_time};
+    profile.stacks = 0;
+    profile.octets = 0;
+    profile.others = 0;
+    atomic_store_explicit(&outside, 0, memory_order_relaxed);
+    if (!coordinator_attach(e->c, &profile.waiter)) {
+        profile_free();
+        luaL_error(L, "too many operations wait already");
+    }
+    int error = timer_start();
+    if (error != 0) {
+        coordinator_detach(e->c, &profile.waiter);
+        profile_free();
+        luaL_error(L, "profile: no timer of CPU time: %s", strerror(error));
+    }
+    profile.engine = e;
+    atomic_store_explicit(&watched, &e->limits, memory_order_relaxed);
+}
+
+int sluice_profile(lua_State *L)
+{
+    struct engine *e = engine_of(L);
+    lua_Number seconds = luaL_checknumber(L, 1);
+    luaL_argcheck(L, seconds >= SECONDS_LEAST && seconds <= ENGINE_PROFILE_SECONDS_MAX, 1, "0.01 to 60 seconds");
+    coroutine_check(L);
+    if (profile_is_running()) return luaL_error(L, "a profile is being taken already");
+    profile_begin(L, e);
+    coroutine_park(L, &profile.park, profile_abandon);
+    coordinator_set_deadline(e->c, &profile.waiter, coordinator_now_ms(e->c) + (uint64_t)(seconds * 1000));
+    lua_settop(L, 0);
+    return lua_yieldk(L, 0, 0, profile_finish);
+}
