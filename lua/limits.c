@@ -99,8 +99,8 @@ void limits_interrupt(lua_State *L)
 
 lua_State *limits_run(struct limits *limits, lua_State *L)
 {
-    lua_State *before = atomic_load_explicit(&limits->running, memory_order_relaxed);
-    atomic_store_explicit(&limits->running, L, memory_order_relaxed);
+    lua_State *before = atomic_load_explicit(&limits->whole->running, memory_order_relaxed);
+    atomic_store_explicit(&limits->whole->running, L, memory_order_relaxed);
     return before;
 }
 

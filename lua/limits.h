@@ -19,18 +19,19 @@
 
 struct limits {
     size_t bytes, blocks; /* given out */
-    struct limits *whole; /* has the two that follow, for all states together; may be this one itself */
+    struct limits *whole; /* has what follows first, for all states together; may be this one itself */
     size_t bytes_all;
-    size_t bytes_max;   /* 0: no limit */
+    size_t bytes_max; /* 0: no limit */
+    /* The thread that Lua runs on now, NULL: none. Also read by the profiler's signal. It may be one that has resumed
+     * the one that runs: coroutine.wrap() tells nobody. */
+    _Atomic(lua_State *) running;
+    /* Of this state. */
     uint32_t budget_ms; /* CPU time of one entry */
     bool entered;       /* between limits_enter() and limits_leave() */
     bool timed;         /* cpu_start_ns and look_ns are set */
     bool over;          /* the budget is used up */
     uint64_t cpu_start_ns;
     uint64_t look_ns; /* monotonic: before it the budget cannot be used up */
-    /* The thread that Lua runs on now, NULL: none. Also read by the profiler's signal. It may be one that has resumed
-     * the one that runs: coroutine.wrap() tells nobody. */
-    _Atomic(lua_State *) running;
 };
 
 /* The lua_Alloc of a state whose `ud` begins with a struct limits. */

@@ -264,8 +264,8 @@ static void profile_begin(lua_State *L, struct engine *e)
         profile_free();
         luaL_error(L, "profile: no timer of CPU time: %s", strerror(error));
     }
-    profile.engine = e;
-    atomic_store_explicit(&watched, &e->limits, memory_order_relaxed);
+    profile.engine = e->root; /* what all scripts do is seen, whoever has asked; and it outlives them */
+    atomic_store_explicit(&watched, e->limits.whole, memory_order_relaxed);
 }
 
 int sluice_profile(lua_State *L)

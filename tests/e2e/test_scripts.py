@@ -275,6 +275,23 @@ def test_metrics(scripted):
     assert done.returncode == 0 and not [line for line in done.stdout.splitlines() if "sluice_script" in line], done.stdout
 
 
+def test_profiles_see_all_scripts(scripted):
+    """Whoever asks: the API, or another script, which may be ended meanwhile."""
+    run = scripted()
+    work = """
+        local function spin() local till = time.monotonic() + 0.02 while time.monotonic() < till do end end
+        while true do spin() await.sleep(0.005) end"""
+    assert run.post("busy", work).status == 201
+    assert re.search(r"\bspin busy:2 \d+$", run.api.post("/profile?seconds=1").text, re.MULTILINE)
+    assert run.post("asks", "error(sluice.profile(1), 0)").status == 201
+    assert re.search(r"\bspin busy:2 \d+$", run.becomes("asks", "failed")["last_error"], re.MULTILINE)
+    assert run.post("asks", "sluice.profile(60)").status == 201
+    assert run.api.post("/profile?seconds=1").status == 409
+    assert run.delete("asks").status == 204
+    assert run.delete("busy").status == 204
+    assert "spin busy" not in run.api.post("/profile?seconds=1").text
+
+
 def test_ended_and_started_again(scripted):
     """The same port, one call after the other: nothing of the one that was ended holds it."""
     run, port = scripted(), process.free_port()
