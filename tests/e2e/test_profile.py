@@ -108,6 +108,8 @@ def test_from_a_script(ruled):
     start_work(api)
     answer = api.call("local text = sluice.profile(0.5) return text:find('spin ', 1, true) ~= nil")
     assert answer == "return true,true"
+    api.call("neosocksd.async(function() end, function() while not enough do pcall(string.rep, 'x', 3000000) await.sleep(0.001) end end)")
+    assert ";pcall [C];rep [C]" in api.call("return sluice.profile(1)")  # a function that has no name where it is called
     for argument, part in [("0", "0.01 to 60 seconds"), ("61", "0.01 to 60 seconds"), ("0/0", "0.01 to 60 seconds"),
                            ("{}", "number expected, got table"), ("", "number expected, got no value")]:
         assert part in api.call(f"sluice.profile({argument})")
