@@ -407,7 +407,7 @@ def write_plot(bench, samples):
     parts = ["set terminal svg size 900,380 font 'sans-serif,13' background '#ffffff'", f"set output '{bench.options.plot}'",
              "set multiplot layout 1,2", "set style data histogram", "set style histogram clustered gap 1",
              "set style fill solid 0.85 noborder", "set boxwidth 0.9", "set grid ytics lc rgb '#dddddd'", "set yrange [0:*]",
-             "set xtics rotate by -35 nomirror", "set ytics nomirror", "set border 3", "set key top left",
+             "set xtics rotate by -35 nomirror scale 0", "set ytics nomirror", "set border 3", "set key above right",
              "set linetype 1 lc rgb '#7aa6c2'", "set linetype 2 lc rgb '#1f5a82'", "set ylabel 'MB/s'"]
     for place, title in (FAR, f"{bench.options.ping_ms:g} ms of ping"), (NEAR, "without delay"):
         data = bars.replace("$DATA", f"${place}")
