@@ -67,7 +67,7 @@ def fold_gdb(lines):
     for line in [*lines, ""]:
         match = GDB_FRAME.match(line)
         if frames and (not match or line.startswith("#0 ")):
-            stacks[("sluice", *frames[::-1])] += 1
+            stacks[("sluice", *without_repeats(frames[::-1]))] += 1
             frames = []
         if match:
             symbol, source, library = match.groups()
