@@ -295,7 +295,10 @@ static void profile_begin(lua_State *L, struct engine *e)
     profile_free(); /* of one that found no memory */
     profile.slots = calloc(SLOTS, sizeof *profile.slots);
     profile.names = calloc(NAMES_MAX, sizeof *profile.names);
-    if (!profile.slots || !profile.names) luaL_error(L, "not enough memory");
+    if (!profile.slots || !profile.names) {
+        luaL_error(L, "not enough memory");
+        return;
+    }
     names_read(L);
     profile.waiter = (struct waiter){.on_completion = profile_on_completion, .on_time = profile_on_time};
     profile.stacks = 0;
@@ -305,12 +308,14 @@ static void profile_begin(lua_State *L, struct engine *e)
     if (!coordinator_attach(e->c, &profile.waiter)) {
         profile_free();
         luaL_error(L, "too many operations wait already");
+        return;
     }
     int error = timer_start();
     if (error != 0) {
         coordinator_detach(e->c, &profile.waiter);
         profile_free();
         luaL_error(L, "profile: no timer of CPU time: %s", strerror(error));
+        return;
     }
     profile.engine = e;
     atomic_store_explicit(&watched, &e->limits, memory_order_relaxed);
