@@ -350,6 +350,10 @@ def format_goals(bench, samples):
     return "\n".join(lines) + "\n"
 
 
+def setting(name):
+    return " ".join(run.read_setting(f"/proc/sys/net/ipv4/{name}").split())
+
+
 def package_version(name):
     status, text = command_output("dpkg-query", "-W", "-f", "${Version}", name)
     return text if status == 0 else "?"
@@ -370,6 +374,7 @@ def format_facts(bench, samples, started):
              ("client, server", run.first_line(["curl", "--version"]).split(" (")[0] + "; " +
               run.first_line(["nginx", "-v"])),
              ("congestion control", run.read_setting("/proc/sys/net/ipv4/tcp_congestion_control")),
+             ("socket buffers", "tcp_wmem " + setting("tcp_wmem") + "; tcp_rmem " + setting("tcp_rmem")),
              ("samples", f"{bench.options.repeat} of each, alternating; medians")]
     return "\n".join(["| | |", "|---|---|"] + [f"| {name} | {value} |" for name, value in facts]) + "\n"
 

@@ -80,6 +80,7 @@ static void limits_hook(lua_State *L, lua_Debug *where)
         return;
     }
     lua_sethook(L, limits_hook, LUA_MASKCOUNT, 1);
+    if (where->event == LUA_HOOKRET) return; /* interrupted in C: the next instruction has a line to name */
     lua_getinfo(L, "Sl", where);
     lua_pushfstring(L, "%s:%d: time budget of %d ms exceeded", where->short_src, where->currentline, (int)l->budget_ms);
     lua_error(L);
