@@ -11,7 +11,6 @@
 #define SLUICE_LUA_LIMITS_H
 
 #include <lua.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,9 +24,6 @@ struct limits {
     bool over;            /* the budget is used up */
     uint64_t cpu_start_ns;
     uint64_t look_ns; /* monotonic: before it the budget cannot be used up */
-    /* The thread that Lua runs on now, NULL: none. Also read by the profiler's signal. It may be one that has resumed
-     * the one that runs: coroutine.wrap() tells nobody. */
-    _Atomic(lua_State *) running;
 };
 
 /* The lua_Alloc of a state whose `ud` begins with a struct limits. */
@@ -36,8 +32,11 @@ void *limits_allocate(void *ud, void *block, size_t old_size, size_t new_size);
 void limits_watch(lua_State *L);
 /* Lets the hook run before the thread's next instruction, and when a C function returns. For signal handlers. */
 void limits_interrupt(lua_State *L);
-/* `L` is the thread that runs from now on; returns the one before it, to be set again. */
-lua_State *limits_run(struct limits *limits, lua_State *L);
+/* `L` is the thread that runs from now on, of whatever state; returns the one before it, to be set again. */
+lua_State *limits_run(lua_State *L);
+/* That thread, NULL: no Lua runs. For signal handlers. It may be one that has resumed the one that runs:
+ * coroutine.wrap() tells nobody. */
+lua_State *limits_running(void);
 /* Puts our pcall, xpcall and coroutine.resume in the place of Lua's: they do not hold up a budget's error. */
 void limits_open(lua_State *L);
 /* Raises if the budget is used up: for C functions that have caught an error. */

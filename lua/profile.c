@@ -53,19 +53,18 @@ static struct {
 } profile;
 
 /* What the signal's handler uses. It interrupts the thread that everything else here runs on. */
-static struct limits *_Atomic watched; /* NULL: no profile */
-static atomic_uint due;                /* samples that wait to be taken */
-static atomic_ulong outside;           /* samples while no script ran */
+static atomic_bool watching; /* a profile is being taken */
+static atomic_uint due;      /* samples that wait to be taken */
+static atomic_ulong outside; /* samples while no script ran */
 
 /* --- the timer --- */
 
 static void on_signal(int number, siginfo_t *info, void *context)
 {
-    const struct limits *l = atomic_load_explicit(&watched, memory_order_relaxed);
     unsigned periods = info->si_overrun > 0 ? (unsigned)info->si_overrun + 1 : 1; /* the kernel looks at its ticks */
     (void)number, (void)context;
-    if (!l) return; /* the last signal of a timer that is gone */
-    lua_State *L = atomic_load_explicit(&l->running, memory_order_relaxed);
+    if (!atomic_load_explicit(&watching, memory_order_relaxed)) return; /* the last signal of a timer that is gone */
+    lua_State *L = limits_running();
     if (L) {
         atomic_fetch_add_explicit(&due, periods, memory_order_relaxed);
         limits_interrupt(L);
@@ -224,7 +223,7 @@ static void profile_free(void)
 static void profile_stop(void)
 {
     timer_delete(profile.timer);
-    atomic_store_explicit(&watched, NULL, memory_order_relaxed);
+    atomic_store_explicit(&watching, false, memory_order_relaxed);
     atomic_store_explicit(&due, 0, memory_order_relaxed);
     coordinator_detach(profile.engine->c, &profile.waiter);
     profile.engine = NULL;
@@ -318,7 +317,7 @@ static void profile_begin(lua_State *L, struct engine *e)
         return;
     }
     profile.engine = e;
-    atomic_store_explicit(&watched, &e->limits, memory_order_relaxed);
+    atomic_store_explicit(&watching, true, memory_order_relaxed);
 }
 
 int sluice_profile(lua_State *L)
