@@ -44,7 +44,7 @@ static struct {
     unsigned name_count;
     struct park park;
     struct waiter waiter;
-    struct engine *engine;
+    struct coordinator *c; /* NULL: no profile is being taken */
     timer_t timer;
     struct stack *slots; /* NULL: no profile, or none any more */
     unsigned stacks;
@@ -225,13 +225,13 @@ static void profile_stop(void)
     timer_delete(profile.timer);
     atomic_store_explicit(&watching, false, memory_order_relaxed);
     atomic_store_explicit(&due, 0, memory_order_relaxed);
-    coordinator_detach(profile.engine->c, &profile.waiter);
-    profile.engine = NULL;
+    coordinator_detach(profile.c, &profile.waiter);
+    profile.c = NULL;
 }
 
 bool profile_is_running(void)
 {
-    return profile.engine != NULL;
+    return profile.c != NULL;
 }
 
 static void profile_abandon(struct park *park)
@@ -289,7 +289,7 @@ static int profile_finish(lua_State *L, int status, lua_KContext context)
     return 1;
 }
 
-static void profile_begin(lua_State *L, struct engine *e)
+static void profile_begin(lua_State *L, struct coordinator *c)
 {
     profile_free(); /* of one that found no memory */
     profile.slots = calloc(SLOTS, sizeof *profile.slots);
@@ -304,32 +304,32 @@ static void profile_begin(lua_State *L, struct engine *e)
     profile.octets = 0;
     profile.others = 0;
     atomic_store_explicit(&outside, 0, memory_order_relaxed);
-    if (!coordinator_attach(e->c, &profile.waiter)) {
+    if (!coordinator_attach(c, &profile.waiter)) {
         profile_free();
         luaL_error(L, "too many operations wait already");
         return;
     }
     int error = timer_start();
     if (error != 0) {
-        coordinator_detach(e->c, &profile.waiter);
+        coordinator_detach(c, &profile.waiter);
         profile_free();
         luaL_error(L, "profile: no timer of CPU time: %s", strerror(error));
         return;
     }
-    profile.engine = e;
+    profile.c = c;
     atomic_store_explicit(&watching, true, memory_order_relaxed);
 }
 
 int sluice_profile(lua_State *L)
 {
-    struct engine *e = engine_of(L);
+    struct coordinator *c = engine_coordinator(engine_of(L));
     lua_Number seconds = luaL_checknumber(L, 1);
     luaL_argcheck(L, seconds >= SECONDS_LEAST && seconds <= ENGINE_PROFILE_SECONDS_MAX, 1, "0.01 to 60 seconds");
     coroutine_check(L);
     if (profile_is_running()) return luaL_error(L, "a profile is being taken already");
-    profile_begin(L, e);
+    profile_begin(L, c);
     coroutine_park(L, &profile.park, profile_abandon);
-    coordinator_set_deadline(e->c, &profile.waiter, coordinator_now_ms(e->c) + (uint64_t)(seconds * 1000));
+    coordinator_set_deadline(c, &profile.waiter, coordinator_now_ms(c) + (uint64_t)(seconds * 1000));
     lua_settop(L, 0);
     return lua_yieldk(L, 0, 0, profile_finish);
 }
