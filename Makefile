@@ -227,6 +227,12 @@ bench-lua: ## the SOCKS4 proxy in Lua against others, near and far, as root (REP
 	$(PYTHON) bench/lua_proxy.py --binary $(BUILD)/sluice --delay $(BUILD)/delay --repeat $(or $(REPEAT),5) \
 		--output docs/benchmarks.md --plot docs/bench-lua.svg
 
+flamegraph: ## where the time goes, as build/flamegraph-*.svg (SECONDS=5, WORK='bulk --flows 4')
+	@$(MAKE) --no-print-directory deps-flamegraph
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load
+	$(PYTHON) bench/flame_record.py --binary $(BUILD)/sluice --load $(BUILD)/load --folder $(BUILD) \
+		--seconds $(or $(SECONDS),5) --work '$(or $(WORK),bulk --flows 4)'
+
 micro: ## nanoseconds per operation of parsers, queue, pool, timers and policy
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/micro
