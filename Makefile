@@ -152,6 +152,9 @@ $(addprefix $(2)/tests/,$(FULL_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o \
 	$$(call say,$$@)
 	$$(Q)$$(call link,$(1)) $$(LIBS) $$(LIBS_LUA) -lcmocka
 
+# Those of the resolver share a name server.
+$(addprefix $(2)/tests/,test_resolve test_answers): $(call objects,$(1),tests/dns_double.c tests/resolve_bench.c)
+
 $(addprefix $(2)/tests/,$(PLAIN_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(call objects,$(1),tests/support.c $(PRODUCT))
 	@mkdir -p $$(@D)
 	$$(call say,$$@)
