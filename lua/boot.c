@@ -466,10 +466,15 @@ static void reload_config(struct engine *e, const char *path)
         result = config_check(&judged);
     }
     if (result == 0) engine_protect(e, has_ruleset, &there, NULL);
-    if (result == 0 && fresh->auth_required && !there) result = -1;
-    if (result == 0) result = coordinator_configure(e->c, fresh);
+    const char *why = NULL;
+    if (result == 0 && fresh->auth_required && !there) {
+        why = "authentication requires a ruleset";
+        result = -1;
+    } else if (result == 0 && (result = coordinator_configure(e->c, fresh)) < 0) {
+        why = result == -EAGAIN ? "the workers are busy, try again" : "not enough memory";
+    }
     if (result < 0) {
-        LOGW("reload: config error: %s; everything stays as it was", error.data ? error.data : "see above");
+        LOGW("reload: config error: %s; everything stays as it was", error.data ? error.data : why ? why : "see above");
         engine_protect(e, restore_ruleset, NULL, NULL);
         free(fresh);
     } else {

@@ -10,6 +10,7 @@
 #include "tests/sim.h"
 #include "tests/sim_peers.h"
 
+#define FILLER        1000u /* a kind of message that no worker sends */
 #define QUESTIONS_MAX 64u
 /* When nothing has moved for so long, nothing will: longer than any time-out of a plan. */
 #define QUIET_US   60000000u
@@ -52,6 +53,7 @@ static struct world {
     struct trial trials[QUESTIONS_MAX];
     struct operator operator;
     bool operates;
+    bool stuffed;        /* the coordinator does not read, until a question has found no room */
     uint64_t stop_at_us; /* a stop in the middle of the work; 0: when all is over */
     bool stopping, stopped;
 } world;
@@ -105,6 +107,7 @@ static int32_t answer_route(const struct message *message)
     if (!world.peers.calm && sim_chance(50)) return -EIO;
     route_decide_builtin(request, world.config.hops, (uint8_t)world.config.hop_count);
     if (!world.peers.calm && sim_chance(50)) request->verdict.order = ROUTE_REJECT;
+    if (request->target.kind == ADDRESS_NONE) request->verdict.order = ROUTE_REJECT; /* no script can name that */
     if (sim_chance(200)) request->verdict.cache_ms = sim_below(2000);
     if (request->verdict.order == ROUTE_REJECT || trial->count >= 3 || sim_chance(500)) return 0;
     request->verdict.order = ROUTE_TRY;
@@ -178,10 +181,29 @@ static void coordinator_take(const struct message *message)
         (struct question){.message = *message, .due_us = sim_now_us() + (late ? sim_below(30000000) : sim_below(2000))};
 }
 
+/* A coordinator that is far behind: the queue to it is full before the first session asks. */
+static void coordinator_stuff(void)
+{
+    while (queue_push(world.worker.outbox, &(struct message){.kind = FILLER})) continue;
+    world.stuffed = true;
+}
+
+/* It catches up when a question has had to wait, which it must find counted. */
+static void coordinator_unstuff(void)
+{
+    struct message message;
+    if (!world.stuffed || (!world.stopping && counter_read(&world.worker.stats.queue_full) == 0)) return;
+    world.stuffed = false;
+    for (uint32_t i = 0; i < world.config.queue_capacity; i++)
+        if (!queue_pop(world.worker.outbox, &message) || message.kind != FILLER) sim_fail("the queue was not full");
+}
+
 static bool coordinator_act(uint64_t *wake_us)
 {
     struct message message;
     bool moved = false;
+    coordinator_unstuff();
+    if (world.stuffed) return false;
     while (queue_pop(world.worker.outbox, &message)) {
         coordinator_take(&message);
         moved = true;
@@ -348,7 +370,7 @@ static void world_plan(void)
     atomic_store(&world.revision, sim_chance(500) ? 0 : 1 + sim_below(2));
     world.peers.moved_us = sim_now_us();
     world.stop_at_us = calm || sim_chance(800) ? 0 : sim_now_us() + sim_below(sim_chance(500) ? 20000 : 2000000);
-    world.stopping = world.stopped = false;
+    world.stopping = world.stopped = world.stuffed = false;
     peers_plan(&world.peers, &world.config, tunnels, most);
 }
 
@@ -375,6 +397,9 @@ static void world_open(void)
         sim_fail("no queues");
     if (worker_open(w) < 0) sim_fail("worker_open() failed");
     worker_arm_listeners(w);
+    /* With a ruleset every session's first word is a question; an operator's errands have room whatever happens. */
+    bool may_wait = atomic_load(&world.revision) > 0 && world.peers.calm && !world.operates;
+    if (may_wait && sim_chance(300)) coordinator_stuff();
 }
 
 static void world_turn(uint32_t *turns)

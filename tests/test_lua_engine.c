@@ -1208,7 +1208,9 @@ static void test_boot_reload(void **state)
     for (const char *const *bad =
              (const char *const[]){"return { timeout = 1, ruleset = { bad = 1 } }", "return { loglevel = 'x' }",
                                    "return { max_sessions = 1, startup_limit_full = 5 }", "error('x')", "return 5",
-                                   "_G.ruleset = 5 error('x')", "return { max_sessions = 4, proxy = 'x' }", NULL};
+                                   "_G.ruleset = 5 error('x')",
+                                   "_G.ruleset = nil return { auth_required = true, timeout = 30 }",
+                                   "return { max_sessions = 4, proxy = 'x' }", NULL};
          *bad; bad++) {
         reload(*bad);
         assert_int_equal(now()->timeout_ms, 20500);

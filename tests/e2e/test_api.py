@@ -119,6 +119,71 @@ def families(text):
     return seen
 
 
+# As emitted by neosocksd, in its order; ours stand behind.
+FAMILIES = """sessions_active sessions_peak halfopen_connections uptime_seconds process_cpu_seconds_total connections_accepted_total
+connections_served_total requests_total requests_success_total rejects_ruleset_total rejects_timeout_total rejects_upstream_total
+dns_queries_total dns_success_total api_requests_total api_requests_success_total uplink_bytes_total downlink_bytes_total
+protocol_bytes_total api_client_requests_total connect_latency_seconds lua_memory_bytes lua_objects lua_threads_active
+lua_threads_peak""".split()
+OURS = """ring_submissions_total ring_completions_total ring_overflows_total buffers_starved_total pipes_in_use relay_bytes_total
+queue_depth queue_full_total worker_accepted_total worker_refused_limit_total worker_refused_resource_total""".split()
+
+
+def test_every_family_is_there(ruled, origin):
+    proxy, api = ruled(DIRECT, "--workers", "2")
+    wire.through_socks5(proxy.address, "127.0.0.1", origin().port).close()
+    text = api.get("/metrics").text
+    assert [name[10:] for name in families(text) if name.startswith("neosocksd_")] == FAMILIES
+    for name in OURS:
+        for worker in "01":
+            assert re.search(rf'^sluice_{name}\{{worker="{worker}"[^}}]*\}} \d+$', text, re.MULTILINE), name
+    for path in ["copy", "splice"]:
+        assert f'sluice_relay_bytes_total{{worker="0",path="{path}"}}' in text
+    for module in ["api_server", "proxy_server", "proxy_client", "api_client"]:
+        for direction in ["rx", "tx"]:
+            assert f'neosocksd_protocol_bytes_total{{direction="{direction}",module="{module}"}}' in text
+    assert 'sluice_decision_seconds_bucket{le="+Inf"} 1' in text and "sluice_decision_seconds_count 1" in text
+    reasons = set(re.findall(r'^sluice_failures_total\{reason="(\w+)"\}', text, re.MULTILINE))
+    with open(os.path.join(ROOT, "docs", "operations.md"), encoding="utf-8") as document:
+        table = re.findall(r"^\| ([a-z_, ]+) \| [^|]+ \| (?:5B|-) \|", document.read(), re.MULTILINE)
+    assert reasons == {label for cell in table for label in cell.split(", ")}
+
+
+LAYOUT = r"""Server Time         : \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d
+Uptime              : \S+
+Num Sessions        : \d+ \(\+\d+\) peak=\d+
+Num Rejected        : ruleset=\d+, timeout=\d+, upstream=\d+
+Conn Accepts        : \d+ \(\+\d+\)
+Name Resolves       : \d+ \(\+\d+\)
+Requests            : \d+ \([+-]\d+\), Rx \S+, Tx \S+
+API Requests        : \d+ \([+-]\d+\), Rx \S+, Tx \S+
+Handshake Dial      : Rx \S+, Tx \S+
+Traffic             : Up \S+, Down \S+
+API Client          : \d+ reqs, Rx \S+, Tx \S+
+Ruleset Allocated   : \S+ < 64\.0MiB \(\S+ objects\)
+Ruleset Threads     : \d+ \(peak \d+\)
+Ruleset Events      : P50=\S+ P90=\S+ P99=\S+ MAX=\S+
+Connect Latency     : (P50=\S+ P90=\S+ P99=\S+ MAX=\S+|\(never\))
+Accept Rate         : \d+\.\d/s \([+-]\d+\.\d/s\)
+Request Rate        : \d+\.\d/s \(API[+-]\d+\.\d/s\)
+Reject Rate         : ruleset=\d+\.\d/s, timeout=\d+\.\d/s, upstream=\d+\.\d/s
+Throughput          : Up \S+/s, Down \S+/s
+Server Load         : (\d+\.\d{3}% \(last \S+\)|\(unknown\))
+"""
+
+
+def test_layout_of_the_text(ruled, origin):
+    """Line by line, as scrapers of neosocksd read it; before the first connection and after it."""
+    proxy, api = ruled(DIRECT, "--memlimit", "64")
+    for _ in range(2):
+        text = api.post("/stats?nobanner=1&runtime=1").text
+        assert re.fullmatch(LAYOUT, text), text
+        wire.through_socks5(proxy.address, "127.0.0.1", origin().port).close()
+    assert re.fullmatch(r"sluice \S+\n  \S.*\n\n(.|\n)*", api.get("/stats").text)
+    assert re.fullmatch(r"Difference          : -?\S+ \(-?\S+ objects\)\nRuleset Allocated   : .*\nRuleset Threads     : .*\n"
+                        r"Ruleset Events      : .*\nTime Cost           : \S+\n", api.post("/ruleset/gc").text)
+
+
 def test_metrics(ruled, origin):
     proxy, api = ruled("return { route = function(a) return a end, metrics = function() return '# TYPE mine counter\\nmine 7\\n' end }")
     wire.through_socks5(proxy.address, "127.0.0.1", origin().port).close()
