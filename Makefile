@@ -152,6 +152,9 @@ $(addprefix $(2)/tests/,$(FULL_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o \
 	$$(call say,$$@)
 	$$(Q)$$(call link,$(1)) $$(LIBS) $$(LIBS_LUA) -lcmocka
 
+# Those of the resolver share a name server.
+$(addprefix $(2)/tests/,test_resolve test_answers): $(call objects,$(1),tests/dns_double.c tests/resolve_bench.c)
+
 $(addprefix $(2)/tests/,$(PLAIN_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(call objects,$(1),tests/support.c $(PRODUCT))
 	@mkdir -p $$(@D)
 	$$(call say,$$@)
@@ -226,6 +229,12 @@ bench-lua: ## the SOCKS4 proxy in Lua against others, near and far, as root (REP
 	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/delay
 	$(PYTHON) bench/lua_proxy.py --binary $(BUILD)/sluice --delay $(BUILD)/delay --repeat $(or $(REPEAT),5) \
 		--output docs/benchmarks.md --plot docs/bench-lua.svg
+
+flamegraph: ## where the time goes, as build/flamegraph-*.svg (SECONDS=5, WORK='bulk --flows 4')
+	@$(MAKE) --no-print-directory deps-flamegraph
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load
+	$(PYTHON) bench/flame_record.py --binary $(BUILD)/sluice --load $(BUILD)/load --folder $(BUILD) \
+		--seconds $(or $(SECONDS),5) --work '$(or $(WORK),bulk --flows 4)'
 
 micro: ## nanoseconds per operation of parsers, queue, pool, timers and policy
 	@$(MAKE) --no-print-directory deps

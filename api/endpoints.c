@@ -181,8 +181,9 @@ static void handle_collect(struct call *call)
 static double read_seconds(const char *text)
 {
     char *end;
-    double seconds = text && *text ? strtod(text, &end) : NAN;
-    return isnan(seconds) || *end != '\0' ? NAN : seconds;
+    if (!text || !*text) return NAN;
+    double seconds = strtod(text, &end);
+    return *end == '\0' ? seconds : NAN;
 }
 
 static void profile_finished(void *context, bool ok, const char *body, size_t size)

@@ -350,6 +350,10 @@ def format_goals(bench, samples):
     return "\n".join(lines) + "\n"
 
 
+def setting(name):
+    return " ".join(run.read_setting(f"/proc/sys/net/ipv4/{name}").split())
+
+
 def package_version(name):
     status, text = command_output("dpkg-query", "-W", "-f", "${Version}", name)
     return text if status == 0 else "?"
@@ -370,6 +374,7 @@ def format_facts(bench, samples, started):
              ("client, server", run.first_line(["curl", "--version"]).split(" (")[0] + "; " +
               run.first_line(["nginx", "-v"])),
              ("congestion control", run.read_setting("/proc/sys/net/ipv4/tcp_congestion_control")),
+             ("socket buffers", "tcp_wmem " + setting("tcp_wmem") + "; tcp_rmem " + setting("tcp_rmem")),
              ("samples", f"{bench.options.repeat} of each, alternating; medians")]
     return "\n".join(["| | |", "|---|---|"] + [f"| {name} | {value} |" for name, value in facts]) + "\n"
 
@@ -407,7 +412,7 @@ def write_plot(bench, samples):
     parts = ["set terminal svg size 900,380 font 'sans-serif,13' background '#ffffff'", f"set output '{bench.options.plot}'",
              "set multiplot layout 1,2", "set style data histogram", "set style histogram clustered gap 1",
              "set style fill solid 0.85 noborder", "set boxwidth 0.9", "set grid ytics lc rgb '#dddddd'", "set yrange [0:*]",
-             "set xtics rotate by -35 nomirror", "set ytics nomirror", "set border 3", "set key top left",
+             "set xtics rotate by -35 nomirror scale 0", "set ytics nomirror", "set border 3", "set key above right",
              "set linetype 1 lc rgb '#7aa6c2'", "set linetype 2 lc rgb '#1f5a82'", "set ylabel 'MB/s'"]
     for place, title in (FAR, f"{bench.options.ping_ms:g} ms of ping"), (NEAR, "without delay"):
         data = bars.replace("$DATA", f"${place}")

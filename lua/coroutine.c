@@ -216,14 +216,14 @@ static void routine_broken(struct engine *e, lua_State *co, struct routine *r)
 static void routine_run(struct engine *e, lua_State *from, lua_State *co, int count)
 {
     struct routine *r = routine_of(co);
-    lua_State *outer = e->resumed, *ran = limits_run(&e->limits, co);
+    lua_State *outer = e->resumed, *ran = limits_run(co);
     int results = 0;
     limits_watch(co);
     e->resumed = co;
     int status = lua_resume(co, from, count, &results);
     e->resumed = outer;
     if (profile_is_due()) profile_take(co);
-    limits_run(&e->limits, ran);
+    limits_run(ran);
     if (status == LUA_YIELD)
         lua_pop(co, results);
     else if (status == LUA_OK)

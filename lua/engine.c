@@ -99,10 +99,10 @@ int engine_protect(struct engine *e, lua_CFunction function, void *argument, str
     lua_pushcfunction(L, engine_message);
     lua_pushcfunction(L, function);
     lua_pushlightuserdata(L, argument);
-    lua_State *ran = limits_run(&e->limits, L);
+    lua_State *ran = limits_run(L);
     int status = lua_pcall(L, 1, 0, top + 1);
     if (profile_is_due()) profile_take(L);
-    limits_run(&e->limits, ran);
+    limits_run(ran);
     if (status != LUA_OK) {
         const char *text = engine_error_text(L, -1);
         engine_note_error(e, text);

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <lauxlib.h>
 #include <lualib.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -12,6 +13,9 @@
 #define LIMITS_INTERVAL 1000
 /* An allocation of that size is a look at the clock too: string.rep() takes milliseconds within one instruction. */
 #define LIMITS_LARGE ((size_t)256 << 10)
+
+/* All states run on one thread, whose signal handlers read it. */
+static _Atomic(lua_State *) running;
 
 static uint64_t read_clock(clockid_t clock)
 {
@@ -82,6 +86,7 @@ static void limits_hook(lua_State *L, lua_Debug *where)
         return;
     }
     lua_sethook(L, limits_hook, LUA_MASKCOUNT, 1);
+    if (where->event == LUA_HOOKRET) return; /* interrupted in C: the next instruction has a line to name */
     lua_getinfo(L, "Sl", where);
     lua_pushfstring(L, "%s:%d: time budget of %d ms exceeded", where->short_src, where->currentline, (int)l->budget_ms);
     lua_error(L);
@@ -97,10 +102,15 @@ void limits_interrupt(lua_State *L)
     lua_sethook(L, limits_hook, LUA_MASKCOUNT | LUA_MASKRET, 1);
 }
 
-lua_State *limits_run(struct limits *limits, lua_State *L)
+lua_State *limits_running(void)
 {
-    lua_State *before = atomic_load_explicit(&limits->whole->running, memory_order_relaxed);
-    atomic_store_explicit(&limits->whole->running, L, memory_order_relaxed);
+    return atomic_load_explicit(&running, memory_order_relaxed);
+}
+
+lua_State *limits_run(lua_State *L)
+{
+    lua_State *before = limits_running();
+    atomic_store_explicit(&running, L, memory_order_relaxed);
     return before;
 }
 
@@ -177,10 +187,10 @@ static int limits_resume(lua_State *L)
     luaL_argexpected(L, co, 1, "coroutine");
     if (!lua_checkstack(co, arguments)) return luaL_error(L, "too many arguments to resume");
     lua_xmove(L, co, arguments);
-    lua_State *outer = limits_run(limits_of(L), co);
+    lua_State *outer = limits_run(co);
     int status = lua_resume(co, L, arguments, &results);
     if (profile_is_due()) profile_take(co);
-    limits_run(limits_of(L), outer);
+    limits_run(outer);
     if (status != LUA_OK && status != LUA_YIELD) {
         lua_xmove(co, L, 1);
         return limits_caught(L, status, 2);

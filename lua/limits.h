@@ -12,7 +12,6 @@
 #define SLUICE_LUA_LIMITS_H
 
 #include <lua.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,9 +21,6 @@ struct limits {
     struct limits *whole; /* has what follows first, for all states together; may be this one itself */
     size_t bytes_all;
     size_t bytes_max; /* 0: no limit */
-    /* The thread that Lua runs on now, NULL: none. Also read by the profiler's signal. It may be one that has resumed
-     * the one that runs: coroutine.wrap() tells nobody. */
-    _Atomic(lua_State *) running;
     /* Of this state. */
     uint32_t budget_ms; /* CPU time of one entry */
     bool entered;       /* between limits_enter() and limits_leave() */
@@ -40,8 +36,11 @@ void *limits_allocate(void *ud, void *block, size_t old_size, size_t new_size);
 void limits_watch(lua_State *L);
 /* Lets the hook run before the thread's next instruction, and when a C function returns. For signal handlers. */
 void limits_interrupt(lua_State *L);
-/* `L` is the thread that runs from now on; returns the one before it, to be set again. */
-lua_State *limits_run(struct limits *limits, lua_State *L);
+/* `L` is the thread that runs from now on, of whatever state; returns the one before it, to be set again. */
+lua_State *limits_run(lua_State *L);
+/* That thread, NULL: no Lua runs. For signal handlers. It may be one that has resumed the one that runs:
+ * coroutine.wrap() tells nobody. */
+lua_State *limits_running(void);
 /* Puts our pcall, xpcall and coroutine.resume in the place of Lua's: they do not hold up a budget's error. */
 void limits_open(lua_State *L);
 /* Raises if the budget is used up: for C functions that have caught an error. */

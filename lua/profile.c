@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "socket_private.h"
 #include "state.h"
 
 #ifndef sigev_notify_thread_id
@@ -21,6 +22,8 @@
 #define SLOTS         (2 * STACKS_MAX) /* of the table; a power of two */
 #define TEXTS_MAX     ((size_t)4 << 20)
 #define FRAME_SIZE    160
+#define NAMES_MAX     1024u /* functions of ours and of Lua's libraries */
+#define NAME_SIZE     24
 #define STACK_SIZE    (DEPTH_MAX * FRAME_SIZE)
 #define SECONDS_LEAST 0.01
 
@@ -30,10 +33,18 @@ struct stack {
     uint64_t count;
 };
 
+/* A C function, by the name it has in its module or class: called by pcall() it has none. */
+struct name {
+    lua_CFunction function;
+    char text[NAME_SIZE];
+};
+
 static struct {
+    struct name *names;
+    unsigned name_count;
     struct park park;
     struct waiter waiter;
-    struct engine *engine;
+    struct coordinator *c; /* NULL: no profile is being taken */
     timer_t timer;
     struct stack *slots; /* NULL: no profile, or none any more */
     unsigned stacks;
@@ -42,19 +53,18 @@ static struct {
 } profile;
 
 /* What the signal's handler uses. It interrupts the thread that everything else here runs on. */
-static struct limits *_Atomic watched; /* NULL: no profile */
-static atomic_uint due;                /* samples that wait to be taken */
-static atomic_ulong outside;           /* samples while no script ran */
+static atomic_bool watching; /* a profile is being taken */
+static atomic_uint due;      /* samples that wait to be taken */
+static atomic_ulong outside; /* samples while no script ran */
 
 /* --- the timer --- */
 
 static void on_signal(int number, siginfo_t *info, void *context)
 {
-    const struct limits *l = atomic_load_explicit(&watched, memory_order_relaxed);
     unsigned periods = info->si_overrun > 0 ? (unsigned)info->si_overrun + 1 : 1; /* the kernel looks at its ticks */
     (void)number, (void)context;
-    if (!l) return; /* the last signal of a timer that is gone */
-    lua_State *L = atomic_load_explicit(&l->running, memory_order_relaxed);
+    if (!atomic_load_explicit(&watching, memory_order_relaxed)) return; /* the last signal of a timer that is gone */
+    lua_State *L = limits_running();
     if (L) {
         atomic_fetch_add_explicit(&due, periods, memory_order_relaxed);
         limits_interrupt(L);
@@ -110,12 +120,44 @@ static void stack_count(const char *text, size_t size, unsigned samples)
     profile.octets += size;
 }
 
+static void names_add(lua_State *L)
+{
+    for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1)) {
+        lua_CFunction function = lua_tocfunction(L, -1);
+        if (!function || lua_type(L, -2) != LUA_TSTRING || profile.name_count == NAMES_MAX) continue;
+        struct name *n = &profile.names[profile.name_count++];
+        n->function = function;
+        snprintf(n->text, sizeof n->text, "%s", lua_tostring(L, -2));
+    }
+}
+
+/* All that modules and sockets have, read once. Raises for want of memory. */
+static void names_read(lua_State *L)
+{
+    profile.name_count = 0;
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+    for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1))
+        if (lua_istable(L, -1)) names_add(L);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &socket_class);
+    if (lua_istable(L, -1) && lua_getfield(L, -1, "__index") == LUA_TTABLE) names_add(L);
+}
+
+static const char *name_find(lua_State *L, lua_Debug *f)
+{
+    if (!lua_checkstack(L, 1) || lua_getinfo(L, "f", f) == 0) return "?";
+    lua_CFunction function = lua_tocfunction(L, -1);
+    lua_pop(L, 1);
+    for (unsigned i = 0; i < profile.name_count; i++)
+        if (profile.names[i].function == function) return profile.names[i].text;
+    return "?";
+}
+
 /* `name file:line`; a function that has no name where it was called has the line it begins at. Returns the length. */
-static size_t frame_write(const lua_Debug *f, char out[FRAME_SIZE])
+static size_t frame_write(lua_State *L, lua_Debug *f, char out[FRAME_SIZE])
 {
     int size;
     if (*f->what == 'C')
-        size = snprintf(out, FRAME_SIZE, "%.64s [C]", f->name ? f->name : "?");
+        size = snprintf(out, FRAME_SIZE, "%.64s [C]", f->name ? f->name : name_find(L, f));
     else if (*f->what == 'm')
         size = snprintf(out, FRAME_SIZE, "main chunk %s:%d", f->short_src, f->currentline);
     else if (f->name)
@@ -135,7 +177,7 @@ static size_t stack_prepend(lua_State *L, lua_Debug *f, char *text, size_t at, b
     char frame[FRAME_SIZE];
     lua_getinfo(L, "nSl", f);
     if (is_last && *f->what == 'C' && !f->name) return at;
-    size_t size = frame_write(f, frame);
+    size_t size = frame_write(L, f, frame);
     if (at < STACK_SIZE) text[--at] = ';';
     at -= size;
     memcpy(text + at, frame, size);
@@ -173,20 +215,23 @@ static void profile_free(void)
     for (unsigned i = 0; profile.slots && i < SLOTS; i++) free(profile.slots[i].text);
     free(profile.slots);
     profile.slots = NULL;
+    free(profile.names);
+    profile.names = NULL;
+    profile.name_count = 0;
 }
 
 static void profile_stop(void)
 {
     timer_delete(profile.timer);
-    atomic_store_explicit(&watched, NULL, memory_order_relaxed);
+    atomic_store_explicit(&watching, false, memory_order_relaxed);
     atomic_store_explicit(&due, 0, memory_order_relaxed);
-    coordinator_detach(profile.engine->c, &profile.waiter);
-    profile.engine = NULL;
+    coordinator_detach(profile.c, &profile.waiter);
+    profile.c = NULL;
 }
 
 bool profile_is_running(void)
 {
-    return profile.engine != NULL;
+    return profile.c != NULL;
 }
 
 static void profile_abandon(struct park *park)
@@ -244,40 +289,47 @@ static int profile_finish(lua_State *L, int status, lua_KContext context)
     return 1;
 }
 
-static void profile_begin(lua_State *L, struct engine *e)
+static void profile_begin(lua_State *L, struct coordinator *c)
 {
-    profile_free(); /* of one whose text found no memory */
+    profile_free(); /* of one that found no memory */
     profile.slots = calloc(SLOTS, sizeof *profile.slots);
-    if (!profile.slots) luaL_error(L, "not enough memory");
+    profile.names = calloc(NAMES_MAX, sizeof *profile.names);
+    if (!profile.slots || !profile.names) {
+        luaL_error(L, "not enough memory");
+        return;
+    }
+    names_read(L);
     profile.waiter = (struct waiter){.on_completion = profile_on_completion, .on_time = profile_on_time};
     profile.stacks = 0;
     profile.octets = 0;
     profile.others = 0;
     atomic_store_explicit(&outside, 0, memory_order_relaxed);
-    if (!coordinator_attach(e->c, &profile.waiter)) {
+    if (!coordinator_attach(c, &profile.waiter)) {
         profile_free();
         luaL_error(L, "too many operations wait already");
+        return;
     }
     int error = timer_start();
     if (error != 0) {
-        coordinator_detach(e->c, &profile.waiter);
+        coordinator_detach(c, &profile.waiter);
         profile_free();
         luaL_error(L, "profile: no timer of CPU time: %s", strerror(error));
+        return;
     }
-    profile.engine = e->root; /* what all scripts do is seen, whoever has asked; and it outlives them */
-    atomic_store_explicit(&watched, e->limits.whole, memory_order_relaxed);
+    profile.c = c;
+    atomic_store_explicit(&watching, true, memory_order_relaxed);
 }
 
 int sluice_profile(lua_State *L)
 {
-    struct engine *e = engine_of(L);
+    struct coordinator *c = engine_coordinator(engine_of(L));
     lua_Number seconds = luaL_checknumber(L, 1);
     luaL_argcheck(L, seconds >= SECONDS_LEAST && seconds <= ENGINE_PROFILE_SECONDS_MAX, 1, "0.01 to 60 seconds");
     coroutine_check(L);
     if (profile_is_running()) return luaL_error(L, "a profile is being taken already");
-    profile_begin(L, e);
+    profile_begin(L, c);
     coroutine_park(L, &profile.park, profile_abandon);
-    coordinator_set_deadline(e->c, &profile.waiter, coordinator_now_ms(e->c) + (uint64_t)(seconds * 1000));
+    coordinator_set_deadline(c, &profile.waiter, coordinator_now_ms(c) + (uint64_t)(seconds * 1000));
     lua_settop(L, 0);
     return lua_yieldk(L, 0, 0, profile_finish);
 }

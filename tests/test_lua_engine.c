@@ -91,6 +91,7 @@ static int open_engine(void **state)
     config_defaults(&config);
     config.workers = 1;
     config.max_sessions = 64;
+    config.nameservers = "127.0.0.1:9"; /* nobody is there, and nobody else is asked */
     config_size(&config);
     int error = coordinator_open(&coordinator, &config);
     if (error == 0) error = engine_open(&engine, coordinator);

@@ -408,10 +408,12 @@ def test_upstream_that_closes_at_once(sluice, origin):
             assert client.ends_with() == "end", way
 
 
-def test_garbage_of_any_kind_harms_nobody(sluice, origin):
-    """Random octets, short and long; a fixed seed makes a failure repeatable."""
-    generator = random.Random(60)
-    proxy, target = sluice("-t", "5"), origin()
+def test_garbage_of_any_kind_harms_nobody(ruled, origin):
+    """Random octets, short and long; a fixed seed makes a failure repeatable. Some of it names addresses: those of others
+    are not dialled."""
+    generator, target = random.Random(60), origin()
+    proxy, _ = ruled("local function ours(a) return a:find('^127%.0%.0%.1:') and a end "
+                     "return { resolve = ours, route = ours, route6 = ours }", "-t", "5")
     proxy.check_descriptors = False  # some of them are valid beginnings, and wait for more
     for _ in range(300):
         first = generator.choice([b"", b"\4\1", b"\5\1\0\5\1\0", b"\5\1\2\1", b"GET ", b"CONNECT "])

@@ -517,6 +517,12 @@ def test_environment(ruled):
     assert result == "return true,true", result
 
 
+def test_every_name_of_every_version(ruled):
+    _, api = ruled(f"package.path = package.path .. ';{SUITES}/?.lua' {DIRECT}")
+    result = api.call(f"return dofile('{SUITES}/test_names.lua') > 200")
+    assert result == "return true,true", result
+
+
 def test_calls_between_peers(ruled):
     _, one = ruled(AUTH)
     _, two = ruled(AUTH)
