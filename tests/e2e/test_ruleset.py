@@ -502,7 +502,7 @@ def test_routines_that_wait_in_a_row(ruled):
 
 
 def test_waiting_outlives_an_aborted_routine(ruled):
-    _, api = ruled(AUTH, "--lua-budget", "200")
+    _, api = ruled(AUTH, "--lua-budget", str(200 * process.SLOW))
     api.call("""
         local first = async(function() await.sleep(0.05) return 0 end)
         async(function() first:get() while true do end end)
