@@ -10,9 +10,11 @@
 
 /* Coroutines that wait to be used again. */
 #define POOL_MAX 256
+/* How often coroutine_tend() looks. */
+#define TEND_MS 100u
 
 /* Keys of the registry. */
-static const char parked_key, pool_key, live_key, class_key;
+static const char parked_key, pool_key, live_key;
 
 struct engine *engine_of(lua_State *L)
 {
@@ -142,21 +144,42 @@ static void routine_lose(struct routine *r, const char *why)
     r->class->lost(r, why);
 }
 
-/* Finalizer: the coroutine may be gone by now, so that it is not touched. */
-static int routine_collected(lua_State *L)
+/* The coroutine, if it is still there: pushed onto e->L, else nil. */
+static lua_State *routine_push(const struct routine *r)
 {
-    struct routine *r = lua_touserdata(L, 1);
-    routine_lose(r, ROUTINE_ABANDONED);
-    return 0;
+    lua_State *L = r->engine->L;
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &live_key);
+    lua_rawgetp(L, -1, r);
+    lua_remove(L, -2);
+    return lua_tothread(L, -1);
+}
+
+/* The coroutine does not know it any more. */
+static void routine_free(struct routine *r)
+{
+    struct engine *e = r->engine;
+    lua_State *co = routine_push(r);
+    assert(!r->live);
+    if (co) {
+        *(struct routine **)lua_getextraspace(co) = NULL;
+        lua_rawgetp(e->L, LUA_REGISTRYINDEX, &live_key);
+        lua_pushnil(e->L);
+        lua_rawsetp(e->L, -2, r); /* the key is there: no memory is needed */
+        lua_pop(e->L, 1);
+    }
+    lua_pop(e->L, 1);
+    link_remove(&r->link);
+    free(r);
 }
 
 /* Behind the user's function, whoever has resumed it. A coroutine that the engine itself resumed returns its record,
  * which so stays on its stack for the next time. */
 static int routine_finish(lua_State *L, int status, lua_KContext context)
 {
-    struct routine *r = lua_touserdata(L, 1);
+    struct routine *r = routine_of(L);
     struct engine *e = engine_of(L);
     (void)context;
+    if (!r) return 0; /* cancelled, and run nevertheless: by a finalizer at the very end */
     if (r->live) {
         if (r->park) park_abandon(r->park);
         r->class->deliver(r, L, status == LUA_OK || status == LUA_YIELD, ROUTINE_EXTRA + 2);
@@ -166,7 +189,7 @@ static int routine_finish(lua_State *L, int status, lua_KContext context)
     return e->resumed == L && r->class->pooled ? 1 : 0;
 }
 
-/* On the stack: record, extra, message handler, function, arguments. */
+/* On the stack: record (its address), extra, message handler, function, arguments. */
 static int routine_body(lua_State *L)
 {
     int status = lua_pcallk(L, lua_gettop(L) - 4, LUA_MULTRET, 3, 0, routine_finish);
@@ -185,19 +208,15 @@ static void pool_keep(struct engine *e, lua_State *co)
     lua_pop(e->L, 1);
 }
 
-static void routine_forget(lua_State *co, struct routine *r)
-{
-    if (r) *(struct routine **)lua_getextraspace(co) = NULL;
-}
-
 static void routine_ended(struct engine *e, lua_State *co, struct routine *r, int results)
 {
     if (r && r->class->pooled && results == 1 && e->pooled < POOL_MAX && lua_gettop(co) == 1) {
         pool_keep(e, co);
         return;
     }
-    routine_forget(co, r);
-    if (r) lua_settop(co, 0); /* dead, for coroutine.status() */
+    if (!r) return;
+    lua_settop(co, 0); /* dead, for coroutine.status() */
+    routine_free(r);
 }
 
 static void routine_broken(struct engine *e, lua_State *co, struct routine *r)
@@ -208,14 +227,13 @@ static void routine_broken(struct engine *e, lua_State *co, struct routine *r)
     else
         LOGE("coroutine: %s", text);
     engine_note_error(e, text);
-    routine_forget(co, r);
+    if (r) routine_free(r);
     lua_resetthread(co);
 }
 
 /* Resumes with `count` values on the stack of co, which is anchored by the caller. */
 static void routine_run(struct engine *e, lua_State *from, lua_State *co, int count)
 {
-    struct routine *r = routine_of(co);
     lua_State *outer = e->resumed, *ran = limits_run(co);
     int results = 0;
     limits_watch(co);
@@ -227,9 +245,9 @@ static void routine_run(struct engine *e, lua_State *from, lua_State *co, int co
     if (status == LUA_YIELD)
         lua_pop(co, results);
     else if (status == LUA_OK)
-        routine_ended(e, co, r, results);
+        routine_ended(e, co, routine_of(co), results);
     else
-        routine_broken(e, co, r);
+        routine_broken(e, co, routine_of(co));
 }
 
 /* Whether the coroutine still waits where it parked. Only a script that resumes what is not its own makes a difference.
@@ -292,15 +310,15 @@ static lua_State *routine_take(lua_State *L, struct engine *e, bool pooled)
     lua_State *kept = pooled ? pool_take(L, e) : NULL;
     if (kept) return kept;
     lua_State *co = lua_newthread(L);
-    struct routine *r = lua_newuserdatauv(L, sizeof *r, 0);
-    *r = (struct routine){.engine = e};
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &class_key);
-    lua_setmetatable(L, -2);
+    struct routine *r = calloc(1, sizeof *r);
+    if (!r) luaL_error(L, "not enough memory");
+    r->engine = e;
+    link_append(&e->routines, &r->link); /* what raises from here on leaves it to coroutine_tend() */
     lua_rawgetp(L, LUA_REGISTRYINDEX, &live_key);
-    lua_pushvalue(L, -3);
+    lua_pushvalue(L, -2);
     lua_rawsetp(L, -2, r);
     lua_pop(L, 1);
-    lua_xmove(L, co, 1);
+    lua_pushlightuserdata(co, r);
     *(struct routine **)lua_getextraspace(co) = r;
     return co;
 }
@@ -315,7 +333,7 @@ void routine_start(lua_State *L, const struct routine_class *class, void *owner,
     lua_State *co = routine_take(L, e, class->pooled);
     lua_insert(L, -given - 1);
     if (!lua_checkstack(co, given + LUA_MINSTACK)) luaL_error(L, "stack overflow");
-    struct routine *r = lua_touserdata(co, 1);
+    struct routine *r = routine_of(co);
     lua_pushcfunction(co, routine_body);
     lua_insert(co, 1);
     lua_xmove(L, co, given);
@@ -341,18 +359,54 @@ void routine_cancel(struct routine *r, const char *why)
 {
     struct engine *e = r->engine;
     if (!r->live) return;
-    /* Behind a weak reference: the coroutine may have been collected with the finalizer still to be called. */
-    lua_rawgetp(e->L, LUA_REGISTRYINDEX, &live_key);
-    lua_rawgetp(e->L, -1, r);
-    lua_State *co = lua_tothread(e->L, -1);
+    lua_State *co = routine_push(r);
     routine_lose(r, why);
+    routine_free(r);
     if (co) {
-        routine_forget(co, r);
         engine_enter(e);
         thread_close(co);
         engine_leave(e);
     }
-    lua_pop(e->L, 2);
+    lua_pop(e->L, 1);
+}
+
+/* Nothing will come of it any more. Only between entries: one that runs looks the same. */
+static bool thread_is_over(lua_State *co)
+{
+    int status = co ? lua_status(co) : LUA_OK;
+    return !co || (status != LUA_YIELD && (status != LUA_OK || lua_gettop(co) == 0));
+}
+
+/* What waits is anchored, and may have been closed by a script. */
+static bool routine_is_over(const struct routine *r)
+{
+    if (r->park) return thread_is_over(r->park->L);
+    bool over = thread_is_over(routine_push(r));
+    lua_pop(r->engine->L, 1);
+    return over;
+}
+
+static void routine_tend(struct routine *r)
+{
+    struct engine *e = r->engine;
+    if (!routine_is_over(r)) return;
+    engine_enter(e);
+    routine_lose(r, ROUTINE_ABANDONED);
+    routine_free(r);
+    engine_leave(e);
+}
+
+void coroutine_tend(struct engine *e)
+{
+    uint64_t now = coordinator_now_ms(e->c);
+    if (e->entries == e->tended_entries || now < e->tend_ms) return;
+    for (struct link *link = e->routines.next, *next; link != &e->routines; link = next) {
+        struct routine *r = link_owner(link, struct routine, link);
+        next = link->next;
+        routine_tend(r);
+    }
+    e->tend_ms = now + TEND_MS;
+    e->tended_entries = e->entries;
 }
 
 /* Those that scripts have made by themselves. What is closed with one cannot make others wait: see coroutine_check().
@@ -376,11 +430,13 @@ void coroutine_close_all(struct engine *e)
     e->closing = true;
     engine_enter(e); /* all of it has the time of one entry */
     lua_checkstack(e->L, 8);
-    lua_rawgetp(e->L, LUA_REGISTRYINDEX, &live_key);
-    /* Weak: what the table still has, exists. Nothing is added to it any more. */
-    for (lua_pushnil(e->L); lua_next(e->L, -2); lua_pop(e->L, 1))
-        routine_cancel(lua_touserdata(e->L, -2), ROUTINE_ABANDONED);
-    lua_pop(e->L, 1);
+    while (!link_is_empty(&e->routines)) { /* nothing is added to them any more */
+        struct routine *r = link_owner(e->routines.next, struct routine, link);
+        if (r->live)
+            routine_cancel(r, ROUTINE_ABANDONED);
+        else
+            routine_free(r);
+    }
     threads_close_parked(e);
     engine_leave(e);
 }
@@ -399,14 +455,20 @@ int coroutine_open(lua_State *L)
     lua_setfield(L, -2, "__mode");
     lua_setmetatable(L, -2);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &live_key);
-    lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, routine_collected);
-    lua_setfield(L, -2, "__gc");
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &class_key);
     return 0;
+}
+
+void coroutine_lose_all(struct engine *e)
+{
+    while (!link_is_empty(&e->routines)) {
+        struct routine *r = link_owner(e->routines.next, struct routine, link);
+        routine_lose(r, ROUTINE_ABANDONED);
+        routine_free(r);
+    }
 }
 
 void coroutine_close(struct engine *e)
 {
+    assert(link_is_empty(&e->routines));
     free(e->parked);
 }

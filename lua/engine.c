@@ -233,7 +233,10 @@ static int engine_panic(lua_State *L)
 void engine_free(struct engine *e)
 {
     e->closing = true;
-    if (e->L) lua_close(e->L);
+    if (e->L) {
+        coroutine_lose_all(e);
+        lua_close(e->L);
+    }
     coroutine_close(e);
     boot_close(e);
     tags_close(e);
@@ -247,6 +250,7 @@ struct engine *engine_new(struct coordinator *c, struct engine *root)
     if (!e) return NULL;
     e->c = c;
     e->root = root ? root : e;
+    link_init(&e->routines);
     e->limits.whole = &e->root->limits;
     e->answer = coordinator_answer;
     e->opened_ns = limits_now_ns();

@@ -418,38 +418,37 @@ int neosocksd_invoke(lua_State *L)
     return 0;
 }
 
-/* A call that a coroutine waits for. The coroutine has a box on its stack, into which the result is put: it is decoded
- * there, where Lua's errors are caught and its limits hold. Each of the two may be gone before the other. */
-struct box;
+/* A call that a coroutine waits for. The coroutine has a box on its stack that names it, and decodes the result there,
+ * where Lua's errors are caught and its limits hold. Each of the two may be gone before the other, and Lua drops a
+ * finalizer without a word when there is no memory to call it: then this stays, and nothing dangles. */
 struct invocation {
     struct park park; /* first */
     struct rpc_call *call;
-    struct box *box; /* NULL: collected; a script has resumed the coroutine by itself */
-};
-struct box {
-    struct invocation *invocation; /* NULL: it has ended */
+    unsigned references; /* of the box and of the call */
     bool answered;
     struct rpc_result result;
 };
 #define BOX_CLASS "rpc.box"
 
+static void invocation_release(struct invocation *invocation)
+{
+    if (!invocation || --invocation->references > 0) return;
+    free(invocation->result.data);
+    free(invocation);
+}
+
 static int box_collect(lua_State *L)
 {
-    struct box *box = lua_touserdata(L, 1);
-    struct invocation *invocation = box->invocation;
-    if (invocation && invocation->call)
-        invocation->box = NULL;
-    else
-        free(invocation); /* parking has raised */
-    free(box->result.data);
-    *box = (struct box){0};
+    struct invocation **box = lua_touserdata(L, 1);
+    invocation_release(*box);
+    *box = NULL;
     return 0;
 }
 
-static struct box *box_push(lua_State *L)
+static struct invocation **box_push(lua_State *L)
 {
-    struct box *box = lua_newuserdatauv(L, sizeof *box, 0);
-    *box = (struct box){0};
+    struct invocation **box = lua_newuserdatauv(L, sizeof(struct invocation *), 0);
+    *box = NULL;
     if (luaL_newmetatable(L, BOX_CLASS)) {
         lua_pushcfunction(L, box_collect);
         lua_setfield(L, -2, "__gc");
@@ -486,13 +485,13 @@ static int push_failure(lua_State *L, const char *why, size_t size)
 }
 
 /* The box is at index 1. */
-static int push_result(lua_State *L, struct box *box)
+static int push_result(lua_State *L, const struct rpc_result *result)
 {
     static const char no_memory[] = "out of memory", wrong[] = "error parsing response";
-    if (!box->result.data) return push_failure(L, no_memory, sizeof no_memory - 1);
-    if (!box->result.ok) return push_failure(L, box->result.data, box->result.size);
+    if (!result->data) return push_failure(L, no_memory, sizeof no_memory - 1);
+    if (!result->ok) return push_failure(L, result->data, result->size);
     lua_pushboolean(L, 1);
-    int count = marshal_decode(L, box->result.data, box->result.size);
+    int count = marshal_decode(L, result->data, result->size);
     if (count < 0) {
         LOGD("rpc: %s: %s", wrong, lua_tostring(L, -1));
         return push_failure(L, wrong, sizeof wrong - 1);
@@ -503,53 +502,46 @@ static int push_result(lua_State *L, struct box *box)
 
 static int await_invoke_finish(lua_State *L, int status, lua_KContext context)
 {
-    struct box *box = lua_touserdata(L, 1);
+    struct invocation *invocation = *(struct invocation **)lua_touserdata(L, 1);
     (void)status;
     (void)context;
-    if (!box->answered) return luaL_error(L, "resumed by a script while waiting for a peer");
-    int results = push_result(L, box);
-    free(box->result.data); /* megabytes perhaps; an error has left it to the collector */
-    box->result.data = NULL;
+    if (!invocation->answered) return luaL_error(L, "resumed by a script while waiting for a peer");
+    int results = push_result(L, &invocation->result);
+    free(invocation->result.data); /* megabytes perhaps; an error has left it to the collector */
+    invocation->result.data = NULL;
     return results;
 }
 
 static void invocation_done(void *context, const struct rpc_result *result)
 {
     struct invocation *invocation = context;
-    struct box *box = invocation->box;
-    if (box) {
-        box->result = *result;
-        box->answered = true;
-        box->invocation = NULL;
-    } else {
-        free(result->data);
-    }
+    invocation->result = *result;
+    invocation->answered = true;
     if (invocation->park.L) coroutine_resume(&invocation->park, 0);
-    free(invocation);
+    invocation_release(invocation);
 }
 
 static void invocation_abandon(struct park *park)
 {
     struct invocation *invocation = (struct invocation *)park;
     rpc_cancel(invocation->call);
-    if (invocation->box) invocation->box->invocation = NULL;
-    free(invocation);
+    invocation_release(invocation);
 }
 
 /* NULL, or why it did not begin. */
-static const char *invocation_start(lua_State *L, struct box *box, const struct rpc_request *request)
+static const char *invocation_start(lua_State *L, struct invocation **box, const struct rpc_request *request)
 {
     struct invocation *invocation = calloc(1, sizeof *invocation);
     const char *error = "out of memory";
     if (!invocation) return error;
-    box->invocation = invocation;
-    invocation->box = box;
+    invocation->references = 1;
+    *box = invocation;
     coroutine_park(L, &invocation->park, invocation_abandon);
+    invocation->references = 2;
     invocation->call = rpc_start(engine_coordinator(engine_of(L)), request, invocation_done, invocation, &error);
     if (invocation->call) return NULL;
     coroutine_unpark(&invocation->park);
-    box->invocation = NULL;
-    free(invocation);
+    invocation_release(invocation);
     return error;
 }
 
@@ -559,7 +551,7 @@ int await_invoke(lua_State *L)
     struct proxy_uri hops[ROUTE_HOPS_MAX];
     coroutine_check(L);
     read_arguments(L, RPC_CALL, &request, hops);
-    struct box *box = box_push(L);
+    struct invocation **box = box_push(L);
     lua_rotate(L, 1, 1); /* the source stays below it on the stack, so that it lives */
     const char *error = invocation_start(L, box, &request);
     if (error) return push_failure(L, error, strlen(error));

@@ -301,6 +301,13 @@ static void ruleset_on_reload(void *context)
     boot_reload(context);
 }
 
+static void ruleset_on_turn(void *context)
+{
+    struct engine *e = context;
+    coroutine_tend(e);
+    script_tend_all(e);
+}
+
 static void ruleset_on_stop(void *context)
 {
     struct engine *e = context;
@@ -452,7 +459,8 @@ struct coordinator_hooks ruleset_hooks(struct engine *e)
                                       .on_cancel = ruleset_on_cancel,
                                       .on_routed = ruleset_on_routed,
                                       .on_reload = ruleset_on_reload,
-                                      .on_stop = ruleset_on_stop};
+                                      .on_stop = ruleset_on_stop,
+                                      .on_turn = ruleset_on_turn};
 }
 
 int ruleset_open(struct engine *e)

@@ -394,6 +394,12 @@ void script_obey_all(struct engine *root, const struct config *config)
         if (s->engine) engine_protect(s->engine, obey, (void *)(uintptr_t)config, NULL);
 }
 
+void script_tend_all(struct engine *root)
+{
+    for (struct script *s = root->scripts; s; s = s->next)
+        if (s->engine) coroutine_tend(s->engine);
+}
+
 void script_close_all(struct engine *root)
 {
     while (root->scripts) {

@@ -2,6 +2,7 @@
  * are, and one poll on the ring waits for all of them. */
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -19,7 +20,8 @@ struct member {
     int fd;
 };
 
-/* Its user value is a table of the sockets, which keeps them alive. */
+/* Named by a userdata, whose user value is a table of the sockets, which keeps them alive. Not in the userdata itself,
+ * because sockets point to their members: Lua drops a finalizer without a word when there is no memory to call it. */
 struct set {
     struct handle *handle; /* the epoll descriptor */
     size_t count, live;    /* live: not closed since */
@@ -41,12 +43,27 @@ void socket_leave_sets(struct handle *h)
     while (!link_is_empty(&h->members)) member_leave(link_owner(h->members.next, struct member, link));
 }
 
+static struct set **set_box(lua_State *L)
+{
+    return class_check(L, 1, &socket_set_class);
+}
+
+static struct set *set_check(lua_State *L)
+{
+    struct set *set = *set_box(L);
+    if (!set) luaL_argerror(L, 1, "the set is closed");
+    return set;
+}
+
+/* A script may call it by itself. */
 static int set_collect(lua_State *L)
 {
-    struct set *set = class_check(L, 1, &socket_set_class);
+    struct set **box = set_box(L), *set = *box;
+    *box = NULL;
+    if (!set) return 0;
     handle_close(&set->handle);
     for (size_t i = 0; i < set->count; i++) link_remove(&set->members[i].link);
-    set->count = 0;
+    free(set);
     return 0;
 }
 
@@ -71,9 +88,11 @@ int socket_poll(lua_State *L)
     size_t count = (size_t)lua_rawlen(L, 1);
     luaL_argcheck(L, count > 0 && count <= SET_MAX, 1, "1...65536 sockets are needed");
     lua_settop(L, 1);
-    struct set *set = lua_newuserdatauv(L, sizeof *set + count * sizeof set->members[0], 1);
-    *set = (struct set){0};
+    struct set **box = lua_newuserdatauv(L, sizeof *box, 1);
+    *box = NULL;
     class_set(L, &socket_set_class);
+    struct set *set = *box = calloc(1, sizeof *set + count * sizeof set->members[0]);
+    if (!set) return luaL_error(L, "not enough memory");
     handle_open(L, &set->handle);
     set->handle->is_set = true;
     set->handle->fd = epoll_create1(EPOLL_CLOEXEC);
@@ -94,8 +113,9 @@ int socket_poll(lua_State *L)
 static int select_step(lua_State *L, int status, lua_KContext until)
 {
     int error = wait_result(L, status, 1), ready;
-    const struct set *set = class_check(L, 1, &socket_set_class);
+    const struct set *set = *set_box(L);
     struct epoll_event event;
+    if (error == 0 && !set) error = EBADF;
     if (error == 0 && (!set->handle || set->live == 0)) error = EBADF;
     if (error == 0) {
         do {
@@ -116,7 +136,7 @@ static int select_step(lua_State *L, int status, lua_KContext until)
 /* set:select([timeout]) -> index from 0 | nil when the time is over                          [-0, +1, e; yields] */
 static int set_select(lua_State *L)
 {
-    class_check(L, 1, &socket_set_class);
+    set_check(L);
     lua_Number seconds = luaL_optnumber(L, 2, -1);
     luaL_argcheck(L, seconds <= 1e9, 2, "timeout out of range");
     lua_settop(L, 1);
@@ -125,8 +145,7 @@ static int set_select(lua_State *L)
 
 static int set_length(lua_State *L)
 {
-    const struct set *set = class_check(L, 1, &socket_set_class);
-    lua_pushinteger(L, (lua_Integer)set->count);
+    lua_pushinteger(L, (lua_Integer)set_check(L)->count);
     return 1;
 }
 

@@ -6,6 +6,7 @@
 #include <lua.h>
 
 #include "core/coordinator.h"
+#include "core/list.h"
 #include "coroutine.h"
 #include "engine.h"
 #include "limits.h"
@@ -40,7 +41,10 @@ struct engine {
     lua_State *resumed; /* by us, at this moment: a routine that ends otherwise was resumed by a script */
     struct parked *parked;
     uint32_t parked_size, parked_free, parked_count;
-    int pooled; /* coroutines in the pool */
+    struct link routines;    /* all records, those of the pool as well */
+    uint64_t tended_entries; /* how many there had been when coroutine_tend() last looked */
+    uint64_t tend_ms;        /* not before */
+    int pooled;              /* coroutines in the pool */
     uint64_t active, active_peak;
     unsigned depth; /* of engine_enter() */
 
@@ -108,8 +112,10 @@ struct routine_class {
     lua_CFunction message; /* handles its errors; NULL: engine_message() */
     bool pooled;           /* nobody else has the coroutine: it is used again */
 };
-/* Lives in a userdata on the coroutine's own stack, whose finalizer notices when the coroutine is collected. */
+/* Not memory of Lua's, and without a finalizer: Lua drops a finalizer without a word when there is no memory or no
+ * stack to call it. That a coroutine is gone is noticed by coroutine_tend(). */
 struct routine {
+    struct link link; /* in its engine's routines */
     struct engine *engine;
     const struct routine_class *class;
     void *owner;
@@ -118,6 +124,10 @@ struct routine {
 };
 
 int coroutine_open(lua_State *L); /* registry entries; protected */
+/* Between entries: ends the routines whose coroutines have been collected or closed, or were run to their end by a
+ * script. Every turn; looks ten times a second at most, and only if Lua has run since. */
+void coroutine_tend(struct engine *e);
+void coroutine_lose_all(struct engine *e); /* before the state is closed; nothing is started any more */
 void coroutine_close(struct engine *e);
 /* Ends the operation of every parked coroutine; none will be resumed. */
 void coroutine_abandon_all(struct engine *e);
@@ -165,6 +175,7 @@ void call_stop(struct engine *e); /* ends those that wait; each is told */
 /* After each entry into a script's state: if nothing of it waits any more, it has ended. */
 void script_settle(struct script *s);
 void script_obey_all(struct engine *root, const struct config *config); /* SIGHUP has brought other settings */
+void script_tend_all(struct engine *root);                              /* coroutine_tend() for each */
 void script_close_all(struct engine *root);
 
 /* --- await.c, neosocksd.c, boot.c --- */
