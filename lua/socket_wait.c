@@ -20,6 +20,7 @@ struct wait {
     struct link link; /* in its handle's waits */
     struct handle *handle;
     struct coordinator *c;
+    short events; /* of poll(2); 0: a pause */
     bool polling; /* the ring holds it */
     int result;   /* 0, or why it ended early */
 };
@@ -137,12 +138,20 @@ static void wait_end(struct wait *w)
     free(w);
 }
 
+/* What came while we were busy with something else has come in time. */
+static bool wait_is_over(const struct wait *w)
+{
+    struct pollfd poll_fd = {.fd = w->handle->fd, .events = w->events};
+    return w->handle->fd >= 0 && poll(&poll_fd, 1, 0) == 1;
+}
+
 static void wait_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
 {
     struct wait *w = link_owner(waiter, struct wait, waiter);
     (void)op;
     /* Whatever the poll itself had to say, the call that is made again says it better. */
     (void)completion;
+    if (w->result == ETIMEDOUT && wait_is_over(w)) w->result = 0;
     wait_end(w);
 }
 
@@ -175,6 +184,7 @@ static struct wait *wait_new(struct coordinator *c)
 static void wait_arm(struct wait *w, short events, deadline until)
 {
     uint64_t now = coordinator_now_ms(w->c), end = until == DEADLINE_NONE ? UINT64_MAX : (uint64_t)until;
+    w->events = events;
     w->polling = events != 0;
     if (w->polling)
         ring_poll(coordinator_ring(w->c), w->handle->fd, events, coordinator_tag(w->c, &w->waiter, WAIT_OP_POLL));

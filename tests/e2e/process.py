@@ -23,6 +23,7 @@ def sanitized():
 
 SANITIZED = os.path.exists(BINARY) and sanitized()
 SLOW = 4 if SANITIZED else 1
+_given = set()
 _random = random.Random(os.getpid() * 1000003 + time.monotonic_ns())
 
 
@@ -37,10 +38,11 @@ def is_free(host, port, kind):
 
 def free_port(*hosts, kind=socket.SOCK_STREAM):
     """Free on all these addresses (127.0.0.1 by default). Below the ephemeral range, so that no outgoing connection of
-    anybody takes it before we do."""
+    anybody takes it before we do. None is given twice: what it is for may not listen yet."""
     while True:
         port = _random.randrange(10000, 32000)
-        if all(is_free(host, port, kind) for host in hosts or ["127.0.0.1"]):
+        if port not in _given and all(is_free(host, port, kind) for host in hosts or ["127.0.0.1"]):
+            _given.add(port)
             return port
 
 

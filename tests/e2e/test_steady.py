@@ -42,10 +42,10 @@ def update_while(running, api):
     return good, bad
 
 
-def test_200_updates_under_5000_connections_a_second(ruled, load, load_origin):
-    """Not one request fails. How many come depends on who else uses the machine, so that it has some attempts."""
+def test_200_updates_under_load(ruled, load, load_origin):
+    """Connections as fast as they can be made, and not one of them fails. How many, bench/ measures."""
     proxy, api = ruled(DIRECT, "--lua-budget", "10")
-    best = updates = 0
+    updates = count = 0
     for _ in range(5):
         with churn(load, proxy, load_origin, 4) as running:
             good, bad = update_while(running, api)
@@ -53,11 +53,10 @@ def test_200_updates_under_5000_connections_a_second(ruled, load, load_origin):
         assert result["errors"] == result["timeouts"] == 0, result
         assert good > 0 and bad > 0
         updates += good
-        best = max(best, result["rate"])
-        if updates >= 200 and (best >= 5000 or process.SANITIZED):
+        count += result["count"]
+        if updates >= 200:
             break
-    assert updates >= 200, updates
-    assert process.SANITIZED or best >= 5000, f"{best:.0f} connections/s at most"
+    assert updates >= 200 and count >= 1000, (updates, count)
     assert api.get("/stats?format=json").json()["ruleset"]["revision"] == updates + 1
 
 
