@@ -196,17 +196,24 @@ int coordinator_dial(struct coordinator *c, const struct address *target, const 
 /* The last worker that comes back frees what nobody obeys any more. */
 struct reconfiguration {
     struct config *old; /* NULL: main's, which is not ours to free */
-    uint32_t left;
+    uint32_t left;      /* errands on their way */
 };
+
+static void reconfiguration_release(struct reconfiguration *all, uint32_t errands)
+{
+    assert(errands <= all->left);
+    all->left -= errands;
+    if (all->left > 0) return;
+    free(all->old);
+    free(all);
+}
 
 static void coordinator_on_configured(struct errand *errand, int32_t result)
 {
     struct reconfiguration *all = ((struct config_errand *)errand)->all;
-    (void)result; /* a worker that has stopped obeys nobody */
+    (void)result;
     free(errand);
-    if (--all->left > 0) return;
-    free(all->old);
-    free(all);
+    reconfiguration_release(all, 1);
 }
 
 static bool coordinator_has_room(const struct coordinator *c)
@@ -262,17 +269,15 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
         return -ENOMEM;
     }
     coordinator_keep_sizes(c->config, fresh);
-    uint32_t count = coordinator_crew_size(c);
+    uint32_t count = coordinator_crew_size(c), stopped = 0;
     *all = (struct reconfiguration){.old = c->owned, .left = count};
     c->config = c->owned = fresh;
     for (uint32_t i = 0; i < count; i++) {
-        struct errand *errand = &errands[i]->errand;
-        if (!coordinator_send(c, i, MESSAGE_CONFIG, errand)) errand->done(errand, -ECANCELED);
+        if (coordinator_send(c, i, MESSAGE_CONFIG, &errands[i]->errand)) continue;
+        free(errands[i]); /* a worker that has stopped obeys nobody */
+        stopped++;
     }
-    if (count == 0) {
-        free(all->old);
-        free(all);
-    }
+    reconfiguration_release(all, stopped);
     free(errands);
     return 0;
 }

@@ -38,4 +38,14 @@ static inline void link_remove(struct link *link)
     link_init(link);
 }
 
+/* Takes the first one out; the list is not empty. */
+static inline struct link *link_take_first(struct link *head)
+{
+    struct link *first = head->next;
+    head->next = first->next;
+    first->next->prev = head;
+    link_init(first);
+    return first;
+}
+
 #endif

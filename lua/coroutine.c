@@ -311,7 +311,10 @@ static lua_State *routine_take(lua_State *L, struct engine *e, bool pooled)
     if (kept) return kept;
     lua_State *co = lua_newthread(L);
     struct routine *r = calloc(1, sizeof *r);
-    if (!r) luaL_error(L, "not enough memory");
+    if (!r) {
+        luaL_error(L, "not enough memory");
+        return NULL;
+    }
     r->engine = e;
     link_append(&e->routines, &r->link); /* what raises from here on leaves it to coroutine_tend() */
     lua_rawgetp(L, LUA_REGISTRYINDEX, &live_key);
@@ -431,7 +434,7 @@ void coroutine_close_all(struct engine *e)
     engine_enter(e); /* all of it has the time of one entry */
     lua_checkstack(e->L, 8);
     while (!link_is_empty(&e->routines)) { /* nothing is added to them any more */
-        struct routine *r = link_owner(e->routines.next, struct routine, link);
+        struct routine *r = link_owner(link_take_first(&e->routines), struct routine, link);
         if (r->live)
             routine_cancel(r, ROUTINE_ABANDONED);
         else
@@ -461,7 +464,7 @@ int coroutine_open(lua_State *L)
 void coroutine_lose_all(struct engine *e)
 {
     while (!link_is_empty(&e->routines)) {
-        struct routine *r = link_owner(e->routines.next, struct routine, link);
+        struct routine *r = link_owner(link_take_first(&e->routines), struct routine, link);
         routine_lose(r, ROUTINE_ABANDONED);
         routine_free(r);
     }

@@ -88,7 +88,7 @@ int socket_poll(lua_State *L)
     size_t count = (size_t)lua_rawlen(L, 1);
     luaL_argcheck(L, count > 0 && count <= SET_MAX, 1, "1...65536 sockets are needed");
     lua_settop(L, 1);
-    struct set **box = lua_newuserdatauv(L, sizeof *box, 1);
+    struct set **box = lua_newuserdatauv(L, sizeof(struct set *), 1);
     *box = NULL;
     class_set(L, &socket_set_class);
     struct set *set = *box = calloc(1, sizeof *set + count * sizeof set->members[0]);
