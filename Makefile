@@ -67,7 +67,7 @@ THREADED  := test_queue test_log test_lua_script# what more than one thread call
 CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE
-.PHONY: deps deps-test deps-lint deps-bench deps-bench-lua deps-flamegraph test-programs asan-programs tsan-programs fuzz-programs
+.PHONY: deps deps-test deps-lint deps-bench deps-bench-lua deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -191,6 +191,15 @@ asan-programs: $(addprefix $(BUILD)/asan/,sluice $(addprefix tests/,$(TESTS)))
 tsan-programs: $(addprefix $(BUILD)/tsan/,sluice $(addprefix tests/,$(THREADED)))
 fuzz-programs: $(addprefix $(BUILD)/,$(FUZZERS))
 
+# Clients of the end to end tests from the npm registry. The tests themselves have no network but their own.
+NODE := $(BUILD)/e2e/node
+node-modules: $(NODE)/node_modules/.package-lock.json
+$(NODE)/node_modules/.package-lock.json: tests/e2e/package.json
+	@mkdir -p $(NODE)
+	@cp $< $(NODE)/
+	cd $(NODE) && npm install --no-audit --no-fund --silent
+	@touch $@
+
 # --- running and testing ---
 
 run: ## install what is missing, build, start on 127.0.0.1:1080 (LISTEN=, ARGS=)
@@ -200,18 +209,18 @@ run: ## install what is missing, build, start on 127.0.0.1:1080 (LISTEN=, ARGS=)
 
 test: ## install what is missing, build, run all tests
 	@$(MAKE) --no-print-directory deps-test
-	@$(MAKE) --no-print-directory -j$(JOBS) test-programs fuzz-programs asan-programs tsan-programs
+	@$(MAKE) --no-print-directory -j$(JOBS) test-programs fuzz-programs asan-programs tsan-programs node-modules
 	@$(RUN) all
 
 sim: $(BUILD)/sim ## run the simulator's sessions (COUNT=100000 seeds from FIRST=1)
 	@$(RUN) --first $(or $(FIRST),1) --count $(or $(COUNT),100000) sim
 
 asan: ## unit tests and end to end under AddressSanitizer and UBSan
-	@$(MAKE) --no-print-directory -j$(JOBS) asan-programs
+	@$(MAKE) --no-print-directory -j$(JOBS) asan-programs node-modules
 	@$(RUN) asan
 
 tsan: ## queue, log, scripts and end to end under ThreadSanitizer, without the tests of limits
-	@$(MAKE) --no-print-directory -j$(JOBS) tsan-programs
+	@$(MAKE) --no-print-directory -j$(JOBS) tsan-programs node-modules
 	@$(RUN) tsan
 
 # GNU make knows no numbers of its own, and the shell's SECONDS is no environment variable of ours.

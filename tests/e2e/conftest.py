@@ -201,20 +201,14 @@ def no_uring():
 
 @pytest.fixture(scope="session")
 def node_modules():
-    """A folder with the packages of package.json; installed once, into the build folder."""
+    """A folder with the packages of package.json. The Makefile installs them, before the tests get networks of their own;
+    this is for who runs pytest by hand."""
     require("node", "nodejs")
-    npm = require("npm", "npm")
+    require("npm", "npm")
     folder = os.path.join(BUILD, "node")
-    stamp = os.path.join(folder, "node_modules", ".package-lock.json")
-    source = os.path.join(HERE, "package.json")
     with build_lock():
-        if os.path.exists(stamp) and os.path.getmtime(stamp) >= os.path.getmtime(source):
-            return folder
-        os.makedirs(folder, exist_ok=True)
-        shutil.copy(source, folder)
-        done = subprocess.run([npm, "install", "--no-audit", "--no-fund", "--silent"], cwd=folder, timeout=120,
+        done = subprocess.run(["make", "-s", "-C", ROOT, f"BUILD={os.path.dirname(BUILD)}", "node-modules"], timeout=120,
                               capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"npm could not install the packages of tests/e2e/package.json: {done.stderr.strip()[-200:]}")
-        os.utime(stamp)
+    if done.returncode:
+        pytest.skip(f"npm could not install the packages of tests/e2e/package.json: {done.stderr.strip()[-200:]}")
     return folder
