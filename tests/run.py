@@ -165,7 +165,8 @@ def run_e2e_tasks(runner, tasks):
 
 
 def run_unit(runner, options):
-    runner.run(unit_tasks(options.build, "unit"))
+    overlay = Task("agent.lua, simulated peers", [["lua5.4", "tests/lua/agent/run.lua"]], count_tap, 120)
+    runner.run([*unit_tasks(options.build, "unit"), overlay])
 
 
 def run_e2e(runner, options):
