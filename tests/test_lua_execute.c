@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "call_answer.h"
 #include "core/coordinator.h"
 #include "core/log.h"
 #include "lua/engine.h"
@@ -16,20 +17,6 @@
 static struct config config;
 static struct coordinator *coordinator;
 static struct engine *engine;
-
-struct answer {
-    bool called, ok;
-    char body[512];
-};
-
-static void on_finished(void *context, bool ok, const char *body, size_t size)
-{
-    struct answer *answer = context;
-    assert_false(answer->called);
-    answer->called = true;
-    answer->ok = ok;
-    snprintf(answer->body, sizeof answer->body, "%.*s", (int)size, body);
-}
 
 static void run(const char *source, const char *expected)
 {

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "call_answer.h"
 #include "core/coordinator.h"
 #include "core/log.h"
 #include "lua/codec.h"
@@ -479,20 +480,6 @@ static void test_before_workers(void **state)
 }
 
 /* --- scripts --- */
-
-struct answer {
-    bool called, ok;
-    char body[512];
-};
-
-static void on_finished(void *context, bool ok, const char *body, size_t size)
-{
-    struct answer *answer = context;
-    assert_false(answer->called);
-    answer->called = true;
-    answer->ok = ok;
-    snprintf(answer->body, sizeof answer->body, "%.*s", (int)size, body);
-}
 
 /* With the peer's address as a local variable. */
 static struct engine_call *script_start(const struct peer *p, const char *source, struct answer *answer)
