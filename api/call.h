@@ -69,6 +69,7 @@ void call_log_change(struct call *call, const char *what);
 struct api_parts {
     struct coordinator *coordinator;
     struct engine *engine;
+    const struct access_tokens *tokens; /* in force; count 0: nobody needs one */
     struct snapshot_api counters;
     struct stats_previous previous;
     double started;

@@ -1,0 +1,17 @@
+/* What the head of a request is worth: who asks, for what, and whether its body may come. */
+#ifndef SLUICE_API_JUDGE_H
+#define SLUICE_API_JUDGE_H
+
+#include "call.h"
+
+/* Finds the call's endpoint, method and token. 0, or the status to refuse with; then the endpoint may be a stand-in.
+ * url, method  as libmicrohttpd gives them; borrowed for the call. */
+unsigned judge_head(struct call *call, const char *url, const char *method);
+/* Whether the body of a refused request is read and dropped before the answer goes out: a connection that ends with
+ * unread data ends with a reset, and a client that is still sending would see that instead of the answer. Not where it
+ * is too large, its length unknown or doubtful, or where the client holds it back until we say so. */
+bool judge_drops_body(struct call *call, unsigned refused);
+/* The words that go with a status. */
+const char *judge_text(unsigned status);
+
+#endif
