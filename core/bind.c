@@ -193,9 +193,17 @@ static bool bind_is_welcome(struct worker *w, struct session *s, int fd, struct 
     return false;
 }
 
+void bind_stop_listening(const struct session *s)
+{
+    if (s->fd[UPSTREAM] >= 0) net_stop_listening(s->fd[UPSTREAM]);
+}
+
+/* The second reply says that the one peer has come: nobody else may get in once it is on its way, so the listener is
+ * closed here and now, not by an operation that is submitted together with the reply. */
 static enum session_state bind_take_peer(struct worker *w, struct session *s, int fd, const struct address *peer)
 {
-    ring_close(w->ring, s->fd[UPSTREAM]); /* its poll has completed */
+    bind_stop_listening(s);
+    net_close(s->fd[UPSTREAM]); /* its poll has completed */
     s->fd[UPSTREAM] = fd;
     net_set_nodelay(fd);
     if (s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT))
@@ -214,7 +222,7 @@ static enum session_state bind_accept(struct worker *w, struct session *s)
         if (fd < 0) continue; /* that connection's own trouble */
         if (bind_is_welcome(w, s, fd, &peer)) return bind_take_peer(w, s, fd, &peer);
         net_reset_on_close(fd);
-        ring_close(w->ring, fd);
+        net_close(fd); /* now: the log has said so */
     }
     bind_wait(w, s);
     return SESSION_BIND;

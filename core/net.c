@@ -75,6 +75,11 @@ int net_shutdown_write(int fd)
     return net_result(shutdown(fd, SHUT_WR));
 }
 
+void net_stop_listening(int fd)
+{
+    (void)shutdown(fd, SHUT_RDWR);
+}
+
 void net_send_octet(int fd, uint8_t octet)
 {
     (void)!send(fd, &octet, 1, MSG_NOSIGNAL | MSG_DONTWAIT);

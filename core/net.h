@@ -38,6 +38,9 @@ int net_peer_address(int fd, struct net_address *out);
 int net_route_source(const struct net_address *to, const char *device, struct net_address *out);
 int net_accept(int fd); /* immediate, for BIND and for the refusal of a connection without a free descriptor */
 int net_shutdown_write(int fd);
+/* A listening socket accepts nothing from here on, whoever else still holds it (an operation in flight does until its
+ * cancellation is carried out); what waits to be accepted is reset. The descriptor is still to be closed. */
+void net_stop_listening(int fd);
 void net_send_octet(int fd, uint8_t octet); /* into an empty socket buffer */
 /* The next close sends a reset instead of an orderly end (SO_LINGER with zero seconds); no effect on Unix sockets. */
 void net_reset_on_close(int fd);

@@ -667,6 +667,7 @@ static void session_drop_upstream(struct worker *w, struct session *s, enum sess
 {
     session_withdraw_request(w, s);
     if (s->setup != POOL_NONE) dial_abandon(w, s);
+    if (s->state == SESSION_BIND) bind_stop_listening(s);
     session_drop_side(w, s, UPSTREAM, end);
 }
 

@@ -610,6 +610,18 @@ static void udp_drop_waiting(struct worker *w, struct association *a)
     a->waiting_count = 0;
 }
 
+/* The end of the TCP connection tells the client that the association is over (RFC 1928 section 7): its sockets are
+ * gone before that, not by operations that are submitted together with it. What was cancelled holds them until the
+ * flush. */
+static void udp_close_sockets(struct worker *w, struct association *a)
+{
+    ring_flush(w->ring);
+    for (unsigned i = 0; i < UDP_SOCKETS; i++) {
+        if (a->fds[i] >= 0) net_close(a->fds[i]);
+        a->fds[i] = -1;
+    }
+}
+
 void udp_drop(struct worker *w, struct session *s)
 {
     struct association *a = association_of(w, s);
@@ -621,10 +633,9 @@ void udp_drop(struct worker *w, struct session *s)
         if (s->inflight & SESSION_BIT(SESSION_UDP_RECV + i))
             ring_cancel(w->ring, session_tag(w, s, SESSION_UDP_RECV + i));
         if (a->sends > 0) ring_cancel_fd(w->ring, a->fds[i]); /* rare: most sends are done at once */
-        ring_close(w->ring, a->fds[i]);
-        a->fds[i] = -1;
     }
     a->starved = 0;
+    udp_close_sockets(w, a);
 }
 
 void udp_release(struct worker *w, struct session *s)

@@ -505,6 +505,12 @@ int net_shutdown_write(int fd)
     return 0;
 }
 
+void net_stop_listening(int fd)
+{
+    struct sim_file *file = sim_file_at(fd, "net_stop_listening()");
+    if (file->kind != SIM_LISTENER) sim_fail("net_stop_listening() on descriptor %d, which does not listen", fd);
+}
+
 void net_reset_on_close(int fd)
 {
     sim_file_at(fd, "net_reset_on_close()")->reset_on_close = true;
