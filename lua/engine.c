@@ -192,7 +192,8 @@ static void open_modules(lua_State *L)
     open_module(L, "data", luaopen_data);
     open_module(L, "socket", luaopen_socket);
     luaL_requiref(L, "sets", luaopen_sets, 0);
-    lua_pop(L, 1);
+    luaL_requiref(L, "wakeup", luaopen_wakeup, 0);
+    lua_pop(L, 2);
     /* One table, two names; the sets stand in it as well. */
     lua_getglobal(L, "neosocksd");
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
@@ -270,7 +271,7 @@ int engine_open(struct engine **out, struct coordinator *c)
 {
     struct engine *e = engine_new(c, NULL);
     if (!e) return -ENOMEM;
-    int opened = ruleset_open(e);
+    int opened = wakeup_open(e) < 0 ? -ENOBUFS : ruleset_open(e);
     if (opened < 0) {
         engine_free(e);
         return opened;
@@ -301,6 +302,7 @@ void engine_close(struct engine *e)
     coroutine_abandon_all(e);
     engine_await_idle(e);
     ruleset_close(e);
+    wakeup_close(e);
     engine_free(e);
 }
 

@@ -8,6 +8,7 @@ int luaopen_marshal(lua_State *L); /* a function */
 int luaopen_regex(lua_State *L);
 int luaopen_sets(lua_State *L);
 int luaopen_time(lua_State *L);
+int luaopen_wakeup(lua_State *L);
 int luaopen_zlib(lua_State *L);
 
 #endif

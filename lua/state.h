@@ -71,7 +71,14 @@ struct engine {
     char **tags;
     uint32_t tag_count;
 
-    uint32_t waking; /* await.c: sleeps that the ring holds */
+    uint32_t waking; /* await.c, wakeup.c: what the ring holds for us, in the root */
+
+    /* wakeup.c: in the root, but for `pauses` */
+    struct link ready; /* coroutines that somebody has woken */
+    uint32_t ready_count;
+    struct waiter wakeup;
+    bool wakeup_armed;
+    uint32_t pauses; /* serial number of the last one */
 
     struct text_list *texts; /* boot.c: strings of the configuration */
     struct script *scripts;  /* script.c */
@@ -158,6 +165,11 @@ void ruleset_set_interval(struct engine *e, double seconds);
 int await_forward(lua_State *L);
 int sluice_cache(lua_State *L);
 int sluice_tag(lua_State *L);
+
+/* --- wakeup.c --- */
+
+int wakeup_open(struct engine *root); /* 0, or -1: too many wait */
+void wakeup_close(struct engine *root);
 
 /* --- tags.c --- */
 

@@ -2,6 +2,7 @@
 --
 -- Loading it again, as an update does, keeps what has gathered in the globals: events, secrets, handlers, counters.
 local sets = require("sets")
+local wakeup = require("wakeup") -- who waits for a coroutine is resumed by the engine, with a budget of its own
 
 -- The settings in force, looked up at each use: a -c script's own fields are applied after it has loaded this file. What
 -- is decided here asks setting(), for scripts may put a copy in the place of `config`.
@@ -227,43 +228,11 @@ end
 local future = { __name = "future" }
 future.__index = future
 
--- Coroutines to be resumed. One loop does it for all: a routine that ends in it, and others wait for, adds them here.
--- Resumed one within the other, some fifty that wait in a row would use up the C stack. The loop is a coroutine itself,
--- whose status tells whether it is at work: one that was aborted over its budget is dead, and the next has its place.
-local ready = { first = 1, last = 0 }
-
-local function ready_next()
-    local thread = ready[ready.first]
-    ready[ready.first], ready.first = nil, ready.first + 1
-    if coroutine.status(thread) ~= "suspended" then return end -- it was cancelled meanwhile
-    local ok, message = coroutine.resume(thread)
-    if not ok then evlogf("async: %s", tostring(message)) end
-end
-
-local function ready_loop()
-    while true do
-        while ready.first <= ready.last do pcall(ready_next) end
-        coroutine.yield()
-    end
-end
-
-local function ready_add(thread)
-    ready.last = ready.last + 1
-    ready[ready.last] = thread
-end
-
-local function ready_run()
-    local status = ready.loop and coroutine.status(ready.loop) or "dead"
-    if status == "dead" then ready.loop = coroutine.create(ready_loop) end
-    if status == "dead" or status == "suspended" then coroutine.resume(ready.loop) end
-end
-
 local function future_finish(self, ...)
     self.results = table.pack(...)
     local waiting = self.waiting
     self.waiting, self.thread = nil, nil
-    for _, thread in ipairs(waiting) do ready_add(thread) end
-    ready_run()
+    for _, ticket in ipairs(waiting) do wakeup.wake(ticket) end
 end
 
 -- ok, results...: waits for them if need be
@@ -272,8 +241,7 @@ function future:get()
         if not coroutine.isyieldable() then error("not in asynchronous routine", 2) end
         local thread = coroutine.running()
         if thread == self.thread then error("a routine cannot wait for itself", 2) end
-        table.insert(self.waiting, thread)
-        while not self.results do coroutine.yield() end
+        while not self.results do wakeup.pause(self.waiting) end
     end
     return table.unpack(self.results, 1, self.results.n)
 end
@@ -293,16 +261,13 @@ end
 -- f(callback, ...): returns what the callback is given, now or later
 function await.callback(f, ...)
     if not coroutine.isyieldable() then error("not in asynchronous routine", 2) end
-    local thread, results, waits = coroutine.running(), nil, nil
+    local waiting, results = {}, nil
     f(function(...)
         if results then return end
         results = table.pack(...)
-        if not waits then return end
-        ready_add(thread)
-        ready_run()
+        for _, ticket in ipairs(waiting) do wakeup.wake(ticket) end
     end, ...)
-    waits = true
-    while not results do coroutine.yield() end
+    while not results do wakeup.pause(waiting) end
     return table.unpack(results, 1, results.n)
 end
 
@@ -336,9 +301,9 @@ function _G.unmarshal(s) return assert(load("return " .. s, "=(unmarshal)", "t",
 
 -- \d \s \w and their opposites, which POSIX has not; between brackets there is no word for the opposites
 local compat_class = {
-    d = "[0-9]", D = "[^0-9]", s = "[[:space:]]", S = "[^[:space:]]", w = "[[:alnum:]_]", W = "[^[:alnum:]_]",
+    d = "[0-9]", D = "[^0-9]", s = "[[:space:]]", S = "[^[:space:]]", w = "[a-zA-Z0-9_]", W = "[^a-zA-Z0-9_]",
 }
-local compat_member = { d = "0-9", s = "[:space:]", w = "[:alnum:]_" }
+local compat_member = { d = "0-9", s = "[:space:]", w = "a-zA-Z0-9_" }
 
 -- the position behind the bracket expression that begins at `at`; a bracket right at its beginning is a member
 local function bracket_end(pattern, at)
@@ -756,7 +721,8 @@ end
 _G.secrets = _G.secrets or {}
 _G.num_requests = _G.num_requests or 0
 _G.num_authorized = _G.num_authorized or 0
-_G.stat_requests = rlist:check(_G.stat_requests) or rlist:new(60)
+-- what num_requests was, at the load and at each tick: the differences are requests by the minute
+_G.stat_requests = rlist:check(_G.stat_requests) or rlist:new(60, { num_requests })
 _G.RECENT_EVENTS_STATS = _G.RECENT_EVENTS_STATS or 10
 
 local function check_secret(username, password)
@@ -818,10 +784,18 @@ function libruleset.failover(addr, chains)
     return false
 end
 
-function libruleset.tick()
-    local last = rawget(_G, "last_requests") or 0
-    stat_requests:push(num_requests - (last <= num_requests and last or 0)) -- it may have been set to zero
-    _G.last_requests = num_requests
+function libruleset.tick() stat_requests:push(num_requests) end
+
+-- Requests by the minute, the oldest first, and behind them those of the minute that has not ended; and their number.
+local function minutes()
+    local counts, before = {}, nil
+    local function add(now)
+        if before then table.insert(counts, math.max(now - before, 0)) end -- the counter may have been set to zero
+        before = now
+    end
+    for i = stat_requests.len, 1, -1 do add(stat_requests:get(i)) end
+    add(num_requests)
+    return counts, #counts
 end
 
 local function recent_lines(lines)
@@ -833,26 +807,30 @@ local function recent_lines(lines)
     end
 end
 
--- five rows of bars, the oldest tick on the left
-local function chart_lines(lines, most)
-    for row = 5, 1, -1 do
+-- five rows of bars, the oldest minute on the left
+local function chart_lines(lines, counts, most)
+    for row = 4, 0, -1 do
         local bars = list:new()
-        for i = stat_requests.len, 1, -1 do
-            bars:insert(stat_requests:get(i) * 5 > (row - 1) * most and "|" or " ")
+        for _, n in ipairs(counts) do
+            bars:insert(math.floor(n / math.max(most, 1) * 5 + 0.5) > row and "|" or " ")
         end
         lines:insert(bars:concat())
     end
-    lines:insert(("-"):rep(math.max(stat_requests.len - 1, 0)) .. "*")
+    lines:insert(("-"):rep(#counts - 1) .. "*")
 end
 
+-- The average is that of whole minutes, as long as there are any.
 function libruleset.stats()
-    local lines, sum, most = list:new(), 0, 0
-    for _, n in stat_requests:iter() do
-        sum, most = sum + n, math.max(most, n)
+    local lines, counts, last = list:new(), minutes()
+    local sum, most = 0, 0
+    for i, n in ipairs(counts) do
+        if i < last then sum = sum + n end
+        most = math.max(most, n)
     end
+    local average = last > 1 and sum / (last - 1) or counts[1] or 0
     recent_lines(lines)
-    lines:insertf("> Request Stats (avg=%.1f/min, max=%d)", sum / math.max(stat_requests.len, 1), most)
-    chart_lines(lines, most)
+    lines:insertf("> Request Stats (avg=%.1f/min, max=%d)", average, most)
+    chart_lines(lines, counts, most)
     return lines:concat("\n")
 end
 

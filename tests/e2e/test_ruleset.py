@@ -473,8 +473,9 @@ SUITES = os.path.join(ROOT, "tests", "lua")
 def test_libruleset_suite_in_the_server(ruled):
     """The same suite as without a server, with the real modules."""
     _, api = ruled(f"package.path = package.path .. ';{SUITES}/?.lua' {DIRECT}")
-    answer = api.post("/ruleset/invoke", f"local saved = {{ neosocksd, await }} dofile('{SUITES}/test_libruleset.lua') "
-                      "_G.neosocksd, _G.await = table.unpack(saved)")
+    answer = api.post("/ruleset/invoke", f"local saved = {{ neosocksd, await, package.loaded.wakeup }} "
+                      f"dofile('{SUITES}/test_libruleset.lua') "
+                      "_G.neosocksd, _G.await, package.loaded.wakeup = table.unpack(saved)")
     assert answer.status == 200, answer.text
 
 
@@ -509,6 +510,44 @@ def test_waiting_outlives_an_aborted_routine(ruled):
         for i = 1, 5000 do async(function() first:get() end) end -- resumed behind it, over the budget""")
     for _ in range(3):
         assert api.call("local f = async(function() await.sleep(0.01) return 7 end) return f:get()") == "return true,true,7"
+
+
+def test_each_waiter_has_a_budget_of_its_own(ruled):
+    """Two thousand wait for one future; some of them use up the budget, or raise: all others go on."""
+    _, api = ruled(AUTH, "--lua-budget", str(100 * process.SLOW))
+    api.call("""
+        woken, tickets = 0, {}
+        local first = async(function() await.sleep(0.05) return 0 end)
+        for i = 1, 2000 do
+            async(function()
+                assert(first:get())
+                _G.woken = (_G.woken or 0) + 1
+                if i % 700 == 10 then while true do end end
+                if i % 700 == 20 then error("a waiter that raises") end
+            end)
+        end
+        local function waits(f) async(function() await.callback(function(done) _G.done = done end) f() end) end
+        waits(function() while true do end end)""")
+    result = api.call("for i = 1, 200 do if _G.woken == 2000 then break end await.sleep(0.05) end return _G.woken")
+    assert result == "return true,2000", result
+    # what a callback wakes does not run within who calls it
+    assert api.call("local ok = pcall(_G.done) return ok, 7") == "return true,true,7"
+    # tickets that a script makes up, keeps, or gives twice
+    assert api.call("""
+        local wakeup, list, n = require("wakeup"), {}, 0
+        async(function() wakeup.pause(list) n = n + 1 await.sleep(0.01) n = n + 1 wakeup.pause(list) n = n + 1 end)
+        for _, ticket in ipairs{ 0, -1, 1 << 40, math.maxinteger, list[1] + 1, list[1] + (1 << 32) } do wakeup.wake(ticket) end
+        await.sleep(0.02)
+        local before = n
+        wakeup.wake(list[1])
+        wakeup.wake(list[1])
+        await.sleep(0.05)
+        wakeup.wake(list[1])
+        await.sleep(0.02)
+        local between = n
+        wakeup.wake(list[2])
+        await.sleep(0.02)
+        return before, between, n, #list""") == "return true,0,2,3,2"
 
 
 def test_environment(ruled):

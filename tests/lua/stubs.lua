@@ -1,6 +1,6 @@
 -- The environment of a server, as far as the suites need it, for running them without one. What is sent, resolved or
 -- forwarded is decided by the suite: stubs.names, stubs.forwards, stubs.sent. Who sleeps wakes up in stubs.run().
-local stubs = { sleeping = {}, names = {}, forwards = {}, sent = {}, settings = { loglevel = 4, auth_required = false }, now = 1700000000 }
+local stubs = { sleeping = {}, pauses = {}, woken = {}, names = {}, forwards = {}, sent = {}, settings = { loglevel = 4, auth_required = false }, now = 1700000000 }
 
 local function parse_ipv4(s)
     if type(s) ~= "string" then return end
@@ -91,11 +91,24 @@ _G.await = {
     end,
 }
 
--- time passes until nobody sleeps
+-- Who is woken goes on in stubs.run(), as there in a later turn of the loop.
+package.loaded.wakeup = {
+    pause = function(tickets)
+        table.insert(stubs.pauses, (coroutine.running()))
+        table.insert(tickets, #stubs.pauses)
+        coroutine.yield()
+    end,
+    wake = function(ticket)
+        if stubs.pauses[ticket] then table.insert(stubs.woken, stubs.pauses[ticket]) end
+        stubs.pauses[ticket] = false
+    end,
+}
+
+-- time passes until nobody sleeps and nobody is to be woken
 function stubs.run()
-    while #stubs.sleeping > 0 do
-        local thread = table.remove(stubs.sleeping, 1)
-        assert(coroutine.resume(thread))
+    while #stubs.sleeping + #stubs.woken > 0 do
+        local thread = table.remove(#stubs.woken > 0 and stubs.woken or stubs.sleeping, 1)
+        if coroutine.status(thread) == "suspended" then coroutine.resume(thread) end
     end
 end
 
