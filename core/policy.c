@@ -1,5 +1,5 @@
-/* Two tables of nets and one of forms that carry an IPv4 address. In each the first row that matches decides, so that
- * the narrow nets stand before the wide ones; what matches no row is global. */
+/* Tables of nets and one of forms that carry an IPv4 address. In each the first row that matches decides, so that the
+ * narrow nets stand before the wide ones; what matches no row is global. */
 #include "policy.h"
 
 #include <assert.h>
@@ -12,34 +12,52 @@ struct policy_net {
     uint8_t class; /* enum policy_class */
 };
 
+/* IANA's special-purpose registries (RFC 6890), IPv4 as of 2024-10 and IPv6 as of 2025-05: what they list as not
+ * globally reachable is LOCAL. Beside the registries: multicast, site-local, and what they call reachable although no
+ * connection should end there, marked with *. A row of GLOBAL is an exception to a wider net below it. */
 static const struct policy_net policy_ipv4[] = {
     {{255, 255, 255, 255}, 32, POLICY_NOWHERE}, /* limited broadcast, RFC 919 */
-    {{0}, 8, POLICY_NOWHERE},                   /* this network, RFC 1122; Linux dials 0.0.0.0 as itself */
-    {{127}, 8, POLICY_LOOPBACK},
-    {{224}, 4, POLICY_MULTICAST},
-    {{10}, 8, POLICY_LOCAL},         /* private, RFC 1918 */
-    {{172, 16}, 12, POLICY_LOCAL},   /* private, RFC 1918 */
-    {{192, 168}, 16, POLICY_LOCAL},  /* private, RFC 1918 */
-    {{169, 254}, 16, POLICY_LOCAL},  /* link-local, RFC 3927; cloud metadata lives here */
-    {{100, 64}, 10, POLICY_LOCAL},   /* carrier-grade NAT, RFC 6598 */
-    {{192, 0, 0}, 24, POLICY_LOCAL}, /* protocol assignments, RFC 6890 */
-    {{192, 0, 2}, 24, POLICY_LOCAL}, /* documentation, RFC 5737 */
-    {{198, 51, 100}, 24, POLICY_LOCAL},
+    {{0}, 8, POLICY_NOWHERE},                   /* this network, RFC 791; Linux dials 0.0.0.0 as itself */
+    {{127}, 8, POLICY_LOOPBACK},                /* RFC 1122 */
+    {{224}, 4, POLICY_MULTICAST},               /* RFC 5771 */
+    {{10}, 8, POLICY_LOCAL},                    /* private, RFC 1918 */
+    {{100, 64}, 10, POLICY_LOCAL},              /* carrier-grade NAT, RFC 6598 */
+    {{169, 254}, 16, POLICY_LOCAL},             /* link-local, RFC 3927; cloud metadata lives here */
+    {{172, 16}, 12, POLICY_LOCAL},              /* private, RFC 1918 */
+    {{192, 0, 0},
+     24,
+     POLICY_LOCAL}, /* protocol assignments, RFC 6890; * .9 and .10: anycast to our own network's NAT */
+    {{192, 0, 2}, 24, POLICY_LOCAL},    /* documentation, RFC 5737 */
+    {{192, 88, 99}, 24, POLICY_LOCAL},  /* relays of 6to4, deprecated by RFC 7526 */
+    {{192, 168}, 16, POLICY_LOCAL},     /* private, RFC 1918 */
+    {{198, 18}, 15, POLICY_LOCAL},      /* benchmarks, RFC 2544 */
+    {{198, 51, 100}, 24, POLICY_LOCAL}, /* documentation, RFC 5737 */
     {{203, 0, 113}, 24, POLICY_LOCAL},
-    {{198, 18}, 15, POLICY_LOCAL}, /* benchmarks, RFC 2544 */
-    {{240}, 4, POLICY_LOCAL},      /* reserved, RFC 1112 */
+    {{240}, 4, POLICY_LOCAL}, /* reserved, RFC 1112 */
 };
 
 static const struct policy_net policy_ipv6[] = {
-    {{0}, 128, POLICY_NOWHERE}, /* :: */
-    {{[15] = 1}, 128, POLICY_LOOPBACK},
-    {{0xff}, 8, POLICY_MULTICAST},
-    {{0xfc}, 7, POLICY_LOCAL},                                /* unique-local, RFC 4193 */
-    {{0xfe, 0x80}, 10, POLICY_LOCAL},                         /* link-local */
-    {{0xfe, 0xc0}, 10, POLICY_LOCAL},                         /* site-local, RFC 3879 */
-    {{0x20, 0x01, 0x0d, 0xb8}, 32, POLICY_LOCAL},             /* documentation, RFC 3849 */
-    {{0x3f, 0xff}, 20, POLICY_LOCAL},                         /* documentation, RFC 9637 */
-    {{0x20, 0x01, 0x00, 0x02, 0x00, 0x00}, 48, POLICY_LOCAL}, /* benchmarks, RFC 5180 */
+    {{0}, 128, POLICY_NOWHERE},                                /* ::, RFC 4291 */
+    {{[15] = 1}, 128, POLICY_LOOPBACK},                        /* RFC 4291 */
+    {{0xff}, 8, POLICY_MULTICAST},                             /* RFC 4291 */
+    {{0x01, 0x00}, 64, POLICY_LOCAL},                          /* discard, RFC 6666 */
+    {{0x01, 0x00, [7] = 0x01}, 64, POLICY_LOCAL},              /* dummy prefix, RFC 9780 */
+    {{0x20, 0x01, 0x00, 0x03}, 32, POLICY_GLOBAL},             /* AMT, RFC 7450 */
+    {{0x20, 0x01, 0x00, 0x04, 0x01, 0x12}, 48, POLICY_GLOBAL}, /* AS112, RFC 7535 */
+    {{0x20, 0x01, 0x0d, 0xb8}, 32, POLICY_LOCAL},              /* documentation, RFC 3849 */
+    {{0x3f, 0xff}, 20, POLICY_LOCAL},                          /* documentation, RFC 9637 */
+    {{0x5f, 0x00}, 16, POLICY_LOCAL},                          /* segment identifiers, RFC 9602 */
+    {{0xfc}, 7, POLICY_LOCAL},                                 /* unique-local, RFC 4193 */
+    {{0xfe, 0x80}, 10, POLICY_LOCAL},                          /* link-local, RFC 4291 */
+    {{0xfe, 0xc0}, 10, POLICY_LOCAL},                          /* site-local, RFC 3879 */
+};
+
+/* Behind the carriers, of which Teredo lies inside. */
+static const struct policy_net policy_ipv6_wide[] = {
+    /* Protocol assignments, RFC 2928: benchmarks (2001:2::/48) and what is not assigned yet; * anycast to the nearest
+     * server (2001:1::/32) and identifiers that are no places (ORCHID 2001:10::/28, ORCHIDv2 2001:20::/28, RFC 9374's
+     * 2001:30::/28). */
+    {{0x20, 0x01, 0x00, 0x00}, 23, POLICY_LOCAL},
 };
 
 struct policy_carrier {
@@ -70,17 +88,23 @@ static bool policy_in_net(const uint8_t *octets, const uint8_t *net, unsigned bi
     return rest == 0 || (octets[whole] ^ net[whole]) >> (8 - rest) == 0;
 }
 
-static enum policy_class policy_look_up(const struct policy_net *nets, size_t count, const uint8_t *octets)
+/* Whether a row matches; then *class is what it says. */
+static bool policy_look_up(const struct policy_net *nets, size_t count, const uint8_t *octets, enum policy_class *class)
 {
     for (size_t i = 0; i < count; i++) {
-        if (policy_in_net(octets, nets[i].octets, nets[i].bits)) return (enum policy_class)nets[i].class;
+        if (!policy_in_net(octets, nets[i].octets, nets[i].bits)) continue;
+        *class = (enum policy_class)nets[i].class;
+        return true;
     }
-    return POLICY_GLOBAL;
+    return false;
 }
+#define POLICY_LOOK_UP(nets, octets, class) policy_look_up((nets), sizeof(nets) / sizeof *(nets), (octets), (class))
 
 static enum policy_class policy_classify_ipv4(const uint8_t *octets)
 {
-    return policy_look_up(policy_ipv4, sizeof policy_ipv4 / sizeof *policy_ipv4, octets);
+    enum policy_class class = POLICY_GLOBAL;
+    POLICY_LOOK_UP(policy_ipv4, octets, &class);
+    return class;
 }
 
 static enum policy_class policy_classify_carried(const struct policy_carrier *carrier, const uint8_t *octets)
@@ -94,13 +118,14 @@ static enum policy_class policy_classify_carried(const struct policy_carrier *ca
 
 static enum policy_class policy_classify_ipv6(const uint8_t *octets)
 {
-    enum policy_class class = policy_look_up(policy_ipv6, sizeof policy_ipv6 / sizeof *policy_ipv6, octets);
-    if (class != POLICY_GLOBAL) return class;
+    enum policy_class class = POLICY_GLOBAL;
+    if (POLICY_LOOK_UP(policy_ipv6, octets, &class)) return class;
     for (size_t i = 0; i < sizeof policy_carriers / sizeof *policy_carriers; i++) {
         const struct policy_carrier *carrier = &policy_carriers[i];
         if (policy_in_net(octets, carrier->octets, carrier->bits)) return policy_classify_carried(carrier, octets);
     }
-    return POLICY_GLOBAL;
+    POLICY_LOOK_UP(policy_ipv6_wide, octets, &class);
+    return class;
 }
 
 enum policy_class policy_classify(const struct address *address)

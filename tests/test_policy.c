@@ -51,6 +51,7 @@ static const struct range ranges[] = {
     {"172.15.255.255", GLOBAL, "172.16.0.0", "172.31.255.255", LOCAL, "172.32.0.0", GLOBAL},
     {"191.255.255.255", GLOBAL, "192.0.0.0", "192.0.0.255", LOCAL, "192.0.1.0", GLOBAL},
     {"192.0.1.255", GLOBAL, "192.0.2.0", "192.0.2.255", LOCAL, "192.0.3.0", GLOBAL},
+    {"192.88.98.255", GLOBAL, "192.88.99.0", "192.88.99.255", LOCAL, "192.88.100.0", GLOBAL},
     {"192.167.255.255", GLOBAL, "192.168.0.0", "192.168.255.255", LOCAL, "192.169.0.0", GLOBAL},
     {"198.17.255.255", GLOBAL, "198.18.0.0", "198.19.255.255", LOCAL, "198.20.0.0", GLOBAL},
     {"198.51.99.255", GLOBAL, "198.51.100.0", "198.51.100.255", LOCAL, "198.51.101.0", GLOBAL},
@@ -72,8 +73,19 @@ static const struct range ranges[] = {
      "2001:db9::", GLOBAL},
     {"3ffe:ffff:ffff:ffff:ffff:ffff:ffff:ffff", GLOBAL, "3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff", LOCAL,
      "3fff:1000::", GLOBAL},
-    {"2001:1:ffff:ffff:ffff:ffff:ffff:ffff", GLOBAL, "2001:2::", "2001:2:0:ffff:ffff:ffff:ffff:ffff", LOCAL,
-     "2001:2:1::", GLOBAL},
+    {"ff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", GLOBAL, "100::", "100::ffff:ffff:ffff:ffff", LOCAL, "100:0:0:1::", LOCAL},
+    {"100::ffff:ffff:ffff:ffff", LOCAL, "100:0:0:1::", "100:0:0:1:ffff:ffff:ffff:ffff", LOCAL, "100:0:0:2::", GLOBAL},
+    /* 2001::/23, with Teredo in front, whose carried address 0.0.0.0 (inverted) is nowhere */
+    {"2001::ffff:ffff", NOWHERE, "2001:1::", "2001:2:ffff:ffff:ffff:ffff:ffff:ffff", LOCAL, "2001:3::", GLOBAL},
+    {"2001:2:ffff:ffff:ffff:ffff:ffff:ffff", LOCAL, "2001:3::", "2001:3:ffff:ffff:ffff:ffff:ffff:ffff", GLOBAL,
+     "2001:4::", LOCAL},
+    {"2001:4:111:ffff:ffff:ffff:ffff:ffff", LOCAL, "2001:4:112::", "2001:4:112:ffff:ffff:ffff:ffff:ffff", GLOBAL,
+     "2001:4:113::", LOCAL},
+    {"2001:f:ffff:ffff:ffff:ffff:ffff:ffff", LOCAL, "2001:10::", "2001:3f:ffff:ffff:ffff:ffff:ffff:ffff", LOCAL,
+     "2001:40::", LOCAL},
+    {"2001:100::", LOCAL, "2001:1ff::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff", LOCAL, "2001:200::", GLOBAL},
+    {"5eff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", GLOBAL, "5f00::", "5f00:ffff:ffff:ffff:ffff:ffff:ffff:ffff", LOCAL,
+     "5f01::", GLOBAL},
     {"64:ff9b:0:ffff:ffff:ffff:ffff:ffff", GLOBAL, "64:ff9b:1::8.8.8.8", "64:ff9b:1:ffff:ffff:ffff:8.8.8.8", LOCAL,
      "64:ff9b:2::", GLOBAL},
 };
@@ -136,7 +148,7 @@ static void test_not_carried(void **state)
     check("64:ff9a::127.0.0.1", GLOBAL);
     check("64:ff9b:0:0:1::127.0.0.1", GLOBAL);
     check("2003:7f00:1::1", GLOBAL);
-    check("2001:1::80ff:fffe", GLOBAL);
+    check("2001:1::80ff:fffe", LOCAL); /* not Teredo, but of 2001::/23 */
     check("2606:4700:4700::1111", GLOBAL);
     check("2001:4860:4860::8888", GLOBAL);
 }
