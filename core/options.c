@@ -315,8 +315,12 @@ static int set_proxy(struct parse *p, const char *operand)
 
 static int set_family(struct parse *p, const char *operand)
 {
+    int family = p->row->short_name == '4' ? AF_INET : AF_INET6;
+
     (void)operand;
-    p->config->family = p->row->short_name == '4' ? AF_INET : AF_INET6;
+    if (p->config->family != AF_UNSPEC && p->config->family != family)
+        return complain(p, "-4 and -6 exclude each other, leave both out to use addresses of either family");
+    p->config->family = family;
     return 0;
 }
 
