@@ -95,6 +95,10 @@ static int check_modes(const struct config *c)
     if (c->hop_count > 0 && (c->socks5_bind || c->socks5_udp))
         result = fault(c, "--enable-socks5-%s cannot go through --proxy, leave one of them out",
                        c->socks5_bind ? "bind" : "udp");
+    for (uint32_t i = 0; i < c->listener_count && c->hop_count > 0; i++)
+        if (c->listeners[i].kind == LISTENER_FORWARD && c->listeners[i].forward.kind == ADDRESS_UNIX)
+            result = fault(c, "--forward %s: no proxy can connect to a Unix socket of this machine, leave --proxy out",
+                           c->listeners[i].forward_text);
     if ((c->ruleset || c->boot) && (c->socks5_bind || c->socks5_udp))
         result = fault(c, "--enable-socks5-%s cannot be decided by a ruleset, leave one of them out",
                        c->socks5_bind ? "bind" : "udp");

@@ -64,8 +64,10 @@ static enum session_state handshake_route(struct worker *w, struct session *s)
     route->credentials = &setup->credentials;
     route->callback = (uint8_t)handshake_callback(s, setup);
     route->failure = FAIL_NONE;
+    /* A name that no host can have: a ruleset is not asked what it means. Forwarders may leave the target to one. */
+    bool open = s->protocol == PROTOCOL_FORWARD && revision > 0;
+    if (setup->target.kind == ADDRESS_NONE && !open) return session_fail(w, s, FAIL_RESOLVE);
     if (revision == 0) {
-        if (setup->target.kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
         route_decide_builtin(route, w->config->hops, (uint8_t)w->config->hop_count);
         return handshake_obey(w, s);
     }

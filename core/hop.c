@@ -55,7 +55,7 @@ static enum session_state hop_send(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     size_t size = hop_write(setup, setup->hop_out, sizeof setup->hop_out);
-    if (size == 0) return session_fail(w, s, FAIL_RESOLVE); /* a name that no authority can hold */
+    if (size == 0) return session_fail(w, s, FAIL_RESOLVE); /* a target that this proxy's protocol has no form for */
     ring_send(w->ring, s->fd[UPSTREAM], setup->hop_out, size, session_arm(w, s, SESSION_SEND + UPSTREAM));
     if (setup->hop_received == 0) hop_receive(w, s);
     return SESSION_HOP;

@@ -277,6 +277,7 @@ static bool udp_send_down(struct worker *w, struct session *s, uint16_t buffer, 
     if (a->client_at.size == 0 || a->sends >= UDP_SENDS_MAX || !net_address_to(&from, &source)) return false;
     if (!peer_is_known(a, &source, ring_now_ms(w->ring))) return false;
     size_t header = socks5_write_udp_header(send->header, sizeof send->header, &source);
+    if (header == 0) return false;
     send->to = a->client_at;
     send->size = (uint32_t)datagram->size;
     send->parts[0] = udp_part(send->header, header);

@@ -47,10 +47,12 @@ static inline uint16_t bytes_take_u16(struct bytes_reader *reader)
     return octets != NULL ? (uint16_t)(octets[0] << 8 | octets[1]) : 0;
 }
 
+/* A writer that ran out of room stays full, so that its users need one check at the end. */
 struct bytes_writer {
     uint8_t *out; /* borrowed */
     size_t size;  /* octets of room */
     size_t at;    /* octets written, at most size */
+    bool full;    /* something did not fit */
 };
 
 static inline struct bytes_writer bytes_writer_over(uint8_t *out, size_t size)
@@ -60,9 +62,18 @@ static inline struct bytes_writer bytes_writer_over(uint8_t *out, size_t size)
 
 static inline void bytes_put(struct bytes_writer *writer, const void *data, size_t size)
 {
-    assert(size <= writer->size - writer->at);
+    if (writer->full || size > writer->size - writer->at) {
+        writer->full = true;
+        return;
+    }
     if (size > 0) memcpy(writer->out + writer->at, data, size);
     writer->at += size;
+}
+
+/* Octets written, 0 if they did not all fit: half a message is never sent. */
+static inline size_t bytes_writer_finish(const struct bytes_writer *writer)
+{
+    return writer->full ? 0 : writer->at;
 }
 
 static inline void bytes_put_u8(struct bytes_writer *writer, uint8_t value)

@@ -307,7 +307,6 @@ static bool can_be_asked_for(const struct address *target)
 size_t http_write_connect(uint8_t *out, size_t size, const struct address *target,
                           const struct credentials *credentials)
 {
-    assert(size >= HTTP_CONNECT_SIZE_MAX);
     if (!can_be_asked_for(target)) return 0;
     char authority[ADDRESS_TEXT_SIZE];
     size_t length = address_format(target, authority, sizeof authority);
@@ -319,6 +318,5 @@ size_t http_write_connect(uint8_t *out, size_t size, const struct address *targe
     http_put_text(&w, "\r\n");
     if (credentials != NULL && credentials->present) put_basic(&w, credentials);
     http_put_text(&w, "\r\n");
-    assert(!w.full);
-    return w.used;
+    return http_writer_finish(&w);
 }

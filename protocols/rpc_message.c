@@ -218,7 +218,7 @@ static bool judge_head(struct rpc_answer *answer, const uint8_t *data, const str
 {
     bool success = head->status / 100 == 2;
     const uint8_t *line_end = memchr(data, '\r', used);
-    assert(line_end != NULL);
+    if (line_end == NULL) return answer_is_over(answer, RPC_MALFORMED);
     answer->status_line_size = (uint16_t)(line_end - data);
     answer->body_at = used;
     answer->outcome = success ? RPC_VALUES : RPC_MESSAGE;

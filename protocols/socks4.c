@@ -46,7 +46,9 @@ static enum parse_result take_name(struct bytes_reader *reader, uint16_t port, s
     size_t size;
     enum parse_result result = take_string(reader, ADDRESS_NAME_MAX, &text, &size);
     if (result != PARSE_OK) return result;
-    return address_from_host(text, size, port, target) ? PARSE_OK : PARSE_BAD;
+    /* A name that cannot be one is well formed all the same: the client is told that its host was not found. */
+    if (!address_from_host(text, size, port, target)) *target = (struct address){0};
+    return PARSE_OK;
 }
 
 static struct address ipv4_target(const uint8_t ipv4[4], uint16_t port)
@@ -84,8 +86,7 @@ size_t socks4_write_reply(uint8_t *out, size_t size, uint8_t code)
     bytes_put_u8(&writer, 0);
     bytes_put_u8(&writer, code);
     bytes_put(&writer, no_address, sizeof(no_address));
-    assert(writer.at == SOCKS4_REPLY_SIZE);
-    return writer.at;
+    return bytes_writer_finish(&writer);
 }
 
 size_t socks4_write_request(uint8_t *out, size_t size, const struct address *target, const char *user)
@@ -93,8 +94,7 @@ size_t socks4_write_request(uint8_t *out, size_t size, const struct address *tar
     static const uint8_t marker[4] = {0, 0, 0, 255};
     char host[ADDRESS_TEXT_SIZE];
     struct bytes_writer writer = bytes_writer_over(out, size);
-    assert(target->kind == ADDRESS_IPV4 || target->kind == ADDRESS_IPV6 || target->kind == ADDRESS_NAME);
-    assert(strlen(user) <= CREDENTIALS_PART_MAX);
+    if (target->kind == ADDRESS_NONE || target->kind == ADDRESS_UNIX) return 0;
     /* An IPv4 target that looks like the marker would make the server wait for a name: it goes as text. */
     bool plain = target->kind == ADDRESS_IPV4 && !is_name_marker(target->ipv4);
     bytes_put_u8(&writer, SOCKS4_VERSION);
@@ -103,8 +103,7 @@ size_t socks4_write_request(uint8_t *out, size_t size, const struct address *tar
     bytes_put(&writer, plain ? target->ipv4 : marker, sizeof(marker));
     bytes_put(&writer, user, strlen(user) + 1);
     if (!plain) bytes_put(&writer, host, address_format_host(target, host, sizeof(host)) + 1);
-    assert(writer.at <= SOCKS4_REQUEST_SIZE_MAX);
-    return writer.at;
+    return bytes_writer_finish(&writer);
 }
 
 enum parse_result socks4_parse_reply(const uint8_t *data, size_t size, uint8_t *code, size_t *used)

@@ -22,7 +22,8 @@ struct socks4_request {
 
 /* Parses a request, version octet included, from the front of `data`.
  * 4A is meant when the address is 0.0.0.x with x != 0; 0.0.0.0 is an ordinary address.
- * PARSE_BAD: wrong version, user id over 255 octets, an empty, overlong or invalid name. `used` 0 unless PARSE_OK. */
+ * PARSE_BAD: wrong version, user id or name over 255 octets. An empty or invalid name gives PARSE_OK with target.kind
+ * ADDRESS_NONE. `used` 0 unless PARSE_OK. */
 enum parse_result socks4_parse_request(const uint8_t *data, size_t size, struct socks4_request *request, size_t *used);
 
 /* Writes the eight octets of a reply: code, port and address zero. Returns SOCKS4_REPLY_SIZE. size >= that. */
@@ -30,7 +31,8 @@ size_t socks4_write_reply(uint8_t *out, size_t size, uint8_t code);
 
 /* Client side. Writes a CONNECT: an IPv4 target as plain SOCKS4, a name or IPv6 target (as text) as 4A, and so
  * an IPv4 target of the form 0.0.0.x that would read as the mark of a 4A request.
- * user  terminated, may be empty. Returns the octets written; size >= SOCKS4_REQUEST_SIZE_MAX. */
+ * user  terminated, may be empty. Returns the octets written, SOCKS4_REQUEST_SIZE_MAX at most; 0: no room, or a target
+ * that has no form here (none, a Unix socket). */
 size_t socks4_write_request(uint8_t *out, size_t size, const struct address *target, const char *user);
 
 /* Client side. Parses a reply; its version octet must be 0. `code` written on PARSE_OK only. */

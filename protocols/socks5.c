@@ -65,7 +65,6 @@ static enum parse_result take_address(struct bytes_reader *reader, struct addres
 
 static void put_name(struct bytes_writer *writer, const struct address *address)
 {
-    assert(address->name_size > 0);
     bytes_put_u8(writer, TYPE_NAME);
     bytes_put_u8(writer, address->name_size);
     bytes_put(writer, address->name, address->name_size);
@@ -115,8 +114,7 @@ static size_t write_message(uint8_t *out, size_t size, uint8_t meaning, const st
     bytes_put_u8(&writer, meaning);
     bytes_put_u8(&writer, 0);
     put_address(&writer, address);
-    assert(writer.at <= SOCKS5_REQUEST_SIZE_MAX);
-    return writer.at;
+    return bytes_writer_finish(&writer);
 }
 
 /* Two octets: a version that must match, and a value. */
@@ -135,7 +133,7 @@ static size_t write_pair(uint8_t *out, size_t size, uint8_t version, uint8_t val
     struct bytes_writer writer = bytes_writer_over(out, size);
     bytes_put_u8(&writer, version);
     bytes_put_u8(&writer, value);
-    return writer.at;
+    return bytes_writer_finish(&writer);
 }
 
 /* --- server side --- */
@@ -224,7 +222,7 @@ size_t socks5_write_greeting(uint8_t *out, size_t size, bool with_password)
     bytes_put_u8(&writer, with_password ? 2 : 1);
     bytes_put_u8(&writer, SOCKS5_METHOD_NONE);
     if (with_password) bytes_put_u8(&writer, SOCKS5_METHOD_PASSWORD);
-    return writer.at;
+    return bytes_writer_finish(&writer);
 }
 
 enum parse_result socks5_parse_method(const uint8_t *data, size_t size, uint8_t *method, size_t *used)
@@ -235,7 +233,7 @@ enum parse_result socks5_parse_method(const uint8_t *data, size_t size, uint8_t 
 static void put_part(struct bytes_writer *writer, const char *part)
 {
     size_t size = strlen(part);
-    assert(size <= CREDENTIALS_PART_MAX);
+    if (size > CREDENTIALS_PART_MAX) writer->full = true; /* its length would not fit into an octet */
     bytes_put_u8(writer, (uint8_t)size);
     bytes_put(writer, part, size);
 }
@@ -246,8 +244,7 @@ size_t socks5_write_auth(uint8_t *out, size_t size, const struct credentials *cr
     bytes_put_u8(&writer, AUTH_VERSION);
     put_part(&writer, credentials->user);
     put_part(&writer, credentials->password);
-    assert(writer.at <= SOCKS5_AUTH_SIZE_MAX);
-    return writer.at;
+    return bytes_writer_finish(&writer);
 }
 
 enum parse_result socks5_parse_auth_status(const uint8_t *data, size_t size, bool *granted, size_t *used)
@@ -260,7 +257,8 @@ enum parse_result socks5_parse_auth_status(const uint8_t *data, size_t size, boo
 
 size_t socks5_write_request(uint8_t *out, size_t size, uint8_t command, const struct address *target)
 {
-    assert(target->kind != ADDRESS_UNIX);
+    /* What has no form in this protocol would go as 0.0.0.0:0, and mean something else. */
+    if (target->kind == ADDRESS_NONE || target->kind == ADDRESS_UNIX) return 0;
     return write_message(out, size, command, target);
 }
 
@@ -301,6 +299,5 @@ size_t socks5_write_udp_header(uint8_t *out, size_t size, const struct address *
     bytes_put_u16(&writer, 0);
     bytes_put_u8(&writer, 0); /* a whole datagram */
     put_address(&writer, source);
-    assert(writer.at <= SOCKS5_UDP_HEADER_SIZE_MAX);
-    return writer.at;
+    return bytes_writer_finish(&writer);
 }

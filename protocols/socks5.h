@@ -61,6 +61,7 @@ enum parse_result socks5_parse_method(const uint8_t *data, size_t size, uint8_t 
 size_t socks5_write_auth(uint8_t *out, size_t size,
                          const struct credentials *credentials); /* <= SOCKS5_AUTH_SIZE_MAX */
 enum parse_result socks5_parse_auth_status(const uint8_t *data, size_t size, bool *granted, size_t *used);
+/* 0: no room, or a target that has no form here (none, a Unix socket). */
 size_t socks5_write_request(uint8_t *out, size_t size, uint8_t command, const struct address *target);
 /* `bound` may be NULL. Every ATYP of section 5 is accepted. PARSE_UNSUPPORTED: unknown ATYP; `code` is written then
  * too, `bound` is of kind NONE, `used` is 0. */

@@ -130,8 +130,10 @@ static void test_flags(void **state)
     accepts("--daemonize -4");
     assert_true(config.daemonize);
     assert_int_equal(config.family, AF_INET);
-    accepts("-4 -6");
+    accepts("-6 -6");
     assert_int_equal(config.family, AF_INET6);
+    refuses("-l 127.0.0.1:1 -4 -6", "-6: -4 and -6 exclude each other");
+    refuses("-l 127.0.0.1:1 -6 -4", "-4: -4 and -6 exclude each other");
 }
 
 static void test_operands(void **state)
@@ -278,6 +280,9 @@ static void test_scripts_and_api(void **state)
     refuses("-l 127.0.0.1:1 -r a -c b", "--ruleset and --config exclude each other");
     refuses("-l 127.0.0.1:1 --auth-required", "authentication requires a ruleset");
     refuses("-l 127.0.0.1:1 -f a:1 -r x --auth-required", "forwarded and transparent clients cannot authenticate");
+    refuses("-l 127.0.0.1:1 -f unix:/x -x socks5://192.0.2.1:1",
+            "--forward unix:/x: no proxy can connect to a Unix socket");
+    refuses("-l 127.0.0.1:1 -f unix:/x -r y -x http://a", "--forward unix:/x: no proxy can connect to a Unix socket");
     refuses("-l 127.0.0.1:1 -r x --enable-socks5-udp", "--enable-socks5-udp cannot be decided by a ruleset");
     for (const char *const *open = (const char *const[]){"0.0.0.0:9080", ":9080", "[::]:9080", "192.0.2.1:9080", NULL};
          *open; open++) {

@@ -47,6 +47,29 @@ def refused(proxy, host="192.0.2.1", port=80, code=1):
 
 # --- callbacks ---
 
+NO_NAMES = [b"a b", b"a/b", b"a\0b", b"a:80", b"[::1]", b"user@host", b"tab\there", b"unix:/run/x", b"#", b""]
+
+
+@pytest.mark.parametrize("script", [None, RECORDER % 9], ids=["without", "with"])
+def test_names_that_no_host_has_are_refused_unasked(ruled, script):
+    """The host was not found, in each protocol's words; HTTP's grammar has no place for them, so that there it is a
+    malformed request. A ruleset hears nothing, and an attacker cannot fill the log."""
+    proxy, api = ruled(script, "--loglevel", "4")
+    before = len(proxy.log().splitlines())
+    for name in NO_NAMES:
+        refused(proxy, name, 80, 4)
+        if b"\0" not in name:
+            assert wire.Client(proxy.address).send(wire.socks4a(name, 80)).read_all() == wire.SOCKS4_REJECTED
+        if not name.startswith(b"["):
+            connect = wire.Client(proxy.address).send(b"CONNECT " + name + b":80 HTTP/1.1\r\n\r\n")
+            assert wire.status_of(connect.read_all())[0] == 400
+    assert len(proxy.log().splitlines()) == before
+    failures = api.get("/stats?format=json").json()["failures"]
+    assert failures["resolve"] == 2 * len(NO_NAMES) - 1
+    if script:
+        assert api.call("return #_G.asked") == "return true,0"
+
+
 def test_what_callbacks_are_asked(ruled, origin):
     proxy, api = ruled(RECORDER % origin().port)
     echoes(wire.through_socks4(proxy.address, "192.0.2.9", 81))
