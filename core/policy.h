@@ -1,9 +1,9 @@
 /* Which addresses may be dialled (--block-outbound): judged on the address really connected to, after resolution.
  *
  * Classes: loopback 127/8, ::1; multicast 224/4, ff00::/8; local = what IANA's special-purpose registries list as not
- * globally reachable (policy.c has the table and its dates); global = the rest. 0/8 and :: are always refused. Forms that
- * carry an IPv4 address inside (v4-mapped, v4-compatible, NAT64 64:ff9b::/96, 6to4 2002::/16, Teredo) are judged as
- * what they carry. */
+ * globally reachable (policy.c has the table and its dates); global = the rest. 0/8 and :: are always refused. Forms
+ * that carry an IPv4 address inside (v4-mapped, v4-compatible, NAT64 64:ff9b::/96, 6to4 2002::/16, Teredo) are judged
+ * as what they carry. */
 #ifndef SLUICE_CORE_POLICY_H
 #define SLUICE_CORE_POLICY_H
 
