@@ -334,6 +334,9 @@ void config_size(struct config *config)
     uint64_t descriptors = limit > reserve ? limit - reserve : 0;
     /* UDP associations take four descriptors (control, client side, IPv4 and IPv6 targets) and datagram buffers. */
     c->associations = (uint32_t)smaller(256, descriptors / 4 / c->workers);
+    /* Addresses that clients of associations have sent to, 40 octets each: 256 for each association, 2.5 MiB, and one
+     * association may have 1,024 (UDP_PEERS_MAX) while others have fewer. */
+    c->udp_peers = c->associations < 4 ? 1024 : c->associations * 256;
     if (c->socks5_udp) descriptors -= 2 * (uint64_t)c->associations * c->workers; /* two of the four are a session's */
     /* A relayed session is two sockets. SO_REUSEPORT may send all of them to one worker, so that each has slots for
      * the whole process; slots that were never used are never resident. */

@@ -9,6 +9,7 @@
 #include "handshake.h"
 #include "log.h"
 #include "policy.h"
+#include "udp_peers.h"
 #include "worker.h"
 
 #define UDP_GROUP 1u
@@ -26,17 +27,6 @@
 #define UDP_NAMES          8u
 #define UDP_NAME_MS        10000u
 #define UDP_NAME_FAILED_MS 2000u
-/* Addresses that may answer. RFC 4787 section 4.3 (REQ-5): at least two minutes, five recommended. */
-#define UDP_PEER_MS   300000u
-#define UDP_PEER_SETS 64u
-#define UDP_PEER_WAYS 4u
-
-struct udp_peer {
-    uint64_t used_ms; /* 0: free */
-    uint8_t kind;
-    uint8_t octets[16];
-};
-
 struct udp_name {
     struct address name;    /* port 0; NONE: free */
     struct address address; /* NONE: there is none that we would send to */
@@ -50,8 +40,10 @@ struct udp_waiting {
 
 struct association {
     int fds[UDP_SOCKETS];         /* -1: none */
-    struct address client;        /* the IP address of the TCP connection; port 0 until it is known */
-    struct net_address client_at; /* where its first valid datagram came from; size 0: not yet */
+    struct address client;        /* the IP address of the TCP connection; its port does not matter */
+    struct net_address client_at; /* where its last valid datagram came from; size 0: none yet */
+    uint16_t port_named;          /* the port that the request names as the client's own; 0: none */
+    bool port_fixed;              /* it has really sent from there: from now on only that port is the client's */
     uint32_t sends;               /* in flight */
     uint8_t starved;              /* by socket: bits of receives that wait for buffers */
     uint8_t names_next;           /* entry of `names` that is replaced next */
@@ -59,7 +51,6 @@ struct association {
     struct udp_waiting waiting[UDP_WAITING_MAX];
     struct resolve_request resolve; /* lent while SESSION_LENT */
     struct udp_name names[UDP_NAMES];
-    struct udp_peer peers[UDP_PEER_SETS][UDP_PEER_WAYS];
     uint8_t discarded[512]; /* what the client sends on its TCP connection */
 };
 
@@ -76,16 +67,16 @@ struct udp_send {
 
 struct udp {
     struct pool associations;
-    uint8_t *base;       /* of the buffers */
-    struct msghdr shape; /* of all receives */
-    uint32_t taken;      /* buffers that are not with the kernel */
-    uint32_t waiting;    /* of them: datagrams that wait for an address */
-    uint32_t starved;    /* receives that wait for buffers */
+    struct udp_peers *peers; /* owned by the slots of `associations` */
+    uint8_t *base;           /* of the buffers */
+    struct msghdr shape;     /* of all receives */
+    uint32_t taken;          /* buffers that are not with the kernel */
+    uint32_t waiting;        /* of them: datagrams that wait for an address */
+    uint32_t starved;        /* receives that wait for buffers */
     struct udp_send sends[UDP_BUFFERS];
 };
 
 static_assert((UDP_BUFFERS & (UDP_BUFFERS - 1)) == 0, "the kernel wants a power of two");
-static_assert((UDP_PEER_SETS & (UDP_PEER_SETS - 1)) == 0, "the hash is masked");
 
 static struct association *association_of(const struct worker *w, const struct session *s)
 {
@@ -116,11 +107,13 @@ static int udp_open(struct worker *w)
     if (!u) return -ENOMEM;
     u->shape.msg_namelen = sizeof(struct sockaddr_in6);
     int error = pool_open(&u->associations, w->config->associations, sizeof(struct association));
+    if (error == 0) error = udp_peers_open(&u->peers, w->config->udp_peers, w->config->associations);
     if (error == 0) error = udp_open_buffers(w, u);
     if (error == 0) {
         w->udp = u;
         return 0;
     }
+    udp_peers_close(u->peers);
     pool_close(&u->associations);
     free(u);
     return error;
@@ -131,6 +124,7 @@ void udp_close(struct worker *w)
     if (!w->udp) return;
     ring_group_close(w->ring, UDP_GROUP);
     munmap(w->udp->base, (size_t)UDP_BUFFERS * UDP_BUFFER_SIZE);
+    udp_peers_close(w->udp->peers);
     pool_close(&w->udp->associations);
     free(w->udp);
     w->udp = NULL;
@@ -147,44 +141,6 @@ static void udp_discard(struct worker *w, uint16_t buffer)
 {
     counter_add(&w->stats.datagrams_dropped, 1);
     udp_give(w, buffer);
-}
-
-/* --- whom the client has sent to --- */
-
-static struct udp_peer *peer_set(struct association *a, const struct address *address)
-{
-    uint32_t hash = 2166136261u; /* FNV-1a; whoever makes collisions forgets his own peers */
-    size_t size = address->kind == ADDRESS_IPV4 ? sizeof address->ipv4 : sizeof address->ipv6;
-    for (size_t i = 0; i < size; i++) hash = (hash ^ address->ipv6[i]) * 16777619u;
-    return a->peers[(hash ^ hash >> 16) & (UDP_PEER_SETS - 1)];
-}
-
-static bool peer_is(const struct udp_peer *peer, const struct address *address)
-{
-    size_t size = address->kind == ADDRESS_IPV4 ? sizeof address->ipv4 : sizeof address->ipv6;
-    return peer->used_ms > 0 && peer->kind == address->kind && memcmp(peer->octets, address->ipv6, size) == 0;
-}
-
-static void peer_note(struct association *a, const struct address *address, uint64_t now)
-{
-    struct udp_peer *set = peer_set(a, address), *oldest = set;
-    for (unsigned i = 0; i < UDP_PEER_WAYS; i++) {
-        if (peer_is(&set[i], address)) {
-            set[i].used_ms = now;
-            return;
-        }
-        if (set[i].used_ms < oldest->used_ms) oldest = &set[i];
-    }
-    *oldest = (struct udp_peer){.used_ms = now, .kind = address->kind};
-    memcpy(oldest->octets, address->ipv6, sizeof oldest->octets);
-}
-
-static bool peer_is_known(struct association *a, const struct address *address, uint64_t now)
-{
-    const struct udp_peer *set = peer_set(a, address);
-    for (unsigned i = 0; i < UDP_PEER_WAYS; i++)
-        if (peer_is(&set[i], address)) return now - set[i].used_ms < UDP_PEER_MS;
-    return false;
 }
 
 /* --- sockets --- */
@@ -259,7 +215,7 @@ static bool udp_send_up(struct worker *w, struct session *s, uint16_t buffer, co
     enum udp_socket by = plain.kind == ADDRESS_IPV4 ? UDP_IPV4 : UDP_IPV6;
     if (plain.port == 0 || !policy_allows(w->config->blocked, &plain)) return false;
     if (a->sends >= UDP_SENDS_MAX || !udp_open_outbound(w, s, by)) return false;
-    peer_note(a, &plain, ring_now_ms(w->ring));
+    udp_peers_note(w->udp->peers, s->extra, &plain, ring_now_ms(w->ring));
     send->size = (uint32_t)payload.iov_len;
     send->parts[0] = payload;
     udp_send(w, s, by, buffer, 1);
@@ -275,7 +231,7 @@ static bool udp_send_down(struct worker *w, struct session *s, uint16_t buffer, 
     if (from.size > sizeof from.storage) return false;
     memcpy(&from.storage, datagram->source, from.size);
     if (a->client_at.size == 0 || a->sends >= UDP_SENDS_MAX || !net_address_to(&from, &source)) return false;
-    if (!peer_is_known(a, &source, ring_now_ms(w->ring))) return false;
+    if (!udp_peers_know(w->udp->peers, s->extra, &source, ring_now_ms(w->ring))) return false;
     size_t header = socks5_write_udp_header(send->header, sizeof send->header, &source);
     if (header == 0) return false;
     send->to = a->client_at;
@@ -376,7 +332,8 @@ static const uint8_t *buffer_at(const struct worker *w, uint16_t buffer)
     return w->udp->base + (size_t)buffer * UDP_BUFFER_SIZE;
 }
 
-/* True if the datagram comes from the client; the first valid one settles its port. */
+/* True if the datagram comes from the client. The IP address of its connection is what counts. The port is that of its
+ * last datagram: a NAT on the way may give it another one at any time, and answers have to follow. */
 static bool udp_is_from_client(struct association *a, const struct ring_datagram *datagram)
 {
     struct net_address from = {.size = datagram->source_size};
@@ -385,9 +342,10 @@ static bool udp_is_from_client(struct association *a, const struct ring_datagram
     memcpy(&from.storage, datagram->source, from.size);
     if (!net_address_to(&from, &source)) return false;
     uint16_t port = source.port;
-    if (a->client.port == 0) source.port = 0;
+    source.port = a->client.port;
     if (!address_equal(&source, &a->client)) return false;
-    a->client.port = port;
+    if (a->port_fixed && port != a->port_named) return false;
+    a->port_fixed = a->port_named != 0 && port == a->port_named;
     a->client_at = from;
     return true;
 }
@@ -540,6 +498,18 @@ static enum session_state udp_refuse(struct worker *w, struct session *s, int er
     return session_fail(w, s, error == -EAFNOSUPPORT ? FAIL_COMMAND : failure_from_errno(error));
 }
 
+/* RFC 1928 section 7 lets a server hold the client to the address and port that its request names. Clients name all
+ * sorts of things there: their target, a name, their private address behind a NAT. So it only counts where it can be
+ * true: with the address that the connection comes from; else it is as if they had sent zeroes. */
+static uint16_t udp_port_named(const struct association *a, const struct address *named)
+{
+    struct net_address there;
+    struct address plain; /* there and back: an IPv4 address mapped into IPv6 is treated as what it is */
+    if (!net_address_from(named, &there) || !net_address_to(&there, &plain)) return 0;
+    plain.port = a->client.port;
+    return address_equal(&plain, &a->client) ? named->port : 0;
+}
+
 enum session_state udp_begin(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
@@ -553,7 +523,7 @@ enum session_state udp_begin(struct worker *w, struct session *s)
     association_init(association_of(w, s));
     error = udp_open_client(s, association_of(w, s), &bound);
     if (error < 0) return udp_refuse(w, s, error);
-    association_of(w, s)->client.port = setup->target.port; /* where it will send from; 0: not known yet */
+    association_of(w, s)->port_named = udp_port_named(association_of(w, s), &setup->target);
     s->moved_ms = ring_now_ms(w->ring);
     udp_receive(w, s, UDP_CLIENT);
     udp_receive_control(w, s);
@@ -643,6 +613,7 @@ void udp_release(struct worker *w, struct session *s)
 {
     if (s->command != SOCKS5_UDP_ASSOCIATE || s->extra == POOL_NONE) return;
     assert(association_of(w, s)->sends == 0 && association_of(w, s)->waiting_count == 0);
+    udp_peers_forget(w->udp->peers, s->extra);
     pool_give(&w->udp->associations, s->extra);
     s->extra = POOL_NONE;
 }

@@ -6,14 +6,14 @@
  *   client <-- header, payload -- UDP_CLIENT <  header in front     < UDP_IPV4 or UDP_IPV6 <-- payload -- target
  *
  * UDP_CLIENT is bound to the address on which the TCP connection has reached us, so that no target ever talks to the
- * socket that trusts the client. On it, datagrams count only from the client's own IP address, and from one port: the
- * one named in the request, or else that of the first valid datagram.
+ * socket that trusts the client. On it, datagrams count only from the client's own IP address; answers go to the port
+ * of its last one, so that a NAT may give it another. A client that names its own address and port in the request, and
+ * sends from there, is held to it.
  *
  * Targets answer to the other two sockets. An answer is passed on if its sender's address, whatever its port, is one
  * that the client has sent to within UDP_PEER_MS: address-dependent filtering, which RFC 4787 section 5 (REQ-8) has for
  * those who want more than transparency. It keeps strangers away who scan for the port, and lets through the protocols
- * that answer from a second port (TFTP). The table of these addresses is bounded and hashed; in a full set of it the
- * address that was used least recently makes room.
+ * that answer from a second port (TFTP). core/udp_peers has the table of these addresses.
  *
  * A datagram lies in one buffer of the worker's UDP group from its receive until its send has completed; the payload is
  * never copied. What cannot be sent is dropped and counted, never waited for: that is what UDP promises. */

@@ -199,37 +199,90 @@ def test_bad_datagram_is_dropped(sluice, target, name):
     assert [payload for payload, _ in one.seen] == [b"good"]
 
 
+def sibling_of(client):
+    """Another socket of the same host: what a NAT that has lost its state makes of the client."""
+    sibling = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sibling.bind(client.socket.getsockname()[:1] + (0,))
+    sibling.settimeout(10)
+    return sibling
+
+
 def test_strangers_are_not_the_client(sluice, target):
-    """From another address nothing counts; from another port nothing after the first valid datagram."""
+    """From another address nothing counts, neither before nor after the first valid datagram."""
     proxy, one = sluice(ON), target()
-    with Association(proxy) as client:
-        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with Association(proxy) as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind(("127.0.0.5", 0))
         datagram = b"\0\0\0" + wire.socks5_address(one.host, one.port)
-        stranger.sendto(datagram + b"stranger", (client.host, client.port))
-        client.send(b"first", one.host, one.port)
-        assert client.receive()[0] == b"first"
-        sibling = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sibling.bind(("127.0.0.1", 0))
-        sibling.sendto(datagram + b"sibling", (client.host, client.port))
-        client.send(b"second", one.host, one.port)
-        assert client.receive()[0] == b"second"
-        stranger.close()
-        sibling.close()
+        for payload in (b"first", b"second"):
+            stranger.sendto(datagram + b"stranger", (client.host, client.port))
+            client.send(payload, one.host, one.port)
+            assert client.receive()[0] == payload
     assert [payload for payload, _ in one.seen] == [b"first", b"second"]
 
 
+def test_port_moves(sluice, target):
+    """A NAT on the way may give the client another port at any time: answers follow."""
+    proxy, one = sluice(ON), target()
+    with Association(proxy) as client, sibling_of(client) as moved:
+        datagram = b"\0\0\0" + wire.socks5_address(one.host, one.port)
+        client.send(b"before", one.host, one.port)
+        assert client.receive()[0] == b"before"
+        moved.sendto(datagram + b"after", (client.host, client.port))
+        assert moved.recv(100).endswith(b"after")
+        one.socket.sendto(b"unasked", one.seen[0][1])
+        assert moved.recv(100).endswith(b"unasked")
+        moved.sendto(b"\0\0\1" + datagram[3:], (client.host, client.port))  # not valid: moves nothing
+        client.hears_nothing(0.1)
+        client.send(b"back", one.host, one.port)
+        assert client.receive()[0] == b"back"
+    assert len({sender for _, sender in one.seen}) == 1
+
+
+@pytest.mark.parametrize("named", ["target", "name", "unknown name", "private address", "own address", "zero with a port"])
+def test_request_names_something_else(sluice, target, named):
+    """Clients name their target, a name, or what they are called behind their NAT: as if they had sent zeroes."""
+    proxy, one = sluice(ON, "--block-outbound", "multicast"), target("127.0.0.9")
+    host, port = {"target": (one.host, one.port), "name": ("localhost", one.port), "unknown name": ("no.such.name", 1),
+                  "private address": ("192.168.255.1", 4711), "own address": ("127.0.0.1", 9),
+                  "zero with a port": ("0.0.0.0", 4711)}[named]
+    with Association(proxy, host, port) as client:
+        for payload in (b"first", b"second"):
+            client.send(payload, one.host, one.port)
+            assert client.receive() == (payload, one.host, one.port)
+        with sibling_of(client) as moved:
+            moved.sendto(b"\0\0\0" + wire.socks5_address(one.host, one.port) + b"moved", (client.host, client.port))
+            assert moved.recv(100).endswith(b"moved")
+
+
 def test_client_that_names_its_port(sluice, target):
+    """And sends from there: it is held to it, so that nobody else on its machine can speak for it."""
     proxy, one = sluice(ON), target()
     port = process.free_port(kind=socket.SOCK_DGRAM)
-    with Association(proxy, "127.0.0.1", port, source=("127.0.0.1", port)) as client:
-        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        other.bind(("127.0.0.1", 0))
-        other.sendto(b"\0\0\0" + wire.socks5_address(one.host, one.port) + b"other", (client.host, client.port))
-        client.send(b"mine", one.host, one.port)
-        assert client.receive()[0] == b"mine"
-        other.close()
-    assert [payload for payload, _ in one.seen] == [b"mine"]
+    with Association(proxy, "127.0.0.1", port, source=("127.0.0.1", port)) as client, sibling_of(client) as other:
+        for payload in (b"mine", b"mine too"):
+            client.send(payload, one.host, one.port)
+            assert client.receive()[0] == payload
+            other.sendto(b"\0\0\0" + wire.socks5_address(one.host, one.port) + b"other", (client.host, client.port))
+            client.hears_nothing(0.1)
+    assert [payload for payload, _ in one.seen] == [b"mine", b"mine too"]
+
+
+def test_a_thousand_peers(sluice, target):
+    """All of them may answer at any time, not only the last 256."""
+    proxy, one = sluice(ON), target()
+    hosts = [f"127.{i // 250}.3.{i % 250 + 1}" for i in range(1000)]
+    with Association(proxy) as client:
+        for i, host in enumerate(hosts):
+            client.send(b"to " + host.encode(), host, 9)
+            if i % 50 == 49:  # not faster than it can take them
+                client.send(b"%d" % i, one.host, one.port)
+                assert client.receive()[0] == b"%d" % i
+        outside = one.seen[0][1]
+        for host in hosts:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+                peer.bind((host, 0))
+                peer.sendto(host.encode(), outside)
+                assert client.receive() == (host.encode(), host, peer.getsockname()[1])
 
 
 def test_only_those_asked_may_answer(sluice, target):
