@@ -60,7 +60,8 @@ SIMULATOR := $(filter-out tests/sim_main.c,$(wildcard tests/sim_*.c))
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 FUZZERS   := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
 FULL_TESTS    := $(filter test_lua_% test_api_%,$(TESTS))
-PLAIN_TESTS   := $(filter-out $(FULL_TESTS) test_sessions,$(TESTS))
+SIM_TESTS     := test_sessions test_dial# on the simulated kernel
+PLAIN_TESTS   := $(filter-out $(FULL_TESTS) $(SIM_TESTS),$(TESTS))
 FULL_FUZZERS  := $(filter fuzz_lua_% fuzz_api_%,$(FUZZERS))
 PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
 THREADED  := test_queue test_log test_lua_script# what more than one thread calls
@@ -139,7 +140,8 @@ $(2)/sim: $(call objects,$(1),tests/sim_main.c $(SIMULATOR) $(SIMULATED))
 	$$(call say,$$@)
 	$$(Q)$$(call link,$(1)) $$(LIBS)
 
-$(2)/tests/test_sessions: $(call objects,$(1),tests/test_sessions.c tests/support.c $(SIMULATOR) $(SIMULATED))
+$(addprefix $(2)/tests/,$(SIM_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o \
+		$(call objects,$(1),tests/support.c $(SIMULATOR) $(SIMULATED))
 	@mkdir -p $$(@D)
 	$$(call say,$$@)
 	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka

@@ -23,14 +23,23 @@ static void dial_candidate(const struct setup *setup, unsigned index, struct add
     memcpy(out->ipv6, result->octets, sizeof out->ipv6);
 }
 
-static void dial_prepare_socket(const struct worker *w, int fd, const struct address *to)
+/* Whether octets for the upstream are there now. With TCP Fast Open the kernel keeps its SYN back until there are some:
+ * to wait for a server that speaks first would be to wait for ever. */
+static bool dial_has_octets(const struct worker *w, const struct session *s)
+{
+    const struct setup *setup = setup_of(w, s);
+    return setup->route.verdict.hop_count > 0 || s->protocol == PROTOCOL_HTTP_PLAIN ||
+           setup->received > setup->consumed;
+}
+
+static void dial_prepare_socket(const struct worker *w, const struct session *s, int fd, const struct address *to)
 {
     const struct config *config = w->config;
     if (to->kind == ADDRESS_UNIX) return;
     if (config->tcp_nodelay) net_set_nodelay(fd);
     net_set_buffers(fd, config->tcp_sndbuf, config->tcp_rcvbuf);
     if (policy_classify(to) == POLICY_LOOPBACK) net_set_local(fd);
-    if (config->fastopen_connect) net_set_fastopen_connect(fd);
+    if (config->fastopen_connect && dial_has_octets(w, s)) net_set_fastopen_connect(fd);
     if (config->netdev && net_set_device(fd, config->netdev) < 0)
         LOGW("-i %s: the socket could not be bound to the interface; does it exist, and is CAP_NET_RAW there?",
              config->netdev);
@@ -47,10 +56,11 @@ static int dial_connect(struct worker *w, struct session *s, unsigned attempt, c
     struct dial *dial = &setup_of(w, s)->dial;
     int fd = net_socket(dial_family(to), SOCK_STREAM);
     if (fd < 0) return fd;
-    dial_prepare_socket(w, fd, to);
+    dial_prepare_socket(w, s, fd, to);
     net_address_from(to, &dial->addresses[attempt]);
     dial->fds[attempt] = fd;
-    if (dial->live++ == 0) dial->oldest = (uint8_t)attempt;
+    dial->order[attempt] = dial->next;
+    dial->live++;
     ring_connect(w->ring, fd, &dial->addresses[attempt].any, dial->addresses[attempt].size,
                  session_arm(w, s, SESSION_CONNECT + attempt));
     return 0;
@@ -139,13 +149,27 @@ void dial_abandon(struct worker *w, struct session *s)
     for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++) dial_end_attempt(w, s, i);
 }
 
+/* The attempt that has waited longest; all slots are taken. */
+static unsigned dial_oldest(const struct dial *dial)
+{
+    unsigned oldest = 0;
+    for (unsigned i = 1; i < DIAL_ATTEMPTS_MAX; i++)
+        if (dial->order[i] < dial->order[oldest]) oldest = i;
+    return oldest;
+}
+
 static enum session_state dial_won(struct worker *w, struct session *s, unsigned attempt)
 {
     struct dial *dial = &setup_of(w, s)->dial;
     s->fd[UPSTREAM] = dial->fds[attempt];
     dial->fds[attempt] = -1;
     dial->live--;
-    dial_abandon(w, s);
+    if (dial->live > 0) {
+        dial_abandon(w, s);
+        /* A loser that was armed in this turn points to its address, and a relay gives the setup slot away before its
+         * connect is back: somebody else's address could stand there when it is submitted. */
+        ring_flush(w->ring);
+    }
     return hop_begin(w, s);
 }
 
@@ -168,9 +192,6 @@ enum session_state dial_on_time(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     struct dial *dial = &setup->dial;
     if (dial->next >= setup->resolve.count || dial_start(w, s)) return SESSION_DIAL;
-    if (dial->live == DIAL_ATTEMPTS_MAX) {
-        dial_end_attempt(w, s, dial->oldest);
-        dial->oldest = (uint8_t)((dial->oldest + 1) % DIAL_ATTEMPTS_MAX);
-    }
+    if (dial->live == DIAL_ATTEMPTS_MAX) dial_end_attempt(w, s, dial_oldest(dial));
     return SESSION_DIAL;
 }

@@ -11,10 +11,10 @@
 
 struct dial {
     int fds[DIAL_ATTEMPTS_MAX];                      /* -1: free */
-    struct net_address addresses[DIAL_ATTEMPTS_MAX]; /* read by the kernel until the next ring_wait() */
+    struct net_address addresses[DIAL_ATTEMPTS_MAX]; /* read by the kernel until it is submitted */
     uint8_t next;                                    /* candidate to be tried next */
     uint8_t live;                                    /* attempts in flight */
-    uint8_t oldest;                                  /* attempt that was started first */
+    uint8_t order[DIAL_ATTEMPTS_MAX];                /* the candidate of each: the lowest was started first */
     uint8_t failure;                                 /* enum failure of the last attempt that failed */
 };
 

@@ -101,7 +101,7 @@ void ring_recv_group(struct ring *ring, int fd, uint16_t group, struct ring_tag 
 void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, struct ring_tag tag);
 /* Sends all of it unless an error intervenes (MSG_WAITALL, MSG_NOSIGNAL); result: octets sent. */
 void ring_send(struct ring *ring, int fd, const void *data, size_t size, struct ring_tag tag);
-/* address stays valid until the next ring_wait(). */
+/* address stays valid until the next ring_wait() or ring_flush(). */
 void ring_connect(struct ring *ring, int fd, const struct sockaddr *address, socklen_t size, struct ring_tag tag);
 /* One shot; result: the poll(2) events that are there. POLLERR, POLLHUP and POLLRDHUP always count. */
 void ring_poll(struct ring *ring, int fd, short events, struct ring_tag tag);

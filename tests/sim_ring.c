@@ -309,6 +309,7 @@ void ring_connect(struct ring *ring, int fd, const struct sockaddr *address, soc
     struct sim_op *op = sim_arm(ring, OP_CONNECT, fd, tag);
     op->address = address;
     op->address_size = size;
+    op->sum = sum_of((const uint8_t *)address, size);
 }
 
 void ring_watch(struct ring *ring, int fd, struct ring_tag tag)
@@ -343,10 +344,9 @@ void ring_cancel_fd(struct ring *ring, int fd)
     sim_queue(ring, OP_CANCEL_FD, fd);
 }
 
-/* Nobody asks here whether a port is free. */
 void ring_flush(struct ring *ring)
 {
-    (void)ring;
+    sim_submit(ring);
 }
 
 void ring_wake(struct ring *ring, struct ring *target, struct ring_tag tag)
@@ -575,6 +575,8 @@ static void sim_start_connect(struct sim_op *op)
 {
     struct net_address to = {.size = op->address_size};
     assert(op->address_size <= sizeof to.storage);
+    if (sum_of((const uint8_t *)op->address, op->address_size) != op->sum)
+        sim_fail("the address of a connect was changed before it was submitted: slot %u", op->tag.slot);
     memcpy(&to.storage, op->address, op->address_size);
     sim_ops->on_connect(sim_world, &to, &op->verdict);
     op->due_us = sim_clock_us + op->verdict.delay_us;
