@@ -54,6 +54,13 @@ static const char *parse_scope(const char *word, size_t size, enum access_scope 
     return size == 4 && memcmp(word, "read", 4) == 0 ? NULL : "the scope is neither read nor admin";
 }
 
+static bool is_there(const struct access_tokens *tokens, const char *word, size_t size)
+{
+    for (size_t i = 0; i < tokens->count; i++)
+        if (strlen(tokens->all[i].token) == size && memcmp(tokens->all[i].token, word, size) == 0) return true;
+    return false;
+}
+
 static const char *parse_line(const char *at, const char *end, struct access_tokens *out)
 {
     const char *word, *scope, *rest;
@@ -69,6 +76,7 @@ static const char *parse_line(const char *at, const char *end, struct access_tok
     struct access_token *token = &out->all[out->count];
     const char *wrong = parse_scope(scope, scope_size, &token->scope);
     if (wrong) return wrong;
+    if (is_there(out, word, size)) return "the same token stands in an earlier line";
     memcpy(token->token, word, size);
     token->token[size] = '\0';
     access_hash(word, size, hash);
@@ -89,7 +97,9 @@ const char *access_parse_tokens(const char *text, size_t size, struct access_tok
         if (wrong) return wrong;
         at = stop < end ? stop + 1 : end;
     }
-    return out->count == 0 ? "there is no token in it" : NULL;
+    if (out->count > 0) return NULL;
+    *line = 0;
+    return "there is no token in it";
 }
 
 /* The file's contents, malloc'd, or NULL with errno. */
@@ -103,11 +113,19 @@ static char *read_file(const char *path, size_t *size, struct stat *info)
     return text;
 }
 
+/* line 0: the whole file. */
+static void log_fault(const char *path, unsigned line, const char *wrong)
+{
+    char where[24] = "";
+    if (line > 0) snprintf(where, sizeof where, ", line %u", line);
+    LOGE("--api-token-file %s%s: %s; give one token per line, and read or admin behind it", path, where, wrong);
+}
+
 int access_load_tokens(const char *path, struct access_tokens *out)
 {
     struct stat info = {0};
     size_t size = 0;
-    unsigned line;
+    unsigned line = 0;
     char *text = read_file(path, &size, &info);
     struct access_tokens *fresh = calloc(1, sizeof *fresh);
     if (!text || !fresh) {
@@ -119,9 +137,7 @@ int access_load_tokens(const char *path, struct access_tokens *out)
     }
     const char *wrong =
         size == FILE_SIZE_MAX ? "it is longer than 128 KiB" : access_parse_tokens(text, size, fresh, &line);
-    if (wrong)
-        LOGE("--api-token-file %s, line %u: %s; give one token per line, and read or admin behind it", path,
-             size == FILE_SIZE_MAX ? 0 : line, wrong);
+    if (wrong) log_fault(path, size == FILE_SIZE_MAX ? 0 : line, wrong);
     if (!wrong && info.st_mode & (S_IRGRP | S_IROTH))
         LOGW("--api-token-file %s: others may read it; chmod 600 it", path);
     if (!wrong) *out = *fresh;

@@ -24,7 +24,7 @@ struct access_tokens {
 };
 
 /* One token a line, optionally followed by `read` or `admin` (the default); # begins a comment. NULL and `out` written,
- * or a static text that says what is wrong, with its line in *line. */
+ * or a static text that says what is wrong, with its line in *line; 0: the whole file. A token stands there once. */
 const char *access_parse_tokens(const char *text, size_t size, struct access_tokens *out, unsigned *line);
 /* Reads the file. 0, or -1 after one log line that names cause and remedy; then `out` is as it was. Warns if others may
  * read it. */

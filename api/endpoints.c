@@ -75,7 +75,6 @@ static void handle_stats(struct call *call)
     const char *format = call_query(call, "format");
     struct text text = {0};
     take_snapshot(call, &now);
-    call->no_store = true;
     if (format && strcmp(format, "json") == 0) {
         stats_write_json(&text, &now, call_parts(call)->coordinator);
         call_reply(call, 200, CALL_JSON, &text);
@@ -103,7 +102,6 @@ static void handle_metrics(struct call *call)
         add_engine_text(&text, &part);
     else
         engine_text_free(&part); /* logged by the engine; a scrape must not fail for it */
-    call->no_store = true;
     call_reply(call, 200, METRICS_TYPE, &text);
 }
 
@@ -124,8 +122,12 @@ static void handle_update(struct call *call)
     struct engine_text error = {0};
     char took[STATS_TEXT_SIZE];
     struct text text = {0};
-    const char *module = call_query(call, "module"), *chunkname = call_query(call, "chunkname");
+    const char *module, *chunkname;
     double begin = snapshot_monotonic();
+    if (!call_query_given(call, "module", &module) || !call_query_given(call, "chunkname", &chunkname)) {
+        call_reply_text(call, 400, "module, chunkname: give a name, or leave it out");
+        return;
+    }
     call_log_change(call, module ? module : "ruleset");
     if (module && strcmp(module, "ruleset") == 0) module = NULL;
     int result = engine_update(call_parts(call)->engine, module, chunkname, call->body.data, call->body.size, &error);
@@ -206,7 +208,6 @@ static void handle_profile(struct call *call)
         return;
     }
     call_log_change(call, "profile");
-    call->no_store = true;
     call->patience_ms = (uint32_t)(seconds * 1000);
     struct engine_call *pending = engine_profile(e, seconds, profile_finished, call);
     if (!call->answered) call->pending = pending;
@@ -232,30 +233,57 @@ static void handle_dashboard(struct call *call)
 static const struct endpoint endpoints[] = {
     {.path = "/", .methods = READ, .scope = ACCESS_NONE, .handle = handle_dashboard},
     {.path = "/healthy", .methods = READ | CALL_POST, .scope = ACCESS_READ, .handle = handle_healthy},
-    {.path = "/stats", .methods = READ | CALL_POST, .scope = ACCESS_READ, .handle = handle_stats},
+    {.path = "/stats", .methods = READ, .scope = ACCESS_READ, .handle = handle_stats},
+    {.path = "/stats",
+     .methods = CALL_POST, /* runs ruleset.stats(), and begins the rates anew */
+     .scope = ACCESS_ADMIN,
+     .parameters = "format nobanner server runtime q",
+     .handle = handle_stats},
     {.path = "/metrics", .methods = READ, .scope = ACCESS_READ, .handle = handle_metrics},
     {.path = "/sessions", .methods = READ, .scope = ACCESS_READ, .handle = sessions_list},
-    {.path = "/sessions", .methods = CALL_DELETE, .scope = ACCESS_ADMIN, .takes_id = true, .handle = sessions_end},
+    {.path = "/sessions",
+     .methods = CALL_DELETE,
+     .scope = ACCESS_ADMIN,
+     .takes_id = true,
+     .parameters = "",
+     .handle = sessions_end},
     {.path = "/scripts", .methods = READ, .scope = ACCESS_READ, .handle = scripts_list},
-    {.path = "/scripts", .methods = CALL_POST, .scope = ACCESS_ADMIN, .needs_length = true, .handle = scripts_start},
-    {.path = "/scripts", .methods = CALL_DELETE, .scope = ACCESS_ADMIN, .takes_id = true, .handle = scripts_end},
+    {.path = "/scripts",
+     .methods = CALL_POST,
+     .scope = ACCESS_ADMIN,
+     .needs_length = true,
+     .parameters = "name",
+     .handle = scripts_start},
+    {.path = "/scripts",
+     .methods = CALL_DELETE,
+     .scope = ACCESS_ADMIN,
+     .takes_id = true,
+     .parameters = "",
+     .handle = scripts_end},
     {.path = "/ruleset/invoke",
      .methods = CALL_POST,
      .scope = ACCESS_ADMIN,
      .needs_length = true,
+     .parameters = "",
      .handle = handle_invoke},
     {.path = "/ruleset/rpcall",
      .methods = CALL_POST,
      .scope = ACCESS_ADMIN,
      .needs_length = true,
+     .parameters = "",
      .handle = handle_rpcall},
     {.path = "/ruleset/update",
      .methods = CALL_POST,
      .scope = ACCESS_ADMIN,
      .needs_length = true,
+     .parameters = "module chunkname",
      .handle = handle_update},
-    {.path = "/profile", .methods = CALL_POST, .scope = ACCESS_ADMIN, .handle = handle_profile},
-    {.path = "/ruleset/gc", .methods = CALL_POST, .scope = ACCESS_ADMIN, .handle = handle_collect},
+    {.path = "/profile",
+     .methods = CALL_POST,
+     .scope = ACCESS_ADMIN,
+     .parameters = "seconds",
+     .handle = handle_profile},
+    {.path = "/ruleset/gc", .methods = CALL_POST, .scope = ACCESS_ADMIN, .parameters = "", .handle = handle_collect},
 };
 #define ENDPOINT_COUNT (sizeof endpoints / sizeof *endpoints)
 

@@ -11,6 +11,7 @@ struct endpoint {
     enum access_scope scope; /* that a token needs; NONE: everybody may */
     bool takes_id;           /* `path/ID`: the rest of the path is the handler's */
     bool needs_length;       /* a body with Content-Length, else 411 */
+    const char *parameters;  /* of the query, between blanks: others are refused with 400; NULL: others are ignored */
     void (*handle)(struct call *call);
 };
 

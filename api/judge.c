@@ -36,32 +36,121 @@ static bool is_foreign(struct call *call, const char *authority)
     return !access_host_is_ours(host, local);
 }
 
+/* --- who asks --- */
+
 /* 0, or the status to refuse with. */
-static unsigned judge_caller(struct call *call, const char *authority)
+static unsigned judge_token(struct call *call)
 {
-    if (is_foreign(call, authority)) return 403;
+    call->token_name[0] = '\0';
     if (call_parts(call)->tokens->count == 0 || call->endpoint->scope == ACCESS_NONE) return 0;
-    call->token = access_find(call_parts(call)->tokens, call_header(call, "Authorization"));
-    if (!call->token) return 401;
-    return call->token->scope < call->endpoint->scope ? 403 : 0;
+    const struct access_token *token = access_find(call_parts(call)->tokens, call_header(call, "Authorization"));
+    if (!token) return 401;
+    memcpy(call->token_name, token->name, sizeof call->token_name); /* the tokens may be others before the answer */
+    return token->scope < call->endpoint->scope ? 403 : 0;
 }
 
-static enum MHD_Result count_field(void *context, enum MHD_ValueKind kind, const char *name, const char *value)
+/* --- the fields as they were sent --- */
+
+/* Fields that have one meaning: of two, whoever is in front of us might obey the other one (RFC 9112 sections 3.2, 6.3;
+ * RFC 9110 section 5.3). */
+static const char *const singular[] = {"Host",           "Origin",       "Sec-Fetch-Site",   "Authorization",
+                                       "Content-Length", "Content-Type", "Content-Encoding", "Expect"};
+#define SINGULAR_COUNT (sizeof singular / sizeof *singular)
+
+struct field_walk {
+    unsigned counts[SINGULAR_COUNT];
+    const char *end; /* of the field before; NULL: there was none */
+    bool strict;     /* that one's line has to end with CRLF */
+    bool torn;
+};
+
+/* libmicrohttpd 0.9.75 ends a field at its first zero octet and drops the rest without a word. It leaves the fields
+ * where they were received, one behind the other: what lies between two of them, but for the end of a line, has been
+ * cut off. A zero octet in front of a bare LF looks like CRLF there; a token must not be let in with it. The lines of
+ * a folded field are not in one piece either, and what libmicrohttpd makes of it is only the first one: refused, as
+ * RFC 9112 section 5.2 has it. */
+static bool is_cut(const char *end, uintptr_t next, unsigned least, unsigned most)
 {
-    unsigned *counts = context;
-    (void)kind, (void)value;
-    if (strcasecmp(name, MHD_HTTP_HEADER_HOST) == 0) counts[0]++;
-    if (strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0) counts[1]++;
+    uintptr_t gap = next - (uintptr_t)end;
+    if (gap < least || gap > most) return true;
+    for (uintptr_t i = 0; i < gap; i++)
+        if (end[i] != '\0') return true; /* what ended the line is zero now */
+    return false;
+}
+
+static enum MHD_Result walk_field(void *context, enum MHD_ValueKind kind, const char *name, size_t name_size,
+                                  const char *value, size_t value_size)
+{
+    struct field_walk *walk = context;
+    (void)kind;
+    if (walk->end && is_cut(walk->end, (uintptr_t)name, walk->strict ? 2 : 1, 2)) walk->torn = true;
+    for (size_t i = 0; i < SINGULAR_COUNT; i++)
+        if (strcasecmp(name, singular[i]) == 0) walk->counts[i]++;
+    walk->strict = strcasecmp(name, MHD_HTTP_HEADER_AUTHORIZATION) == 0;
+    walk->end = value ? value + value_size : name + name_size;
     return MHD_YES;
 }
 
-/* Two hosts or two lengths: whoever is in front of us might have obeyed the other one (RFC 9112 sections 3.2, 6.3). */
-static bool repeats_fields(struct call *call)
+/* Whether each field is whole, and those with one meaning are there once. method: where the head begins. */
+static bool fields_are_sound(struct call *call, const char *method)
 {
-    unsigned counts[2] = {0};
-    MHD_get_connection_values(call->connection, MHD_HEADER_KIND, count_field, counts);
-    return counts[0] > 1 || counts[1] > 1;
+    struct field_walk walk = {.end = NULL};
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    MHD_get_connection_values_n(call->connection, MHD_HEADER_KIND, walk_field, &walk);
+    for (size_t i = 0; i < SINGULAR_COUNT; i++)
+        if (walk.counts[i] > 1) return false;
+    if (!walk.end) return true;
+    uintptr_t end = info ? (uintptr_t)method + info->header_size : 0;
+    return !walk.torn && !is_cut(walk.end, end, walk.strict ? 4 : 2, 4); /* two ends of lines */
 }
+
+/* The same for the URL: what follows it is a blank and the version. */
+static bool url_is_whole(const struct call *call, const char *version)
+{
+    return call->url_end && (*version == '\0' || (uintptr_t)version - (uintptr_t)call->url_end == 1);
+}
+
+/* --- the query --- */
+
+struct query_walk {
+    const char *known; /* words between blanks */
+    unsigned seen;     /* set of their places */
+    bool wrong;
+};
+
+/* The place of a word in a list, or -1. */
+static int place_of(const char *list, const char *word, size_t size)
+{
+    for (int place = 0; *list; place++) {
+        size_t length = strcspn(list, " ");
+        if (length == size && memcmp(list, word, size) == 0) return place;
+        list += length + (list[length] == ' ');
+    }
+    return -1;
+}
+
+static enum MHD_Result walk_query(void *context, enum MHD_ValueKind kind, const char *name, size_t name_size,
+                                  const char *value, size_t value_size)
+{
+    struct query_walk *walk = context;
+    int place = place_of(walk->known, name, name_size);
+    (void)kind, (void)value, (void)value_size;
+    if (place < 0 || walk->seen & 1u << place) walk->wrong = true;
+    if (place >= 0) walk->seen |= 1u << place;
+    return MHD_YES;
+}
+
+/* Who asks for a change and adds `dryrun=1` wants something else than the change. */
+static bool query_is_known(struct call *call)
+{
+    struct query_walk walk = {.known = call->endpoint->parameters};
+    if (!walk.known) return true;
+    MHD_get_connection_values_n(call->connection, MHD_GET_ARGUMENT_KIND, walk_query, &walk);
+    return !walk.wrong;
+}
+
+/* --- the body --- */
 
 /* libmicrohttpd has seen to it that the number is one. False: the field is absent. */
 static bool read_length(struct call *call)
@@ -80,7 +169,7 @@ static unsigned judge_body(struct call *call)
     return call->body_expected > CALL_BODY_MAX ? 413 : 0;
 }
 
-const char *judge_text(unsigned status)
+static const char *status_text(unsigned status)
 {
     switch (status) {
     case 400: return "bad request";
@@ -106,7 +195,7 @@ static enum call_method read_method(const char *name)
     return strcmp(name, "DELETE") == 0 ? CALL_DELETE : 0;
 }
 
-unsigned judge_head(struct call *call, const char *url, const char *method)
+unsigned judge_head(struct call *call, const char *url, const char *method, const char *version)
 {
     static const struct endpoint unknown = {.path = "?", .scope = ACCESS_READ};
     char authority[256];
@@ -116,13 +205,30 @@ unsigned judge_head(struct call *call, const char *url, const char *method)
     call->endpoint = endpoint_find(path, call->method, &call->path_rest);
     bool found = call->endpoint != NULL;
     if (!found) call->endpoint = &unknown;
-    unsigned refused = judge_caller(call, *authority ? authority : NULL);
+    unsigned refused = is_foreign(call, *authority ? authority : NULL) ? 403 : judge_token(call);
     if (refused) return refused;
-    if (*path != '/' || !call->sound || repeats_fields(call)) return 400;
+    if (*path != '/' || !call->sound || !url_is_whole(call, version) || !fields_are_sound(call, method)) return 400;
     if (ruleset && !engine_has_ruleset(call_parts(call)->engine)) return 500;
     if (!found) return 404;
     if (!(call->endpoint->methods & call->method)) return 405;
-    return judge_body(call);
+    call->query_wrong = !query_is_known(call);
+    return call->query_wrong ? 400 : judge_body(call);
+}
+
+unsigned judge_again(struct call *call)
+{
+    return judge_token(call);
+}
+
+void judge_refuse(struct call *call, unsigned status)
+{
+    struct text text = {0};
+    if (call->query_wrong)
+        text_printf(&text, "this route takes no other query parameters than these, each once: %s",
+                    *call->endpoint->parameters ? call->endpoint->parameters : "(none)");
+    else
+        text_printf(&text, "%s", status_text(status));
+    call_reply(call, status, CALL_TEXT, &text);
 }
 
 bool judge_drops_body(struct call *call, unsigned refused)

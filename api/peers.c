@@ -27,8 +27,7 @@ void peers_enter(struct peer *peer, enum peer_state state, uint64_t now_ms)
 {
     if (!peer) return;
     assert(peer->state != PEER_FREE && state != PEER_FREE);
-    /* The time of a request begins with its first octet, as far as we see it: with the end of the one before. */
-    if (peer->state != PEER_IDLE || state != PEER_BUSY) peer->since_ms = now_ms;
+    peer->since_ms = now_ms;
     peer->state = state;
 }
 

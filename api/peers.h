@@ -14,7 +14,7 @@
 
 enum peer_state {
     PEER_FREE,
-    PEER_IDLE, /* between requests, or within a head */
+    PEER_IDLE, /* between requests, or within the first line of one */
     PEER_BUSY, /* a request is read or answered */
     PEER_WAITS /* for a script or a worker, which have limits of their own */
 };
@@ -32,7 +32,8 @@ struct peers {
 /* NULL: all are taken. */
 struct peer *peers_take(struct peers *peers, int fd, uint64_t now_ms);
 void peers_give(struct peers *peers, struct peer *peer);
-/* A request, from its head to the last octet of its answer, has one limit; after a wait it begins anew. NULL is fine.
+/* A request, from its first line to the last octet of its answer, has one limit; after a wait it begins anew. What came
+ * before that line, the rest of a connection that is kept or the line's first octets, has one of its own. NULL is fine.
  */
 void peers_enter(struct peer *peer, enum peer_state state, uint64_t now_ms);
 /* Shuts down those that take longer than limit_ms, and the idle ones whose client has ended. How many. */

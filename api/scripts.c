@@ -39,7 +39,6 @@ void scripts_list(struct call *call)
         json_array_append_new(rows, script_json(&script));
     json_t *all = json_pack("{s:o}", "scripts", rows);
     char *dump = all ? json_dumps(all, JSON_COMPACT) : NULL;
-    call->no_store = true;
     if (dump) {
         text_add(&text, dump, strlen(dump));
         call_reply(call, 200, CALL_JSON, &text);

@@ -16,6 +16,7 @@
 #include "call.h"
 #include "core/log.h"
 #include "core/net.h"
+#include "core/process.h"
 #include "endpoints.h"
 #include "fields.h"
 #include "judge.h"
@@ -65,7 +66,7 @@ static void add_header(struct MHD_Response *response, const char *name, const ch
 static void add_policy(struct call *call, struct MHD_Response *response)
 {
     add_header(response, "X-Content-Type-Options", "nosniff");
-    if (call->no_store) add_header(response, "Cache-Control", "no-store");
+    add_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, call->page ? "no-cache" : "no-store");
     if (call->status == 401) add_header(response, "WWW-Authenticate", "Bearer realm=\"sluice\"");
     if (!call->page) return;
     add_header(response, "Content-Security-Policy",
@@ -91,7 +92,7 @@ static void add_allow(struct call *call, struct MHD_Response *response)
 static struct MHD_Response *make_response(struct call *call)
 {
     char *packed;
-    size_t packed_size;
+    size_t packed_size, plain_size = call->answer.size;
     enum codec codec = choose_coding(call);
     if (codec != CODEC_NONE &&
         codec_encode(codec, call->answer.data, call->answer.size, &packed, &packed_size) == CODEC_OK) {
@@ -105,8 +106,9 @@ static struct MHD_Response *make_response(struct call *call)
                                         call->answer.data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
     if (!response) return NULL;
     MHD_set_response_options(response, MHD_RF_SEND_KEEP_ALIVE_HEADER, MHD_RO_END); /* as neosocksd says it */
-    call->api->parts.counters.bytes_out += call->answer.size;
+    if (call->method != CALL_HEAD) call->api->parts.counters.bytes_out += call->answer.size;
     call->answer = (struct text){0};
+    if (plain_size >= COMPRESS_MIN) add_header(response, MHD_HTTP_HEADER_VARY, MHD_HTTP_HEADER_ACCEPT_ENCODING);
     if (codec != CODEC_NONE)
         add_header(response, MHD_HTTP_HEADER_CONTENT_ENCODING, codec == CODEC_GZIP ? "gzip" : "deflate");
     return response;
@@ -138,6 +140,61 @@ static void call_clear_time(struct call *call)
     call->timed = false;
 }
 
+/* --- the log of changes --- */
+
+/* Who asks on a Unix socket, as the kernel knows it. */
+static void local_peer_text(struct call *call, char *out, size_t size)
+{
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0)
+        snprintf(out, size, "uid %u, pid %d", (unsigned)peer.uid, (int)peer.pid);
+    else
+        snprintf(out, size, "a local process");
+}
+
+/* The address as it was at accept(): the client may have gone since. */
+static void peer_text(struct call *call, char *out, size_t size)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *from = info ? info->client_addr : NULL;
+    struct net_address peer = {0};
+    struct address address;
+    if (!from || (from->sa_family != AF_INET && from->sa_family != AF_INET6)) {
+        local_peer_text(call, out, size);
+        return;
+    }
+    peer.size = from->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    memcpy(&peer.storage, from, peer.size);
+    snprintf(out, size, "?");
+    if (net_address_to(&peer, &address)) address_format(&address, out, size);
+}
+
+/* failed: the status of the answer; 0: the change is about to be made. */
+static void log_change(struct call *call, unsigned failed)
+{
+    char line[LOG_TEXT_MAX], peer[ADDRESS_TEXT_SIZE], hash[ACCESS_HASH_TEXT_SIZE];
+    peer_text(call, peer, sizeof peer);
+    access_hash(call->body.data ? call->body.data : "", call->body.size, hash);
+    snprintf(line, sizeof line, "api: %s%s%s: %s %s, sha256 %s", peer, *call->token_name ? ", token " : "",
+             call->token_name, call->endpoint->path, call->change, hash);
+    if (failed)
+        LOGW("%s: failed with %u", line, failed);
+    else
+        LOGN("%s", line);
+}
+
+void call_log_change(struct call *call, const char *what)
+{
+    int size = snprintf(call->change, sizeof call->change, "%s", what);
+    if (size >= (int)sizeof call->change) memcpy(call->change + sizeof call->change - 4, "...", 4);
+    log_change(call, 0);
+}
+
+/* --- answering --- */
+
 void call_reply(struct call *call, unsigned status, const char *type, struct text *text)
 {
     assert(!call->answered);
@@ -147,6 +204,7 @@ void call_reply(struct call *call, unsigned status, const char *type, struct tex
     if (text->failed) text_free(text);
     call->answer = *text;
     call_clear_time(call);
+    if (*call->change && call->status >= 400) log_change(call, call->status);
     if (!call->suspended) return;
     call->suspended = false;
     call_enter(call, PEER_BUSY);
@@ -179,6 +237,15 @@ const char *call_query(struct call *call, const char *name)
     return MHD_lookup_connection_value(call->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
+bool call_query_given(struct call *call, const char *name, const char **value)
+{
+    size_t size = 0;
+    *value = NULL;
+    return MHD_lookup_connection_value_n(call->connection, MHD_GET_ARGUMENT_KIND, name, strlen(name), value, &size) !=
+               MHD_YES ||
+           (*value && **value);
+}
+
 bool call_query_flag(struct call *call, const char *name, bool otherwise)
 {
     static const char *const yes[] = {"1", "y", "yes", "on", "t", "true"};
@@ -190,45 +257,6 @@ bool call_query_flag(struct call *call, const char *name, bool otherwise)
     for (size_t i = 0; value && i < sizeof yes / sizeof *yes; i++)
         if (strcmp(value, yes[i]) == 0) return true;
     return false;
-}
-
-/* Who asks on a Unix socket, as the kernel knows it. */
-static void local_peer_text(struct call *call, char *out, size_t size)
-{
-    struct ucred peer;
-    socklen_t length = sizeof peer;
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0)
-        snprintf(out, size, "uid %u, pid %d", (unsigned)peer.uid, (int)peer.pid);
-    else
-        snprintf(out, size, "a local process");
-}
-
-/* The address as it was at accept(): the client may have gone since. */
-static void peer_text(struct call *call, char *out, size_t size)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    const struct sockaddr *from = info ? info->client_addr : NULL;
-    struct net_address peer = {0};
-    struct address address;
-    if (!from || (from->sa_family != AF_INET && from->sa_family != AF_INET6)) {
-        local_peer_text(call, out, size);
-        return;
-    }
-    peer.size = from->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    memcpy(&peer.storage, from, peer.size);
-    snprintf(out, size, "?");
-    if (net_address_to(&peer, &address)) address_format(&address, out, size);
-}
-
-void call_log_change(struct call *call, const char *what)
-{
-    char peer[ADDRESS_TEXT_SIZE], hash[ACCESS_HASH_TEXT_SIZE];
-    peer_text(call, peer, sizeof peer);
-    access_hash(call->body.data ? call->body.data : "", call->body.size, hash);
-    LOGN("api: %s%s%s: %s %s, sha256 %s", peer, call->token ? ", token " : "", call->token ? call->token->name : "",
-         call->endpoint->path, what, hash);
 }
 
 /* --- a call's life --- */
@@ -307,7 +335,7 @@ static bool decode_body(struct call *call)
     char *plain;
     size_t size;
     if (!fields_read_codec(call_header(call, MHD_HTTP_HEADER_CONTENT_ENCODING), &codec)) {
-        call_reply_text(call, 415, judge_text(415));
+        judge_refuse(call, 415);
         return false;
     }
     if (codec == CODEC_NONE) return true;
@@ -324,7 +352,12 @@ static bool decode_body(struct call *call)
 
 static enum MHD_Result call_dispatch(struct call *call)
 {
+    unsigned refused = judge_again(call);
     call->dispatched = true;
+    if (refused) {
+        judge_refuse(call, refused);
+        return call_queue(call);
+    }
     engine_set_api_counters(
         call->api->parts.engine,
         &(struct engine_api_counters){call->api->parts.counters.requests, call->api->parts.counters.successes});
@@ -344,14 +377,14 @@ static void count_head(struct call *call)
 }
 
 /* The head is there. */
-static enum MHD_Result call_begin(struct call *call, const char *url, const char *method)
+static enum MHD_Result call_begin(struct call *call, const char *url, const char *method, const char *version)
 {
     call->begun = true;
     count_head(call);
-    unsigned refused = judge_head(call, url, method);
+    unsigned refused = judge_head(call, url, method, version);
     if (!refused) return MHD_YES;
     call->dispatched = true;
-    call_reply_text(call, refused, judge_text(refused));
+    judge_refuse(call, refused);
     return judge_drops_body(call, refused) ? MHD_YES : call_queue(call);
 }
 
@@ -359,7 +392,9 @@ static enum MHD_Result call_begin(struct call *call, const char *url, const char
 static void *on_url(void *context, const char *url, struct MHD_Connection *connection)
 {
     struct call *call = call_open(context, connection);
-    if (call) call->sound = fields_url_is_sound(url);
+    if (!call) return NULL;
+    call->sound = fields_url_is_sound(url);
+    call->url_end = url + strlen(url);
     return call;
 }
 
@@ -368,9 +403,9 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 {
     struct api *api = context;
     struct call *call = *state;
-    (void)version, (void)connection;
+    (void)connection;
     if (!call) return MHD_NO; /* there was no memory for it */
-    if (!call->begun) return call_begin(call, url, method);
+    if (!call->begun) return call_begin(call, url, method, version);
     if (*size > 0) {
         api->parts.counters.bytes_in += *size;
         if (!call->dispatched && call->body.size + *size <= CALL_BODY_MAX) text_add(&call->body, data, *size);
@@ -507,6 +542,17 @@ static void remove_stale(const struct net_address *address)
     if (dead && stat(path, &info) == 0 && S_ISSOCK(info.st_mode)) unlink(path);
 }
 
+/* A Unix socket is open to its owner and, as far as the umask says so, to its group; never to others: whoever can
+ * connect can run code here. */
+static int bind_closed(int fd, const struct net_address *address)
+{
+    mode_t mask = umask(S_IRWXO);
+    umask(mask | S_IRWXO);
+    int error = net_bind(fd, address);
+    umask(mask);
+    return error;
+}
+
 int api_listen(const struct config *config)
 {
     struct net_address address;
@@ -516,8 +562,9 @@ int api_listen(const struct config *config)
     int fd = net_socket(address.any.sa_family, SOCK_STREAM);
     if (fd < 0) return listen_fail(config, "socket", -fd, -1);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    int error = net_bind(fd, &address);
+    int error = bind_closed(fd, &address);
     if (error < 0) return listen_fail(config, "bind", -error, fd);
+    if (config->api.kind == ADDRESS_UNIX) process_give_file(config->user, config->api.name);
     error = net_listen(fd, BACKLOG);
     return error < 0 ? listen_fail(config, "listen", -error, fd) : fd;
 }
@@ -541,7 +588,7 @@ static bool api_start(struct api *api, int listen_fd)
 static void api_dispose(struct api *api)
 {
     if (api->daemon) MHD_stop_daemon(api->daemon);
-    if (api->address.kind == ADDRESS_UNIX) unlink(api->address.name);
+    if (api->address.kind == ADDRESS_UNIX) process_remove_socket(api->address.name);
     explicit_bzero(&api->tokens, sizeof api->tokens);
     free(api);
 }

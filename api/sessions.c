@@ -157,11 +157,15 @@ void sessions_list(struct call *call)
     uint32_t limit;
     struct listing *l = calloc(1, sizeof *l);
     json_t *rows = json_array();
+    const char *asked_limit, *cursor;
+    bool given = call_query_given(call, "limit", &asked_limit) && call_query_given(call, "cursor", &cursor);
     if (!l || !rows) {
         call_reply_text(call, 500, "not enough memory");
-    } else if (!read_limit(call_query(call, "limit"), &limit)) {
+    } else if (!given) {
+        call_reply_text(call, 400, "limit, cursor: give a value, or leave it out");
+    } else if (!read_limit(asked_limit, &limit)) {
         call_reply_text(call, 400, "limit: give a number of 1 to 1000");
-    } else if (!read_cursor(call_query(call, "cursor"), &l->worker, &l->errand.first)) {
+    } else if (!read_cursor(cursor, &l->worker, &l->errand.first)) {
         call_reply_text(call, 400, "cursor: give what `next` of the page before says");
     } else {
         l->errand.errand.done = listing_done;

@@ -10,6 +10,7 @@
 #include "log.h"
 #include "net.h"
 #include "policy.h"
+#include "process.h"
 
 static void listen_set(int fd, int level, int option, int value)
 {
@@ -100,7 +101,7 @@ static void listen_remove_stale(const struct net_address *address, const char *p
     close(fd);
 }
 
-static int listen_open_unix(const struct listener_config *listener)
+static int listen_open_unix(const struct config *config, const struct listener_config *listener)
 {
     struct net_address address;
     net_address_from(&listener->address, &address);
@@ -108,17 +109,18 @@ static int listen_open_unix(const struct listener_config *listener)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return listen_fail(listener, "socket", fd);
     if (bind(fd, &address.any, address.size) < 0) return listen_fail(listener, "bind", fd);
+    process_give_file(config->user, listener->address.name);
     if (listen(fd, SOMAXCONN) < 0) return listen_fail(listener, "listen", fd);
     return fd;
 }
 
 int listen_open(const struct config *config, const struct listener_config *listener, bool first)
 {
-    if (listener->address.kind == ADDRESS_UNIX) return listen_open_unix(listener);
+    if (listener->address.kind == ADDRESS_UNIX) return listen_open_unix(config, listener);
     return listen_open_tcp(config, listener, first);
 }
 
 void listen_remove(const struct listener_config *listener)
 {
-    if (listener->address.kind == ADDRESS_UNIX) unlink(listener->address.name);
+    if (listener->address.kind == ADDRESS_UNIX) process_remove_socket(listener->address.name);
 }

@@ -211,6 +211,22 @@ int process_drop_privileges(const char *spec)
     return 0;
 }
 
+void process_give_file(const char *spec, const char *path)
+{
+    struct process_identity who;
+
+    if (!spec || process_find_identity(spec, &who)) return;
+    if (lchown(path, who.has_user ? who.user : (uid_t)-1, who.has_group ? who.group : (gid_t)-1) < 0)
+        LOGD("%s keeps its owner: %s", path, strerror(errno));
+}
+
+void process_remove_socket(const char *path)
+{
+    if (unlink(path) == 0 || errno == ENOENT) return;
+    LOGW("the socket %s stays behind: %s; put it into a folder that the user of -u may write to", path,
+         strerror(errno));
+}
+
 /* --- limits and CPUs --- */
 
 uint64_t process_descriptors(void)

@@ -30,6 +30,12 @@ const char *process_find_identity(const char *spec, struct process_identity *ide
 /* Becomes who `spec` says, without supplementary groups and without a way back. 0, or -1 after one log line. */
 int process_drop_privileges(const char *spec);
 
+/* Gives a file to who `spec` says, so that it can be removed once privileges are dropped, where its folder is
+ * everybody's (the sticky bit). NULL: nobody. What fails shows when it is to be removed. */
+void process_give_file(const char *spec, const char *path);
+/* Removes the file of a Unix socket; one log line if it stays behind. */
+void process_remove_socket(const char *path);
+
 /* Raises the soft limit of open files to the hard one. Returns the limit that now holds. */
 uint64_t process_raise_descriptors(void);
 uint64_t process_descriptors(void); /* the soft limit as it is */
