@@ -9,16 +9,36 @@ local agent = {}
 local previous = rawget(_G, "agent")
 if type(previous) ~= "table" then previous = nil end
 
-local API_ENDPOINT = "api.neosocksd.internal:80"
-local INTERNAL_DOMAIN = ".internal"
-local RELAY_DOMAIN = ".relay.neosocksd.internal"
-local BOOTSTRAP_DELAY = 10
-local PROBE_INTERVAL_MIN, PROBE_INTERVAL_MAX, PROBE_INTERVAL_ACTIVE = 10, 600, 60
-local PROBE_BACKOFF, PROBE_JITTER = 1.5, 0.1
-local CONN_FAILURE_LIMIT = 2
-local RTT_WINDOW = 600
-local ROUTE_HYSTERESIS = 0.2
-local PEERDB_EXPIRY_TIME, PEERDB_EXPIRY_TOLERANCE = 3600, 600
+-- Settings that are fields of the agent, and may be set at any time: what counts, and what a number may be.
+local defaults = {
+    API_ENDPOINT = "api.neosocksd.internal:80",
+    INTERNAL_DOMAIN = ".internal",
+    RELAY_DOMAIN = ".relay.neosocksd.internal",
+    BOOTSTRAP_DELAY = 10,
+    PROBE_INTERVAL_MIN = 10,
+    PROBE_INTERVAL_MAX = 600,
+    PROBE_INTERVAL_ACTIVE = 60,
+    PROBE_BACKOFF = 1.5,
+    PROBE_JITTER = 0.1,
+    CONN_FAILURE_LIMIT = 2,
+    RTT_WINDOW = 600,
+    ROUTE_HYSTERESIS = 0.2,
+    PEERDB_EXPIRY_TIME = 3600,
+    PEERDB_EXPIRY_TOLERANCE = 600,
+}
+local bounds = {
+    BOOTSTRAP_DELAY = { 0, 86400 },
+    PROBE_INTERVAL_MIN = { 0.1, 86400 },
+    PROBE_INTERVAL_MAX = { 0.1, 86400 },
+    PROBE_INTERVAL_ACTIVE = { 0.1, 86400 },
+    PROBE_BACKOFF = { 1, 1000 },
+    PROBE_JITTER = { 0, 0.5 },
+    CONN_FAILURE_LIMIT = { 1, 1000 },
+    RTT_WINDOW = { 0, 86400 },
+    ROUTE_HYSTERESIS = { 0, 1 },
+    PEERDB_EXPIRY_TIME = { 1, 2 ^ 31 },
+    PEERDB_EXPIRY_TOLERANCE = { 0, 2 ^ 31 },
+}
 
 -- What peers may make us remember, and send.
 local PEERS_MAX, HOSTS_MAX, CONNS_MAX, HOPS_MAX = 1000, 256, 256, 16
@@ -30,19 +50,19 @@ local SYNC_GRAIN = 60 -- timestamps that differ by less are not worth a call of 
 local SLICE = 5 -- a long rest looks up this often, to see whether it should end earlier
 local INDEX_SHARE = 20 -- the index is built again no sooner than after this many times what it took
 
-agent.API_ENDPOINT, agent.INTERNAL_DOMAIN, agent.RELAY_DOMAIN = API_ENDPOINT, INTERNAL_DOMAIN, RELAY_DOMAIN
-
 local routes = {} -- peer -> { id, path = { peer1, ..., peer }, cost, rtt }
-local owners = {} -- host -> peer
+local owners = {} -- host in lower case -> { peer, name = the host as its peer writes it, all = { peer = name } }
 local index_dirty, index_built, index_took = true, 0, 0
 local weights = setmetatable({}, { __mode = "k" }) -- entry -> octets, roughly
 local chains = {} -- id -> what its state was measured over
 local self_floor = 0 -- the newest version that others have of us
-local interval, jitter, ended = PROBE_INTERVAL_MIN, 1, 0
+local interval, jitter, ended = defaults.PROBE_INTERVAL_MIN, 1, 0
+local booting, replaced = true, false -- until the first round; whether it follows another instance
 local used, stirred, woken, busy = false, false, false, false
 local rejects -- failed dials, as last seen
 local resting -- ends the rest
-local complaint -- what was last wrong with our own settings
+local complaints = {} -- what was last wrong with our own settings, each once
+local judged -- the database whose entries have been judged: a script may put another one in its place
 
 local function say(format, ...)
     if agent.verbose then evlogf(format, ...) end
@@ -54,8 +74,35 @@ local function brief(value)
     return #text > 120 and text:sub(1, 117) .. "..." or text
 end
 
+local function complain(what, message)
+    if message and message ~= complaints[what] then evlogf("agent: %s", message) end
+    complaints[what] = message
+end
+
+-- false for nan
+local function is_number(value, least, most) return type(value) == "number" and value >= least and value <= most end
+
+local function is_good(name, value)
+    if bounds[name] then return is_number(value, table.unpack(bounds[name])) end
+    return type(value) == "string" and value ~= ""
+end
+
+-- a setting as it is now; one that is none counts as its default
+local function setting(name)
+    local value = agent[name]
+    if is_good(name, value) then return value end
+    return defaults[name]
+end
+
+local function judge_settings()
+    for name, default in pairs(defaults) do
+        local good = is_good(name, agent[name])
+        complain(name, not good and string.format("agent.%s is no good: %s counts", name, tostring(default)) or nil)
+    end
+end
+
 -- something has happened: rounds come often again
-local function hasten() interval, stirred = PROBE_INTERVAL_MIN, true end
+local function hasten() interval, stirred = setting("PROBE_INTERVAL_MIN"), true end
 
 --------------------------------------------------------------------------------
 -- judging what peers say
@@ -74,9 +121,6 @@ end
 
 local function is_id(value) return math.type(value) == "integer" or (type(value) == "string" and #value <= LABEL_MAX) end
 
--- false for nan
-local function is_number(value, least, most) return type(value) == "number" and value >= least and value <= most end
-
 local function is_version(value, now) return is_number(value, 0, now + VERSION_AHEAD) and math.tointeger(value) ~= nil end
 
 local function is_bounded(t, most)
@@ -89,8 +133,9 @@ local function is_bounded(t, most)
     return true
 end
 
--- hosts in lower case, each once, and how many octets they have; nil if there are too many
+-- Hosts as they are written, each once in whatever case, and how many octets they have; nil if there are too many.
 local function clean_hosts(hosts)
+    if hosts == nil then return {}, 0 end
     if not is_bounded(hosts, HOSTS_MAX) then return nil end
     local clean, seen, weight = {}, {}, 0
     for i = 1, HOSTS_MAX do
@@ -99,13 +144,14 @@ local function clean_hosts(hosts)
         local name = is_host(host) and host:lower()
         if name and not seen[name] then
             seen[name], weight = true, weight + #name + 64
-            table.insert(clean, name)
+            table.insert(clean, host)
         end
     end
     return clean, weight
 end
 
 local function clean_conns(conns)
+    if conns == nil then return {}, 0 end
     if not is_bounded(conns, CONNS_MAX) then return nil end
     local clean, weight = {}, 0
     for id, conn in next, conns do
@@ -116,7 +162,9 @@ local function clean_conns(conns)
     return clean, weight
 end
 
-local function is_current(timestamp, now) return timestamp >= now - PEERDB_EXPIRY_TIME - PEERDB_EXPIRY_TOLERANCE end
+local function is_current(timestamp, now)
+    return timestamp >= now - setting("PEERDB_EXPIRY_TIME") - setting("PEERDB_EXPIRY_TOLERANCE")
+end
 
 -- A copy of an entry that may be kept, or nil. A clock that runs ahead makes no entry live longer.
 local function clean_entry(entry, now)
@@ -153,6 +201,20 @@ end
 
 local function weigh(entry) return weights[entry] or 512 end
 
+-- The database is a global, and read where it is used. One that we have not seen yet is judged as what peers send.
+local function database()
+    local current = rawget(_G, "peerdb")
+    if current ~= nil and rawequal(current, judged) then return current end
+    if type(current) ~= "table" then
+        current = {}
+        _G.peerdb = current
+    end
+    local now = neosocksd.now()
+    for peer, entry in pairs(current) do current[peer] = is_label(peer) and clean_entry(entry, now) or nil end
+    judged, index_dirty = current, true
+    return current
+end
+
 local function is_newer(version, timestamp, than_version, than_timestamp)
     if version ~= than_version then return version > than_version end
     return timestamp > than_timestamp
@@ -160,7 +222,7 @@ end
 
 local function make_digest()
     local digest, now = {}, neosocksd.now()
-    for peer, entry in pairs(peerdb) do
+    for peer, entry in pairs(database()) do
         if is_current(entry.timestamp, now) then digest[peer] = { v = entry.version, t = entry.timestamp } end
     end
     return digest
@@ -176,8 +238,8 @@ local function make_delta(theirs)
         delta[peer], room = entry, room - weigh(entry)
     end
     local own = agent.peername
-    if own ~= nil and peerdb[own] then offer(own, peerdb[own]) end
-    for peer, entry in pairs(peerdb) do
+    if own ~= nil and database()[own] then offer(own, database()[own]) end
+    for peer, entry in pairs(database()) do
         if peer ~= own then offer(peer, entry) end
     end
     return delta
@@ -190,12 +252,12 @@ local function is_ahead(v, t, than_v, than_t) return v > than_v or (v == than_v 
 local function is_apart(theirs)
     local now = neosocksd.now()
     for peer, known in pairs(theirs) do
-        local mine = peerdb[peer]
+        local mine = database()[peer]
         local lacking = mine == nil and is_current(known.t, now)
         if mine ~= nil then lacking = is_ahead(known.v, known.t, mine.version, mine.timestamp) end
         if lacking and peer ~= agent.peername then return true end
     end
-    for peer, mine in pairs(peerdb) do
+    for peer, mine in pairs(database()) do
         local known = theirs[peer]
         if not known or is_ahead(mine.version, mine.timestamp, known.v, known.t) then return true end
     end
@@ -204,7 +266,7 @@ end
 
 local function measure()
     local sum = { count = 0, weight = 0 }
-    for _, entry in pairs(peerdb) do
+    for _, entry in pairs(database()) do
         sum.count, sum.weight = sum.count + 1, sum.weight + weigh(entry)
     end
     return sum
@@ -219,26 +281,26 @@ local function neighbours()
 end
 
 local function drop(peer, sum)
-    local entry = peerdb[peer]
+    local entry = database()[peer]
     if entry then
         sum.count, sum.weight = sum.count - 1, sum.weight - weigh(entry)
-        peerdb[peer], index_dirty = nil, true
+        database()[peer], index_dirty = nil, true
     end
 end
 
 -- who is silent longest, of those that we are not connected to
 local function find_victim(near)
     local victim
-    for peer, entry in pairs(peerdb) do
+    for peer, entry in pairs(database()) do
         local may_go = peer ~= agent.peername and not near[peer]
-        if may_go and (not victim or entry.timestamp < peerdb[victim].timestamp) then victim = peer end
+        if may_go and (not victim or entry.timestamp < database()[victim].timestamp) then victim = peer end
     end
     return victim
 end
 
 -- A full database turns away all but those that we are connected to: for these another one goes. sum: of the database
 local function put(peer, entry, sum)
-    local old, near = peerdb[peer], nil
+    local old, near = database()[peer], nil
     local function fits()
         local count, weight = sum.count - (old and 1 or 0), sum.weight - (old and weigh(old) or 0)
         return count < PEERS_MAX and weight + weigh(entry) <= PEERDB_WEIGHT
@@ -251,7 +313,7 @@ local function put(peer, entry, sum)
     end
     drop(peer, sum)
     sum.count, sum.weight = sum.count + 1, sum.weight + weigh(entry)
-    peerdb[peer], index_dirty = entry, true
+    database()[peer], index_dirty = entry, true
     return true
 end
 
@@ -277,7 +339,7 @@ end
 local function any_rtt() return true end
 
 -- round trips that differ by less than a fifth are the same
-local function near_rtt(old, new) return math.abs(new - old) < ROUTE_HYSTERESIS * math.max(old, 1e-6) end
+local function near_rtt(old, new) return math.abs(new - old) < setting("ROUTE_HYSTERESIS") * math.max(old, 1e-6) end
 
 local function same_entry(a, b, same_rtt)
     if a == nil or a.relay_cost ~= b.relay_cost then return false end
@@ -286,7 +348,7 @@ end
 
 -- One entry. True if something but round trips has changed.
 local function merge_entry(peer, fresh, sum)
-    local known = peerdb[peer]
+    local known = database()[peer]
     if known and not is_newer(fresh.version, fresh.timestamp, known.version, known.timestamp) then return false end
     if known and fresh.version == known.version then -- the same, only later
         known.timestamp = fresh.timestamp
@@ -317,9 +379,9 @@ end
 
 local function expire()
     local changed, now = false, neosocksd.now()
-    for peer, entry in pairs(peerdb) do
+    for peer, entry in pairs(database()) do
         if peer ~= agent.peername and not is_current(entry.timestamp, now) then
-            peerdb[peer], changed, index_dirty = nil, true, true
+            database()[peer], changed, index_dirty = nil, true, true
             say("agent: peer %q has expired", peer)
         end
     end
@@ -341,16 +403,17 @@ local function window_rtt(state)
     return first and first.rtt
 end
 
+-- { rtt, expiry } by the monotonic clock, as in the original: whichever agent comes next finds what it knows
 local function note_sample(state, rtt, now)
     local window = state.rtt_win or {}
+    while window[1] and window[1].expiry <= now do table.remove(window, 1) end
     while #window > 0 and window[#window].rtt >= rtt do table.remove(window) end
-    table.insert(window, { time = now, rtt = rtt })
-    while window[1].time < now - RTT_WINDOW or window[1].time > now do table.remove(window, 1) end
+    table.insert(window, { rtt = rtt, expiry = now + setting("RTT_WINDOW") })
     state.rtt_win = window
 end
 
 local function is_alive(state)
-    return state ~= nil and is_label(state.peername) and (state.fails or 0) < CONN_FAILURE_LIMIT and window_rtt(state) ~= nil
+    return state ~= nil and is_label(state.peername) and (state.fails or 0) < setting("CONN_FAILURE_LIMIT") and window_rtt(state) ~= nil
 end
 
 local function own_conns()
@@ -366,20 +429,15 @@ local function own_cost()
     if is_number(agent.relay_cost, 0, COST_MAX) then return agent.relay_cost end
 end
 
-local function complain(message)
-    if message and message ~= complaint then evlogf("agent: %s", message) end
-    complaint = message
-end
-
 -- our settings are judged as those of others are, but we are told
 local function own_hosts()
     local hosts = clean_hosts(agent.hosts)
     if not hosts then
-        complain(string.format("agent.hosts is no list of at most %d hosts", HOSTS_MAX))
+        complain("hosts", string.format("agent.hosts is no list of at most %d hosts", HOSTS_MAX))
     elseif #hosts ~= #agent.hosts then
-        complain("agent.hosts has entries that are no host names, or twice the same")
+        complain("hosts", "agent.hosts has entries that are no host names, or twice the same")
     else
-        complain(nil)
+        complain("hosts", nil)
     end
     return hosts or {}
 end
@@ -398,7 +456,7 @@ end
 local function update_self()
     local now, name = neosocksd.now(), agent.peername
     local fresh = { hosts = own_hosts(), conns = told_conns(), relay_cost = own_cost() }
-    local entry = peerdb[name]
+    local entry = database()[name]
     if same_entry(entry, fresh, near_rtt) and entry.version >= self_floor then
         entry.timestamp = now
         return false
@@ -407,7 +465,7 @@ local function update_self()
     fresh.version = math.max((entry and entry.version or 0) + 1, self_floor + 1, math.floor(now))
     fresh.timestamp = now
     weights[fresh] = 512 + select(2, clean_hosts(fresh.hosts)) + select(2, clean_conns(fresh.conns))
-    peerdb[name], self_floor, index_dirty = fresh, fresh.version, true
+    database()[name], self_floor, index_dirty = fresh, fresh.version, true
     return changed
 end
 
@@ -459,7 +517,7 @@ local function offer(best, heap, peer, before, id, cost, rtt, hops)
 end
 
 local function extend(best, heap, way)
-    local entry = peerdb[way.peer]
+    local entry = database()[way.peer]
     if not entry or not entry.relay_cost or way.hops >= HOPS_MAX then return end -- nobody is reached by way of it
     local cost, hops = way.cost + entry.relay_cost, way.hops + 1
     for _, conn in pairs(entry.conns) do offer(best, heap, conn.peername, way, way.id, cost, way.rtt + conn.rtt, hops) end
@@ -499,7 +557,7 @@ local function route_today(route)
     if agent.conns[route.id] == nil or not is_alive(state) or state.peername ~= route.path[1] then return nil end
     local cost, rtt = 0, window_rtt(state)
     for i = 1, #route.path - 1 do
-        local entry = peerdb[route.path[i]]
+        local entry = database()[route.path[i]]
         local step = entry and entry.relay_cost and edge(entry, route.path[i + 1])
         if not step then return nil end
         cost, rtt = cost + entry.relay_cost, rtt + step
@@ -511,7 +569,7 @@ end
 local function settle(fresh)
     local old = routes[fresh.path[#fresh.path]]
     local today = old and route_today(old)
-    if today and today.cost == fresh.cost and fresh.rtt > today.rtt * (1 - ROUTE_HYSTERESIS) then return today end
+    if today and today.cost == fresh.cost and fresh.rtt > today.rtt * (1 - setting("ROUTE_HYSTERESIS")) then return today end
     return fresh
 end
 
@@ -525,15 +583,24 @@ local function owns_rather(peer, rival)
     return peer < rival
 end
 
+local function note_owner(index, name, peer)
+    local host = name:lower()
+    local known = index[host]
+    if not known then
+        known = { all = {} }
+        index[host] = known
+    end
+    known.all[peer] = name
+    if owns_rather(peer, known.peer) then known.peer, known.name = peer, name end
+end
+
 local function build_index()
     local began = time.monotonic()
     local new_routes, new_owners = {}, {}
     for peer, way in pairs(find_ways()) do new_routes[peer] = settle(route_of(way)) end
     routes = new_routes
-    for peer, entry in pairs(peerdb) do
-        for _, host in ipairs(entry.hosts) do
-            if owns_rather(peer, new_owners[host]) then new_owners[host] = peer end
-        end
+    for peer, entry in pairs(database()) do
+        for _, host in ipairs(entry.hosts) do note_owner(new_owners, host, peer) end
     end
     owners, index_dirty, index_built = new_owners, false, time.monotonic()
     index_took = index_built - began
@@ -541,115 +608,128 @@ end
 
 -- Peers that tell something new all the time make us build it all the time, but not more than a twentieth of it.
 local function refresh_index()
+    database()
     if index_dirty and time.monotonic() - index_built >= INDEX_SHARE * index_took then build_index() end
 end
 
+-- hosts: host -> peer; routes: peer -> the path, our connection first
 function agent._build_index()
     build_index()
-    return routes, owners
+    local hosts = {}
+    for _, owner in pairs(owners) do hosts[owner.name] = owner.peer end
+    return hosts, routes
 end
 
 --------------------------------------------------------------------------------
 -- addresses
 
--- "a.b", ".b" -> "a", in lower case; nil if it is not below the domain
+-- "a.b", ".b" -> "a"; nil if it is not below the domain. Domains are the same in any case, what is below one stays as
+-- it is: other agents look for it so.
 local function subdomain(host, domain)
-    host = host:lower()
     if host:sub(-1) == "." then host = host:sub(1, -2) end
-    if #host > #domain and host:sub(-#domain) == domain then return host:sub(1, -#domain - 1) end
+    if #host > #domain and host:sub(-#domain):lower() == domain:lower() then return host:sub(1, -#domain - 1) end
 end
 agent._subdomain = subdomain
 
--- what the first hop of a path is asked for
-local function encode(host, path, port)
-    if #path == 1 then return string.format("%s%s:%s", host, INTERNAL_DOMAIN, port) end
-    local labels = { host }
-    for i = #path, 2, -1 do table.insert(labels, path[i]) end
-    local name = table.concat(labels, ".") .. RELAY_DOMAIN
-    if #name > HOST_MAX then error(string.format("the path to %q is too long", path[#path]), 0) end
+local function to_internal(host, port) return string.format("%s%s:%s", host, setting("INTERNAL_DOMAIN"), port) end
+
+local function to_relay(labels, port)
+    local name = labels .. setting("RELAY_DOMAIN")
+    if #name > HOST_MAX then error(string.format("the path to %q is too long", labels:match("^[^.]*")), 0) end
     return string.format("%s:%s", name, port)
 end
 
--- address, connection; nil if the host is our own
-local function to_host(host, port)
-    local owner = owners[host]
-    if owner == nil then -- our own may be so new that there was no round yet
-        for _, own in ipairs(agent.hosts) do
-            if type(own) == "string" and own:lower() == host then return nil end
-        end
-        error(string.format("unknown host %q", host), 0)
-    end
-    if owner == agent.peername then return nil end
-    local route = routes[owner]
-    if not route or agent.conns[route.id] == nil then error(string.format("peer %q is not reachable", owner), 0) end
-    return encode(host, route.path, port), route.id
+-- What the first hop of a path is asked for: neither the first peer of the path is named, which is asked, nor the last,
+-- which the relay before it looks up by the host.
+local function encode(host, path, port)
+    if #path == 1 then return to_internal(host, port) end
+    local labels = { host }
+    for i = #path - 1, 2, -1 do table.insert(labels, path[i]) end
+    return to_relay(table.concat(labels, "."), port)
 end
 
--- our best connection to a peer whose name is a label, and the name itself
-local function neighbour(label)
+-- Somebody wants what we do not know, or cannot reach: what we know may be old, and a round comes soon.
+local function missing(format, ...)
+    hasten()
+    error(string.format(format, ...), 0)
+end
+
+-- address, connection; nil if the host is our own
+local function find_host(host, port)
+    local owner = owners[host:lower()]
+    if owner == nil then -- our own may be so new that there was no round yet
+        for _, own in ipairs(agent.hosts) do
+            if type(own) == "string" and own:lower() == host:lower() then return nil end
+        end
+        missing("unknown host %q", host)
+    end
+    if owner.peer == agent.peername then return nil end
+    local route = routes[owner.peer]
+    if not route or agent.conns[route.id] == nil then missing("peer %q is not reachable", owner.peer) end
+    return encode(owner.name, route.path, port), route.id
+end
+
+-- our best connection to a peer that is asked for: good(its name)
+local function neighbour(good)
     local id, peer, least
     for key, conn in pairs(own_conns()) do
-        if conn.peername:lower() == label and (not least or conn.rtt < least) then
-            id, peer, least = key, conn.peername, conn.rtt
-        end
+        if good(conn.peername) and (not least or conn.rtt < least) then id, peer, least = key, conn.peername, conn.rtt end
     end
     return id, peer
 end
 
-local function serves(peer, host)
-    local entry = peer and peerdb[peer]
-    for _, own in ipairs(entry and entry.hosts or {}) do
-        if own == host then return true end
-    end
-    return false
-end
-
--- does a label name a peer that anybody knows?
-local function is_peer(label)
-    if peerdb[label] then return true end
-    for peer in pairs(peerdb) do
-        if peer:lower() == label then return true end
-    end
-    return false
-end
-
--- A path that comes by us again would make one request occupy us many times.
-local function refuse_circles(rest)
-    local own, hops = tostring(agent.peername):lower(), 0
-    for label in rest:gmatch("%.([^.]+)") do
+-- A path that comes by us again would make one request occupy us many times. Hosts may have dots of their own: what is
+-- known as one is a host, and the peers stand behind it.
+local function refuse_circles(labels)
+    local host, hops, own = labels, 0, tostring(agent.peername):lower()
+    while not owners[host:lower()] and host:find(".", 1, true) do
+        local rest, label = host:match("^(.+)%.([^.]+)$")
+        if not rest then break end
         hops = hops + 1
-        if label == own or hops > HOPS_MAX then error("the path goes in circles", 0) end
+        if label:lower() == own or hops > HOPS_MAX then error("the path goes in circles", 0) end
+        host = rest
     end
 end
 
--- "host.peerN...peer2" -> what peer2 is asked for, our connection to it. The label of peer2 has served and is left out.
-local function to_relay(labels, port)
-    if not own_cost() then error("this peer relays for nobody", 0) end
-    local rest, label = labels:match("^(.+)%.([^.]+)$")
-    if not rest then error("a relay needs a host and a peer", 0) end
-    local id, peer = neighbour(label)
-    if not id then error(string.format("peer %q is not connected", label), 0) end
-    -- hosts may have dots of their own: what the peer serves is a host, and else what ends in a peer is a path
-    if not serves(peer, rest) then
-        refuse_circles(rest)
-        local following = rest:match("%.([^.]+)$")
-        if following and is_peer(following) then return string.format("%s%s:%s", rest, RELAY_DOMAIN, port), id end
+-- A relay is asked for "host.peer1...peerN": it goes to peerN for what is left. If nothing but a host is left, it goes
+-- to a neighbour that serves it.
+local function relay(labels, port)
+    if not own_cost() then error("relay disabled", 0) end
+    local owner = owners[labels:lower()]
+    if owner then
+        local id, peer = neighbour(function(name) return owner.all[name] ~= nil end)
+        if id then return to_internal(owner.all[peer], port), id end
     end
-    return string.format("%s%s:%s", rest, INTERNAL_DOMAIN, port), id
+    local rest, label = labels:match("^(.+)%.([^.]+)$")
+    if not rest then
+        if not owner then missing("unknown host %q", labels) end
+        missing("peer %q is not connected", owner.peer)
+    end
+    local id = neighbour(function(name) return name:lower() == label:lower() end)
+    if not id then missing("peer %q is not connected", label) end
+    refuse_circles(rest)
+    return to_relay(rest, port), id
 end
 
 -- Address, connection to go by (nil: none); nothing if it is not ours to decide. Raises what cannot be reached.
 local function resolve_internal(addr)
+    if addr:lower() == setting("API_ENDPOINT"):lower() then return agent.api_endpoint end
     local host, port = neosocksd.splithostport(addr)
-    local name = subdomain(host, INTERNAL_DOMAIN)
-    if not name then return nil end
-    if addr:lower() == API_ENDPOINT then return agent.api_endpoint end
+    local labels, name = subdomain(host, setting("RELAY_DOMAIN")), subdomain(host, setting("INTERNAL_DOMAIN"))
+    if not labels and not name then return nil end
     refresh_index()
-    local labels = subdomain(host, RELAY_DOMAIN)
-    if labels then return to_relay(labels, port) end
-    return to_host(name, port)
+    if labels then return relay(labels, port) end
+    return find_host(name, port)
 end
-agent._resolve_internal = resolve_internal
+
+-- What is asked for in the place of a host and port of the overlay, and the chain to it; nil: the host is our own; or a
+-- text that says why not.
+function agent._resolve_internal(host, port)
+    refresh_index()
+    local ok, target, id = pcall(find_host, host, port)
+    if not ok then return tostring(target) end
+    return target, id ~= nil and agent.conns[id] or nil
+end
 
 -- An action and its tag for what belongs to the overlay, else nil. What cannot be reached is rejected.
 function agent.matcher(addr)
@@ -682,18 +762,22 @@ end
 -- where a host of our own really is: a proxy's address does not pass the rules again
 local function own_address(addr)
     local host, port = neosocksd.splithostport(addr)
-    if not subdomain(host, INTERNAL_DOMAIN) then return addr end
+    if not subdomain(host, setting("INTERNAL_DOMAIN")) then return addr end
     local known = table.get(rawget(_G, "hosts"), host:lower())
     if type(known) ~= "string" then return addr end
     return string.format(known:find(":", 1, true) and "[%s]:%s" or "%s:%s", known, port)
 end
 
--- "[scheme://][user:password@]host:port" -> the same with what is to be asked for, and the proxies to it
-local function through(uri)
+-- "[scheme://][user:password@]host:port" -> scheme or nil, user and password with "@" or nil, host:port
+local function split_uri(uri)
     local scheme, rest = uri:match("^(%a[%w+.-]*://)(.*)$")
-    rest = rest or uri
-    local user, addr = rest:match("^(.*@)(.*)$")
-    addr = (addr or rest):gsub("/$", "")
+    local user, addr = (rest or uri):match("^(.*@)(.*)$")
+    return scheme, user, ((addr or rest or uri):gsub("/$", ""))
+end
+
+-- the same with what is to be asked for in the place of the host, and the proxies to it
+local function through(uri)
+    local scheme, user, addr = split_uri(uri)
     local target, id = resolve_internal(addr)
     if target == nil then target = own_address(addr) end
     if id ~= nil then used = true end
@@ -720,11 +804,32 @@ local function note_call(ok, ...)
     return ok, ...
 end
 
+-- The API of a peer may want a token: agent.tokens[id], beside agent.conns[id], or that of the peer's name.
+local function api_of(key)
+    local token = key ~= nil and type(agent.tokens) == "table" and agent.tokens[key]
+    return token and string.format("http://%s@%s", token, setting("API_ENDPOINT")) or setting("API_ENDPOINT")
+end
+
+-- the peer that serves the host of an address
+local function owner_of(addr)
+    local name = subdomain(neosocksd.splithostport(addr), setting("INTERNAL_DOMAIN"))
+    local owner = name and owners[name:lower()]
+    return owner and owner.peer
+end
+
+-- "scheme://host:port": a proxy on a peer, by way of which its API is called. "host:port": an API that is a host.
+local function target_of(addr)
+    local scheme, _, host = split_uri(addr)
+    local last, chain = through(addr)
+    if not scheme then return { last, table.unpack(chain) } end
+    return { api_of(owner_of(host)), last, table.unpack(chain) }
+end
+
 -- ok, results... or false, message
 function agent.rpcall(addr, name, ...)
-    local ok, target, chain = pcall(through, addr)
+    local ok, target = pcall(target_of, addr)
     if not ok then return false, target end
-    return note_call(await.rpcall({ target, table.unpack(chain) }, name, ...))
+    return note_call(await.rpcall(target, name, ...))
 end
 
 --------------------------------------------------------------------------------
@@ -760,18 +865,13 @@ end
 local function note_miss(id, why)
     local state = agent.conn_state[id] or {}
     local fails = state.fails or 0
-    if fails < CONN_FAILURE_LIMIT then hasten() end
-    state.fails = math.min(fails + 1, CONN_FAILURE_LIMIT)
+    local limit = setting("CONN_FAILURE_LIMIT")
+    if fails < limit then hasten() end
+    state.fails = math.min(fails + 1, limit)
     agent.conn_state[id] = state
-    if state.fails == CONN_FAILURE_LIMIT then index_dirty = true end
+    if state.fails >= limit then index_dirty = true end
     say("agent: connection %s: %s", tostring(id), brief(why))
     return false
-end
-
--- The API of a peer may want a token: agent.tokens[id], beside agent.conns[id].
-local function api_of(id)
-    local token = type(agent.tokens) == "table" and agent.tokens[id]
-    return token and string.format("http://%s@%s", token, API_ENDPOINT) or API_ENDPOINT
 end
 
 local function call(id, name, ...)
@@ -784,8 +884,11 @@ local function note_hit(id, peername, rtt)
     local state = agent.conn_state[id] or {}
     local changed = state.peername ~= peername or not is_alive(state)
     if state.peername ~= peername then state.rtt_win = nil end
-    state.peername, state.fails = peername, 0
-    note_sample(state, math.min(math.max(rtt, 0), RTT_MAX), neosocksd.now())
+    state.peername, state.fails = peername, nil
+    note_sample(state, math.min(math.max(rtt, 0), RTT_MAX), time.monotonic())
+    -- Who answers is there. Peers of neosocksd do not renew an entry that has not changed: their neighbours do it so.
+    local entry = database()[peername]
+    if entry and peername ~= agent.peername then entry.timestamp = math.max(entry.timestamp, neosocksd.now()) end
     agent.conn_state[id] = state
     if changed then index_dirty = true end
     return changed
@@ -839,10 +942,10 @@ local function probe_all()
 end
 
 local function round()
-    if not is_label(agent.peername) then
-        complain("agent.peername is no name: letters, digits, - and _, at most 63")
-        return false
-    end
+    judge_settings()
+    local named = is_label(agent.peername)
+    complain("peername", not named and "agent.peername is no name: letters, digits, - and _, at most 63" or nil)
+    if not named then return false end
     forget_conns()
     local changed = expire()
     changed = update_self() or changed
@@ -865,14 +968,22 @@ function agent.maintenance()
     busy = false
     if not ok then evlogf("agent: %s", brief(changed)) end
     changed = ok and changed
-    interval = (changed or stirred) and PROBE_INTERVAL_MIN or math.min(interval * PROBE_BACKOFF, PROBE_INTERVAL_MAX)
-    jitter = 1 + PROBE_JITTER * (2 * math.random() - 1)
+    local least, most = setting("PROBE_INTERVAL_MIN"), setting("PROBE_INTERVAL_MAX")
+    if booting then interval, booting = least, false end
+    interval = (changed or stirred) and least or math.min(interval * setting("PROBE_BACKOFF"), most)
+    jitter = 1 + setting("PROBE_JITTER") * (2 * math.random() - 1)
     used, rejects, ended = false, nil, time.monotonic()
     return changed
 end
 
 -- seconds between rounds as things stand
-local function spacing() return used and math.min(interval, PROBE_INTERVAL_ACTIVE) or interval end
+local function spacing()
+    local seconds = math.max(math.min(interval, setting("PROBE_INTERVAL_MAX")), setting("PROBE_INTERVAL_MIN"))
+    return used and math.min(seconds, setting("PROBE_INTERVAL_ACTIVE")) or seconds
+end
+
+-- until the next one, before its jitter
+local function pause() return booting and (replaced and 1 or setting("BOOTSTRAP_DELAY")) or spacing() end
 
 -- While the overlay is used, connections that fail may be those that go through it.
 local function watch_failures()
@@ -883,9 +994,10 @@ end
 
 -- Wakes the loop when it is time. A rest that ended otherwise is noticed within a slice, so that these do not add up.
 local function sleeper(wake)
+    await.sleep(0) -- behind require() stand the settings
     while resting == wake do
         watch_failures()
-        local left = ended + spacing() * jitter - time.monotonic()
+        local left = ended + pause() * jitter - time.monotonic()
         if left <= 0 then return wake() end
         await.sleep(math.min(left, SLICE))
     end
@@ -934,27 +1046,46 @@ local function peer_line(peer, entry)
     if not route then return head .. " (unreachable)" end
     local names = {}
     for i, name in ipairs(route.path) do names[i] = quoted(name) end
-    return string.format("%s [%s] %3.0fms %s", head, tostring(route.id), route.rtt * 1e3, table.concat(names, "->"))
+    return string.format("%s [%s] %4.0fms %s", head, tostring(route.id), route.rtt * 1e3, table.concat(names, "->"))
+end
+
+-- what we are: without a word we relay, and that is free
+local function headline()
+    local words, cost = { "> Peers" }, own_cost()
+    if agent.peername ~= nil then table.insert(words, string.format("(self=%s)", quoted(tostring(agent.peername)))) end
+    if not cost then table.insert(words, "norelay") end
+    if cost and cost > 0 then table.insert(words, string.format("relay_cost=%g", cost)) end
+    table.insert(words, string.format("probe=%.0fs", spacing()))
+    return table.concat(words, " ")
 end
 
 function agent.stats()
+    if not agent.running then return "" end
     refresh_index()
-    local cost = own_cost()
-    local relays = cost and string.format("relay_cost=%g", cost) or "norelay"
-    local lines, names = list:new(), {}
-    lines:insertf("> Peers (self=%s) [%s] probe=%.0fs", quoted(tostring(agent.peername)), relays, spacing())
-    for peer in pairs(peerdb) do
-        if peer ~= agent.peername then table.insert(names, peer) end
+    local lines = {}
+    for peer, entry in pairs(database()) do
+        if peer ~= agent.peername then table.insert(lines, peer_line(peer, entry)) end
     end
-    table.sort(names)
-    for _, peer in ipairs(names) do lines:insert(peer_line(peer, peerdb[peer])) end
-    return lines:concat("\n")
+    table.sort(lines)
+    return headline() .. "\n" .. table.concat(lines, "\n")
 end
 
 --------------------------------------------------------------------------------
 -- start: settings and knowledge of the instance before this one are kept
 
+-- a setting that was set goes on, a default of the file before does not: a new file may have another one
+local function inherit_settings()
+    local old = previous or {}
+    local before = type(old._defaults) == "table" and old._defaults or {}
+    for name, default in pairs(defaults) do
+        local set = old[name] ~= nil and old[name] ~= before[name]
+        agent[name] = set and old[name] or default
+    end
+    agent._defaults = defaults
+end
+
 local function inherit()
+    inherit_settings()
     for key, value in pairs(previous or {}) do
         if agent[key] == nil and key ~= "loop" then agent[key] = value end
     end
@@ -968,7 +1099,7 @@ local function is_window(window)
     if type(window) ~= "table" then return false end
     local least = 0
     for _, sample in ipairs(window) do
-        if type(sample) ~= "table" or type(sample.time) ~= "number" then return false end
+        if type(sample) ~= "table" or type(sample.expiry) ~= "number" then return false end
         if not is_number(sample.rtt, least, RTT_MAX) then return false end
         least = sample.rtt
     end
@@ -981,9 +1112,7 @@ local function check_inheritance()
         local good = type(state) == "table" and is_window(state.rtt_win or {}) and is_number(state.fails or 0, 0, math.huge)
         if not good then agent.conn_state[id] = nil end
     end
-    if type(rawget(_G, "peerdb")) ~= "table" then _G.peerdb = {} end
-    local now = neosocksd.now()
-    for peer, entry in pairs(peerdb) do peerdb[peer] = is_label(peer) and clean_entry(entry, now) or nil end
+    database()
 end
 
 -- up to 1.4: { match.agent(), rule.agent() } in redirect_name
@@ -1009,11 +1138,11 @@ add_shims()
 build_index()
 agent.running = true
 -- what follows require() sets us up; an instance that follows another one has all that at once
-local replaces = previous and type(previous.stop) == "function"
-jitter = 1 - PROBE_JITTER * math.random()
-interval, ended = BOOTSTRAP_DELAY, time.monotonic() - (replaces and BOOTSTRAP_DELAY - 1 or 0)
+replaced = previous and type(previous.stop) == "function"
+jitter, ended = 1 - setting("PROBE_JITTER") * math.random(), time.monotonic()
+interval = setting("PROBE_INTERVAL_MIN")
 -- nothing above has touched the instance before: had it failed, that one would still be at work
-if replaces then
+if replaced then
     local ok, message = pcall(previous.stop)
     if not ok then evlogf("agent: %s", brief(message)) end
 end

@@ -2,7 +2,7 @@
 package.path = "tests/lua/agent/?.lua;" .. package.path
 local tap = require("tap")
 
-local suites = { "entries", "routes", "addresses", "rounds", "reload", "hostile", "statistics" }
+local suites = { "entries", "routes", "addresses", "rounds", "reload", "hostile", "statistics", "settings" }
 if arg and #arg > 0 then suites = { table.unpack(arg) } end
 
 local function names_of(tests)

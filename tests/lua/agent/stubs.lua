@@ -13,6 +13,7 @@ local function read(path)
 end
 
 local source = read("lua/scripts/agent.lua")
+stubs.source = source
 
 function stubs.new_world()
     return setmetatable({ now = 1700000000, elapsed = 0, queue = {}, serial = 0, nodes = {}, delays = {}, broken = {}, calls = {} }, world)
@@ -131,30 +132,39 @@ function world:dial(from, addr, proxies, seconds, hops)
     return self:dial_through(from, addr, proxies, seconds, hops)
 end
 
+-- A proxy that is no node's own stands in the overlay: the node in front of it dials it as any address.
 function world:dial_through(from, addr, proxies, seconds, hops)
-    local to = proxies[#proxies]:match("://([%w_-]+)%.test:")
-    if not to or not self.nodes[to] or self.broken[link(from, to)] then return nil, "connection failed" end
+    local last = #proxies
+    local to, rest = proxies[last]:match("://([%w_-]+)%.test:"), { table.unpack(proxies, 1, last - 1) }
+    if not to then
+        local at, place, took = self:dial(from, proxies[last]:match("://(.*)$"), {}, seconds, hops)
+        if not at then return nil, place end
+        table.insert(self.proxies, at .. "@" .. place)
+        return self:dial(at, addr, rest, took, hops)
+    end
+    if not self.nodes[to] or self.broken[link(from, to)] then return nil, "connection failed" end
     table.insert(self.passed, to)
     seconds = (seconds or 0) + (self.delays[link(from, to)] or 0.01)
-    return self:dial(to, addr, { table.unpack(proxies, 1, #proxies - 1) }, seconds, hops)
+    return self:dial(to, addr, rest, seconds, hops)
 end
 
 -- as from a client of this node: node, address, or nil and why; world.passed has the nodes on the way
 function world:connect(from, addr)
-    self.passed = {}
+    self.passed, self.proxies = {}, {}
     return self:dial(from, addr, {})
 end
 
 function world:rpcall(from, target, name, ...)
     self.calls[name] = (self.calls[name] or 0) + 1
     local arguments = carry_all(...)
-    self.passed = {}
+    self.passed, self.proxies = {}, {}
     local addr, proxies = target[1], { table.unpack(target, 2) }
     if type(addr) ~= "string" or not addr:find(":") then error("invalid address", 0) end
     for _, proxy in ipairs(proxies) do
         if type(proxy) ~= "string" or not proxy:find("://") then error("invalid address", 0) end
     end
     local token, plain = addr:match("^http://(.*)@(.*)$")
+    self.target = target
     local to, final, seconds = self:dial(from, plain or addr, proxies)
     if not to then
         park(function(wake) self:at(0.001, wake) end)

@@ -129,10 +129,28 @@ function tests.clocks()
     v.nodes.b.clock_error = 3600
     v.nodes.c.clock_error = -1200
     v:rounds(6)
-    local routes = v.nodes.a.agent._build_index()
+    local _, routes = v.nodes.a.agent._build_index()
     ok(routes.c, "peers with wrong clocks mesh")
-    ok(v.nodes.c.agent._build_index().a, "in both directions")
+    ok(select(2, v.nodes.c.agent._build_index()).a, "in both directions")
     is(v.nodes.a.peerdb.b.timestamp <= v.now, true, "no timestamp is from the future")
+end
+
+-- an agent of neosocksd leaves its own entry as it is until something changes: who gets its answers keeps it alive
+function tests.a_peer_that_renews_nothing()
+    local w = stubs.new_world()
+    local agent, env = w:node("a", { conns = { "b" } })
+    local _, other = w:node("b", { hosts = { "hb" } })
+    w:node("c", { conns = { "a" } })
+    local old = { version = 1, timestamp = w.now, hosts = { "hb" }, conns = {} }
+    other.rpc.probe = function() return "b", { b = { v = 1, t = old.timestamp } } end
+    other.rpc.sync = function() return "b", { b = old } end
+    w:run(9000)
+    ok(env.peerdb.b, "its entry stays, as long as it answers")
+    is((agent.matcher("hb.internal:1"))("x:1"), "hb.internal:1", "and its hosts are found")
+    ok(w.nodes.c.peerdb.b and w.nodes.c.peerdb.b.timestamp > w.now - 3600, "by others too")
+    w:break_link("a", "b")
+    w:run(9000)
+    is(env.peerdb.b, nil, "and no longer")
 end
 
 function tests.own_version()

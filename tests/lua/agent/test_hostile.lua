@@ -69,7 +69,7 @@ function tests.parts_of_entries()
         env.rpc.sync("p", {}, { ok = with({ version = env.peerdb.ok.version + 1, relay_cost = cost }) })
         is(env.peerdb.ok.relay_cost, nil, "no cost: " .. type(cost) .. " " .. (type(cost) == "table" and "" or tostring(cost)))
     end
-    is(agent._build_index().ok, nil, "and no route comes of it")
+    is(select(2, agent._build_index()).ok, nil, "and no route comes of it")
 end
 
 function tests.our_own_entry()
@@ -198,7 +198,7 @@ function tests.answers()
     for i, digest in ipairs({ 5, "x", { z = 1 }, { z = {} }, many(5000, function() return { v = 1, t = 1 } end) }) do
         other.rpc.probe = function() return "b", digest end
         w:round("a")
-        is(agent.conn_state.b.fails, 0, "a digest of nonsense is an answer, number " .. i)
+        is(agent.conn_state.b.fails, nil, "a digest of nonsense is an answer, number " .. i)
     end
     for _, delta in ipairs({ 5, "x", { z = 1 }, { [{}] = {} }, { z = { hosts = {} } } }) do
         other.rpc.sync = function() return "b", delta end

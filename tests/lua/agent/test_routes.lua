@@ -4,7 +4,7 @@ local is, ok = tap.is, tap.ok
 local tests = {}
 
 local function path(w, from, to)
-    local route = w.nodes[from].agent._build_index()[to]
+    local route = select(2, w.nodes[from].agent._build_index())[to]
     return route and table.concat(route.path, ">")
 end
 
@@ -16,7 +16,7 @@ function tests.two_to_four_hops()
     is(path(w, "a", "d"), "b>c>d", "three hops")
     is(path(w, "a", "e"), "b>c>d>e", "four hops")
     is(path(w, "e", "a"), "d>c>b>a", "and back")
-    local routes, owners = w.nodes.a.agent._build_index()
+    local owners, routes = w.nodes.a.agent._build_index()
     is(routes.e.cost, 6, "relays add their cost")
     is(routes.b.cost, 0, "a neighbour costs nothing")
     tap.near(routes.e.rtt, 0.039, 0.041, "round trips add up")
@@ -49,7 +49,7 @@ function tests.relay_cost_forms()
         local w = stubs.row({ "a", "b", "c" })
         w.nodes.b.agent.relay_cost = case[1]
         w:rounds(4)
-        local route = w.nodes.a.agent._build_index().c
+        local route = select(2, w.nodes.a.agent._build_index()).c
         is(route and route.cost, case[2], "relay_cost " .. tostring(case[1]))
     end
     local w = stubs.row({ "a", "b", "c" })
@@ -124,7 +124,7 @@ function tests.loss_and_recovery()
     is(w.nodes.a.agent.conn_state.b.fails, 2, "misses are not counted further")
     w:mend_link("a", "b")
     w:rounds(1)
-    is(w.nodes.a.agent.conn_state.b.fails, 0, "one answer is enough")
+    is(w.nodes.a.agent.conn_state.b.fails, nil, "one answer is enough")
     is(path(w, "a", "b"), "b", "to be a neighbour again")
 end
 
@@ -135,7 +135,7 @@ function tests.a_link_far_away_breaks()
     w:break_link("c", "d")
     w:rounds(4)
     is(path(w, "a", "d"), nil, "not reached when the last link is gone")
-    tap.raises('peer "d" is not reachable', "which is said", w.nodes.a.agent._resolve_internal, "hd.internal:1")
+    tap.has((w.nodes.a.agent._resolve_internal("hd", 1)), 'peer "d" is not reachable', "which is said")
     w:mend_link("c", "d")
     w:rounds(3)
     is(path(w, "a", "d"), "b>c>d", "reached again")
@@ -148,10 +148,10 @@ function tests.two_connections_to_one_peer()
     w:node("c", {})
     w:set_delay("a", "b", 0.2)
     w:by_hand():rounds(2)
-    is(w.nodes.a.agent._build_index().b.id, "fast", "the faster one, by way of a proxy that is no peer")
+    is(select(2, w.nodes.a.agent._build_index()).b.id, "fast", "the faster one, by way of a proxy that is no peer")
     w.nodes.a.agent.conns.fast = nil
     w:rounds(1)
-    is(w.nodes.a.agent._build_index().b.id, "slow", "a connection that is taken away is not used")
+    is(select(2, w.nodes.a.agent._build_index()).b.id, "slow", "a connection that is taken away is not used")
     is(w.nodes.a.agent.conn_state.fast, nil, "nor remembered")
     w.nodes.a.agent.conns.slow = stubs.conn("c")
     w:round("a")
@@ -165,15 +165,15 @@ function tests.one_host_at_two_peers()
     w:node("c", { hosts = { "twice" } })
     w:set_delay("a", "b", 0.3)
     w:by_hand():rounds(3)
-    local _, owners = w.nodes.a.agent._build_index()
+    local owners = w.nodes.a.agent._build_index()
     is(owners.twice, "c", "the nearer one has it")
     w:break_link("a", "c")
     w:rounds(2)
-    _, owners = w.nodes.a.agent._build_index()
+    owners = w.nodes.a.agent._build_index()
     is(owners.twice, "b", "or the one that is reachable")
     w.nodes.a.agent.hosts = { "own" }
     w:rounds(1)
-    _, owners = w.nodes.a.agent._build_index()
+    owners = w.nodes.a.agent._build_index()
     is(owners.own, "a", "our own before all")
 end
 
@@ -207,7 +207,7 @@ function tests.our_own_hosts_before_all()
         agent.conn_state[i] = { peername = peer, fails = 0, rtt_win = { { time = w.now, rtt = i } } }
     end
     w:round("a")
-    local _, owners = agent._build_index()
+    local owners = agent._build_index()
     is(owners.own, "a", "of thirty that claim a host of ours we have it")
 end
 
@@ -263,7 +263,7 @@ function tests.against_a_model()
         local agent, env = random_overlay(40, 3)
         local own = {}
         for id, state in pairs(agent.conn_state) do own[id] = { peername = state.peername, rtt = state.rtt_win[1].rtt } end
-        local expected, routes, wrong = model(env.peerdb, own, "self"), agent._build_index(), nil
+        local expected, routes, wrong = model(env.peerdb, own, "self"), select(2, agent._build_index()), nil
         for peer, way in pairs(expected) do
             local route = routes[peer]
             if not route or route.cost ~= way.cost or route.rtt ~= way.rtt then wrong = peer end
@@ -278,7 +278,7 @@ end
 function tests.hundreds_of_peers()
     local agent = random_overlay(400, 60)
     local began = os.clock()
-    local routes = agent._build_index()
+    local _, routes = agent._build_index()
     local took, count = os.clock() - began, 0
     for _ in pairs(routes) do count = count + 1 end
     ok(count > 350, "400 peers with 60 connections each are found")
@@ -291,7 +291,7 @@ function tests.no_path_is_longer_than_sixteen_hops()
     for i = 1, 20 do names[i] = "n" .. i end
     local w = stubs.row(names, 0)
     w:rounds(21)
-    local routes = w.nodes.n1.agent._build_index()
+    local _, routes = w.nodes.n1.agent._build_index()
     is(#routes.n17.path, 16, "sixteen hops are")
     is(routes.n18, nil, "seventeen are not")
     is(w:connect("n1", "hn17.internal:1"), "n17", "and they are dialled")
@@ -304,7 +304,7 @@ function tests.no_path_is_longer_than_a_name()
     w:rounds(7)
     is(w:connect(names[1], "h" .. names[4] .. ".internal:1"), names[4], "labels of four long names fit a name")
     is(w:connect(names[1], "h" .. names[6] .. ".internal:1"), nil, "those of six do not")
-    tap.raises("is too long", "which is said", w.nodes[names[1]].agent._resolve_internal, "h" .. names[6] .. ".internal:1")
+    tap.has((w.nodes[names[1]].agent._resolve_internal("h" .. names[6], 1)), "is too long", "which is said")
 end
 
 return tests
