@@ -55,7 +55,8 @@ PRODUCT   := $(PROTOCOLS) $(CORE)
 CONTROL   := $(wildcard lua/*.c api/*.c) embedded.c
 EMBEDDED  := $(wildcard lua/scripts/*.lua api/*.html)
 # The simulator has the kernel's place, and its driver that of the coordinator.
-SIMULATED := $(filter-out core/ring.c core/net.c core/coordinator.c core/listen.c core/resolve.c,$(PRODUCT))
+SIMULATED := $(filter-out core/ring.c core/net.c core/coordinator.c core/listen.c core/resolve.c \
+             core/resolver_thread.c,$(PRODUCT))
 SIMULATOR := $(filter-out tests/sim_main.c,$(wildcard tests/sim_*.c))
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 FUZZERS   := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
@@ -64,7 +65,7 @@ SIM_TESTS     := test_sessions test_dial# on the simulated kernel
 PLAIN_TESTS   := $(filter-out $(FULL_TESTS) $(SIM_TESTS),$(TESTS))
 FULL_FUZZERS  := $(filter fuzz_lua_% fuzz_api_%,$(FUZZERS))
 PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
-THREADED  := test_queue test_log test_lua_script# what more than one thread calls
+THREADED  := test_queue test_log test_lua_script test_resolver_thread# what more than one thread calls
 CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE
@@ -155,7 +156,7 @@ $(addprefix $(2)/tests/,$(FULL_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o \
 	$$(Q)$$(call link,$(1)) $$(LIBS) $$(LIBS_LUA) -lcmocka
 
 # Those of the resolver share a name server.
-$(addprefix $(2)/tests/,test_resolve test_answers): $(call objects,$(1),tests/dns_double.c tests/resolve_bench.c)
+$(addprefix $(2)/tests/,test_resolve test_answers test_resolver_thread): $(call objects,$(1),tests/dns_double.c tests/resolve_bench.c)
 
 $(addprefix $(2)/tests/,$(PLAIN_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(call objects,$(1),tests/support.c $(PRODUCT))
 	@mkdir -p $$(@D)

@@ -70,7 +70,7 @@ void snapshot_take(struct snapshot *out, const struct coordinator *c, const stru
     out->workers = coordinator_worker_count(c);
     for (uint32_t i = 0; i < out->workers; i++) add_worker(out, coordinator_worker_stats(c, i));
     group_rejects(out);
-    out->dns = *coordinator_resolve_stats(c);
+    out->dns = coordinator_resolve_counts(c);
     count_names(out, api);
     out->api_requests = api->requests;
     out->api_successes = api->successes;

@@ -17,7 +17,7 @@ struct snapshot {
     uint64_t handshake_in, handshake_out, hop_in, hop_out;
     uint64_t routes_asked, routes_remembered;
     struct histogram_sum connect, decision;
-    struct resolve_stats dns;
+    struct resolve_counts dns;
     uint64_t names_asked, names_found, names_failed;
     struct engine_memory memory;
     struct engine_counters engine;

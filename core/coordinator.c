@@ -24,11 +24,12 @@
 #define COORDINATOR_LOG_MS 100u
 /* A resolver that never answers costs this, not the whole half-open limit. */
 #define COORDINATOR_RESOLVE_MS 10000u
+/* Names that scripts may wait for at the same time. */
+#define COORDINATOR_NAMES_MAX 16384u
 
 enum coordinator_op {
     COORDINATOR_OP_WAKE = 1,
     COORDINATOR_OP_SIGNAL,
-    COORDINATOR_OP_RESOLVE,
     COORDINATOR_OP_WAITER, /* + the waiter's own; slot and generation: waiter */
 };
 
@@ -37,6 +38,7 @@ struct crew {
     struct worker worker;
     struct coordinator *coordinator;
     struct queue *outbox, *inbox;
+    struct mailbox inbox_way; /* to it */
     pthread_t thread;
     bool started, stopped;
     bool closed; /* its last message has been read: nothing more is sent to it */
@@ -48,7 +50,12 @@ struct coordinator {
     const struct config *config;
     struct config *owned; /* the same, if it came by coordinator_configure(): then ours to free */
     struct ring *ring;
-    struct resolver *resolver;
+    struct resolver_thread *resolver;
+    struct mailbox names;        /* questions of our own */
+    struct queue *names_answers; /* and what becomes of them */
+    uint32_t names_open;
+    bool hushed;      /* no name is resolved any more */
+    bool wakes_armed; /* of workers, that no system call has submitted yet */
     struct coordinator_hooks hooks;
     void (*reload)(void *context);
     void *reload_context;
@@ -83,10 +90,16 @@ static uint32_t coordinator_crew_size(const struct coordinator *c)
 
 static bool coordinator_try_post(struct coordinator *c, struct crew *to, const struct message *message)
 {
-    if (!queue_push(to->inbox, message)) return false;
-    if (sleeper_must_wake(&to->worker.sleeper))
-        ring_wake(c->ring, to->worker.ring, (struct ring_tag){.op = WORKER_OP_WAKE});
-    return true;
+    return mailbox_post(&to->inbox_way, c->ring, message, &c->wakes_armed);
+}
+
+/* In front of whatever may run Lua: an answer that is ready must not wait for the end of a script that computes. At
+ * most one system call for each sleep of a worker. */
+static void coordinator_let_go(struct coordinator *c)
+{
+    if (!c->wakes_armed) return;
+    c->wakes_armed = false;
+    ring_flush(c->ring);
 }
 
 static void coordinator_post(struct coordinator *c, struct crew *to, const struct message *message)
@@ -103,38 +116,61 @@ void coordinator_answer(struct coordinator *c, struct route_request *request, in
     coordinator_post(c, &c->crew[request->origin_worker], &answer);
 }
 
-static void coordinator_on_resolved(void *context, struct resolve_request *request, void *cookie, int status)
-{
-    struct coordinator *c = context;
-    if (cookie) {
-        struct resolve_question *question = cookie;
-        question->answered(question, status);
-        return;
-    }
-    struct message answer = request->origin;
-    answer.result = status;
-    coordinator_post(c, &c->crew[request->origin_worker], &answer);
-}
+/* --- names --- */
 
-void coordinator_resolve(struct coordinator *c, struct resolve_question *question)
+int coordinator_resolve(struct coordinator *c, struct resolve_question *question)
 {
+    struct message message = {.kind = MESSAGE_RESOLVE, .body = &question->request};
     atomic_store_explicit(&question->request.cancelled, 0, memory_order_relaxed);
     question->request.count = 0;
-    if (c->resolver)
-        resolve_ask(c->resolver, &question->request, question);
-    else
-        question->answered(question, -ECANCELED);
+    if (c->hushed) return -ECANCELED;
+    if (c->names_open == COORDINATOR_NAMES_MAX) return -EAGAIN;
+    bool posted = mailbox_post(&c->names, c->ring, &message, &c->wakes_armed);
+    assert(posted); /* the queue holds COORDINATOR_NAMES_MAX */
+    c->names_open += posted;
+    return 0;
 }
 
-const struct resolve_stats *coordinator_resolve_stats(const struct coordinator *c)
+static void coordinator_on_name(struct coordinator *c, const struct message *answer)
 {
-    static const struct resolve_stats none;
-    return c->resolver ? resolve_get_stats(c->resolver) : &none;
+    struct resolve_question *question = (struct resolve_question *)answer->body; /* its request comes first */
+    assert(c->names_open > 0);
+    c->names_open--;
+    coordinator_let_go(c);
+    question->answered(question, answer->result);
+}
+
+/* Those that are there now: a script that asks again and again must not keep us here. */
+static void coordinator_read_names(struct coordinator *c)
+{
+    struct message answer;
+    for (uint32_t left = queue_depth(c->names_answers); left > 0 && queue_pop(c->names_answers, &answer); left--)
+        coordinator_on_name(c, &answer);
+}
+
+static void coordinator_hush_names(struct coordinator *c)
+{
+    c->hushed = true;
+    resolver_thread_hush(c->resolver, c->ring);
+}
+
+/* Nobody is answered any more, and what was lent is back. */
+static void coordinator_end_names(struct coordinator *c)
+{
+    if (!c->resolver) return;
+    c->hushed = true;
+    resolver_thread_end(c->resolver, c->ring);
+    while (c->names_open > 0) coordinator_read_names(c);
+}
+
+struct resolve_counts coordinator_resolve_counts(const struct coordinator *c)
+{
+    return resolve_count(resolver_thread_stats(c->resolver));
 }
 
 int coordinator_set_nameservers(struct coordinator *c, const char *nameservers)
 {
-    return c->resolver ? resolve_set_nameservers(c->resolver, nameservers) : -ECANCELED;
+    return c->hushed ? -ECANCELED : resolver_thread_set_nameservers(c->resolver, c->ring, nameservers);
 }
 
 /* --- errands --- */
@@ -375,6 +411,7 @@ static void coordinator_on_waiter(struct coordinator *c, const struct ring_compl
     assert(pool_generation(&c->waiters, completion->tag.slot) == completion->tag.generation);
     struct waiter *waiter = *coordinator_waiter(c, completion->tag.slot);
     assert(waiter && waiter->slot == completion->tag.slot);
+    coordinator_let_go(c);
     waiter->on_completion(waiter, completion->tag.op - COORDINATOR_OP_WAITER, completion);
 }
 
@@ -383,6 +420,7 @@ static void coordinator_expire(struct coordinator *c)
     uint64_t now = ring_now_ms(c->ring);
     for (uint32_t slot; (slot = timer_expire(c->timers, now)) != TIMER_NONE;) {
         struct waiter *waiter = *coordinator_waiter(c, slot);
+        coordinator_let_go(c);
         waiter->on_time(waiter);
     }
 }
@@ -421,18 +459,8 @@ static void coordinator_on_route(struct coordinator *c, uint32_t index, const st
     request->origin = *message;
     request->origin_worker = index;
     assert(c->hooks.on_route); /* nobody else sets a revision */
+    coordinator_let_go(c);
     c->hooks.on_route(c->hooks.context, request);
-}
-
-static void coordinator_on_resolve(struct coordinator *c, uint32_t index, const struct message *message)
-{
-    struct resolve_request *request = message->body;
-    request->origin = *message;
-    request->origin_worker = index;
-    if (c->resolver)
-        resolve_ask(c->resolver, request, NULL);
-    else
-        coordinator_on_resolved(c, request, NULL, -ECANCELED);
 }
 
 static void coordinator_on_message(struct coordinator *c, uint32_t index, const struct message *message)
@@ -444,7 +472,6 @@ static void coordinator_on_message(struct coordinator *c, uint32_t index, const 
     case MESSAGE_ROUTED:
         hooks->on_routed(hooks->context, index, message->slot, message->generation, message->result);
         return;
-    case MESSAGE_RESOLVE: coordinator_on_resolve(c, index, message); return;
     case MESSAGE_DIAL:
     case MESSAGE_LIST:
     case MESSAGE_KILL:
@@ -459,6 +486,7 @@ static void coordinator_on_message(struct coordinator *c, uint32_t index, const 
         c->broken |= message->result < 0;
         c->running--;
         return;
+    case MESSAGE_RESOLVE:
     case MESSAGE_STOP: break;
     }
     assert(0 && "a message that no worker sends");
@@ -471,11 +499,12 @@ static void coordinator_read(struct coordinator *c)
         while (queue_pop(c->crew[i].outbox, &message)) coordinator_on_message(c, i, &message);
 }
 
+/* The last look before sleep. */
 static bool coordinator_has_mail(const struct coordinator *c)
 {
     for (uint32_t i = 0; i < coordinator_crew_size(c); i++)
-        if (queue_depth(c->crew[i].outbox) > 0) return true;
-    return false;
+        if (!queue_is_empty(c->crew[i].outbox)) return true;
+    return !queue_is_empty(c->names_answers);
 }
 
 /* --- signals --- */
@@ -589,10 +618,10 @@ static void crew_init(struct coordinator *c, uint32_t index, const int *fds)
     w->config = c->config;
     w->index = index;
     w->inbox = crew->inbox;
-    w->outbox = crew->outbox;
-    w->coordinator_sleeper = &c->sleeper;
-    w->coordinator_ring = c->ring;
-    w->coordinator_tag = (struct ring_tag){.op = COORDINATOR_OP_WAKE};
+    w->coordinator = (struct mailbox){
+        .queue = crew->outbox, .sleeper = &c->sleeper, .ring = &c->ring, .wake = {.op = COORDINATOR_OP_WAKE}};
+    crew->inbox_way = (struct mailbox){
+        .queue = crew->inbox, .sleeper = &w->sleeper, .ring = &w->ring, .wake = {.op = WORKER_OP_WAKE}};
     w->revision = &c->revision;
     w->peers = c->workers;
     w->peer_count = c->config->workers;
@@ -601,6 +630,15 @@ static void crew_init(struct coordinator *c, uint32_t index, const int *fds)
         w->listeners[i].shared = c->config->listeners[i].address.kind == ADDRESS_UNIX;
     }
     c->workers[index] = w;
+}
+
+/* Each setup slot, and each UDP association, may have one question open. */
+static int crew_meet_resolver(struct crew *crew)
+{
+    struct worker *w = &crew->worker;
+    uint32_t questions_max = w->config->setups + w->config->associations;
+    return resolver_thread_add_asker(crew->coordinator->resolver, &crew->inbox_way, questions_max, &w->resolver,
+                                     &w->names);
 }
 
 static int coordinator_open_crew(struct coordinator *c, const int *fds)
@@ -613,6 +651,8 @@ static int coordinator_open_crew(struct coordinator *c, const int *fds)
         if (error == 0) error = queue_open(&c->crew[i].outbox, c->config->queue_capacity);
         if (error < 0) return error;
         crew_init(c, i, fds);
+        error = crew_meet_resolver(&c->crew[i]);
+        if (error < 0) return error;
     }
     return 0;
 }
@@ -621,12 +661,12 @@ static int coordinator_open_resolver(struct coordinator *c)
 {
     struct resolve_options options = {
         .nameservers = c->config->nameservers,
-        .timeout_ms = COORDINATOR_RESOLVE_MS < c->config->timeout_ms ? COORDINATOR_RESOLVE_MS : c->config->timeout_ms,
-        .op = COORDINATOR_OP_RESOLVE};
-    int error = resolve_open(&c->resolver, c->ring, &options, coordinator_on_resolved, c);
-    if (error < 0)
-        LOGE("the resolver could not be set up: %s; check --nameserver and /etc/resolv.conf", strerror(-error));
-    return error;
+        .timeout_ms = COORDINATOR_RESOLVE_MS < c->config->timeout_ms ? COORDINATOR_RESOLVE_MS : c->config->timeout_ms};
+    struct mailbox ours = {.sleeper = &c->sleeper, .ring = &c->ring, .wake = {.op = COORDINATOR_OP_WAKE}};
+    int error = resolver_thread_open(&c->resolver, &options);
+    return error < 0
+               ? error
+               : resolver_thread_add_asker(c->resolver, &ours, COORDINATOR_NAMES_MAX, &c->names, &c->names_answers);
 }
 
 static int coordinator_open_waiters(struct coordinator *c)
@@ -684,8 +724,10 @@ static void coordinator_take_back(struct coordinator *c)
     }
 }
 
+/* The resolver first: it may be about to wake a worker by way of its ring. */
 static void coordinator_join(struct coordinator *c)
 {
+    coordinator_end_names(c);
     pthread_mutex_lock(&c->lock);
     c->over = true;
     pthread_cond_broadcast(&c->changed);
@@ -752,18 +794,14 @@ int coordinator_start(struct coordinator *c, const int *fds)
  * that does not answer must not hold up the end. */
 static void coordinator_hush(struct coordinator *c)
 {
-    if (!c->resolver || ring_now_ms(c->ring) < c->quiet_ms) return;
+    if (c->hushed || ring_now_ms(c->ring) < c->quiet_ms) return;
     if (c->hooks.on_stop) c->hooks.on_stop(c->hooks.context);
-    resolve_close(c->resolver);
-    c->resolver = NULL;
+    coordinator_hush_names(c);
 }
 
 static uint64_t coordinator_wait_ms(const struct coordinator *c)
 {
-    uint64_t now = clock_ms(), wait = COORDINATOR_LOG_MS, next = timer_wait_ms(c->timers, now);
-    if (next < wait) wait = next;
-    if (!c->resolver) return wait;
-    next = resolve_wait_ms(c->resolver, now);
+    uint64_t wait = COORDINATOR_LOG_MS, next = timer_wait_ms(c->timers, clock_ms());
     return next < wait ? next : wait;
 }
 
@@ -776,9 +814,6 @@ static void coordinator_dispatch(struct coordinator *c, const struct ring_comple
     switch ((enum coordinator_op)completion->tag.op) {
     case COORDINATOR_OP_WAKE: return; /* mail is read in every turn */
     case COORDINATOR_OP_SIGNAL: coordinator_on_signal(c); return;
-    case COORDINATOR_OP_RESOLVE:
-        if (c->resolver) resolve_on_completion(c->resolver, completion); /* else of a poll that was cancelled */
-        return;
     case COORDINATOR_OP_WAITER: break;
     }
     assert(0 && "a completion of an unknown kind");
@@ -790,11 +825,13 @@ int coordinator_turn(struct coordinator *c)
     sleeper_announce(&c->sleeper);
     int error = ring_wait(c->ring, coordinator_has_mail(c) ? 0 : coordinator_wait_ms(c));
     sleeper_awake(&c->sleeper);
+    c->wakes_armed = false; /* that wait has submitted them */
     if (error < 0) return error;
     while (ring_next(c->ring, &completion)) coordinator_dispatch(c, &completion);
     coordinator_read(c);
-    if (c->resolver) resolve_on_time(c->resolver, ring_now_ms(c->ring));
+    coordinator_read_names(c);
     coordinator_expire(c);
+    coordinator_let_go(c);
     if (c->hooks.on_turn) c->hooks.on_turn(c->hooks.context);
     coordinator_hush(c);
     log_flush();
@@ -820,7 +857,8 @@ int coordinator_run(struct coordinator *c)
 
 void coordinator_close(struct coordinator *c)
 {
-    if (c->resolver) resolve_close(c->resolver);
+    coordinator_end_names(c);
+    if (c->resolver) resolver_thread_close(c->resolver);
     for (uint32_t i = 0; i < coordinator_crew_size(c); i++) {
         if (c->crew[i].inbox) queue_close(c->crew[i].inbox);
         if (c->crew[i].outbox) queue_close(c->crew[i].outbox);

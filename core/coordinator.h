@@ -1,5 +1,6 @@
-/* The thread that answers what workers must not wait for: names, and routing decisions where there is a ruleset. It
- * also starts and stops the workers and handles signals. It runs on the main thread, with a ring of its own.
+/* The thread that answers what workers must not wait for: routing decisions where there is a ruleset (names are the
+ * resolver thread's, see resolver_thread.h). It also starts and stops the workers and handles signals. It runs on the
+ * main thread, with a ring of its own.
  *
  *   worker --outbox--> coordinator --inbox--> worker        two queues per worker, one producer and one consumer each
  *
@@ -9,7 +10,7 @@
 #define SLUICE_CORE_COORDINATOR_H
 
 #include "config.h"
-#include "resolve.h"
+#include "resolver_thread.h"
 #include "ring.h"
 #include "route.h"
 #include "stats.h"
@@ -78,15 +79,16 @@ uint64_t coordinator_now_ms(const struct coordinator *c);
 /* The deadline that lies wait_ms ahead. Scripts may have been running since that clock was read, for seconds even: what
  * they wait for counts from here, and is never shorter than they asked. */
 uint64_t coordinator_after_ms(uint64_t wait_ms);
-/* A question of ours to the resolver: `answered` is called once, from here or later; the request is the caller's until
- * then. -ECANCELED when the process stops. */
+/* A question of ours to the resolver: `answered` is called once, from the top of our loop and never from within this
+ * call; the request is the resolver's until then. Status -ECANCELED when the process stops. 0; or -ECANCELED, it stops
+ * already, or -EAGAIN, too many are open: then `answered` is not called. */
 struct resolve_question {
     struct resolve_request request;
     void (*answered)(struct resolve_question *self, int status);
 };
-void coordinator_resolve(struct coordinator *c, struct resolve_question *question);
-const struct resolve_stats *coordinator_resolve_stats(const struct coordinator *c);
-int coordinator_set_nameservers(struct coordinator *c, const char *nameservers);
+int coordinator_resolve(struct coordinator *c, struct resolve_question *question);
+struct resolve_counts coordinator_resolve_counts(const struct coordinator *c);
+int coordinator_set_nameservers(struct coordinator *c, const char *nameservers); /* takes effect soon */
 
 /* Lends an errand to a worker, MESSAGE_DIAL to MESSAGE_CONFIG; done() is called when it comes back, with -ECANCELED
  * when the process stops first. False: the queue is full, or the worker has stopped; done() is not called then. */

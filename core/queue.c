@@ -81,6 +81,13 @@ uint32_t queue_depth(const struct queue *queue)
     return tail - head < queue->capacity ? tail - head : queue->capacity;
 }
 
+/* An acquire load may be taken before the store of `asleep` in front of it (ARM's LDAPR): queue_depth() will not do. */
+bool queue_is_empty(const struct queue *queue)
+{
+    return atomic_load_explicit(&queue->head, memory_order_relaxed) ==
+           atomic_load_explicit(&queue->tail, memory_order_seq_cst);
+}
+
 void sleeper_announce(struct sleeper *sleeper)
 {
     atomic_store_explicit(&sleeper->asleep, 1, memory_order_seq_cst);

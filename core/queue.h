@@ -25,6 +25,8 @@ void queue_close(struct queue *queue);
 bool queue_push(struct queue *queue, const struct message *message); /* producer only; false: full */
 bool queue_pop(struct queue *queue, struct message *message);        /* consumer only; false: empty */
 uint32_t queue_depth(const struct queue *queue);                     /* any thread; approximate */
+/* Consumer only: its last look before it sleeps, behind sleeper_announce() (sequentially consistent). */
+bool queue_is_empty(const struct queue *queue);
 
 /* A consumer that is about to sleep says so, looks once more, and only then sleeps; a producer that has pushed asks
  * whether it must wake. One sleeper serves all queues of its thread. */

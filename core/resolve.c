@@ -6,9 +6,9 @@
  *                                       +---- the waiter's deadline ------------+
  *
  * A question is an entry of the cache (resolve_cache.h), first while c-ares works on it, then with its answer. A waiter
- * is one request. What is finished goes to the ready list, and deliver() empties that list outside of c-ares: so
- * answered() may ask again or change the servers at once, and questions answered from the cache cannot nest without
- * end.
+ * is one request. What is finished goes to the ready list, and resolve_on_time() empties that list at the top of the
+ * owner's loop: so answered() may ask again or change the servers at once, and nobody's answer is delivered while
+ * somebody else asks.
  *
  * A watch is one poll of one of c-ares' sockets. Its slot is pinned while the poll is in flight, even if c-ares has
  * closed the socket long since.
@@ -30,6 +30,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/time.h>
+#include <time.h>
 
 #define RESOLVE_QUERIES_MAX  4096u  /* questions on their way at the same time; more are answered with -ENOMEM */
 #define RESOLVE_WAITERS_MAX  65536u /* requests on their way */
@@ -126,8 +127,8 @@ static void answer(struct resolver *resolver, struct resolve_request *request, v
 {
     if (atomic_load_explicit(&request->cancelled, memory_order_relaxed) != 0) status = -ECANCELED;
     if (status != 0) request->count = 0;
-    if (status != 0 && status != -ECANCELED) resolver->stats.failures++;
-    if (status == -ETIMEDOUT) resolver->stats.timeouts++;
+    if (status != 0 && status != -ECANCELED) counter_add(&resolver->stats.failures, 1);
+    if (status == -ETIMEDOUT) counter_add(&resolver->stats.timeouts, 1);
     resolver->answered(resolver->context, request, cookie, status);
 }
 
@@ -171,9 +172,9 @@ static struct question *question_of(struct cache_entry *entry)
 static struct question *question_for(struct resolver *resolver, const struct cache_key *key)
 {
     struct cache_entry *entry = cache_find(&resolver->cache, key, ring_now_ms(resolver->ring));
-    resolver->stats.cached = resolver->cache.kept_count;
+    counter_set(&resolver->stats.cached, resolver->cache.kept_count);
     if (entry != NULL) {
-        ++*(cache_is_open(entry) ? &resolver->stats.coalesced : &resolver->stats.cache_hits);
+        counter_add(cache_is_open(entry) ? &resolver->stats.coalesced : &resolver->stats.cache_hits, 1);
         return question_of(entry);
     }
     entry = cache_add(&resolver->cache, key);
@@ -195,7 +196,7 @@ static void question_finish(struct resolver *resolver, struct question *question
         cache_keep(&resolver->cache, entry, ring_now_ms(resolver->ring) + ttl_ms);
     else
         cache_drop(&resolver->cache, entry);
-    resolver->stats.cached = resolver->cache.kept_count;
+    counter_set(&resolver->stats.cached, resolver->cache.kept_count);
 }
 
 /* --- c-ares' answers --- */
@@ -459,7 +460,6 @@ void resolve_on_completion(struct resolver *resolver, const struct ring_completi
         watch_arm(resolver, watch);
     else
         pool_give(&resolver->watch_pool, slot);
-    deliver(resolver);
 }
 
 /* --- the channel and its servers --- */
@@ -625,13 +625,19 @@ free_resolver:
     return error;
 }
 
-void resolve_close(struct resolver *resolver)
+void resolve_stop(struct resolver *resolver)
 {
-    assert(!resolver->delivering);
+    if (resolver->closing) return;
     resolver->closing = true;
     ares_destroy(resolver->channel);
     assert(resolver->asking == 0);
     assert(link_is_empty(&resolver->waiting));
+}
+
+void resolve_close(struct resolver *resolver)
+{
+    assert(!resolver->delivering);
+    resolve_stop(resolver);
     deliver(resolver);
     assert(resolver->waiters.used == 0);
     ares_library_cleanup();
@@ -657,21 +663,22 @@ static void waiter_ask(struct resolver *resolver, struct waiter *waiter)
     }
 }
 
-void resolve_ask(struct resolver *resolver, struct resolve_request *request, void *cookie)
+int resolve_ask(struct resolver *resolver, struct resolve_request *request, void *cookie)
 {
     assert(request->name.kind == ADDRESS_NAME);
     assert(request->family == AF_UNSPEC || request->family == AF_INET || request->family == AF_INET6);
-    resolver->stats.queries++;
-    struct waiter *waiter = resolver->closing ? NULL : waiter_open(resolver, request, cookie);
+    if (resolver->closing) return -ECANCELED;
+    counter_add(&resolver->stats.queries, 1);
+    struct waiter *waiter = waiter_open(resolver, request, cookie);
     if (waiter == NULL) {
-        answer(resolver, request, cookie, resolver->closing ? -ECANCELED : -ENOMEM);
-        return;
+        counter_add(&resolver->stats.failures, 1);
+        return -ENOMEM;
     }
     if (atomic_load_explicit(&request->cancelled, memory_order_relaxed) != 0)
         waiter_finish(resolver, waiter, -ECANCELED, NULL);
     else
         waiter_ask(resolver, waiter);
-    deliver(resolver);
+    return 0;
 }
 
 uint64_t resolve_wait_ms(const struct resolver *resolver, uint64_t now_ms)
@@ -686,6 +693,13 @@ uint64_t resolve_wait_ms(const struct resolver *resolver, uint64_t now_ms)
     return next_ms > now_ms ? next_ms - now_ms : 0;
 }
 
+uint64_t resolve_clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+}
+
 /* c-ares reads a clock of its own; its remaining time is rounded up, so that we do not come a moment too early. */
 static void process_timeouts(struct resolver *resolver, uint64_t now_ms)
 {
@@ -698,9 +712,16 @@ static void process_timeouts(struct resolver *resolver, uint64_t now_ms)
 
 void resolve_on_time(struct resolver *resolver, uint64_t now_ms)
 {
-    if (resolver->asking > 0 && now_ms >= resolver->ares_deadline_ms) process_timeouts(resolver, now_ms);
+    if (!resolver->closing && resolver->asking > 0 && now_ms >= resolver->ares_deadline_ms)
+        process_timeouts(resolver, now_ms);
     expire_waiters(resolver, now_ms);
     deliver(resolver);
+}
+
+int resolve_check_nameservers(const char *nameservers)
+{
+    struct servers servers;
+    return servers_parse(nameservers, &servers);
 }
 
 /* ares_set_servers() of 1.18 refuses while queries are open: so the channel is exchanged. The questions that the old
@@ -715,13 +736,12 @@ int resolve_set_nameservers(struct resolver *resolver, const char *nameservers)
     ares_destroy(resolver->channel);
     resolver->channel = fresh;
     cache_clear(&resolver->cache);
-    resolver->stats.cached = 0;
+    counter_set(&resolver->stats.cached, 0);
     while (!link_is_empty(&resolver->restarts)) {
         struct cache_entry *entry = link_owner(resolver->restarts.next, struct cache_entry, order);
         link_remove(&entry->order);
         question_ask(resolver, question_of(entry));
     }
-    deliver(resolver);
     return 0;
 }
 

@@ -1,4 +1,4 @@
-/* Names to addresses: c-ares driven by the coordinator's ring, with a cache that honours TTL.
+/* Names to addresses: c-ares driven by the resolver thread's ring, with a cache that honours TTL.
  *
  * Runs on one thread, the owner of `ring`. Equal queries in flight are asked once. /etc/hosts and resolv.conf's search
  * list as c-ares does. <ares.h> appears in resolve.c alone. */
@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "counter.h"
 #include "ring.h"
 #include "route.h"
 
@@ -23,26 +24,48 @@ struct resolve_options {
     uint8_t op; /* the tag's op for the ring operations of the resolver; slot is the resolver's own business */
 };
 
-struct resolve_stats {
-    uint64_t queries, cache_hits, coalesced, failures, timeouts;
-    uint32_t cached; /* entries now */
+struct resolve_stats { /* written by the owner, read by any thread */
+    counter queries, cache_hits, coalesced, failures, timeouts;
+    counter cached; /* gauge: entries now */
 };
 
-/* `answered` is called once per query on this thread, from resolve_ask() itself (cache hit, literal) or later.
- * status as in struct resolve_request; the results stand in the request. */
+struct resolve_counts { /* the same at one moment */
+    uint64_t queries, cache_hits, coalesced, failures, timeouts, cached;
+};
+
+static inline struct resolve_counts resolve_count(const struct resolve_stats *stats)
+{
+    return (struct resolve_counts){.queries = counter_read(&stats->queries),
+                                   .cache_hits = counter_read(&stats->cache_hits),
+                                   .coalesced = counter_read(&stats->coalesced),
+                                   .failures = counter_read(&stats->failures),
+                                   .timeouts = counter_read(&stats->timeouts),
+                                   .cached = counter_read(&stats->cached)};
+}
+
+/* `answered` is called once per query on this thread, from resolve_on_time() or resolve_close() alone: never within a
+ * call that asks. status as in struct resolve_request; the results stand in the request. */
 typedef void resolve_answered(void *context, struct resolve_request *request, void *cookie, int status);
 
 int resolve_open(struct resolver **out, struct ring *ring, const struct resolve_options *options,
                  resolve_answered *answered, void *context);
-/* Open queries are answered with -ECANCELED. Polls in flight are cancelled: their completions come later, and are the
- * owner's to drop. Not to be called from within `answered`. */
+/* Open queries are answered with -ECANCELED, when resolve_on_time() is called next; later ones are refused. */
+void resolve_stop(struct resolver *resolver);
+/* What is open still is answered with -ECANCELED now. Polls in flight are cancelled: their completions come later, and
+ * are the owner's to drop. Not to be called from within `answered`. */
 void resolve_close(struct resolver *resolver);
-void resolve_ask(struct resolver *resolver, struct resolve_request *request, void *cookie);
+/* 0: `answered` will be called. Else it will not: -ENOMEM, too many requests are open; -ECANCELED, it was stopped. */
+int resolve_ask(struct resolver *resolver, struct resolve_request *request, void *cookie);
 void resolve_on_completion(struct resolver *resolver,
                            const struct ring_completion *completion); /* tag.op == options.op */
-/* Milliseconds until resolve_on_time() must be called, UINT64_MAX when nothing is open. */
+/* Milliseconds until resolve_on_time() must be called: 0 when an answer is ready, UINT64_MAX when nothing is open. */
 uint64_t resolve_wait_ms(const struct resolver *resolver, uint64_t now_ms);
+/* The clock of now_ms (that of ring_now_ms()) as it is now. */
+uint64_t resolve_clock_ms(void);
+/* Once in every turn of the owner's loop: gives up what is overdue, and delivers the answers that are ready. What
+ * becomes ready meanwhile waits for the next turn. */
 void resolve_on_time(struct resolver *resolver, uint64_t now_ms);
+int resolve_check_nameservers(const char *nameservers); /* any thread: 0, or -EINVAL */
 int resolve_set_nameservers(struct resolver *resolver,
                             const char *nameservers); /* NULL: back to resolv.conf; drops the cache */
 const struct resolve_stats *resolve_get_stats(const struct resolver *resolver);

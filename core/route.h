@@ -1,11 +1,12 @@
-/* What workers and the coordinator ask of each other: plain values that travel in messages.
+/* What the threads ask of each other: plain values that travel in messages.
  *
- *   worker      --ROUTE, RESOLVE-->     coordinator      a question, lent: comes back as its answer
+ *   worker, coordinator --RESOLVE-->    resolver         a question, lent: comes back as its answer
+ *   worker      --ROUTE-->              coordinator      the same
  *   worker      --CANCEL, ROUTED-->     coordinator      a word about a question, nothing comes back
  *   coordinator --DIAL, LIST, KILL, RELAY, CONFIG--> worker     an errand, lent: comes back when it is done
  *
- * A question is lent: from the post until the answer the coordinator owns its memory and the session's slot is pinned,
- * as with an operation in the kernel. A worker that no longer wants the answer sets `cancelled`; it still comes back.
+ * A question is lent: from the post until the answer its receiver owns its memory and the session's slot is pinned, as
+ * with an operation in the kernel. A worker that no longer wants the answer sets `cancelled`; it still comes back.
  */
 #ifndef SLUICE_CORE_ROUTE_H
 #define SLUICE_CORE_ROUTE_H
@@ -44,8 +45,8 @@ struct resolve_request {
     _Atomic uint32_t cancelled;
     int family;            /* AF_UNSPEC, AF_INET, AF_INET6: strict */
     struct address name;   /* kind NAME; its port goes into the answers */
-    struct message origin; /* the coordinator's note of whom to answer */
-    uint32_t origin_worker;
+    struct message origin; /* the resolver's note of what to answer */
+    uint32_t asker;        /* and whom */
     uint32_t count;
     struct resolve_result {
         uint8_t kind; /* ADDRESS_IPV4 or ADDRESS_IPV6 */

@@ -477,7 +477,7 @@ bool session_ask_address(struct worker *w, struct session *s, struct resolve_req
                                .slot = s->slot,
                                .generation = pool_generation(&w->sessions, s->slot),
                                .body = request};
-    if (!worker_post(w, &question)) return false;
+    if (!worker_ask(w, &question)) return false;
     s->inflight |= SESSION_BIT(SESSION_LENT);
     return true;
 }

@@ -32,7 +32,7 @@ enum session_op {
     SESSION_CONNECT = SESSION_WATCH + 2,  /* + attempt */
     SESSION_UDP_RECV = SESSION_CONNECT + DIAL_ATTEMPTS_MAX, /* + 0 client, 1 IPv4, 2 IPv6 */
     SESSION_OP_COUNT = SESSION_UDP_RECV + 3,
-    SESSION_LENT = SESSION_OP_COUNT, /* no operation: the coordinator holds a request of ours */
+    SESSION_LENT = SESSION_OP_COUNT, /* no operation: the coordinator or the resolver holds a request of ours */
     SESSION_REST, /* + side; no operation: a bulk flow that is on the worker's list of resting ones */
     SESSION_UDP_SEND = SESSION_REST + 2, /* no operation: datagrams are being sent, counted by the association */
 };
@@ -155,10 +155,10 @@ void session_proceed(struct worker *w, struct session *s, enum session_state nex
 void session_flush(struct worker *w, struct session *s);
 /* Everything for the client is sent: LINGER, so that it can be read, then the end. */
 void session_end_after_reply(struct worker *w, struct session *s);
-/* Lends the coordinator a question: the answer comes with op SESSION_LENT, until then the slot is pinned. One at a
+/* Lends the resolver a question: the answer comes with op SESSION_LENT, until then the slot is pinned. One at a
  * time. False: the queue is full. */
 bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);
-/* The same for a verdict on setup.route. */
+/* The same for the coordinator and a verdict on setup.route. */
 bool session_ask_route(struct worker *w, struct session *s);
 /* The chain that it goes by: as many hops as fit into `size` octets with the terminator. */
 void session_format_chain(const struct worker *w, const struct session *s, char *out, size_t size);

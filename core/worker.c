@@ -77,14 +77,22 @@ void worker_close(struct worker *w)
 
 /* --- messages --- */
 
+static bool worker_send(struct worker *w, const struct mailbox *to, const struct message *message)
+{
+    if (mailbox_post(to, w->ring, message, NULL)) return true;
+    counter_add(&w->stats.queue_full, 1);
+    return false;
+}
+
 bool worker_post(struct worker *w, const struct message *message)
 {
-    if (!queue_push(w->outbox, message)) {
-        counter_add(&w->stats.queue_full, 1);
-        return false;
-    }
-    if (sleeper_must_wake(w->coordinator_sleeper)) ring_wake(w->ring, w->coordinator_ring, w->coordinator_tag);
-    return true;
+    return worker_send(w, &w->coordinator, message);
+}
+
+bool worker_ask(struct worker *w, const struct message *question)
+{
+    assert(question->kind == MESSAGE_RESOLVE);
+    return worker_send(w, &w->resolver, question);
 }
 
 static void worker_begin_drain(struct worker *w)
@@ -102,11 +110,17 @@ static void worker_read_inbox(struct worker *w)
     while (queue_pop(w->inbox, &message)) {
         if (message.kind == MESSAGE_STOP)
             worker_begin_drain(w);
-        else if (message.kind == MESSAGE_ROUTE || message.kind == MESSAGE_RESOLVE)
+        else if (message.kind == MESSAGE_ROUTE)
             session_on_answer(w, &message);
         else
             errand_perform(w, &message);
     }
+}
+
+static void worker_read_names(struct worker *w)
+{
+    struct message answer;
+    while (queue_pop(w->names, &answer)) session_on_answer(w, &answer);
 }
 
 /* --- the loop --- */
@@ -188,7 +202,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     struct ring_completion completion;
     timeout_ms = worker_wait_ms(w, timeout_ms);
     sleeper_announce(&w->sleeper);
-    if (queue_depth(w->inbox) > 0) timeout_ms = 0;
+    if (!queue_is_empty(w->inbox) || !queue_is_empty(w->names)) timeout_ms = 0;
     uint64_t timeout_us = timeout_ms > UINT64_MAX / 1000 ? RING_NO_TIMEOUT : timeout_ms * 1000;
     int error = ring_wait_us(w->ring, least(timeout_us, relay_rest_us(w)));
     sleeper_awake(&w->sleeper);
@@ -196,6 +210,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     while (ring_next(w->ring, &completion)) worker_dispatch(w, &completion);
     relay_wake_resting(w);
     worker_read_inbox(w);
+    worker_read_names(w);
     worker_expire(w);
     accept_resume(w);
     worker_feed(w);

@@ -1,10 +1,11 @@
-/* One thread of the data path: its ring, its pools, its loop. Everything in it belongs to that thread, except the two
+/* One thread of the data path: its ring, its pools, its loop. Everything in it belongs to that thread, except the
  * queues' far ends and the sleeper. Nothing here waits for anybody. */
 #ifndef SLUICE_CORE_WORKER_H
 #define SLUICE_CORE_WORKER_H
 
 #include "buffers.h"
 #include "config.h"
+#include "mailbox.h"
 #include "pipes.h"
 #include "pool.h"
 #include "queue.h"
@@ -54,16 +55,15 @@ struct worker {
     struct worker **peers; /* all workers of the process, for process-wide limits */
     uint32_t peer_count;
 
-    /* to and from the coordinator */
-    struct queue *outbox, *inbox;
-    struct sleeper sleeper;              /* ours */
-    struct sleeper *coordinator_sleeper; /* theirs */
-    struct ring *coordinator_ring;
-    struct ring_tag coordinator_tag; /* what wakes them */
+    struct sleeper sleeper;     /* ours */
+    struct mailbox coordinator; /* what we ask of it, and the errands that it gets back */
+    struct queue *inbox;        /* its answers and errands */
+    struct mailbox resolver;    /* names that we ask for */
+    struct queue *names;        /* its answers */
 };
 
 /* Opens ring and pools, on the thread that will run the worker. The caller has filled config, index, listeners, peers,
- * queues and what belongs to the coordinator. 0 or -errno after one log line. */
+ * queues and mailboxes. 0 or -errno after one log line. */
 int worker_open(struct worker *w);
 void worker_arm_listeners(struct worker *w);
 /* One turn: submit, wait (at most timeout_ms), dispatch, timers, messages. 0, or -errno if the ring is broken. */
@@ -71,8 +71,10 @@ int worker_turn(struct worker *w, uint64_t timeout_ms);
 /* Turns until the worker has stopped. */
 int worker_run(struct worker *w);
 void worker_close(struct worker *w);
-/* Puts a message into the outbox and wakes the coordinator if it sleeps. False: full. */
+/* Sends the coordinator a message. False: its queue is full. */
 bool worker_post(struct worker *w, const struct message *message);
+/* Sends the resolver a question; the same. */
+bool worker_ask(struct worker *w, const struct message *question);
 
 static inline struct session *session_at(const struct worker *w, uint32_t slot)
 {

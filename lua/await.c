@@ -105,7 +105,8 @@ static int await_idle(lua_State *L)
 struct lookup {
     struct resolve_question question;
     struct park park;
-    bool parked, answered, dead;
+    bool lent; /* to the resolver, until it has answered */
+    bool dead; /* its coroutine is gone */
     int status;
 };
 
@@ -127,20 +128,21 @@ static void lookup_answered(struct resolve_question *question, int status)
 {
     struct lookup *l = LOOKUP_OF(question, question);
     l->status = status;
-    l->answered = true;
-    if (l->dead) {
-        free(l);
-    } else if (l->parked) { /* else await_resolve() has not yielded yet */
+    if (!l->dead) {
         int count = lookup_push(l->park.L, l);
         coroutine_resume(&l->park, count);
-        free(l);
     }
+    free(l);
 }
 
 static void lookup_abandon(struct park *park)
 {
     struct lookup *l = LOOKUP_OF(park, park);
-    l->dead = true; /* the resolver's until it has answered */
+    if (!l->lent) {
+        free(l);
+        return;
+    }
+    l->dead = true;
     atomic_store_explicit(&l->question.request.cancelled, 1, memory_order_relaxed);
 }
 
@@ -168,14 +170,14 @@ static int await_resolve(lua_State *L)
     l->question.request.name = name;
     l->question.request.family = coordinator_config(e->c)->family;
     coroutine_park(L, &l->park, lookup_abandon);
-    coordinator_resolve(e->c, &l->question);
-    if (l->answered) {
+    int refused = coordinator_resolve(e->c, &l->question);
+    l->lent = refused == 0;
+    if (refused == -EAGAIN) { /* too many wait already */
         coroutine_unpark(&l->park);
-        int count = lookup_push(L, l);
         free(l);
-        return count;
+        return 0;
     }
-    l->parked = true;
+    /* When the process stops, nobody answers: it waits for its end, and cannot ask again and again. */
     return lua_yieldk(L, 0, 0, lookup_done);
 }
 

@@ -196,8 +196,8 @@ static void push_totals(lua_State *L, const struct totals *t)
 static int neosocksd_stats(lua_State *L)
 {
     struct engine *e = engine_of(L);
-    const struct resolve_stats *dns = coordinator_resolve_stats(e->c);
-    uint64_t asked = dns->queries + dns->cache_hits + dns->coalesced, failed = dns->failures + dns->timeouts;
+    struct resolve_counts dns = coordinator_resolve_counts(e->c);
+    uint64_t asked = dns.queries + dns.cache_hits + dns.coalesced, failed = dns.failures + dns.timeouts;
     struct totals totals = {0};
     sum_workers(e->c, &totals);
     lua_createtable(L, 0, 24);

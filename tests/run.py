@@ -30,7 +30,7 @@ SANITIZERS = {
 }
 # Not the tests of limits: they count descriptors and milliseconds that TSan uses up by itself.
 TSAN_E2E = ["-k", "not test_limits or start_and_stop"]
-TSAN_UNIT = ["test_queue", "test_log", "test_lua_script"]
+TSAN_UNIT = ["test_queue", "test_log", "test_lua_script", "test_resolver_thread"]
 
 
 # --- what a program's output says ---

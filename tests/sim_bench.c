@@ -10,11 +10,10 @@ static void bench_answer(struct sim_bench *bench, const struct message *question
 {
     struct resolve_request *request = question->body;
     struct message answer = *question;
-    if (question->kind != MESSAGE_RESOLVE) return;
     request->count = bench->address_count;
     for (uint32_t i = 0; i < bench->address_count; i++)
         request->results[i] = (struct resolve_result){.kind = ADDRESS_IPV4, .octets = {10, 0, 0, (uint8_t)i}};
-    if (!queue_push(bench->worker.inbox, &answer)) sim_fail("the inbox is full");
+    if (!queue_push(bench->worker.names, &answer)) sim_fail("the inbox is full");
     if (sleeper_must_wake(&bench->worker.sleeper))
         sim_wake(bench->worker.ring, (struct ring_tag){.op = WORKER_OP_WAKE});
 }
@@ -24,7 +23,8 @@ static bool bench_act(void *self, uint64_t *wake_us)
     struct sim_bench *bench = self;
     struct message message;
     bool moved = false;
-    for (; queue_pop(bench->worker.outbox, &message); moved = true) bench_answer(bench, &message);
+    for (; queue_pop(bench->mail, &message); moved = true) continue;
+    for (; queue_pop(bench->questions, &message); moved = true) bench_answer(bench, &message);
     return (bench->act && bench->act(bench, wake_us)) || moved;
 }
 
@@ -82,17 +82,19 @@ void sim_bench_open(struct sim_bench *bench, uint64_t seed)
     struct worker *w = &bench->worker;
     log_open(LOG_DISCARD, LOG_LEVEL_SILENCE);
     sim_begin(seed, NULL, 0, &bench_ops, bench);
-    if (ring_open(&bench->coordinator_ring, &(struct ring_options){.entries = 8}) < 0) sim_fail("no ring");
+    if (ring_open(&bench->far_ring, &(struct ring_options){.entries = 8}) < 0) sim_fail("no ring");
     bench->workers[0] = w;
     w->config = &bench->config;
     w->peers = bench->workers;
     w->peer_count = 1;
     w->revision = &bench->revision;
-    w->coordinator_ring = bench->coordinator_ring;
-    w->coordinator_sleeper = &bench->coordinator_sleeper;
     for (uint32_t i = 0; i < bench->config.listener_count; i++)
         w->listeners[i].fd = sim_listen((uint16_t)(SIM_BENCH_PORT + i));
-    if (queue_open(&w->inbox, BENCH_QUEUE) < 0 || queue_open(&w->outbox, BENCH_QUEUE) < 0) sim_fail("no queues");
+    struct queue **queues[] = {&bench->mail, &bench->questions, &w->inbox, &w->names};
+    for (unsigned i = 0; i < 4; i++)
+        if (queue_open(queues[i], BENCH_QUEUE) < 0) sim_fail("no queues");
+    w->coordinator = (struct mailbox){.queue = bench->mail, .sleeper = &bench->far_sleeper, .ring = &bench->far_ring};
+    w->resolver = (struct mailbox){.queue = bench->questions, .sleeper = &bench->far_sleeper, .ring = &bench->far_ring};
     if (worker_open(w) < 0) sim_fail("worker_open() failed");
     worker_arm_listeners(w);
 }
@@ -126,7 +128,9 @@ void sim_bench_close(struct sim_bench *bench)
     if (w->sessions.used > 0 || w->setups.used > 0 || w->buffers.leased > 0) sim_fail("something is left at the end");
     worker_close(w);
     queue_close(w->inbox);
-    queue_close(w->outbox);
-    ring_destroy(bench->coordinator_ring);
+    queue_close(w->names);
+    queue_close(bench->mail);
+    queue_close(bench->questions);
+    ring_destroy(bench->far_ring);
     if (sim_descriptors() > 0) sim_fail("%u descriptors are left at the end", sim_descriptors());
 }

@@ -14,8 +14,9 @@ struct sim_bench {
     struct config config;
     struct worker worker;
     struct worker *workers[1];
-    struct ring *coordinator_ring;
-    struct sleeper coordinator_sleeper;
+    struct ring *far_ring; /* of the coordinator and of the resolver */
+    struct sleeper far_sleeper;
+    struct queue *mail, *questions; /* to them */
     _Atomic uint32_t revision;
     uint32_t address_count; /* of every name: 10.0.0.0, 10.0.0.1, ... */
     /* What becomes of a connect; NULL: it succeeds at once. */

@@ -44,9 +44,10 @@ static struct world {
     struct config config;
     struct worker worker;
     struct worker *worker_list[1];
-    struct ring *coordinator_ring;
-    struct sleeper coordinator_sleeper;
-    _Atomic uint32_t revision; /* of the ruleset that the coordinator pretends to have */
+    struct ring *far_ring; /* of the coordinator and of the resolver */
+    struct sleeper far_sleeper;
+    struct queue *mail, *names; /* from the worker: to the coordinator, to the resolver */
+    _Atomic uint32_t revision;  /* of the ruleset that the coordinator pretends to have */
     struct peers peers;
     struct question questions[QUESTIONS_MAX];
     uint32_t question_count;
@@ -58,7 +59,7 @@ static struct world {
     bool stopping, stopped;
 } world;
 
-/* --- the coordinator --- */
+/* --- the coordinator, and the resolver beside it --- */
 
 static int32_t answer_resolve(struct resolve_request *request)
 {
@@ -117,17 +118,22 @@ static int32_t answer_route(const struct message *message)
     return 0;
 }
 
+static struct queue *queue_to_worker(const struct message *message)
+{
+    return message->kind == MESSAGE_RESOLVE ? world.worker.names : world.worker.inbox;
+}
+
 static void post_to_worker(const struct message *message)
 {
     struct worker *w = &world.worker;
-    if (!queue_push(w->inbox, message)) sim_fail("the inbox is full");
+    if (!queue_push(queue_to_worker(message), message)) sim_fail("the inbox is full");
     if (sleeper_must_wake(&w->sleeper)) sim_wake(w->ring, WAKE_TAG);
 }
 
 static bool coordinator_answer(const struct question *question)
 {
     struct message answer = question->message;
-    if (queue_depth(world.worker.inbox) == world.config.queue_capacity) return false;
+    if (queue_depth(queue_to_worker(&answer)) == world.config.queue_capacity) return false;
     if (answer.result == 0)
         answer.result = answer.kind == MESSAGE_ROUTE ? answer_route(&question->message) : answer_resolve(answer.body);
     post_to_worker(&answer);
@@ -171,8 +177,9 @@ static bool coordinator_hear(const struct message *message)
     }
 }
 
-static void coordinator_take(const struct message *message)
+static void coordinator_take(const struct message *message, bool for_resolver)
 {
+    if (for_resolver != (message->kind == MESSAGE_RESOLVE)) sim_fail("a message has gone to the wrong thread");
     bool late = !world.peers.calm && sim_chance(100);
     if (world.stopped) sim_fail("the worker sends a message behind its last one");
     if (coordinator_hear(message)) return;
@@ -184,7 +191,7 @@ static void coordinator_take(const struct message *message)
 /* A coordinator that is far behind: the queue to it is full before the first session asks. */
 static void coordinator_stuff(void)
 {
-    while (queue_push(world.worker.outbox, &(struct message){.kind = FILLER})) continue;
+    while (queue_push(world.mail, &(struct message){.kind = FILLER})) continue;
     world.stuffed = true;
 }
 
@@ -195,7 +202,7 @@ static void coordinator_unstuff(void)
     if (!world.stuffed || (!world.stopping && counter_read(&world.worker.stats.queue_full) == 0)) return;
     world.stuffed = false;
     for (uint32_t i = 0; i < world.config.queue_capacity; i++)
-        if (!queue_pop(world.worker.outbox, &message) || message.kind != FILLER) sim_fail("the queue was not full");
+        if (!queue_pop(world.mail, &message) || message.kind != FILLER) sim_fail("the queue was not full");
 }
 
 static bool coordinator_act(uint64_t *wake_us)
@@ -203,9 +210,12 @@ static bool coordinator_act(uint64_t *wake_us)
     struct message message;
     bool moved = false;
     coordinator_unstuff();
-    if (world.stuffed) return false;
-    while (queue_pop(world.worker.outbox, &message)) {
-        coordinator_take(&message);
+    while (queue_pop(world.names, &message)) {
+        coordinator_take(&message, true);
+        moved = true;
+    }
+    while (!world.stuffed && queue_pop(world.mail, &message)) {
+        coordinator_take(&message, false);
         moved = true;
     }
     for (uint32_t i = 0; i < world.question_count; i++) {
@@ -381,20 +391,20 @@ static void world_open(void)
     struct worker *w = &world.worker;
     struct ring_options options = {.entries = 8};
     memset(w, 0, sizeof *w);
-    memset(&world.coordinator_sleeper, 0, sizeof world.coordinator_sleeper);
-    if (ring_open(&world.coordinator_ring, &options) < 0) sim_fail("no ring");
+    memset(&world.far_sleeper, 0, sizeof world.far_sleeper);
+    if (ring_open(&world.far_ring, &options) < 0) sim_fail("no ring");
     w->config = &world.config;
     w->peers = world.worker_list;
     world.worker_list[0] = w;
     w->peer_count = 1;
     w->revision = &world.revision;
-    w->coordinator_ring = world.coordinator_ring;
-    w->coordinator_sleeper = &world.coordinator_sleeper;
     for (uint32_t i = 0; i < world.config.listener_count; i++)
         w->listeners[i].fd = sim_listen((uint16_t)(PORT_LISTEN + i));
-    if (queue_open(&w->inbox, world.config.queue_capacity) < 0 ||
-        queue_open(&w->outbox, world.config.queue_capacity) < 0)
-        sim_fail("no queues");
+    struct queue **queues[] = {&world.mail, &world.names, &w->inbox, &w->names};
+    for (unsigned i = 0; i < 4; i++)
+        if (queue_open(queues[i], world.config.queue_capacity) < 0) sim_fail("no queues");
+    w->coordinator = (struct mailbox){.queue = world.mail, .sleeper = &world.far_sleeper, .ring = &world.far_ring};
+    w->resolver = (struct mailbox){.queue = world.names, .sleeper = &world.far_sleeper, .ring = &world.far_ring};
     if (worker_open(w) < 0) sim_fail("worker_open() failed");
     worker_arm_listeners(w);
     /* With a ruleset every session's first word is a question; an operator's errands have room whatever happens. */
@@ -498,8 +508,10 @@ static void world_close(void)
     struct worker *w = &world.worker;
     worker_close(w);
     queue_close(w->inbox);
-    queue_close(w->outbox);
-    ring_destroy(world.coordinator_ring);
+    queue_close(w->names);
+    queue_close(world.mail);
+    queue_close(world.names);
+    ring_destroy(world.far_ring);
     check_zero(sim_descriptors(), "open descriptors");
 }
 

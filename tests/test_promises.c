@@ -17,7 +17,8 @@ struct world {
     struct config config;
     struct worker worker;
     struct worker *peers[1];
-    struct sleeper coordinator_sleeper;
+    struct sleeper far_sleeper; /* of the coordinator and of the resolver, who never sleep */
+    struct queue *mail, *questions;
     _Atomic uint32_t revision;
     struct sockaddr_in listener;
 };
@@ -63,10 +64,13 @@ static int set_up(void **state)
     world.peers[0] = w;
     w->peers = world.peers;
     w->peer_count = 1;
-    w->coordinator_sleeper = &world.coordinator_sleeper;
     w->revision = &world.revision;
     assert_int_equal(queue_open(&w->inbox, world.config.queue_capacity), 0);
-    assert_int_equal(queue_open(&w->outbox, world.config.queue_capacity), 0);
+    assert_int_equal(queue_open(&w->names, world.config.queue_capacity), 0);
+    assert_int_equal(queue_open(&world.mail, world.config.queue_capacity), 0);
+    assert_int_equal(queue_open(&world.questions, world.config.queue_capacity), 0);
+    w->coordinator = (struct mailbox){.queue = world.mail, .sleeper = &world.far_sleeper};
+    w->resolver = (struct mailbox){.queue = world.questions, .sleeper = &world.far_sleeper};
     assert_int_equal(worker_open(w), 0);
     worker_arm_listeners(w);
     *state = &world;
@@ -82,7 +86,9 @@ static int tear_down(void **state)
     assert_true(w->stopped);
     worker_close(w);
     queue_close(w->inbox);
-    queue_close(w->outbox);
+    queue_close(w->names);
+    queue_close(world->mail);
+    queue_close(world->questions);
     return 0;
 }
 

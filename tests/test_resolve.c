@@ -33,6 +33,7 @@ static void test_cancelled_before(void **state)
     struct ask ask = {.request = {.cancelled = 1, .name = {.kind = ADDRESS_NAME, .name_size = 6, .name = "c.test"}}};
     bench_open(dns_address(), 5000);
     resolve_ask(bench.resolver, &ask.request, &ask);
+    bench_turn(0);
     assert_int_equal(ask.answers, 1);
     assert_int_equal(ask.status, -ECANCELED);
     bench_sleep(50);
@@ -77,6 +78,7 @@ static void test_deadline_of_request(void **state)
     bench_sleep(500);
     int answers = bench.answers;
     ask_start(&ask, "snail.test", AF_INET);
+    bench_turn(0);
     assert_int_equal(bench.answers, answers + 1);
     assert_int_equal(ask.status, 0);
     bench_close();
@@ -299,6 +301,48 @@ static void test_asks_from_within(void **state)
     bench_close();
 }
 
+/* What is ready leaves from resolve_on_time(), whoever asks for what: no one's answer is delivered while another one
+ * asks, be it from the cache, refused, or answered by the network just now. */
+static void test_answers_leave_from_the_top(void **state)
+{
+    (void)state;
+    struct ask asks[4], ask;
+    struct ring_completion completion;
+    bench_open(dns_address(), 5000);
+    assert_int_equal(ask_now(&ask, "top.test", AF_INET), 0);
+    int before = bench.answers;
+    ask_start(&asks[0], "top.test", AF_INET);       /* kept */
+    ask_start(&asks[1], "..", AF_INET);             /* no name */
+    ask_start(&asks[2], "top-other.test", AF_INET); /* asked for, and answered before anybody turns */
+    assert_int_equal(ring_wait(bench.ring, 2000), 0);
+    while (ring_next(bench.ring, &completion)) resolve_on_completion(bench.resolver, &completion);
+    ask_start(&asks[3], "top.test", AF_INET);
+    assert_int_equal(bench.answers, before);
+    assert_int_equal(resolve_set_nameservers(bench.resolver, dns_address()), 0);
+    assert_int_equal(bench.answers, before);
+    bench_run(before + 4);
+    for (int i = 0; i < 4; i++) assert_int_equal(asks[i].status, i == 1 ? -ENOENT : 0);
+    bench_close();
+}
+
+/* Stopped: what is open is answered, in the next turn; what comes later is refused. */
+static void test_stop(void **state)
+{
+    (void)state;
+    struct ask open, late = {.request.name = {.kind = ADDRESS_NAME, .name_size = 6, .name = "l.test"}};
+    bench_open(dns_address(), 5000);
+    ask_start(&open, "never.test", AF_UNSPEC);
+    bench_sleep(20);
+    resolve_stop(bench.resolver);
+    assert_int_equal(bench.answers, 0);
+    assert_int_equal(resolve_ask(bench.resolver, &late.request, &late), -ECANCELED);
+    bench_run(1);
+    assert_int_equal(open.status, -ECANCELED);
+    bench_sleep(20);
+    assert_int_equal(late.answers, 0);
+    bench_close();
+}
+
 static void test_stale_completions(void **state)
 {
     (void)state;
@@ -332,6 +376,8 @@ int main(void)
         cmocka_unit_test(test_server_lists),
         cmocka_unit_test(test_second_server),
         cmocka_unit_test(test_asks_from_within),
+        cmocka_unit_test(test_answers_leave_from_the_top),
+        cmocka_unit_test(test_stop),
         cmocka_unit_test(test_stale_completions),
     };
     return cmocka_run_group_tests_name("resolve", tests, dns_start, dns_stop);
