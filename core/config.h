@@ -69,7 +69,7 @@ struct config {
     bool auth_required;         /* clients must give credentials, which the ruleset judges */
     bool traceback;             /* of Lua errors */
     uint32_t memlimit_mib;      /* of the Lua state; 0: none */
-    uint32_t lua_budget_ms;     /* CPU time of one entry into Lua */
+    uint32_t lua_budget_ms;     /* time of one entry into Lua, see lua/limits.h */
     const char *api_text;       /* --api as given; NULL: no API */
     struct address api;         /* numeric or UNIX after config_check() */
     const char *api_token_file; /* NULL: none */

@@ -550,7 +550,7 @@ static const struct option_row rows[] = {
      add_script, NO_FIELD},
     {0, "auth-required", NULL, GROUP_SCRIPTS, "demand user and password from clients, for the ruleset to judge",
      set_flag, FIELD(auth_required)},
-    {0, "lua-budget", "MS", GROUP_SCRIPTS, "CPU time after which a script is aborted, 10 to 60000 (default: 5000)",
+    {0, "lua-budget", "MS", GROUP_SCRIPTS, "time after which a script is aborted, 10 to 60000 (default: 5000)",
      set_number, FIELD(lua_budget_ms), 10, 60000},
     {0, "memlimit", "MIB", GROUP_SCRIPTS, "memory of all scripts together (default: 0, no limit)", set_memlimit,
      FIELD(memlimit_mib), 0, 2097151},

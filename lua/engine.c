@@ -12,6 +12,7 @@
 #include "profile.h"
 #include "rpc.h"
 #include "socket.h"
+#include "strings.h"
 
 #define ENGINE_IDLE_MS 5000u
 
@@ -41,7 +42,7 @@ void engine_enter(struct engine *e)
 {
     if (e->depth++ > 0) return;
     e->entry_start_ns = limits_now_ns();
-    limits_enter(&e->limits);
+    limits_enter(&e->limits, e->entry_start_ns);
 }
 
 void engine_leave(struct engine *e)
@@ -217,6 +218,7 @@ static int engine_init(lua_State *L)
     struct engine *e = lua_touserdata(L, 1);
     luaL_openlibs(L);
     limits_open(L);
+    strings_open(L);
     open_package(L);
     coroutine_open(L);
     open_modules(L);
@@ -236,8 +238,12 @@ void engine_free(struct engine *e)
     e->closing = true;
     if (e->L) {
         coroutine_lose_all(e);
+        limits_enter(&e->limits, limits_now_ns()); /* finalizers run, all in the time of one entry */
+        limits_watch(e->L);
         lua_close(e->L);
+        limits_leave(&e->limits);
     }
+    limits_watch_close();
     coroutine_close(e);
     boot_close(e);
     tags_close(e);
@@ -249,6 +255,7 @@ struct engine *engine_new(struct coordinator *c, struct engine *root)
     struct engine_text error = {0};
     struct engine *e = calloc(1, sizeof *e);
     if (!e) return NULL;
+    limits_watch_open();
     e->c = c;
     e->root = root ? root : e;
     link_init(&e->routines);

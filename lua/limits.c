@@ -5,9 +5,11 @@
 #include <lualib.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "profile.h"
+#include "watch.h"
 
 /* Instructions between two looks at the clock, about ten microseconds. */
 #define LIMITS_INTERVAL 1000
@@ -17,33 +19,23 @@
 /* All states run on one thread, whose signal handlers read it. */
 static _Atomic(lua_State *) running;
 
-static uint64_t read_clock(clockid_t clock)
+uint64_t limits_now_ns(void)
 {
     struct timespec now;
-    clock_gettime(clock, &now);
+    clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-uint64_t limits_now_ns(void)
-{
-    return read_clock(CLOCK_MONOTONIC);
-}
-
-/* The thread's CPU time costs a system call: it is read when the entry has lasted for a while, and then only when the
- * monotonic clock says that the budget may be used up. */
-static bool limits_look(struct limits *l)
+/* How long the thread has waited for a CPU costs a system call: it is asked when the budget may be used up only. */
+bool limits_look(struct limits *l)
 {
     if (l->over || !l->entered) return l->over;
     uint64_t now = limits_now_ns(), budget = (uint64_t)l->budget_ms * 1000000u;
-    if (!l->timed) {
-        l->timed = true;
-        l->cpu_start_ns = read_clock(CLOCK_THREAD_CPUTIME_ID);
-        l->look_ns = now + budget;
-    } else if (now >= l->look_ns) {
-        uint64_t used = read_clock(CLOCK_THREAD_CPUTIME_ID) - l->cpu_start_ns;
-        l->over = used >= budget;
-        l->look_ns = now + (l->over ? 0 : budget - used);
-    }
+    if (now < l->look_ns) return false;
+    uint64_t delay = watch_delay_ns() - l->delay_start_ns, used = now - l->start_ns;
+    used = used > delay ? used - delay : 0;
+    l->over = used >= budget;
+    l->look_ns = now + (l->over ? 0 : budget - used);
     return l->over;
 }
 
@@ -114,16 +106,38 @@ lua_State *limits_run(lua_State *L)
     return before;
 }
 
-void limits_enter(struct limits *limits)
+static void limits_interrupt_running(void)
+{
+    lua_State *L = limits_running();
+    if (L) limits_interrupt(L);
+}
+
+void limits_watch_open(void)
+{
+    watch_open(limits_interrupt_running);
+}
+
+void limits_watch_close(void)
+{
+    watch_close();
+}
+
+void limits_enter(struct limits *limits, uint64_t now_ns)
 {
     assert(!limits->entered);
+    uint64_t budget = (uint64_t)limits->budget_ms * 1000000u;
     limits->entered = true;
-    limits->timed = limits->over = false;
+    limits->over = false;
+    limits->start_ns = now_ns;
+    limits->look_ns = now_ns + budget;
+    limits->outer = watch_enter(now_ns, budget);
+    limits->delay_start_ns = watch_delay_before_ns();
 }
 
 void limits_leave(struct limits *limits)
 {
     assert(limits->entered);
+    watch_leave(limits->outer);
     limits->entered = limits->over = false;
 }
 
@@ -132,16 +146,35 @@ void limits_leave(struct limits *limits)
  * As Lua's own, but over the budget they pass the error on: a pcall in each of a hundred nested coroutines would hold
  * it up for ever otherwise. */
 
+static void limits_raise(lua_State *L)
+{
+    luaL_error(L, "time budget of %d ms exceeded", (int)limits_of(L)->budget_ms);
+}
+
 void limits_check(lua_State *L)
 {
-    if (limits_of(L)->over) luaL_error(L, "time budget of %d ms exceeded", (int)limits_of(L)->budget_ms);
+    if (limits_of(L)->over) limits_raise(L);
+}
+
+void limits_spend(lua_State *L)
+{
+    if (limits_look(limits_of(L))) limits_raise(L);
+}
+
+/* The error on the top is what the budget's end has made of a call, "Interrupted system call" perhaps: says so. */
+static int limits_pass_on(lua_State *L)
+{
+    const char *text = lua_tostring(L, -1);
+    if (text && !strstr(text, "time budget") && lua_checkstack(L, 8))
+        lua_pushfstring(L, "time budget of %d ms exceeded: %s", (int)limits_of(L)->budget_ms, text);
+    return lua_error(L);
 }
 
 /* The results stand at `first` and above, or the error there. */
 static int limits_caught(lua_State *L, int status, lua_KContext first)
 {
     bool good = status == LUA_OK || status == LUA_YIELD;
-    if (!good && limits_of(L)->over) return lua_error(L);
+    if (!good && limits_of(L)->over) return limits_pass_on(L);
     luaL_checkstack(L, 1, NULL);
     lua_pushboolean(L, good);
     lua_insert(L, (int)first);

@@ -4,10 +4,10 @@
  * Lua collects what this state has left behind and tries again, then raises `not enough memory`. Outside of entries C
  * code of ours pushes values without protection: the limit does not bind it then.
  *
- * Time: a count hook looks at the clock. Once an entry is over its budget the hook runs at every instruction and raises
- * each time, and what catches errors passes this one on, until the entry has ended. What runs inside one call of a C
- * function cannot be interrupted, unless it allocates a lot; neither can finalizers, for which Lua switches hooks off.
- */
+ * Time: of one entry, that is CPU time and what system calls of its C functions wait, but not what the thread waits for
+ * a CPU. A count hook looks at the clock, and the watch (watch.h) brings it on when the budget may be used up. Once an
+ * entry is over its budget the hook runs at every instruction and raises each time, and what catches errors passes this
+ * one on, until the entry has ended. C functions that may run long look themselves: limits_step(), limits_spend(). */
 #ifndef SLUICE_LUA_LIMITS_H
 #define SLUICE_LUA_LIMITS_H
 
@@ -16,18 +16,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "watch.h"
+
 struct limits {
     size_t bytes, blocks; /* given out */
     struct limits *whole; /* has what follows first, for all states together; may be this one itself */
     size_t bytes_all;
     size_t bytes_max; /* 0: no limit */
     /* Of this state. */
-    uint32_t budget_ms; /* CPU time of one entry */
+    uint32_t budget_ms; /* time of one entry */
     bool entered;       /* between limits_enter() and limits_leave() */
-    bool timed;         /* cpu_start_ns and look_ns are set */
     bool over;          /* the budget is used up */
-    uint64_t cpu_start_ns;
-    uint64_t look_ns; /* monotonic: before it the budget cannot be used up */
+    uint64_t start_ns;  /* monotonic */
+    uint64_t look_ns;   /* monotonic: before it the budget cannot be used up */
+    uint64_t delay_start_ns;
+    struct watch_entry outer;
 };
 
 /* The lua_Alloc of a state whose `ud` begins with a struct limits. */
@@ -45,7 +48,28 @@ lua_State *limits_running(void);
 void limits_open(lua_State *L);
 /* Raises if the budget is used up: for C functions that have caught an error. */
 void limits_check(lua_State *L);
-void limits_enter(struct limits *limits);
+/* Looks at the clock, and raises if the budget is used up: for C functions that have taken long. */
+void limits_spend(lua_State *L);
+bool limits_look(struct limits *limits); /* the same without raising */
+/* For the loops of C functions: a step is some nanoseconds. */
+#define LIMITS_STEPS 4096u
+struct limits_meter {
+    lua_State *L;
+    uint32_t left; /* steps until the next look; begin with LIMITS_STEPS */
+};
+static inline void limits_step(struct limits_meter *meter, uint32_t steps)
+{
+    if (meter->left > steps) {
+        meter->left -= steps;
+        return;
+    }
+    meter->left = LIMITS_STEPS;
+    limits_spend(meter->L);
+}
+/* The watch over entries: open while there is a state. */
+void limits_watch_open(void);
+void limits_watch_close(void);
+void limits_enter(struct limits *limits, uint64_t now_ns);
 void limits_leave(struct limits *limits);
 uint64_t limits_now_ns(void); /* monotonic */
 
