@@ -23,6 +23,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CPUS = len(os.sched_getaffinity(0))
 SHOWN_LINES = 200  # of a failed step's output, from its end
+SLOW = int(os.environ.get("SLUICE_TEST_SLOW", "1"))  # how many times longer than usual everything takes: emulated machines
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -36,10 +37,11 @@ TSAN_UNIT = ["test_queue", "test_log", "test_lua_script", "test_resolver_thread"
 # --- what a program's output says ---
 
 def count_tap(status, output):
-    """cmocka's TAP. A program that ends before its plan is fulfilled has failed in one more place."""
-    results = re.findall(r"^(ok|not ok) \d+ - .*?(# SKIP.*)?$", output, re.MULTILINE)
-    failed = sum(word == "not ok" for word, _ in results)
-    skipped = sum(word == "ok" and bool(skip) for word, skip in results)
+    """cmocka's TAP, in which a skipped test is `not ok N # SKIP name`. A program that ends before its plan is fulfilled has
+    failed in one more place."""
+    results = re.findall(r"^(ok|not ok) \d+ (?:- .*?)?(# SKIP.*)?$", output, re.MULTILINE)
+    failed = sum(word == "not ok" and not skip for word, skip in results)
+    skipped = sum(bool(skip) for _, skip in results)
     planned = sum(map(int, re.findall(r"^1\.\.(\d+)$", output, re.MULTILINE)))
     passed = len(results) - failed - skipped
     if planned == 0 or len(results) < planned or (status != 0 and failed == 0):
@@ -69,7 +71,7 @@ class Task:
     """One or more commands that are counted as one thing, or as what their output says."""
 
     def __init__(self, name, commands, count=count_status, timeout=600, **environment):
-        self.name, self.commands, self.count, self.timeout = name, commands, count, timeout
+        self.name, self.commands, self.count, self.timeout = name, commands, count, timeout * SLOW
         self.environment = {**os.environ, **SANITIZERS, **environment}
 
 
@@ -254,8 +256,12 @@ def fixed_layout():
 
 
 def own_network():
-    """A loopback device of its own, so that two runs do not take each other's ports."""
-    return usable("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+    """A loopback device of its own, so that two runs do not take each other's ports. Who is not root gets it in a user
+    namespace of its own, in which the capabilities are dropped once the device is up."""
+    if os.geteuid() == 0:
+        return usable("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+    return usable("unshare", "--user", "--map-current-user", "--keep-caps", "--net", "sh", "-c",
+                  'ip link set lo up && exec setpriv --ambient-caps -all "$@"', "sh")
 
 
 def run_all(runner, options):

@@ -1,6 +1,8 @@
 """Through other proxies: what we say to them octet by octet, what their answers become, and real ones of Debian."""
 import base64
+import getpass
 import hashlib
+import os
 import time
 
 import pytest
@@ -368,13 +370,16 @@ def tinyproxy(daemon, tmp_path):
 @pytest.fixture
 def dante(daemon, tmp_path):
     program = require("danted", "dante-server")
+    # Only root can become the users that it would otherwise run as.
+    users = "user.privileged: root\nuser.unprivileged: nobody\n" if os.geteuid() == 0 else (
+        "user.privileged: {0}\nuser.unprivileged: {0}\n".format(getpass.getuser()))
 
     def start():
         port = process.free_port()
         conf = tmp_path / f"danted-{port}.conf"
         conf.write_text(
             f"logoutput: stderr\ninternal: 127.0.0.1 port = {port}\nexternal: 127.0.0.1\nexternal: lo\n"
-            "clientmethod: none\nsocksmethod: none\nuser.privileged: root\nuser.unprivileged: nobody\n"
+            f"clientmethod: none\nsocksmethod: none\n{users}"
             "client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\nsocks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n")
         daemon([program, "-f", str(conf), "-N", "1", "-p", str(tmp_path / f"danted-{port}.pid")], port)
         return port
