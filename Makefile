@@ -69,7 +69,7 @@ THREADED  := test_queue test_log test_lua_script test_resolver_thread# what more
 CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE
-.PHONY: deps deps-test deps-lint deps-bench deps-bench-lua deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
+.PHONY: test-kernel deps deps-test deps-lint deps-bench deps-bench-lua deps-kernel deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -226,6 +226,11 @@ tsan: ## queue, log, scripts and end to end under ThreadSanitizer, without the t
 	@$(MAKE) --no-print-directory -j$(JOBS) tsan-programs node-modules
 	@$(RUN) tsan
 
+test-kernel: ## unit, simulator and end to end tests on Debian 12's kernels in a virtual machine, as root (KERNEL=release)
+	@$(MAKE) --no-print-directory deps-kernel
+	@$(MAKE) --no-print-directory -j$(JOBS) test-programs node-modules
+	@$(PYTHON) tests/kernel/boot.py --build $(BUILD) $(addprefix --kernel ,$(KERNEL)) $(addprefix --accel ,$(ACCEL)) $(STEPS)
+
 # GNU make knows no numbers of its own, and the shell's SECONDS is no environment variable of ours.
 fuzz: ## every fuzz target, two at a time, SECONDS=60 in all
 	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
@@ -279,7 +284,7 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
              libjansson-dev libgnutls28-dev
 DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
-             ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy \
+             ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy-bin \
              proxychains4 iproute2 nftables util-linux lua5.4 prometheus python3-yaml chromium \
              $(if $(shell command -v node),,nodejs) $(if $(shell command -v npm),,npm)
 DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format cppcheck
@@ -288,9 +293,13 @@ DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-se
 
 DEPS_BENCH_LUA  = $(DEPS_BUILD) nginx dante-server openssh-server openssh-client curl iproute2 util-linux python3 \
                   gnuplot-nox
+DEPS_KERNEL     = $(DEPS_TEST) qemu-system-x86 mmdebstrap e2fsprogs git
 DEPS_FLAMEGRAPH = $(DEPS_BUILD) linux-perf gdb curl util-linux python3
 
-# Asks dpkg what is missing of $(1) and installs that alone, with sudo where we are not root.
+# Asks dpkg what is missing of $(1) and installs that alone, with sudo where we are not root. Some packages bring a service:
+# a policy keeps those from being started meanwhile, and those that were not there before are not started at boot either.
+SERVICES = openssh-server:ssh dante-server:danted microsocks:microsocks prometheus:prometheus haproxy:haproxy nginx:nginx
+POLICY   = /usr/sbin/policy-rc.d
 define install-packages
 @missing=; for package in $(1); do \
 	case "$$(dpkg-query -W -f '$${db:Status-Abbrev}' $$package 2>/dev/null)" in ii*) ;; *) \
@@ -298,8 +307,15 @@ define install-packages
 if [ -n "$$missing" ]; then \
 	echo "installing:$$missing"; \
 	if [ "$$(id -u)" -eq 0 ]; then as_root=; else as_root=sudo; fi; \
+	if [ ! -e $(POLICY) ]; then \
+		trap "$$as_root rm -f $(POLICY)" EXIT; trap 'exit 1' HUP INT TERM; \
+		printf '#!/bin/sh\nexit 101\n' | $$as_root tee $(POLICY) >/dev/null && $$as_root chmod 755 $(POLICY); \
+	fi; \
 	$$as_root apt-get update -q && \
-	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing || exit 1; \
+	for service in $(SERVICES); do \
+		case "$$missing " in *" $${service%:*} "*) $$as_root systemctl disable --quiet $${service#*:} 2>/dev/null;; esac; \
+	done; true; \
 fi
 endef
 
@@ -313,6 +329,8 @@ deps-bench:
 	$(call install-packages,$(DEPS_BENCH))
 deps-bench-lua:
 	$(call install-packages,$(DEPS_BENCH_LUA))
+deps-kernel:
+	$(call install-packages,$(DEPS_KERNEL))
 deps-flamegraph:
 	$(call install-packages,$(DEPS_FLAMEGRAPH))
 
