@@ -1,11 +1,14 @@
 """The client side, octet by octet: what the contract says about the wire is asserted on sockets that nobody helps."""
 import base64
 import ipaddress
+import os
 import socket
 import struct
 import time
 import weakref
 
+# How many times longer than usual everything takes here: machines that are emulated.
+PATIENCE = int(os.environ.get("SLUICE_TEST_SLOW", "1"))
 OPEN = weakref.WeakSet()  # every client socket of the running test, closed before descriptors are counted
 
 SOCKS4_GRANTED = bytes([0, 0x5A, 0, 0, 0, 0, 0, 0])
@@ -26,7 +29,7 @@ class Client:
                 socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         OPEN.add(self)
-        self.socket.settimeout(timeout)
+        self.socket.settimeout(timeout * PATIENCE)
         if family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if source:
