@@ -204,7 +204,7 @@ def test_ssh(sluice, ssh_server, way):
 
 def test_pysocks(sluice, origin):
     import socks
-    proxy, target = sluice(), origin()
+    proxy, target = sluice(), origin(host="::")  # who resolves localhost by itself tries one address, of either family
     kinds = [(socks.SOCKS4, None, False), (socks.SOCKS4, "me", True), (socks.SOCKS5, None, False),
              (socks.SOCKS5, None, True), (socks.SOCKS5, "user", True), (socks.HTTP, None, True)]
     for kind, user, remote in kinds:

@@ -399,7 +399,7 @@ def test_idle_association_ends(sluice, target):
 
 def test_pysocks(sluice, target):
     import socks
-    proxy, one = sluice(ON), target()
+    proxy, one = sluice(ON), target("::")  # localhost may be either family
     with socks.socksocket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.set_proxy(socks.SOCKS5, proxy.host, proxy.port)
         client.settimeout(10)
