@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "net.h"
 #include "pool.h"
 #include "process.h"
 #include "timer.h"
@@ -186,10 +187,15 @@ bool coordinator_send(struct coordinator *c, uint32_t worker, enum message_kind 
     return coordinator_try_post(c, to, &message);
 }
 
+/* With its descriptor: no worker has taken it. Our end of the pair is new and empty, the one octet always fits. */
 static void coordinator_on_dialled(struct errand *errand, int32_t result)
 {
     struct dial_errand *dial = (struct dial_errand *)errand;
-    if (result < 0 && dial->fd >= 0) close(dial->fd); /* no worker took it: our end sees that it is closed */
+    (void)result;
+    if (dial->fd >= 0) {
+        net_send_octet(dial->fd, FAIL_RESOURCE);
+        close(dial->fd);
+    }
     free(dial);
 }
 

@@ -102,9 +102,12 @@ struct errand {
     void (*done)(struct errand *self, int32_t result); /* on the coordinator's thread, exactly once */
 };
 
-/* A connection for the coordinator itself, made with all that a session's dialling knows. The worker owns `fd`, one end
- * of a stream socket pair, and writes one octet first: 0, or the enum failure of the attempt, behind which it closes.
- */
+/* Descriptors in an errand belong to whoever holds the errand, and are -1 as soon as a session has taken them over. So
+ * one that comes back with a descriptor has been refused, and its sender closes it: nobody else will. */
+
+/* A connection for the coordinator itself, made with all that a session's dialling knows. `fd` is one end of a stream
+ * socket pair, on which the session writes one octet first: 0, or the enum failure of the attempt, behind which it
+ * closes. */
 struct dial_errand {
     struct errand errand;
     int fd;
@@ -147,8 +150,8 @@ struct kill_errand {
     uint32_t slot, generation;
 };
 
-/* Two connected sockets of a script, to be relayed as any session: the worker owns them from the post on. It comes back
- * when the session has ended; result -ECONNRESET unless both directions ended in order, -ENOBUFS: no room for it. */
+/* Two connected sockets of a script, to be relayed as any session. It comes back when the session has ended; result
+ * -ECONNRESET unless both directions ended in order, -ENOBUFS: no room for it. */
 struct relay_errand {
     struct errand errand;
     int fds[2];        /* client, upstream; non-blocking */

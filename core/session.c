@@ -225,21 +225,14 @@ void session_open(struct worker *w, unsigned listener, int fd)
     session_proceed(w, s, handshake_begin(w, s));
 }
 
-/* Our end of the pair is new and empty: the one octet always fits. */
-static int session_refuse_internal(int fd)
-{
-    net_send_octet(fd, FAIL_RESOURCE);
-    net_close(fd);
-    return -ENOBUFS;
-}
-
-int session_open_internal(struct worker *w, const struct dial_errand *dial)
+int session_open_internal(struct worker *w, struct dial_errand *dial)
 {
     bool full = w->sessions.used == w->sessions.count || w->setups.used == w->setups.count;
-    if (full || w->draining) return session_refuse_internal(dial->fd);
+    if (full || w->draining) return -ENOBUFS;
     uint32_t slot = pool_take(&w->sessions);
     struct session *s = session_at(w, slot);
     session_init(w, s, slot, 0, dial->fd);
+    dial->fd = -1;
     s->protocol = PROTOCOL_INTERNAL;
     s->setup = pool_take(&w->setups);
     struct setup *setup = setup_of(w, s);
@@ -256,16 +249,13 @@ int session_open_relay(struct worker *w, struct relay_errand *relay)
 {
     bool full = w->sessions.used == w->sessions.count || w->setups.used == w->setups.count;
     struct net_address peer;
-    if (full || w->draining) {
-        net_close(relay->fds[CLIENT]);
-        net_close(relay->fds[UPSTREAM]);
-        return -ENOBUFS;
-    }
+    if (full || w->draining) return -ENOBUFS;
     uint32_t slot = pool_take(&w->sessions);
     struct session *s = session_at(w, slot);
     session_init(w, s, slot, 0, relay->fds[CLIENT]);
     s->protocol = PROTOCOL_SCRIPT;
     s->fd[UPSTREAM] = relay->fds[UPSTREAM];
+    relay->fds[CLIENT] = relay->fds[UPSTREAM] = -1;
     s->errand = relay;
     s->setup = pool_take(&w->setups);
     setup_init(setup_of(w, s), s->opened_ms + w->config->timeout_ms);

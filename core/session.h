@@ -127,10 +127,9 @@ struct setup {
 
 /* A connection was accepted: takes ownership of fd. */
 void session_open(struct worker *w, unsigned listener, int fd);
-/* The coordinator wants a connection: takes over dial->fd. 0, or -errno if there is no room, with the descriptor told
- * so and closed. */
-int session_open_internal(struct worker *w, const struct dial_errand *dial);
-/* Takes over the errand's descriptors. 0: the errand goes back at the session's end; or -errno, and they are closed. */
+/* The coordinator wants a connection: takes over dial->fd. 0; or -ENOBUFS, there is no room, and nothing is taken. */
+int session_open_internal(struct worker *w, struct dial_errand *dial);
+/* Takes over the errand's descriptors. 0: the errand goes back at the session's end; or -ENOBUFS, the same. */
 int session_open_relay(struct worker *w, struct relay_errand *relay);
 void session_on_completion(struct worker *w, const struct ring_completion *c);
 void session_on_answer(struct worker *w, const struct message *answer);

@@ -25,10 +25,8 @@ static void relay_abandon(struct park *park)
 static void relay_done(struct errand *errand, int32_t result)
 {
     struct relay *r = (struct relay *)errand;
-    if (result == -ECANCELED) { /* no worker has read the message */
-        close(r->errand.fds[0]);
-        close(r->errand.fds[1]);
-    }
+    for (unsigned i = 0; i < 2; i++)
+        if (r->errand.fds[i] >= 0) close(r->errand.fds[i]); /* no worker has taken it */
     if (r->client >= 0) close(r->client);
     if (r->park.L) {
         lua_pushinteger(r->park.L, (lua_Integer)r->errand.bytes[0]);

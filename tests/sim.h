@@ -98,6 +98,10 @@ bool sim_chance(uint32_t in_thousand);
 int sim_listen(uint16_t port); /* a listening socket's descriptor, for a worker */
 /* Connects to whatever listens there. NULL: nothing does, or its queue is full. */
 struct sim_conn *sim_connect(uint16_t port, uint32_t room_in, uint32_t room_out, bool no_splice);
+/* A connected descriptor that somebody else than the worker has opened, to be lent; its far end is *conn. -EMFILE. */
+int sim_lend(struct sim_conn **conn, uint32_t room_in, uint32_t room_out);
+/* It came back and is closed by its owner, whose it must still be. */
+void sim_take_back(int fd, const struct sim_conn *conn);
 size_t sim_write(struct sim_conn *conn, const void *data, size_t size); /* octets taken; 0 also when it is broken */
 int32_t sim_read(struct sim_conn *conn, void *data, size_t size);       /* octets, 0 at the end, -EAGAIN, -ECONNRESET */
 void sim_end(struct sim_conn *conn);                                    /* shutdown(SHUT_WR) */

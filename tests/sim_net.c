@@ -369,6 +369,20 @@ struct sim_conn *sim_connect(uint16_t port, uint32_t room_in, uint32_t room_out,
     return conn;
 }
 
+int sim_lend(struct sim_conn **conn, uint32_t room_in, uint32_t room_out)
+{
+    *conn = sim_conn_open(room_in, room_out, false);
+    return *conn ? sim_file_connected(*conn) : -EMFILE;
+}
+
+void sim_take_back(int fd, const struct sim_conn *conn)
+{
+    const struct sim_file *file = sim_file_at(fd, "the owner that a descriptor came back to");
+    if (file->kind != SIM_STREAM || file->conn != conn)
+        sim_fail("descriptor %d is closed by somebody who had lent it: it is another one's by now", fd);
+    sim_file_close(fd);
+}
+
 int sim_listener_take(struct sim_file *file)
 {
     if (file->waiting == 0) return -EAGAIN;
