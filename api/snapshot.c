@@ -43,10 +43,10 @@ static void add_worker(struct snapshot *s, const struct stats *w)
 static void group_rejects(struct snapshot *s)
 {
     s->reject_ruleset = s->failures[FAIL_REJECTED];
-    s->reject_timeout = s->failures[FAIL_HANDSHAKE_TIMEOUT] + s->failures[FAIL_CONNECT_TIMEOUT];
-    for (unsigned i = FAIL_BLOCKED; i <= FAIL_PROXY_CLOSED; i++) s->reject_upstream += s->failures[i];
-    s->reject_upstream += s->failures[FAIL_UPSTREAM_RESPONSE];
-    s->reject_upstream -= s->reject_timeout;
+    for (enum failure f = FAIL_NONE; f < FAIL_COUNT; f++) {
+        if (failure_is_timeout(f)) s->reject_timeout += s->failures[f];
+        if (failure_is_upstream(f)) s->reject_upstream += s->failures[f];
+    }
 }
 
 /* The resolver counts what was asked, and what has failed, timeouts among it. What is still open counts as found until

@@ -89,6 +89,7 @@ struct config {
     uint32_t associations;   /* SOCKS5 UDP */
     uint32_t udp_peers;      /* addresses that may answer to all of them, see udp_peers.h */
     uint32_t exchanges;      /* plain HTTP messages in transit */
+    uint32_t heads;          /* large buffers for HTTP heads, see head_buffer.h */
 };
 
 enum config_action { CONFIG_RUN, CONFIG_EXIT_SUCCESS, CONFIG_EXIT_FAILURE };

@@ -280,7 +280,9 @@ static void coordinator_keep_sizes(const struct config *now, struct config *fres
     fresh->ring_entries = now->ring_entries;
     fresh->queue_capacity = now->queue_capacity;
     fresh->associations = now->associations;
+    fresh->udp_peers = now->udp_peers;
     fresh->exchanges = now->exchanges;
+    fresh->heads = now->heads;
 }
 
 /* An array of errands, one per worker; NULL without memory. */

@@ -8,6 +8,11 @@
 #include "relay.h"
 #include "worker.h"
 
+/* Interim responses to one request, each of which gives the upstream another --timeout. */
+#define EXCHANGE_INTERIMS_MAX 32u
+/* An upstream that has been silent for so long gets its keepalive, where there is no --idle-timeout. */
+#define EXCHANGE_SETTLE_MS 5000u
+
 static struct exchange *exchange_of(const struct worker *w, const struct session *s)
 {
     return pool_at(&w->exchanges, s->extra);
@@ -23,14 +28,39 @@ static bool in_flight(const struct session *s, unsigned op)
     return (s->inflight & SESSION_BIT(op)) != 0;
 }
 
-/* Every movement pushes the limit away; once the response is under way only --idle-timeout is one. */
+/* --- time --- */
+
+/* The request is sent, all of it. */
+static bool request_is_out(const struct exchange *e)
+{
+    const struct stream *st = &e->streams[CLIENT];
+    return st->phase == STREAM_DONE && st->out_used == st->out_size;
+}
+
+/* The head that is awaited has a limit that no movement pushes away: from its first octet on, or from when there is
+ * nothing left that the upstream could wait for. */
+static void exchange_begin_wait(const struct worker *w, struct exchange *e)
+{
+    const struct stream *st = &e->streams[UPSTREAM];
+    if (e->head_until_ms != 0 || e->answered) return;
+    if (request_is_out(e) || st->in_size > st->in_used) e->head_until_ms = ring_now_ms(w->ring) + w->config->timeout_ms;
+}
+
+/* While the request is sent every movement pushes the limit away; once the response is under way only --idle-timeout is
+ * one. Without it there is one more look, to arrange for keepalive. */
 static void exchange_set_deadline(struct worker *w, struct session *s)
 {
-    uint32_t limit = exchange_of(w, s)->answered ? w->config->idle_timeout_ms : w->config->timeout_ms;
-    if (limit > 0)
-        timer_set(w->timers, s->slot, ring_now_ms(w->ring) + limit);
-    else
+    struct exchange *e = exchange_of(w, s);
+    uint64_t now = ring_now_ms(w->ring);
+    exchange_begin_wait(w, e);
+    if (!e->answered)
+        timer_set(w->timers, s->slot, e->head_until_ms != 0 ? e->head_until_ms : now + w->config->timeout_ms);
+    else if (w->config->idle_timeout_ms > 0)
+        timer_set(w->timers, s->slot, now + w->config->idle_timeout_ms);
+    else if (s->settled)
         timer_clear(w->timers, s->slot);
+    else
+        timer_set(w->timers, s->slot, now + EXCHANGE_SETTLE_MS);
 }
 
 /* --- the ways to end --- */
@@ -57,33 +87,56 @@ static void exchange_finish(struct worker *w, struct session *s)
     session_end_after_reply(w, s);
 }
 
+/* A relay needs none of this, and may last for days. */
 static void exchange_switch(struct worker *w, struct session *s)
 {
+    exchange_release(w, s);
     session_proceed(w, s, SESSION_RELAY);
+}
+
+/* --- buffers --- */
+
+/* Room for what is made of a head of that many octets. False: there is none to be had. */
+static bool stream_make_room(struct worker *w, struct stream *st, size_t head, enum session_side from)
+{
+    return head <= sizeof st->in_small || head_buffer_grow(w, &st->out, st->out_size, from == CLIENT);
+}
+
+static void stream_empty_in(struct worker *w, struct stream *st)
+{
+    assert(st->in_used == st->in_size);
+    st->in_used = st->in_size = 0;
+    head_buffer_shrink(w, &st->in, st->in_small, sizeof st->in_small);
+}
+
+static void stream_empty_out(struct worker *w, struct stream *st)
+{
+    st->out_used = st->out_size = 0;
+    head_buffer_shrink(w, &st->out, st->out_small, sizeof st->out_small);
 }
 
 /* --- passing on --- */
 
 static size_t stream_room(const struct stream *st)
 {
-    return EXCHANGE_OUT_SIZE - st->out_size;
+    return st->out.size - st->out_size;
 }
 
 static void stream_put(struct stream *st, const uint8_t *data, size_t size)
 {
     size_t room = stream_room(st);
     assert(size + 2 * HTTP_CHUNK_OVERHEAD <= room);
-    if (st->rechunk) st->out_size += (uint32_t)http_write_chunk_head(st->out + st->out_size, room, size);
-    memcpy(st->out + st->out_size, data, size);
+    if (st->rechunk) st->out_size += (uint32_t)http_write_chunk_head(st->out.data + st->out_size, room, size);
+    memcpy(st->out.data + st->out_size, data, size);
     st->out_size += (uint32_t)size;
     if (!st->rechunk) return;
-    memcpy(st->out + st->out_size, "\r\n", 2);
+    memcpy(st->out.data + st->out_size, "\r\n", 2);
     st->out_size += 2;
 }
 
 static void stream_end(struct stream *st)
 {
-    if (st->rechunk) st->out_size += (uint32_t)http_write_last_chunk(st->out + st->out_size, stream_room(st));
+    if (st->rechunk) st->out_size += (uint32_t)http_write_last_chunk(st->out.data + st->out_size, stream_room(st));
     st->phase = STREAM_DONE;
 }
 
@@ -94,9 +147,9 @@ static bool stream_pass_body(struct stream *st)
         size_t used, at, payload, size = st->in_size - st->in_used;
         size_t room = stream_room(st) - 3 * HTTP_CHUNK_OVERHEAD;
         enum parse_result result =
-            http_body_read(&st->body, st->in + st->in_used, size < room ? size : room, &used, &at, &payload);
+            http_body_read(&st->body, st->in.data + st->in_used, size < room ? size : room, &used, &at, &payload);
         if (result != PARSE_OK && result != PARSE_MORE) return false;
-        if (payload > 0) stream_put(st, st->in + st->in_used + at, payload);
+        if (payload > 0) stream_put(st, st->in.data + st->in_used + at, payload);
         st->in_used += (uint32_t)used;
         if (result == PARSE_OK) stream_end(st);
     }
@@ -105,19 +158,22 @@ static bool stream_pass_body(struct stream *st)
 
 /* --- the response's head --- */
 
-static enum failure response_begin(struct exchange *e, const struct http_head *head, size_t used)
+static enum failure response_begin(struct worker *w, struct exchange *e, const struct http_head *head, size_t used)
 {
     struct stream *st = &e->streams[UPSTREAM];
     struct http_forward_response response;
-    const uint8_t *data = st->in + st->in_used;
+    const uint8_t *data = st->in.data + st->in_used;
     if (http_forward_judge_response(data, head, &e->request, &response) != 0) return FAIL_UPSTREAM_RESPONSE;
+    if (response.interim && ++e->interims > EXCHANGE_INTERIMS_MAX) return FAIL_UPSTREAM_RESPONSE;
+    if (!stream_make_room(w, st, used, UPSTREAM)) return FAIL_RESOURCE;
     size_t size =
-        http_forward_write_response(data, head, &e->request, &response, st->out + st->out_size, stream_room(st));
-    if (size == 0) return FAIL_UPSTREAM_RESPONSE;
+        http_forward_write_response(data, head, &e->request, &response, st->out.data + st->out_size, stream_room(st));
+    if (size == 0) return FAIL_RESPONSE_TOO_LARGE;
     /* HTTP/1.0 knows no interim responses (RFC 9110 section 15.2). */
     if (!(response.interim && e->request.client_is_http10)) st->out_size += (uint32_t)size;
     st->in_used += (uint32_t)used;
     st->scanned = 0;
+    e->head_until_ms = 0;
     if (response.interim) return FAIL_NONE; /* another head follows */
     e->answered = true;
     st->rechunk = response.rechunk;
@@ -132,25 +188,33 @@ static enum failure response_begin(struct exchange *e, const struct http_head *h
 /* Moves what is left to the front, so that a head of the longest size fits behind it. */
 static void stream_compact(struct stream *st)
 {
-    memmove(st->in, st->in + st->in_used, st->in_size - st->in_used);
+    memmove(st->in.data, st->in.data + st->in_used, st->in_size - st->in_used);
     st->in_size -= st->in_used;
     st->in_used = 0;
 }
 
-static enum failure response_read_heads(struct exchange *e)
+/* The head goes on behind what is there. */
+static enum failure response_wait(struct worker *w, struct stream *st)
+{
+    stream_compact(st);
+    bool room = st->in_size < st->in.size || head_buffer_grow(w, &st->in, st->in_size, false);
+    return room ? FAIL_NONE : FAIL_RESOURCE;
+}
+
+static enum failure response_read_heads(struct worker *w, struct exchange *e)
 {
     struct stream *st = &e->streams[UPSTREAM];
     while (st->phase == STREAM_HEAD && st->in_size > st->in_used) {
         struct http_head head;
         size_t used;
+        enum failure failure = FAIL_NONE;
         if (st->out_size > 0) return FAIL_NONE; /* an interim head first: `out` has room for one */
-        enum parse_result result =
-            http_parse_response(st->in + st->in_used, st->in_size - st->in_used, &st->scanned, &head, &used);
-        if (result == PARSE_MORE) {
-            stream_compact(st);
-            return FAIL_NONE;
+        switch (http_parse_response(st->in.data + st->in_used, st->in_size - st->in_used, &st->scanned, &head, &used)) {
+        case PARSE_OK: failure = response_begin(w, e, &head, used); break;
+        case PARSE_MORE: return response_wait(w, st);
+        case PARSE_TOO_LARGE: return FAIL_RESPONSE_TOO_LARGE;
+        default: return FAIL_UPSTREAM_RESPONSE;
         }
-        enum failure failure = result == PARSE_OK ? response_begin(e, &head, used) : FAIL_UPSTREAM_RESPONSE;
         if (failure != FAIL_NONE) return failure;
     }
     return FAIL_NONE;
@@ -160,15 +224,15 @@ static void stream_pass_raw(struct stream *st)
 {
     size_t size = st->in_size - st->in_used;
     if (size > stream_room(st)) size = stream_room(st);
-    memcpy(st->out + st->out_size, st->in + st->in_used, size);
+    memcpy(st->out.data + st->out_size, st->in.data + st->in_used, size);
     st->out_size += (uint32_t)size;
     st->in_used += (uint32_t)size;
 }
 
-static enum failure stream_pass(struct exchange *e, enum session_side from)
+static enum failure stream_pass(struct worker *w, struct exchange *e, enum session_side from)
 {
     struct stream *st = &e->streams[from];
-    enum failure failure = from == UPSTREAM ? response_read_heads(e) : FAIL_NONE;
+    enum failure failure = from == UPSTREAM ? response_read_heads(w, e) : FAIL_NONE;
     if (failure != FAIL_NONE) return failure;
     if (st->phase == STREAM_SWITCH) stream_pass_raw(st);
     if (stream_pass_body(st)) return FAIL_NONE;
@@ -179,7 +243,7 @@ static enum failure stream_pass(struct exchange *e, enum session_side from)
 
 static bool stream_wants_input(const struct stream *st)
 {
-    if (st->phase == STREAM_HEAD) return st->in_size < EXCHANGE_IN_SIZE;
+    if (st->phase == STREAM_HEAD) return st->in_size < st->in.size;
     return st->phase == STREAM_BODY && st->in_used == st->in_size;
 }
 
@@ -187,8 +251,8 @@ static void stream_receive(struct worker *w, struct session *s, enum session_sid
 {
     struct stream *st = &exchange_of(w, s)->streams[from];
     if (in_flight(s, SESSION_RECV + from) || !stream_wants_input(st)) return;
-    if (st->in_used == st->in_size) st->in_used = st->in_size = 0;
-    ring_recv(w->ring, s->fd[from], st->in + st->in_size, EXCHANGE_IN_SIZE - st->in_size,
+    if (st->in_used == st->in_size) stream_empty_in(w, st);
+    ring_recv(w->ring, s->fd[from], st->in.data + st->in_size, st->in.size - st->in_size,
               session_arm(w, s, SESSION_RECV + from));
 }
 
@@ -208,13 +272,13 @@ static void stream_pump(struct worker *w, struct session *s, enum session_side f
     struct exchange *e = exchange_of(w, s);
     struct stream *st = &e->streams[from];
     if (in_flight(s, SESSION_SEND + other(from))) return;
-    enum failure failure = in_flight(s, SESSION_RECV + from) ? FAIL_NONE : stream_pass(e, from);
+    enum failure failure = in_flight(s, SESSION_RECV + from) ? FAIL_NONE : stream_pass(w, e, from);
     if (failure != FAIL_NONE && st->out_size == 0) {
         exchange_fail(w, s, failure);
         return;
     }
     if (st->out_used < st->out_size) {
-        ring_send(w->ring, s->fd[other(from)], st->out + st->out_used, st->out_size - st->out_used,
+        ring_send(w->ring, s->fd[other(from)], st->out.data + st->out_used, st->out_size - st->out_used,
                   session_arm(w, s, SESSION_SEND + other(from)));
         return;
     }
@@ -232,7 +296,7 @@ static void stream_on_sink_lost(struct worker *w, struct session *s, enum sessio
         return;
     }
     st->phase = STREAM_DONE;
-    st->out_used = st->out_size = 0;
+    stream_empty_out(w, st);
 }
 
 static void stream_on_sent(struct worker *w, struct session *s, enum session_side from, int32_t result)
@@ -248,7 +312,7 @@ static void stream_on_sent(struct worker *w, struct session *s, enum session_sid
         stream_on_sink_lost(w, s, from);
         return;
     }
-    st->out_used = st->out_size = 0;
+    stream_empty_out(w, st);
     if (from == UPSTREAM && e->failure != FAIL_NONE)
         exchange_fail(w, s, e->failure);
     else
@@ -266,7 +330,7 @@ static void stream_on_end(struct worker *w, struct session *s, enum session_side
         stream_end(st);
         stream_pump(w, s, from);
     } else {
-        exchange_fail(w, s, FAIL_UPSTREAM_RESPONSE);
+        exchange_fail(w, s, FAIL_RESPONSE_INCOMPLETE);
     }
 }
 
@@ -276,7 +340,7 @@ static void stream_on_received(struct worker *w, struct session *s, enum session
     if (result == 0) {
         stream_on_end(w, s, from);
     } else if (result < 0) {
-        exchange_fail(w, s, from == CLIENT ? FAIL_PEER : FAIL_UPSTREAM_RESPONSE);
+        exchange_fail(w, s, from == CLIENT ? FAIL_PEER : FAIL_RESPONSE_INCOMPLETE);
     } else {
         st->in_size += (uint32_t)result;
         stream_pump(w, s, from);
@@ -302,15 +366,17 @@ void exchange_on_completion(struct worker *w, struct session *s, unsigned op, in
 
 /* The head was judged when it came in; what is needed of it now is read again rather than kept for the time of the
  * dial. */
-static enum failure request_begin(struct exchange *e, const struct setup *setup)
+static enum failure request_begin(struct worker *w, struct exchange *e, const struct setup *setup)
 {
     struct stream *st = &e->streams[CLIENT];
+    const uint8_t *data = setup->head.data;
     struct http_head head;
     size_t scanned = 0, used;
-    if (http_parse_request(setup->head, setup->consumed, &scanned, &head, &used) != PARSE_OK) return FAIL_INTERNAL;
-    if (http_forward_judge(setup->head, &head, &e->request) != 0) return FAIL_INTERNAL;
-    size_t size = http_forward_write_request(setup->head, &head, &e->request, st->out, EXCHANGE_OUT_SIZE);
-    if (size == 0) return FAIL_TOO_LARGE;
+    if (http_parse_request(data, setup->consumed, &scanned, &head, &used) != PARSE_OK) return FAIL_INTERNAL;
+    if (http_forward_judge(data, &head, &e->request) != 0) return FAIL_INTERNAL;
+    if (!stream_make_room(w, st, used, CLIENT)) return FAIL_RESOURCE;
+    size_t size = http_forward_write_request(data, &head, &e->request, st->out.data, st->out.size);
+    if (size == 0) return FAIL_HEAD_TOO_LARGE;
     st->out_size = (uint32_t)size;
     st->rechunk = e->request.framing == HTTP_BODY_CHUNKED;
     http_body_begin(&st->body, e->request.framing, e->request.length);
@@ -326,32 +392,51 @@ static void stream_init(struct stream *st, enum stream_phase phase)
     st->rechunk = false;
     st->in_used = st->in_size = st->out_used = st->out_size = 0;
     st->scanned = 0;
+    head_buffer_init(&st->in, st->in_small, sizeof st->in_small);
+    head_buffer_init(&st->out, st->out_small, sizeof st->out_small);
+}
+
+static void exchange_init(struct exchange *e)
+{
+    e->failure = FAIL_NONE;
+    e->answered = false;
+    e->interims = 0;
+    e->head_until_ms = 0;
+    stream_init(&e->streams[CLIENT], STREAM_BODY);
+    stream_init(&e->streams[UPSTREAM], STREAM_HEAD);
 }
 
 /* What the client has sent behind its head is the beginning of its body; behind a bodiless request it stays where it
- * is, for the relay that an upgrade may lead to. */
-static void exchange_take_early(struct exchange *e, struct setup *setup)
+ * is, for the relay that an upgrade may lead to. A large buffer goes over to the stream as it is: what it holds may be
+ * more than fits into a small one. */
+static void exchange_take_early(struct worker *w, struct exchange *e, struct setup *setup)
 {
     struct stream *st = &e->streams[CLIENT];
-    if (st->phase != STREAM_BODY) return;
-    st->in_size = setup->received - setup->consumed;
-    memcpy(st->in, setup->head + setup->consumed, st->in_size);
-    setup->consumed = setup->received;
+    if (st->phase == STREAM_BODY && setup->head.slot != POOL_NONE) {
+        st->in = setup->head;
+        st->in_used = setup->consumed;
+        st->in_size = setup->received;
+        head_buffer_init(&setup->head, setup->head_small, sizeof setup->head_small);
+    } else if (st->phase == STREAM_BODY) {
+        st->in_size = setup->received - setup->consumed;
+        memcpy(st->in.data, setup->head.data + setup->consumed, st->in_size);
+    } else if (setup->consumed < setup->received) {
+        return;
+    }
+    setup->consumed = setup->received = 0;
+    head_buffer_shrink(w, &setup->head, setup->head_small, sizeof setup->head_small);
 }
 
 void exchange_begin(struct worker *w, struct session *s)
 {
     struct exchange *e = exchange_of(w, s);
-    e->failure = FAIL_NONE;
-    e->answered = false;
-    stream_init(&e->streams[CLIENT], STREAM_BODY);
-    stream_init(&e->streams[UPSTREAM], STREAM_HEAD);
-    enum failure failure = request_begin(e, setup_of(w, s));
+    exchange_init(e);
+    enum failure failure = request_begin(w, e, setup_of(w, s));
     if (failure != FAIL_NONE) {
         exchange_fail(w, s, failure);
         return;
     }
-    exchange_take_early(e, setup_of(w, s));
+    exchange_take_early(w, e, setup_of(w, s));
     exchange_set_deadline(w, s);
     if (!in_flight(s, SESSION_WATCH + CLIENT)) /* nothing else would notice that the client gives up */
         ring_watch(w->ring, s->fd[CLIENT], session_arm(w, s, SESSION_WATCH + CLIENT));
@@ -359,9 +444,23 @@ void exchange_begin(struct worker *w, struct session *s)
     if (s->state == SESSION_EXCHANGE) stream_pump(w, s, UPSTREAM);
 }
 
+/* No --idle-timeout: a dead upstream is noticed by probes, as one of a relay is. */
+static void exchange_settle(struct worker *w, struct session *s)
+{
+    s->settled = true;
+    if (w->config->tcp_keepalive) net_set_keepalive(s->fd[UPSTREAM]);
+}
+
 void exchange_on_timer(struct worker *w, struct session *s)
 {
-    exchange_fail(w, s, FAIL_CONNECT_TIMEOUT);
+    const struct exchange *e = exchange_of(w, s);
+    if (e->answered && w->config->idle_timeout_ms == 0) {
+        exchange_settle(w, s);
+        return;
+    }
+    /* Whose turn was it? */
+    bool client = e->streams[CLIENT].phase == STREAM_BODY && !in_flight(s, SESSION_SEND + UPSTREAM);
+    exchange_fail(w, s, client ? FAIL_HANDSHAKE_TIMEOUT : FAIL_RESPONSE_TIMEOUT);
     if (s->state == SESSION_EXCHANGE)
         session_close(w, s, SESSION_RESET); /* not even an interim response could be sent */
 }
@@ -369,6 +468,11 @@ void exchange_on_timer(struct worker *w, struct session *s)
 void exchange_release(struct worker *w, struct session *s)
 {
     if (s->extra == POOL_NONE) return;
+    for (unsigned from = CLIENT; from <= UPSTREAM; from++) {
+        struct stream *st = &exchange_of(w, s)->streams[from];
+        head_buffer_shrink(w, &st->in, st->in_small, sizeof st->in_small);
+        head_buffer_shrink(w, &st->out, st->out_small, sizeof st->out_small);
+    }
     pool_give(&w->exchanges, s->extra);
     s->extra = POOL_NONE;
 }

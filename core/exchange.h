@@ -10,9 +10,10 @@
 #include "http_forward.h"
 #include "session.h"
 
-#define EXCHANGE_IN_SIZE (HTTP_RESPONSE_HEAD_SIZE_MAX + 1u)
-/* A whole rewritten head (what it gains is Via, Connection and framing), or a buffer of payload with its chunk framing.
- */
+/* Where nearly every head fits; see head_buffer.h for the others. */
+#define EXCHANGE_IN_SIZE 16384u
+/* A whole rewritten head (it gains Via, Connection, framing, and what is said at HEAD_BUFFER_SIZE), or a buffer of
+ * payload with its chunk framing. */
 #define EXCHANGE_OUT_SIZE (EXCHANGE_IN_SIZE + 2048u)
 
 enum stream_phase {
@@ -29,14 +30,17 @@ struct stream {
     uint32_t in_used, in_size;   /* octets of `in` passed on, received */
     uint32_t out_used, out_size; /* octets of `out` sent, written */
     size_t scanned;
-    uint8_t in[EXCHANGE_IN_SIZE];
-    uint8_t out[EXCHANGE_OUT_SIZE];
+    struct head_buffer in, out;
+    uint8_t in_small[EXCHANGE_IN_SIZE];
+    uint8_t out_small[EXCHANGE_OUT_SIZE];
 };
 
 struct exchange {
     struct http_forward_request request;
     uint8_t failure;          /* enum failure to be reported when what is being sent to the client is out */
     bool answered;            /* a final head has gone to the client: from here on a failure is a reset */
+    uint8_t interims;         /* responses before the response */
+    uint64_t head_until_ms;   /* when the head that is awaited must be there; 0: not awaited yet */
     struct stream streams[2]; /* by the side that they read from, as a relay's flows */
 };
 

@@ -3,6 +3,7 @@
 #ifndef SLUICE_CORE_FAILURE_H
 #define SLUICE_CORE_FAILURE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum failure {
@@ -11,6 +12,8 @@ enum failure {
     FAIL_VERSION,             /* the first octets belong to no protocol that we speak */
     FAIL_SYNTAX,              /* the request is malformed */
     FAIL_TOO_LARGE,           /* the request is longer than we are willing to hold */
+    FAIL_LINE_TOO_LONG,       /* HTTP: its request line alone is */
+    FAIL_HEAD_TOO_LARGE,      /* HTTP: its fields are, or there are too many of them */
     FAIL_AUTH_METHOD,         /* no acceptable authentication method, or no credentials where they are required */
     FAIL_AUTH,                /* credentials that are not accepted */
     FAIL_COMMAND,             /* a command that is unknown or switched off */
@@ -34,7 +37,10 @@ enum failure {
     FAIL_PROXY_PROTOCOL,      /* a hop answered something that its protocol does not know */
     FAIL_PROXY_CLOSED,        /* a hop closed the connection in the middle of the handshake */
     FAIL_RESOURCE,            /* a pool is empty, or descriptors, ports or kernel memory have run out */
-    FAIL_UPSTREAM_RESPONSE,   /* plain HTTP: the response is malformed or too long */
+    FAIL_UPSTREAM_RESPONSE,   /* plain HTTP: the response is malformed */
+    FAIL_RESPONSE_TOO_LARGE,  /* plain HTTP: its head is longer than we are willing to hold */
+    FAIL_RESPONSE_INCOMPLETE, /* plain HTTP: the upstream has closed before it was complete */
+    FAIL_RESPONSE_TIMEOUT,    /* plain HTTP: its head did not come in time */
     FAIL_INTERNAL,            /* our own mistake */
     FAIL_COUNT,
 };
@@ -52,6 +58,18 @@ struct failure_row {
 
 /* Never NULL; asserts that the failure is one of the table. */
 const struct failure_row *failure_row(enum failure failure);
+
+/* What the page of an HTTP error says of it. */
+struct failure_page {
+    const char *error;    /* error type of Proxy-Status, RFC 9209 section 2.3 */
+    const char *sentence; /* for whoever sees the page in a browser; ASCII without markup, less than 100 octets */
+};
+/* Only for failures that have an HTTP status. */
+const struct failure_page *failure_page(enum failure failure);
+
+/* The contract's groups of counters: what took too long, and what went wrong on the way to the target or there. */
+bool failure_is_timeout(enum failure failure);
+bool failure_is_upstream(enum failure failure);
 /* What the errno of a socket, connect, send or receive call means. error  not 0; its sign does not matter. */
 enum failure failure_from_errno(int error);
 

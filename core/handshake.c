@@ -15,7 +15,7 @@
 
 static const uint8_t *head_at(const struct setup *setup)
 {
-    return setup->head + setup->consumed;
+    return setup->head.data + setup->consumed;
 }
 
 static size_t head_left(const struct setup *setup)
@@ -228,7 +228,7 @@ enum session_state handshake_request_step(struct worker *w, struct session *s)
 static enum session_state hello_http_connect(struct worker *w, struct session *s, const struct http_head *head)
 {
     struct setup *setup = setup_of(w, s);
-    unsigned status = http_connect_judge(setup->head, head, &setup->target);
+    unsigned status = http_connect_judge(setup->head.data, head, &setup->target);
     s->protocol = PROTOCOL_HTTP_CONNECT;
     if (status != 0) return session_fail(w, s, status == 413 ? FAIL_TOO_LARGE : FAIL_SYNTAX);
     return handshake_route(w, s);
@@ -239,28 +239,45 @@ static enum session_state hello_http_plain(struct worker *w, struct session *s, 
 {
     struct setup *setup = setup_of(w, s);
     struct http_forward_request request;
-    unsigned status = http_forward_judge(setup->head, head, &request);
+    unsigned status = http_forward_judge(setup->head.data, head, &request);
     if (status != 0) return session_fail(w, s, status == 413 ? FAIL_TOO_LARGE : FAIL_SYNTAX);
     setup->target = request.target;
     return handshake_route(w, s);
 }
 
+/* The head goes on, in a larger buffer if it has to. */
+static enum session_state hello_http_more(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    bool full = setup->received == setup->head.size;
+    if (full && !head_buffer_grow(w, &setup->head, setup->received, true)) return session_fail(w, s, FAIL_RESOURCE);
+    return SESSION_HELLO;
+}
+
+static enum session_state hello_http_too_large(struct worker *w, struct session *s)
+{
+    const struct setup *setup = setup_of(w, s);
+    bool line = http_status_too_large(setup->head.data, setup->received) == 414;
+    return session_fail(w, s, line ? FAIL_LINE_TOO_LONG : FAIL_HEAD_TOO_LARGE);
+}
+
 static enum session_state hello_http(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
+    const uint8_t *data = setup->head.data;
     struct http_head head;
     size_t used;
-    switch (http_parse_request(setup->head, setup->received, &setup->scanned, &head, &used)) {
-    case PARSE_MORE: return SESSION_HELLO;
+    switch (http_parse_request(data, setup->received, &setup->scanned, &head, &used)) {
+    case PARSE_MORE: return hello_http_more(w, s);
     case PARSE_OK: break;
-    case PARSE_TOO_LARGE: return session_fail(w, s, FAIL_TOO_LARGE);
+    case PARSE_TOO_LARGE: return hello_http_too_large(w, s);
     default: return session_fail(w, s, FAIL_SYNTAX);
     }
     setup->consumed = (uint32_t)used;
-    enum http_auth_result auth = http_parse_proxy_authorization(setup->head, &head, &setup->credentials);
+    enum http_auth_result auth = http_parse_proxy_authorization(data, &head, &setup->credentials);
     if (auth != HTTP_AUTH_OK && w->config->auth_required) return session_fail(w, s, FAIL_AUTH);
     if (auth == HTTP_AUTH_BAD) return session_fail(w, s, FAIL_SYNTAX);
-    if (http_span_equals(setup->head, head.method, "CONNECT")) return hello_http_connect(w, s, &head);
+    if (http_span_equals(data, head.method, "CONNECT")) return hello_http_connect(w, s, &head);
     return hello_http_plain(w, s, &head);
 }
 
@@ -278,7 +295,7 @@ static enum session_protocol handshake_detect(const struct worker *w, const stru
 
 enum session_state handshake_hello_step(struct worker *w, struct session *s)
 {
-    if (s->protocol == PROTOCOL_UNKNOWN) s->protocol = (uint8_t)handshake_detect(w, s, setup_of(w, s)->head[0]);
+    if (s->protocol == PROTOCOL_UNKNOWN) s->protocol = (uint8_t)handshake_detect(w, s, setup_of(w, s)->head.data[0]);
     switch ((enum session_protocol)s->protocol) {
     case PROTOCOL_SOCKS4: return hello_socks4(w, s);
     case PROTOCOL_SOCKS5: return hello_socks5(w, s);
@@ -353,6 +370,14 @@ static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size,
     }
 }
 
+static size_t refusal_http(uint8_t *out, size_t size, enum failure failure)
+{
+    unsigned status = failure_row(failure)->http;
+    if (status == 0) return 0;
+    const struct failure_page *page = failure_page(failure);
+    return http_write_error(out, size, &(struct http_error){status, page->error, page->sentence}, time(NULL));
+}
+
 bool handshake_write_refusal(struct worker *w, struct session *s, enum failure failure)
 {
     struct setup *setup = setup_of(w, s);
@@ -364,9 +389,7 @@ bool handshake_write_refusal(struct worker *w, struct session *s, enum failure f
         break;
     case PROTOCOL_SOCKS5: size = refusal_socks5(s, out_at(setup), out_room(setup), failure); break;
     case PROTOCOL_HTTP_CONNECT:
-    case PROTOCOL_HTTP_PLAIN:
-        if (row->http) size = http_write_error(out_at(setup), out_room(setup), row->http, time(NULL));
-        break;
+    case PROTOCOL_HTTP_PLAIN: size = refusal_http(out_at(setup), out_room(setup), failure); break;
     case PROTOCOL_INTERNAL: size = internal_write(out_at(setup), failure); break;
     default: break;
     }

@@ -57,7 +57,7 @@ static size_t preload_of(struct worker *w, struct session *s, enum session_side 
 {
     struct setup *setup = setup_of(w, s);
     if (from == CLIENT) {
-        *data = setup->head + setup->consumed;
+        *data = setup->head.data + setup->consumed;
         return setup->received - setup->consumed;
     }
     *data = setup->out + setup->out_sent;

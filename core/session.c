@@ -197,6 +197,7 @@ static void session_init(struct worker *w, struct session *s, uint32_t slot, uns
 static void setup_init(struct setup *setup, uint64_t deadline_ms)
 {
     setup->deadline_ms = deadline_ms;
+    head_buffer_init(&setup->head, setup->head_small, sizeof setup->head_small);
     setup->received = setup->consumed = 0;
     setup->out_used = setup->out_sent = 0;
     setup->out_reply = SETUP_OUT_SIZE;
@@ -276,8 +277,8 @@ static bool session_reads(enum session_state state)
 static void session_arm_recv(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    assert(setup->received < SETUP_HEAD_SIZE);
-    ring_recv(w->ring, s->fd[CLIENT], setup->head + setup->received, SETUP_HEAD_SIZE - setup->received,
+    assert(setup->received < setup->head.size);
+    ring_recv(w->ring, s->fd[CLIENT], setup->head.data + setup->received, setup->head.size - setup->received,
               session_arm(w, s, SESSION_RECV + CLIENT));
 }
 
@@ -634,7 +635,9 @@ static void session_label(const struct worker *w, struct session *s)
 void session_release_setup(struct worker *w, struct session *s)
 {
     if (s->setup == POOL_NONE) return;
+    struct setup *setup = setup_of(w, s);
     session_label(w, s);
+    head_buffer_shrink(w, &setup->head, setup->head_small, sizeof setup->head_small);
     pool_give(&w->setups, s->setup);
     pool_trim(&w->setups); /* a burst of handshakes must not be paid for by all the idle sessions that it leaves */
     s->setup = POOL_NONE;
@@ -706,13 +709,20 @@ enum session_state session_fail(struct worker *w, struct session *s, enum failur
     return SESSION_REPLY;
 }
 
+/* What comes now is of no interest. */
+static void session_discard(struct worker *w, struct session *s)
+{
+    const struct head_buffer *head = &setup_of(w, s)->head;
+    ring_recv(w->ring, s->fd[CLIENT], head->data, head->size, session_arm(w, s, SESSION_RECV + CLIENT));
+}
+
 /* Closing now could turn into a reset that overtakes what the client has not read yet, if it has sent something that we
  * did not read: so our side is shut down first, and what comes is discarded for a while. */
 static void session_begin_linger(struct worker *w, struct session *s)
 {
     net_shutdown_write(s->fd[CLIENT]);
     if (s->inflight & SESSION_BIT(SESSION_RECV + CLIENT)) return;
-    ring_recv(w->ring, s->fd[CLIENT], setup_of(w, s)->head, SETUP_HEAD_SIZE, session_arm(w, s, SESSION_RECV + CLIENT));
+    session_discard(w, s);
 }
 
 void session_end_after_reply(struct worker *w, struct session *s)
@@ -736,6 +746,6 @@ static enum session_state session_linger_step(struct worker *w, struct session *
         session_close(w, s, SESSION_ORDERLY);
         return SESSION_CLOSING;
     }
-    ring_recv(w->ring, s->fd[CLIENT], setup_of(w, s)->head, SETUP_HEAD_SIZE, session_arm(w, s, SESSION_RECV + CLIENT));
+    session_discard(w, s);
     return SESSION_LINGER;
 }

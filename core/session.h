@@ -13,7 +13,7 @@
 #include "buffers.h"
 #include "dial.h"
 #include "failure.h"
-#include "http_head.h"
+#include "head_buffer.h"
 #include "route.h"
 #include "session_state.h"
 #include "socks5.h"
@@ -92,7 +92,7 @@ struct session {
                                      */
 };
 
-#define SETUP_HEAD_SIZE (HTTP_HEAD_SIZE_MAX + 1u)
+#define SETUP_HEAD_SIZE 8192u /* nearly every request fits; see head_buffer.h for the others */
 #define SETUP_HOP_SIZE  4096u /* longest answer of a proxy of the chain, with what follows it in the same segment */
 #define SETUP_OUT_SIZE  (SETUP_HOP_SIZE + 2048u)
 
@@ -122,7 +122,8 @@ struct setup {
     uint8_t out[SETUP_OUT_SIZE];    /* to the client */
     uint8_t hop_out[2048];          /* to a proxy of the chain */
     uint8_t hop_in[SETUP_HOP_SIZE]; /* from it */
-    uint8_t head[SETUP_HEAD_SIZE];  /* from the client */
+    struct head_buffer head;        /* from the client */
+    uint8_t head_small[SETUP_HEAD_SIZE];
 };
 
 /* A connection was accepted: takes ownership of fd. */

@@ -27,6 +27,7 @@ static int worker_open_pools(struct worker *w)
     int error = pool_open(&w->sessions, config->sessions, sizeof(struct session));
     if (error == 0) error = pool_open(&w->setups, config->setups, sizeof(struct setup));
     if (error == 0) error = pool_open(&w->exchanges, config->exchanges, sizeof(struct exchange));
+    if (error == 0) error = pool_open(&w->heads, config->heads, HEAD_BUFFER_SIZE);
     if (error == 0) error = timer_open(&w->timers, config->sessions, ring_now_ms(w->ring));
     if (error == 0)
         error = buffers_open(&w->buffers, w->ring, WORKER_BUFFER_GROUP, config->buffers, config->buffer_size);
@@ -68,6 +69,7 @@ void worker_close(struct worker *w)
     udp_close(w);
     buffers_close(&w->buffers);
     if (w->timers) timer_close(w->timers);
+    pool_close(&w->heads);
     pool_close(&w->exchanges);
     pool_close(&w->setups);
     pool_close(&w->sessions);

@@ -44,6 +44,7 @@ struct worker {
     int spare_fd;    /* given up for a moment to refuse a connection when no other descriptor is left */
     uint64_t random; /* state of a small generator for --max-startups */
     struct pool sessions, setups, exchanges;
+    struct pool heads;          /* see head_buffer.h */
     struct udp *udp;            /* NULL before the first association */
     struct timer_wheel *timers; /* by session slot */
     struct buffers buffers;

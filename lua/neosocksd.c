@@ -176,8 +176,11 @@ static void sum_workers(const struct coordinator *c, struct totals *t)
 
 static void push_totals(lua_State *L, const struct totals *t)
 {
-    uint64_t timeout = t->failures[FAIL_HANDSHAKE_TIMEOUT] + t->failures[FAIL_CONNECT_TIMEOUT], upstream = 0;
-    for (unsigned f = FAIL_BLOCKED; f <= FAIL_PROXY_CLOSED; f++) upstream += t->failures[f];
+    uint64_t timeout = 0, upstream = 0;
+    for (enum failure f = FAIL_NONE; f < FAIL_COUNT; f++) {
+        if (failure_is_timeout(f)) timeout += t->failures[f];
+        if (failure_is_upstream(f)) upstream += t->failures[f];
+    }
     set_count(L, "num_halfopen", t->half_open);
     set_count(L, "num_sessions", t->active);
     set_count(L, "num_sessions_peak", t->peak);
@@ -185,7 +188,7 @@ static void push_totals(lua_State *L, const struct totals *t)
     set_count(L, "num_success", t->successes);
     set_count(L, "num_reject_ruleset", t->failures[FAIL_REJECTED]);
     set_count(L, "num_reject_timeout", timeout);
-    set_count(L, "num_reject_upstream", upstream - timeout);
+    set_count(L, "num_reject_upstream", upstream);
     set_count(L, "byt_up", t->bytes_up);
     set_count(L, "byt_down", t->bytes_down);
     set_count(L, "num_accept", t->accepted + t->refused);

@@ -187,22 +187,55 @@ static enum length_verdict parse_length(const uint8_t *data, struct http_span sp
     return fits ? LENGTH_OK : LENGTH_TOO_LARGE;
 }
 
+static unsigned count_octets(const uint8_t *data, struct http_span span, uint8_t octet)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < span.size; i++) count += data[span.at + i] == octet;
+    return count;
+}
+
+/* RFC 9110 section 8.6: of several equal lengths, as fields or as a list in one, a recipient may make one. Nothing else
+ * will do: no empty item, no other number. */
+static enum length_verdict parse_equal_lengths(const uint8_t *data, const struct http_head *head, uint64_t *length)
+{
+    bool first = true;
+    for (size_t i = 0; i < head->field_count; i++) {
+        if (!http_span_is(data, head->fields[i].name, "Content-Length")) continue;
+        struct http_span rest = head->fields[i].value, item;
+        unsigned items = 0, expected = count_octets(data, rest, ',') + 1;
+        for (uint64_t one; http_list_next(data, &rest, &item); items++, first = false, *length = one) {
+            enum length_verdict verdict = parse_length(data, item, &one);
+            if (verdict != LENGTH_OK) return verdict;
+            if (!first && one != *length) return LENGTH_BAD;
+        }
+        if (items != expected) return LENGTH_BAD;
+    }
+    return LENGTH_OK;
+}
+
+static unsigned judge_coding(const uint8_t *data, const struct http_head *head)
+{
+    bool bare = http_span_is(data, http_find_field(data, head, "Transfer-Encoding")->value, "chunked");
+    return bare && head->minor > 0 ? 0 : 400;
+}
+
 unsigned http_body_judge(const uint8_t *data, const struct http_head *head, enum http_framing otherwise,
                          enum http_framing *framing, uint64_t *length)
 {
     unsigned lengths = http_count_fields(data, head, "Content-Length");
     unsigned codings = http_count_fields(data, head, "Transfer-Encoding");
+    bool is_response = head->status != 0;
     *framing = otherwise;
     *length = 0;
     if (lengths + codings == 0) return 0;
-    if (lengths + codings > 1) return 400;
+    if (codings > 1 || (codings == 1 && lengths > 0) || (lengths > 1 && !is_response)) return 400;
     if (codings == 1) {
         *framing = HTTP_BODY_CHUNKED;
-        bool bare = http_span_is(data, http_find_field(data, head, "Transfer-Encoding")->value, "chunked");
-        return bare && head->minor > 0 ? 0 : 400;
+        return judge_coding(data, head);
     }
     *framing = HTTP_BODY_LENGTH;
-    switch (parse_length(data, http_find_field(data, head, "Content-Length")->value, length)) {
+    switch (is_response ? parse_equal_lengths(data, head, length)
+                        : parse_length(data, http_find_field(data, head, "Content-Length")->value, length)) {
     case LENGTH_OK: return 0;
     case LENGTH_BAD: return 400;
     case LENGTH_TOO_LARGE: return 413;

@@ -21,8 +21,9 @@ struct http_body {
 
 /* The framing that a head's fields declare (RFC 9112 section 6.3, before method and status have their say);
  * `otherwise` if they declare none. Returns 0, or the status to refuse the message with: 400 for a Content-Length that
- * is no number, for more than one of Content-Length and Transfer-Encoding (even if equal), for any transfer coding but
- * a bare `chunked` and for one in HTTP/1.0; 413 for a length beyond INT64_MAX. A response gets 502 for either. */
+ * is no number, for more than one of Content-Length and Transfer-Encoding (even if equal; only a response may say the
+ * same length twice, RFC 9110 section 8.6), for any transfer coding but a bare `chunked` and for one in HTTP/1.0; 413
+ * for a length beyond INT64_MAX. A response gets 502 for either. */
 unsigned http_body_judge(const uint8_t *data, const struct http_head *head, enum http_framing otherwise,
                          enum http_framing *framing, uint64_t *length);
 

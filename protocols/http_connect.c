@@ -69,16 +69,14 @@ static bool split_credentials(const uint8_t *text, size_t size, struct credentia
     return true;
 }
 
-/* The token68 behind the scheme, RFC 9110 section 11.4: auth-scheme 1*SP token68 */
-static bool find_basic_token(const uint8_t *data, struct http_span value, struct http_span *token)
+/* Cuts auth-scheme 1*SP token68 (RFC 9110 section 11.4) in two; the token may be missing. */
+static struct http_span take_scheme(const uint8_t *data, struct http_span value, struct http_span *token)
 {
     const uint8_t *space = memchr(data + value.at, ' ', value.size);
-    if (space == NULL) return false;
-    struct http_span scheme = {value.at, (uint16_t)(space - data - value.at)};
-    uint16_t skip = scheme.size;
+    uint16_t size = space != NULL ? (uint16_t)(space - data - value.at) : value.size, skip = size;
     while (skip < value.size && data[value.at + skip] == ' ') skip++;
     *token = (struct http_span){(uint16_t)(value.at + skip), (uint16_t)(value.size - skip)};
-    return http_span_is(data, scheme, "Basic");
+    return (struct http_span){value.at, size};
 }
 
 enum http_auth_result http_parse_proxy_authorization(const uint8_t *data, const struct http_head *head,
@@ -87,8 +85,8 @@ enum http_auth_result http_parse_proxy_authorization(const uint8_t *data, const 
     const struct http_field *field = http_find_field(data, head, "Proxy-Authorization");
     if (field == NULL) return HTTP_AUTH_ABSENT;
     if (http_count_fields(data, head, "Proxy-Authorization") > 1) return HTTP_AUTH_BAD;
-    struct http_span token;
-    if (!find_basic_token(data, field->value, &token)) return HTTP_AUTH_BAD;
+    struct http_span token, scheme = take_scheme(data, field->value, &token);
+    if (!http_span_is(data, scheme, "Basic")) return HTTP_AUTH_OTHER;
     uint8_t decoded[2 * CREDENTIALS_PART_MAX + 1];
     size_t size = 0;
     if (!base64_decode((const char *)data + token.at, token.size, decoded, sizeof decoded, &size)) return HTTP_AUTH_BAD;
@@ -176,22 +174,6 @@ const char *http_reason(unsigned status)
     return "";
 }
 
-/* One sentence for whoever sees the page; what went wrong in detail is in the log, not for strangers. */
-static const char *explain(unsigned status)
-{
-    switch (status) {
-    case 400: return "The proxy could not make sense of this request.";
-    case 403: return "The proxy is not allowed to connect you to this destination.";
-    case 407: return "The proxy wants to know who you are first.";
-    case 408: return "The request did not arrive in time.";
-    case 413: return "The request is larger than the proxy can handle.";
-    case 502: return "The destination could not be reached or sent an answer that makes no sense.";
-    case 503: return "The proxy has no room for this request at the moment.";
-    case 504: return "The destination did not answer in time.";
-    default: return "The proxy could not do what was asked.";
-    }
-}
-
 static bool is_leap_year(unsigned year)
 {
     return (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
@@ -246,34 +228,35 @@ static void put_status(struct http_writer *w, unsigned status)
     http_put_text(w, http_reason(status));
 }
 
-static void put_page(struct http_writer *w, unsigned status)
+static void put_page(struct http_writer *w, unsigned status, const char *sentence)
 {
     http_put_text(w, "<!DOCTYPE html>\n<html><head><title>");
     put_status(w, status);
     http_put_text(w, "</title></head>\n<body><h1>");
     put_status(w, status);
     http_put_text(w, "</h1>\n<p>");
-    http_put_text(w, explain(status));
+    http_put_text(w, sentence);
     http_put_text(w, "</p></body></html>\n");
 }
 
-size_t http_write_error(uint8_t *out, size_t size, unsigned status, int64_t unix_time)
+size_t http_write_error(uint8_t *out, size_t size, const struct http_error *error, int64_t unix_time)
 {
     assert(size >= HTTP_REPLY_SIZE_MAX);
-    assert(status >= 400 && status <= 599);
+    assert(error->status >= 400 && error->status <= 599);
     uint8_t text[HTTP_REPLY_SIZE_MAX / 2];
     struct http_writer page = {.out = text, .size = sizeof text};
-    put_page(&page, status);
+    put_page(&page, error->status, error->sentence);
     assert(!page.full);
 
     struct http_writer w = {.out = out, .size = size};
     http_put_text(&w, "HTTP/1.1 ");
-    put_status(&w, status);
+    put_status(&w, error->status);
     http_put_text(&w, "\r\nDate: ");
     put_date(&w, unix_time);
-    http_put_text(&w, "\r\nConnection: close\r\n");
-    if (status == 407) http_put_text(&w, "Proxy-Authenticate: Basic realm=\"proxy\"\r\n");
-    http_put_text(&w, "Content-Type: text/html\r\nContent-Length: ");
+    http_put_text(&w, "\r\nConnection: close\r\nProxy-Status: sluice; error=");
+    http_put_text(&w, error->type);
+    if (error->status == 407) http_put_text(&w, "\r\nProxy-Authenticate: Basic realm=\"proxy\"");
+    http_put_text(&w, "\r\nContent-Type: text/html\r\nContent-Length: ");
     http_put_number(&w, page.used);
     http_put_text(&w, "\r\n\r\n");
     http_put(&w, text, page.used);

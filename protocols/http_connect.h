@@ -17,20 +17,27 @@ bool http_parse_host_port(const uint8_t *data, struct http_span span, uint16_t d
  * the framing faults and the second Host that would refuse any other request, though CONNECT has no use for either. */
 unsigned http_connect_judge(const uint8_t *data, const struct http_head *head, struct address *target);
 
-enum http_auth_result { HTTP_AUTH_ABSENT, HTTP_AUTH_OK, HTTP_AUTH_BAD };
-/* Basic credentials of the Proxy-Authorization field; the scheme without regard to case, split at the first colon,
- * parts over CREDENTIALS_PART_MAX or with controls are HTTP_AUTH_BAD, as is another scheme or a second such field.
- * credentials  written on HTTP_AUTH_OK only. */
+enum http_auth_result { HTTP_AUTH_ABSENT, HTTP_AUTH_OK, HTTP_AUTH_OTHER, HTTP_AUTH_BAD };
+/* Basic credentials of the Proxy-Authorization field; the scheme without regard to case, split at the first colon.
+ * HTTP_AUTH_OTHER: another scheme, which is no fault of the request; clients send what they have. HTTP_AUTH_BAD: a
+ * second such field, what is no base64 of a user, a colon and a password, parts over CREDENTIALS_PART_MAX or with
+ * controls. credentials  written on HTTP_AUTH_OK only. */
 enum http_auth_result http_parse_proxy_authorization(const uint8_t *data, const struct http_head *head,
                                                      struct credentials *credentials);
 
 #define HTTP_REPLY_SIZE_MAX 1024u
 /* The success line of a tunnel: "HTTP/1.1 200 Connection established\r\n\r\n". Returns octets. */
 size_t http_write_established(uint8_t *out, size_t size);
+struct http_error {
+    unsigned status;      /* 400...599 */
+    const char *type;     /* of Proxy-Status, RFC 9209 section 2.3 */
+    const char *sentence; /* less than 100 octets of ASCII without markup */
+};
 /* A whole error reply: status line with the standard reason (413 "Content Too Large"), Date, Connection: close,
- * Content-Type, Content-Length, a short HTML page; for 407 also `Proxy-Authenticate: Basic realm="proxy"`. unix_time
- * seconds, for Date (IMF-fixdate). status 400...599. size >= HTTP_REPLY_SIZE_MAX. */
-size_t http_write_error(uint8_t *out, size_t size, unsigned status, int64_t unix_time);
+ * `Proxy-Status: sluice; error=TYPE`, Content-Type, Content-Length, a short HTML page with the sentence; for 407 also
+ * `Proxy-Authenticate: Basic realm="proxy"`. unix_time  seconds, for Date (IMF-fixdate). size >= HTTP_REPLY_SIZE_MAX.
+ */
+size_t http_write_error(uint8_t *out, size_t size, const struct http_error *error, int64_t unix_time);
 /* The canonical reason phrase of a status code, "" if unknown. */
 const char *http_reason(unsigned status);
 

@@ -54,8 +54,7 @@ static bool wants_upgrade(const uint8_t *data, const struct http_head *head, con
     return upgrade != NULL && upgrade->value.size > 0;
 }
 
-/* Each field is looked for among the connection options. Nobody needs more of them than there may be fields, and the
- * limit keeps one hostile head from costing milliseconds. */
+/* Each field is looked for among the connection options: the limit keeps one hostile head from costing milliseconds. */
 static bool has_too_many_options(const uint8_t *data, const struct http_head *head)
 {
     unsigned commas = 0;
@@ -64,7 +63,7 @@ static bool has_too_many_options(const uint8_t *data, const struct http_head *he
         struct http_span value = head->fields[i].value;
         for (size_t at = 0; at < value.size; at++) commas += data[value.at + at] == ',';
     }
-    return commas > HTTP_FIELDS_MAX;
+    return commas > HTTP_OPTIONS_MAX;
 }
 
 unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, struct http_forward_request *request)

@@ -7,6 +7,8 @@
 #include "http_body.h"
 #include "http_head.h"
 
+#define HTTP_OPTIONS_MAX 100u /* commas in all Connection fields of a head; nobody needs more than a few */
+
 struct http_forward_request {
     struct address target;     /* from the absolute-form target; default port 80 */
     enum http_framing framing; /* of the request body: NONE, LENGTH or CHUNKED */
@@ -17,7 +19,7 @@ struct http_forward_request {
 };
 
 /* Judges a request head that is not CONNECT. Returns 0, or the HTTP status to refuse it with: 400 (origin-form, other
- * scheme than http, no host, duplicate Host, over HTTP_FIELDS_MAX commas in Connection, and what http_body_judge()
+ * scheme than http, no host, duplicate Host, over HTTP_OPTIONS_MAX commas in Connection, and what http_body_judge()
  * refuses), 413. `request` is only valid after 0.
  */
 unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, struct http_forward_request *request);

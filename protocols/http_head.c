@@ -2,10 +2,11 @@
  *
  * Two steps, so that a head which comes one octet at a time costs no more than one that comes whole:
  *
- *   find_end      looks at every octet once, however often it is called: refuses controls, bare CR and LF, folded
- *                 lines, and finds the empty line. What it cannot decide yet (a CR at the end) it leaves for next time.
- *   parse_*       runs once, when the head is complete, and may rely on what find_end saw: lines end with CRLF and hold
- *                 no controls but tabs. It cuts lines into spans. */
+ *   find_end      looks at every octet once, however often it is called: refuses controls and bare CR, in requests bare
+ *                 LF and folded lines as well, and finds the empty line. What it cannot decide yet (a CR at the end) it
+ *                 leaves for next time.
+ *   parse_*       runs once, when the head is complete, and may rely on what find_end saw: lines end with LF, in
+ * requests with CRLF, and hold no controls but tabs. It makes one line of folded ones and cuts lines into spans. */
 #include "http_head.h"
 
 #include <assert.h>
@@ -59,34 +60,58 @@ static size_t skip_text(const uint8_t *data, size_t at, size_t end)
     return at;
 }
 
-/* Judges the end of a line, whose CR should be at `p`. PARSE_OK: *skip octets on begins the next line, or, behind an
- * empty line, the rest of the connection (then skip is 4). A line that begins with a blank would be a fold. */
-static enum parse_result judge_line_end(const uint8_t *p, size_t size, size_t *skip)
+/* How a head is read. Requests are held to the letter, as whoever is behind us may read on where we stop. In responses,
+ * behind which nothing follows on this connection, what RFC 9112 lets a recipient repair is repaired. */
+enum rigour { STRICT, LENIENT };
+
+/* Judges the end of a line, whose CR or LF should be at `p`. PARSE_OK: *skip octets on begins the next line, or, behind
+ * an empty line (*last), the rest of the connection. A line that begins with a blank is a fold. */
+static enum parse_result judge_line_end(const uint8_t *p, size_t size, enum rigour rigour, size_t *skip, bool *last)
 {
+    size_t end = rigour == LENIENT && p[0] == '\n' ? 1 : 2;
     assert(size > 0);
-    if (p[0] != '\r') return PARSE_BAD;
-    if (size < 2) return PARSE_MORE;
-    if (p[1] != '\n') return PARSE_BAD;
-    if (size < 3) return PARSE_MORE;
-    *skip = 2;
-    if (is_token_octet(p[2])) return PARSE_OK;
-    if (p[2] != '\r') return PARSE_BAD;
-    if (size < 4) return PARSE_MORE;
-    *skip = 4;
-    return p[3] == '\n' ? PARSE_OK : PARSE_BAD;
+    if (end == 2 && p[0] != '\r') return PARSE_BAD;
+    if (size < end) return PARSE_MORE;
+    if (p[end - 1] != '\n') return PARSE_BAD;
+    if (size == end) return PARSE_MORE;
+    *skip = end;
+    if (is_token_octet(p[end]) || (rigour == LENIENT && is_blank(p[end]))) return PARSE_OK;
+    *last = true;
+    *skip = end + 1;
+    if (rigour == LENIENT && p[end] == '\n') return PARSE_OK;
+    if (p[end] != '\r') return PARSE_BAD;
+    if (size < end + 2) return PARSE_MORE;
+    *skip = end + 2;
+    return p[end + 1] == '\n' ? PARSE_OK : PARSE_BAD;
 }
 
 /* PARSE_OK: the head ends at *scanned. PARSE_MORE: the search goes on there. */
-static enum parse_result find_end(const uint8_t *data, size_t size, size_t *scanned)
+static enum parse_result find_end(const uint8_t *data, size_t size, enum rigour rigour, size_t *scanned)
 {
-    for (;;) {
+    for (bool last = false; !last;) {
         *scanned = skip_text(data, *scanned, size);
         if (*scanned == size) return PARSE_MORE;
         size_t skip = 0;
-        enum parse_result result = judge_line_end(data + *scanned, size - *scanned, &skip);
+        enum parse_result result = judge_line_end(data + *scanned, size - *scanned, rigour, &skip, &last);
         if (result != PARSE_OK) return result;
         *scanned += skip;
-        if (skip == 4) return PARSE_OK;
+    }
+    return PARSE_OK;
+}
+
+/* Folded lines become one: what separates them becomes blanks (RFC 9112 section 5.2). False: the first of these lines
+ * is folded, but there is nothing in front that it could belong to (section 2.2). */
+static bool unfold(uint8_t *data, size_t at, size_t end)
+{
+    assert(at < end); /* the empty line at least */
+    if (is_blank(data[at])) return false;
+    for (;;) {
+        uint8_t *lf = memchr(data + at, '\n', end - at);
+        at = (size_t)(lf - data) + 1;
+        if (at == end) return true;
+        if (!is_blank(data[at])) continue;
+        lf[0] = ' ';
+        if (lf[-1] == '\r') lf[-1] = ' ';
     }
 }
 
@@ -96,14 +121,14 @@ static struct http_span span_of(size_t from, size_t to)
     return (struct http_span){(uint16_t)from, (uint16_t)(to - from)};
 }
 
-/* The line at *at, which is moved behind its CRLF. find_end() has seen that there is one before `end`. */
+/* The line at *at, which is moved behind its end. find_end() has seen that there is one before `end`. */
 static struct http_span take_line(const uint8_t *data, size_t *at, size_t end)
 {
-    const uint8_t *cr = memchr(data + *at, '\r', end - *at);
-    assert(cr != NULL);
-    struct http_span line = span_of(*at, (size_t)(cr - data));
-    *at += line.size + 2u;
-    return line;
+    const uint8_t *lf = memchr(data + *at, '\n', end - *at);
+    assert(lf != NULL);
+    size_t line_end = (size_t)(lf - data), from = *at;
+    *at = line_end + 1;
+    return span_of(from, line_end > from && data[line_end - 1] == '\r' ? line_end - 1 : line_end);
 }
 
 static struct http_span trim(const uint8_t *data, struct http_span span)
@@ -113,25 +138,29 @@ static struct http_span trim(const uint8_t *data, struct http_span span)
     return span;
 }
 
-/* field-line = field-name ":" OWS field-value OWS; nothing may stand between the name and its colon */
-static bool parse_field(const uint8_t *data, struct http_span line, struct http_field *field)
+/* field-line = field-name ":" OWS field-value OWS. Blanks between the name and its colon refuse a request; a proxy must
+ * remove them from a response (RFC 9112 section 5.1). */
+static bool parse_field(const uint8_t *data, struct http_span line, enum rigour rigour, struct http_field *field)
 {
     size_t size = 0;
     while (size < line.size && is_token_octet(data[line.at + size])) size++;
-    if (size == 0 || size == line.size || data[line.at + size] != ':') return false;
+    size_t colon = size;
+    while (rigour == LENIENT && colon < line.size && is_blank(data[line.at + colon])) colon++;
+    if (size == 0 || colon == line.size || data[line.at + colon] != ':') return false;
     field->name = span_of(line.at, line.at + size);
-    field->value = trim(data, span_of(line.at + size + 1, (size_t)line.at + line.size));
+    field->value = trim(data, span_of(line.at + colon + 1, (size_t)line.at + line.size));
     return true;
 }
 
-static enum parse_result parse_fields(const uint8_t *data, size_t at, size_t end, struct http_head *head)
+static enum parse_result parse_fields(const uint8_t *data, size_t at, size_t end, enum rigour rigour,
+                                      struct http_head *head)
 {
     head->field_count = 0;
     for (;;) {
         struct http_span line = take_line(data, &at, end);
         if (line.size == 0) return PARSE_OK;
         if (head->field_count == HTTP_FIELDS_MAX) return PARSE_TOO_LARGE;
-        if (!parse_field(data, line, &head->fields[head->field_count])) return PARSE_BAD;
+        if (!parse_field(data, line, rigour, &head->fields[head->field_count])) return PARSE_BAD;
         head->field_count++;
     }
 }
@@ -206,41 +235,46 @@ static bool response_may_begin(const uint8_t *data, size_t size)
     return size == 0 || memcmp(data, version, size < known ? size : known) == 0;
 }
 
-/* The part that requests and responses share: everything but the first line. `size` is already cut to `size_max`. */
-static enum parse_result parse_rest(const uint8_t *data, size_t size, size_t size_max, size_t start, size_t *scanned,
-                                    struct http_head *head, size_t *used,
-                                    bool (*parse_line)(const uint8_t *, struct http_span, struct http_head *))
+enum parse_result http_parse_request(const uint8_t *data, size_t size, size_t *scanned, struct http_head *head,
+                                     size_t *used)
 {
+    size_t start, whole = size;
+    *used = 0;
+    if (size > HTTP_HEAD_SIZE_MAX) size = HTTP_HEAD_SIZE_MAX;
+    if (!request_may_begin(data, size, &start)) return PARSE_BAD;
     if (*scanned < start) *scanned = start;
     if (start > size) return PARSE_MORE;
-    enum parse_result result = find_end(data, size, scanned);
-    if (result == PARSE_MORE && size == size_max) return PARSE_TOO_LARGE;
+    enum parse_result result = find_end(data, size, STRICT, scanned);
+    if (result == PARSE_MORE && whole >= HTTP_HEAD_SIZE_MAX) return PARSE_TOO_LARGE;
     if (result != PARSE_OK) return result;
-
     size_t end = *scanned, at = start;
-    if (!parse_line(data, take_line(data, &at, end), head)) return PARSE_BAD;
-    result = parse_fields(data, at, end, head);
+    if (!parse_request_line(data, take_line(data, &at, end), head)) return PARSE_BAD;
+    result = parse_fields(data, at, end, STRICT, head);
     if (result == PARSE_OK) *used = end;
     return result;
 }
 
-enum parse_result http_parse_request(const uint8_t *data, size_t size, size_t *scanned, struct http_head *head,
-                                     size_t *used)
+unsigned http_status_too_large(const uint8_t *data, size_t size)
 {
-    *used = 0;
-    size_t start;
+    size_t start = size > 0 && data[0] == '\r' ? 2 : 0;
     if (size > HTTP_HEAD_SIZE_MAX) size = HTTP_HEAD_SIZE_MAX;
-    if (!request_may_begin(data, size, &start)) return PARSE_BAD;
-    return parse_rest(data, size, HTTP_HEAD_SIZE_MAX, start, scanned, head, used, parse_request_line);
+    return size > start && memchr(data + start, '\n', size - start) != NULL ? 431 : 414;
 }
 
-enum parse_result http_parse_response(const uint8_t *data, size_t size, size_t *scanned, struct http_head *head,
-                                      size_t *used)
+enum parse_result http_parse_response(uint8_t *data, size_t size, size_t *scanned, struct http_head *head, size_t *used)
 {
+    size_t whole = size;
     *used = 0;
     if (size > HTTP_RESPONSE_HEAD_SIZE_MAX) size = HTTP_RESPONSE_HEAD_SIZE_MAX;
     if (!response_may_begin(data, size)) return PARSE_BAD;
-    return parse_rest(data, size, HTTP_RESPONSE_HEAD_SIZE_MAX, 0, scanned, head, used, parse_status_line);
+    enum parse_result result = find_end(data, size, LENIENT, scanned);
+    if (result == PARSE_MORE && whole >= HTTP_RESPONSE_HEAD_SIZE_MAX) return PARSE_TOO_LARGE;
+    if (result != PARSE_OK) return result;
+    size_t end = *scanned, at = 0;
+    if (!parse_status_line(data, take_line(data, &at, end), head) || !unfold(data, at, end)) return PARSE_BAD;
+    result = parse_fields(data, at, end, LENIENT, head);
+    if (result == PARSE_OK) *used = end;
+    return result;
 }
 
 static uint8_t to_lower(uint8_t c)

@@ -1,8 +1,9 @@
 /* Request and status lines and field sections of HTTP/1.x messages (RFC 9112 sections 2-5, RFC 9110 section 5).
  *
- * Strict where leniency enables request smuggling: CRLF line ends only, no blank before a field's colon, no obs-fold,
- * no controls in values, token characters only in names. All positions are offsets into the caller's buffer, nothing is
- * copied. */
+ * Requests are read strictly, as leniency enables request smuggling: CRLF line ends only, no blank before a field's
+ * colon, no obs-fold, no controls in values, token characters only in names. In responses that is repaired which RFC
+ * 9112 tells or allows a proxy to repair: bare LF (section 2.2), obs-fold (5.2), blanks before the colon (5.1). All
+ * positions are offsets into the caller's buffer, nothing is copied. */
 #ifndef SLUICE_PROTOCOLS_HTTP_HEAD_H
 #define SLUICE_PROTOCOLS_HTTP_HEAD_H
 
@@ -12,9 +13,9 @@
 
 #include "parse.h"
 
-#define HTTP_HEAD_SIZE_MAX          8191u  /* octets of a request head (contract section 2.5) */
-#define HTTP_RESPONSE_HEAD_SIZE_MAX 16383u /* octets of a response head */
-#define HTTP_FIELDS_MAX             100u
+#define HTTP_HEAD_SIZE_MAX          32767u /* octets of a request head; the contract's 8 KiB refuse real cookies */
+#define HTTP_RESPONSE_HEAD_SIZE_MAX 65535u /* octets of a response head */
+#define HTTP_FIELDS_MAX             256u
 
 struct http_span {
     uint16_t at;   /* octets from the front of the head */
@@ -40,13 +41,17 @@ struct http_head {
  * search for the end of the head resumes: 0 at first, kept by the caller between calls, so that N one-octet reads cost
  * O(N). head, used: head is only valid after PARSE_OK; used is then the octets of the head with its empty line, else 0.
  * PARSE_TOO_LARGE: no end within the maximum, or over HTTP_FIELDS_MAX fields. PARSE_BAD comes at once for controls,
- * bare CR or LF, folded lines and for first octets that are no method or version, so that garbage is never waited for;
- * all else is judged when the head is complete. One empty line before a request is accepted (RFC 9112 section 2.2), as
- * is a status line without reason. */
+ * bare CR, in requests bare LF and folded lines, and for first octets that are no method or version, so that garbage is
+ * never waited for; all else is judged when the head is complete. One empty line before a request is accepted (RFC 9112
+ * section 2.2), as is a status line without reason. A response's folded lines are made one in place: blanks are written
+ * over what separates them. */
 enum parse_result http_parse_request(const uint8_t *data, size_t size, size_t *scanned, struct http_head *head,
                                      size_t *used);
-enum parse_result http_parse_response(const uint8_t *data, size_t size, size_t *scanned, struct http_head *head,
+enum parse_result http_parse_response(uint8_t *data, size_t size, size_t *scanned, struct http_head *head,
                                       size_t *used);
+/* What to refuse a request with after PARSE_TOO_LARGE: 414 if its first line has no end within the maximum, else 431.
+ */
+unsigned http_status_too_large(const uint8_t *data, size_t size);
 
 /* The value of the first field of that name (no regard to case), or NULL. */
 const struct http_field *http_find_field(const uint8_t *data, const struct http_head *head, const char *name);

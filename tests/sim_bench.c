@@ -67,6 +67,7 @@ void sim_bench_prepare(struct sim_bench *bench)
         .queue_capacity = BENCH_QUEUE,
         .associations = 2,
         .exchanges = 4,
+        .heads = 8,
     };
     sim_bench_forward(bench, &(struct address){.kind = ADDRESS_IPV4, .port = 80, .ipv4 = {10, 0, 0, 0}});
 }

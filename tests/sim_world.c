@@ -356,6 +356,7 @@ static void plan_config(struct config *config, bool calm, uint32_t tunnels)
     config->queue_capacity = 64;
     config->associations = 2;
     config->exchanges = calm ? TUNNELS_MAX : sim_between(1, 4);
+    config->heads = calm ? 4 * TUNNELS_MAX : 1u + config->exchanges;
     if (calm || sim_chance(700)) return;
     config->idle_timeout_ms = sim_between(500, 5000);
     config->max_sessions = sim_between(0, tunnels);
@@ -461,6 +462,7 @@ static void check_pools(const struct worker *w)
     check_zero(w->sessions.used, "sessions");
     check_zero(w->setups.used, "setups");
     check_zero(w->exchanges.used, "exchanges");
+    check_zero(w->heads.used, "large heads");
     check_zero(w->buffers.leased, "leased buffers");
     check_zero(pipes_lent(&w->pipes), "lent pipes");
     check_zero(w->starved, "starved flows");

@@ -131,14 +131,16 @@ void support_check_splits(support_parse *parse, const void *data, size_t size, v
     drop_snapshot(&before);
 }
 
-/* One position, all values. `whole` is guarded and gets its octet back; the beginning, which ends with the wrong octet,
- * has a guard of its own. */
-static void check_position(support_parse *parse, uint8_t *whole, size_t size, size_t at, const struct snapshot *before)
+/* One position, all values. `whole` is guarded; the beginning, which ends with the wrong octet, has a guard of its own.
+ * A parser may write to what it has accepted: each gets its octets anew. */
+static void check_position(support_parse *parse, const void *data, uint8_t *whole, size_t size, size_t at,
+                           const struct snapshot *before)
 {
-    uint8_t right = whole[at];
-    uint8_t *beginning = support_guard(whole, at + 1);
+    uint8_t *beginning = support_guard(data, at + 1);
     for (unsigned value = 0; value <= UINT8_MAX; value++) {
         size_t used_early, used;
+        memcpy(beginning, data, at + 1);
+        memcpy(whole, data, size);
         beginning[at] = whole[at] = (uint8_t)value;
         put_back(before);
         enum parse_result early = run_guarded(parse, beginning, at + 1, before->context, &used_early);
@@ -148,7 +150,6 @@ static void check_position(support_parse *parse, uint8_t *whole, size_t size, si
         if (early != late || used_early != used)
             fail_msg("octet %zu as 0x%02x: answer %d becomes %d when more is there", at, value, early, late);
     }
-    whole[at] = right;
     support_unguard(beginning, at + 1);
 }
 
@@ -156,7 +157,7 @@ void support_check_wrong_octets(support_parse *parse, const void *data, size_t s
 {
     struct snapshot before = take_snapshot(context, context_size);
     uint8_t *whole = support_guard(data, size);
-    for (size_t at = 0; at < size; at++) check_position(parse, whole, size, at, &before);
+    for (size_t at = 0; at < size; at++) check_position(parse, data, whole, size, at, &before);
     support_unguard(whole, size);
     drop_snapshot(&before);
 }

@@ -28,6 +28,63 @@ static void test_rows(void **state)
     assert_int_equal(failure_row(FAIL_NONE)->socks4, SOCKS4_GRANTED);
 }
 
+/* Section 2.3 of RFC 9209. */
+static bool is_error_type(const char *type)
+{
+    static const char *const types[] = {"dns_timeout",
+                                        "dns_error",
+                                        "destination_not_found",
+                                        "destination_unavailable",
+                                        "destination_ip_prohibited",
+                                        "destination_ip_unroutable",
+                                        "connection_refused",
+                                        "connection_terminated",
+                                        "connection_timeout",
+                                        "connection_read_timeout",
+                                        "connection_write_timeout",
+                                        "connection_limit_reached",
+                                        "tls_protocol_error",
+                                        "tls_certificate_error",
+                                        "tls_alert_received",
+                                        "http_request_error",
+                                        "http_request_denied",
+                                        "http_response_incomplete",
+                                        "http_response_header_section_size",
+                                        "http_response_header_size",
+                                        "http_response_body_size",
+                                        "http_response_trailer_section_size",
+                                        "http_response_trailer_size",
+                                        "http_response_transfer_coding",
+                                        "http_response_content_coding",
+                                        "http_response_timeout",
+                                        "http_upgrade_failed",
+                                        "http_protocol_error",
+                                        "proxy_internal_response",
+                                        "proxy_internal_error",
+                                        "proxy_configuration_error",
+                                        "proxy_loop_detected"};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(type, types[i]) == 0) return true;
+    return false;
+}
+
+static void test_pages(void **state)
+{
+    (void)state;
+    for (enum failure f = FAIL_PEER; f < FAIL_COUNT; f++) {
+        if (failure_row(f)->http == 0) continue;
+        const struct failure_page *page = failure_page(f);
+        if (!is_error_type(page->error)) fail_msg("%s is no error type of RFC 9209", page->error);
+        assert_in_range(strlen(page->sentence), 10, 99);
+        assert_int_equal(page->sentence[strlen(page->sentence) - 1], '.');
+        assert_int_equal(strcspn(page->sentence, "<>&"), strlen(page->sentence));
+        bool upstream = failure_is_upstream(f) || failure_is_timeout(f) || f == FAIL_COMMAND || f == FAIL_RESOURCE ||
+                        f == FAIL_INTERNAL;
+        assert_true(upstream || failure_row(f)->http < 500);
+        assert_false(failure_is_upstream(f) && failure_is_timeout(f));
+    }
+}
+
 /* The tables of sections 2.3 to 2.5 of the contract, with the corrections of section 9.2. */
 static void test_codes(void **state)
 {
@@ -42,6 +99,8 @@ static void test_codes(void **state)
         {FAIL_CONNECT_TIMEOUT, 0, 6, 504},
         {FAIL_SYNTAX, 0x5b, 1, 400},
         {FAIL_TOO_LARGE, 0x5b, 1, 413},
+        {FAIL_LINE_TOO_LONG, 0x5b, 1, 414},
+        {FAIL_HEAD_TOO_LARGE, 0x5b, 1, 431},
         {FAIL_AUTH, 0x5b, 2, 407},
         {FAIL_AUTH_METHOD, 0x5b, 2, 407},
         {FAIL_COMMAND, 0x5b, 7, 501},
@@ -64,6 +123,9 @@ static void test_codes(void **state)
         {FAIL_PROXY_CLOSED, 0x5b, 1, 502},
         {FAIL_RESOURCE, 0x5b, 1, 503},
         {FAIL_UPSTREAM_RESPONSE, 0x5b, 1, 502},
+        {FAIL_RESPONSE_TOO_LARGE, 0x5b, 1, 502},
+        {FAIL_RESPONSE_INCOMPLETE, 0x5b, 1, 502},
+        {FAIL_RESPONSE_TIMEOUT, 0x5b, 6, 504},
         {FAIL_INTERNAL, 0x5b, 1, 500},
     };
     (void)state;
@@ -108,6 +170,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_pages),
         cmocka_unit_test(test_codes),
         cmocka_unit_test(test_errno),
     };

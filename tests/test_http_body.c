@@ -301,6 +301,49 @@ static unsigned judge(const char *fields, char minor, enum http_framing *framing
     return http_body_judge(data, &head, HTTP_BODY_UNTIL_CLOSE, framing, length);
 }
 
+static unsigned judge_response(const char *fields, uint64_t *length)
+{
+    char text[512] = "HTTP/1.1 200 OK\r\n";
+    strcat(strcat(text, fields), "\r\n");
+    struct http_head head;
+    enum http_framing framing;
+    size_t scanned = 0, used;
+    uint8_t *data = (uint8_t *)text;
+    assert_int_equal(http_parse_response(data, strlen(text), &scanned, &head, &used), PARSE_OK);
+    return http_body_judge(data, &head, HTTP_BODY_UNTIL_CLOSE, &framing, length);
+}
+
+/* RFC 9110 section 8.6: in a response the same length may be said more than once, and nothing else. */
+static void equal_lengths_of_a_response(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"Content-Length: 5\r\n", "Content-Length: 5\r\nContent-Length: 5\r\n",
+                                       "Content-Length: 5, 5\r\n",
+                                       "Content-Length: 5 ,05,\t5\r\ncontent-length: 5\r\n"};
+    static const char *const bad[] = {
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 5, 6\r\n",
+        "Content-Length: 5\r\nContent-Length: 5, 50\r\n",
+        "Content-Length: 5,\r\n",
+        "Content-Length: ,5\r\n",
+        "Content-Length: ,\r\n",
+        "Content-Length:\r\n",
+        "Content-Length: 5\r\nContent-Length:\r\n",
+        "Content-Length: 5;5\r\n",
+        "Content-Length: 5 5\r\n",
+        "Content-Length: +5\r\n",
+        "Content-Length: 5\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    };
+    uint64_t length;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        if (judge_response(good[i], &length) != 0) fail_msg("refused: %s", good[i]);
+        assert_int_equal(length, 5);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        if (judge_response(bad[i], &length) != 400) fail_msg("accepted: %s", bad[i]);
+    assert_int_equal(judge_response("Content-Length: 5, 99999999999999999999\r\n", &length), 413);
+}
+
 static void assert_framing(const char *fields, enum http_framing expected, uint64_t expected_length)
 {
     enum http_framing framing;
@@ -375,6 +418,7 @@ int main(void)
         cmocka_unit_test(written_chunks_are_read_again),
         cmocka_unit_test(declared_framing),
         cmocka_unit_test(ambiguous_framing_is_refused),
+        cmocka_unit_test(equal_lengths_of_a_response),
     };
     return cmocka_run_group_tests_name("http_body", tests, NULL, NULL);
 }

@@ -337,7 +337,7 @@ static const struct expectation answers[] = {
          "HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Encoding: gzip\r\n" MIME "Content-Length: 1\r\n\r\n1",
      .outcome = RPC_MALFORMED},
     {.name = "two lengths",
-     .text = "HTTP/1.1 200 OK\r\n" MIME "Content-Length: 1\r\nContent-Length: 1\r\n\r\n1",
+     .text = "HTTP/1.1 200 OK\r\n" MIME "Content-Length: 1\r\nContent-Length: 2\r\n\r\n1",
      .outcome = RPC_MALFORMED},
     {.name = "a length that is none",
      .text = "HTTP/1.1 200 OK\r\n" MIME "Content-Length: -1\r\n\r\n1",

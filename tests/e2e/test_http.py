@@ -451,10 +451,11 @@ BAD_RESPONSES = {
     "length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
     "101 unasked": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
-    "huge head": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 17000 + b"\r\n\r\n",
-    "101 fields": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 101 + b"\r\n",
+    "huge head": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 66000 + b"\r\n\r\n",
+    "257 fields": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 257 + b"\r\n",
     "bad field": b"HTTP/1.1 200 OK\r\nX y: z\r\n\r\n",
-    "fold": b"HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n",
+    "fold of nothing": b"HTTP/1.1 200 OK\r\n z\r\n\r\n",
+    "bare CR": b"HTTP/1.1 200 OK\r\nX: y\rZ: z\r\n\r\n",
 }
 
 

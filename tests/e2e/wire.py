@@ -215,6 +215,7 @@ def status_of(reply):
     lines = head.decode("latin-1").split("\r\n")
     version, code, reason = lines[0].split(" ", 2)
     fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:])}
+    assert fields["proxy-status"].startswith("sluice; error=")
     assert version == "HTTP/1.1" and fields["connection"] == "close" and fields["content-type"] == "text/html"
     assert int(fields["content-length"]) == len(body) > 0
     assert f"{code} {reason}".encode() in body
