@@ -624,6 +624,7 @@ int api_open(struct api **out, struct coordinator *c, struct engine *e, const st
 
 void api_reload(struct api *api)
 {
+    api->token_file = coordinator_config(api->parts.coordinator)->api_token_file; /* a -c script may name another one */
     if (api->token_file && access_load_tokens(api->token_file, &api->tokens) == 0)
         LOGN("api: %zu tokens in force", api->tokens.count);
 }

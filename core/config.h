@@ -6,6 +6,7 @@
 #define SLUICE_CORE_CONFIG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "address.h"
@@ -101,14 +102,19 @@ void config_defaults(struct config *config);
  * in config point into argv. */
 enum config_action config_parse(struct config *config, int argc, char **argv);
 /* The same for words that come from elsewhere (a -c script's fields): argv[0] is not looked at, nothing is checked
- * together. 0, or -1 after one line on stderr. */
-int config_read(struct config *config, int argc, char **argv);
+ * together. 0, or -1 and `--option: what is wrong` in why[size]. */
+int config_read(struct config *config, int argc, char **argv, char *why, size_t size);
 /* Checks what options can get wrong together, resolves listener addresses, derives the sizes. 0, or -1 after one log
  * line per fault. */
 int config_check(struct config *config);
 /* Derives the pool sizes from limits (RLIMIT_NOFILE, raised to its hard limit by main before), workers and
  * max_sessions. */
 void config_size(struct config *config);
+/* Whether a process that runs can obey `fresh` instead of `now` (config_change.c). sessions: the pool that `fresh`
+ * would have at a start. False: `why` names the setting and the remedy. */
+bool config_can_change(const struct config *now, const struct config *fresh, uint32_t sessions, char *why, size_t size);
+/* What was made at the start stays: sockets, threads, pools. What their connections are forwarded to is `fresh`'s. */
+void config_take_fixed(struct config *fresh, const struct config *now);
 /* Prints the configuration as a Lua table on stdout (contract section 1.4). 0 or -errno. */
 int config_dump(const struct config *config);
 

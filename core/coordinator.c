@@ -265,26 +265,6 @@ static bool coordinator_has_room(const struct coordinator *c)
     return true;
 }
 
-/* What was derived at the start, and what sockets are open, stays as it is. */
-static void coordinator_keep_sizes(const struct config *now, struct config *fresh)
-{
-    memcpy(fresh->listeners, now->listeners, sizeof fresh->listeners);
-    fresh->listener_count = now->listener_count;
-    fresh->workers = now->workers;
-    fresh->sessions = now->sessions;
-    fresh->setups = now->setups;
-    fresh->buffers = now->buffers;
-    fresh->buffer_size = now->buffer_size;
-    fresh->pipes = now->pipes;
-    fresh->pipe_size = now->pipe_size;
-    fresh->ring_entries = now->ring_entries;
-    fresh->queue_capacity = now->queue_capacity;
-    fresh->associations = now->associations;
-    fresh->udp_peers = now->udp_peers;
-    fresh->exchanges = now->exchanges;
-    fresh->heads = now->heads;
-}
-
 /* An array of errands, one per worker; NULL without memory. */
 static struct config_errand **coordinator_prepare_errands(const struct coordinator *c, struct reconfiguration *all,
                                                           const struct config *fresh)
@@ -312,7 +292,7 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
         free(all);
         return -ENOMEM;
     }
-    coordinator_keep_sizes(c->config, fresh);
+    config_take_fixed(fresh, c->config);
     uint32_t count = coordinator_crew_size(c), stopped = 0;
     *all = (struct reconfiguration){.old = c->owned, .left = count};
     c->config = c->owned = fresh;

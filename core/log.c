@@ -192,6 +192,25 @@ void log_write(int level, const char *file, int line, const char *format, ...)
     errno = saved_errno; /* callers log first and look at errno later */
 }
 
+void log_write_lines(int level, const char *file, int line, const char *format, ...)
+{
+    char text[LOG_LINES_MAX + 1];
+    va_list arguments;
+
+    va_start(arguments, format);
+    int wanted = vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    if (wanted < 0) return;
+    for (char *tab = text; (tab = strchr(tab, '\t')) != NULL;) *tab = ' ';
+    for (char *at = text; *at;) {
+        size_t size = strcspn(at, "\n");
+        bool last = at[size] == '\0';
+        at[size] = '\0';
+        if (*at) log_write(level, file, line, "%s%s", at == text ? "" : "  ", at);
+        at += size + (last ? 0 : 1);
+    }
+}
+
 int log_attach(void)
 {
     if (own_place) return 0;

@@ -34,15 +34,25 @@ void log_open(enum log_target target, int level);
 /* file  a string that lives as long as the process (__FILE__); its basename is printed. Control characters in the
  * message are replaced, so that no peer can forge a line. */
 void log_write(int level, const char *file, int line, const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* The same for a message of several lines, a traceback: each becomes a line of its own, those behind the first one
+ * begin with two blanks, tabs are blanks. At most LOG_LINES_MAX octets. */
+void log_write_lines(int level, const char *file, int line, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 int log_attach(void);       /* 0 or -ENOMEM */
 void log_detach(void);      /* before a thread ends: its ring is still flushed, then free for the next thread */
 void log_flush(void);       /* coordinator: writes out what the workers have queued */
 uint64_t log_dropped(void); /* lines lost to full rings */
 
+#define LOG_LINES_MAX 8191u
+
 #define LOG_ON(level) ((level) <= atomic_load_explicit(&log_level_now, memory_order_relaxed))
 #define LOG(level, ...)                                                                                                \
     do {                                                                                                               \
         if (LOG_ON(level)) log_write((level), __FILE__, __LINE__, __VA_ARGS__);                                        \
+    } while (0)
+#define LOG_LINES(level, ...)                                                                                          \
+    do {                                                                                                               \
+        if (LOG_ON(level)) log_write_lines((level), __FILE__, __LINE__, __VA_ARGS__);                                  \
     } while (0)
 #define LOGF(...) LOG(LOG_LEVEL_FATAL, __VA_ARGS__)
 #define LOGE(...) LOG(LOG_LEVEL_ERROR, __VA_ARGS__)

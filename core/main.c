@@ -1,5 +1,6 @@
 /* The composition root: options, limits, listeners, privileges, threads, orderly stop. The order matters: ports are
  * bound before privileges drop, and a daemon's parent hears of success only when every worker accepts. */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,11 +55,19 @@ static void main_reload_api(void *context)
     api_reload(context);
 }
 
+/* Settings that SIGHUP brings: what lua/ cannot judge. */
+static bool main_judge(void *context, const struct config *fresh)
+{
+    (void)context;
+    return api_check(fresh) == 0;
+}
+
 /* Lua is there for scripts, and for the API, which answers for them. */
 static int main_open_scripts(void)
 {
     if (!config.ruleset && !config.boot && !config.api_text && config.script_count == 0) return 0;
     int error = engine_open(&parts.engine, parts.coordinator);
+    if (error == 0) engine_set_judge(parts.engine, main_judge, NULL);
     if (error == 0) error = engine_boot(parts.engine, &config);
     if (error == 0 && config.boot) error = config_check(&config);
     if (error == 0 && config.boot && config.nameservers)
@@ -67,10 +76,28 @@ static int main_open_scripts(void)
     return error;
 }
 
+/* SIGHUP reads these again, as the user that we are now. */
+static void main_look_at_script(const char *option, const char *path)
+{
+    if (!path || strcmp(path, "-") == 0 || access(path, R_OK) == 0) return;
+    LOGW("%s %s: %s for the user of -u, so that SIGHUP could not read it again; let that user read it", option, path,
+         strerror(errno));
+}
+
+static int main_drop_privileges(void)
+{
+    if (!config.user) return 0;
+    int error = process_drop_privileges(config.user);
+    if (error < 0) return error;
+    main_look_at_script("--ruleset", config.ruleset);
+    main_look_at_script("--config", config.boot);
+    return 0;
+}
+
 /* What a start would do next, but for the ports, which a process that is to be replaced may still have. */
 static int main_check(void)
 {
-    int error = config.user ? process_drop_privileges(config.user) : 0;
+    int error = main_drop_privileges();
     if (error == 0) error = api_check(&config);
     if (error == 0) puts("configuration is valid");
     return error == 0 && fflush(stdout) == 0 ? 0 : -1;
@@ -87,7 +114,7 @@ static int main_open_ports(void)
         parts.api_fd = api_listen(&config);
         error = parts.api_fd < 0 ? -1 : 0;
     }
-    if (error == 0 && config.user) error = process_drop_privileges(config.user);
+    if (error == 0) error = main_drop_privileges();
     return error;
 }
 
@@ -124,7 +151,9 @@ static int main_run(void)
 {
     int error = coordinator_open(&parts.coordinator, &config);
     if (error == 0) error = main_open_scripts();
-    if (error == 0 && config.check_only) {
+    if (error == 0 && config.dump_only) {
+        error = config_dump(&config);
+    } else if (error == 0 && config.check_only) {
         error = main_check();
     } else {
         if (error == 0) error = main_open_ports();
@@ -147,7 +176,8 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     /* A -c script may bring what is missing: then the check comes behind it. */
     if (!config.boot && config_check(&config) < 0) return EXIT_FAILURE;
-    if (config.daemonize && !config.check_only && process_daemonize_begin() < 0) return EXIT_FAILURE;
+    if (config.daemonize && !config.check_only && !config.dump_only && process_daemonize_begin() < 0)
+        return EXIT_FAILURE;
     int error = main_run();
     if (error < 0 && config.daemonize) process_daemonize_ready(error, NULL); /* its log line has said why */
     return error < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

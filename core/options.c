@@ -59,6 +59,8 @@ struct parse {
     bool pending_http;           /* bare --http that waits for its -l */
     int last_listen;             /* index of the latest -l, -1: none */
     bool stop;                   /* everything was said, exit successfully */
+    char *why;                   /* where complaints go, why_size octets; NULL: to stderr */
+    size_t why_size;
 };
 
 typedef int option_function(struct parse *p, const char *operand); /* 0, or -1 after one line on stderr */
@@ -77,16 +79,22 @@ struct option_row {
 
 static int complain(const struct parse *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Prints "sluice: --option: what is wrong, what to do". Always -1. */
+/* Prints "sluice: --option: what is wrong, what to do"; to `why` without the program. Always -1. */
 static int complain(const struct parse *p, const char *format, ...)
 {
     va_list arguments;
 
-    fprintf(stderr, "sluice: %.*s: ", p->name_size, p->name);
     va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
+    if (p->why) {
+        int used = snprintf(p->why, p->why_size, "%.*s: ", p->name_size, p->name);
+        if (used > 0 && (size_t)used < p->why_size)
+            vsnprintf(p->why + used, p->why_size - (size_t)used, format, arguments);
+    } else {
+        fprintf(stderr, "sluice: %.*s: ", p->name_size, p->name);
+        vfprintf(stderr, format, arguments);
+        fputc('\n', stderr);
+    }
     va_end(arguments);
-    fputc('\n', stderr);
     return -1;
 }
 
@@ -761,12 +769,13 @@ enum config_action config_parse(struct config *config, int argc, char **argv)
     if (p.stop) return fflush(stdout) == 0 ? CONFIG_EXIT_SUCCESS : CONFIG_EXIT_FAILURE;
     if (finish_listeners(&p) < 0) return CONFIG_EXIT_FAILURE;
     log_open((enum log_target)config->log_target, config->log_level);
-    return config->dump_only ? check_and_dump(config) : CONFIG_RUN; /* --check is main's: it begins as a start does */
+    /* --check is main's, and the dump of what a -c script says: they begin as a start does. */
+    return config->dump_only && !config->boot ? check_and_dump(config) : CONFIG_RUN;
 }
 
-int config_read(struct config *config, int argc, char **argv)
+int config_read(struct config *config, int argc, char **argv, char *why, size_t size)
 {
-    struct parse p = {.config = config, .last_listen = -1};
+    struct parse p = {.config = config, .last_listen = -1, .why = why, .why_size = size};
 
     return read_words(&p, argc, argv) < 0 || p.stop || finish_listeners(&p) < 0 ? -1 : 0;
 }

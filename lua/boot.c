@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/policy.h"
 #include "load.h"
+#include "nearest.h"
 #include "state.h"
 
 /* --- fields of the table --- */
@@ -150,6 +151,12 @@ static const char *keep_text(struct engine *e, const char *text, size_t size)
     return kept->text;
 }
 
+void engine_set_judge(struct engine *e, bool (*judge)(void *context, const struct config *fresh), void *context)
+{
+    e->judge = judge;
+    e->judge_context = context;
+}
+
 void boot_close(struct engine *e)
 {
     while (e->texts) {
@@ -159,7 +166,7 @@ void boot_close(struct engine *e)
     }
 }
 
-/* --- judging --- */
+/* --- kinds --- */
 
 static const char *kind_text(enum field_kind kind)
 {
@@ -178,26 +185,139 @@ static bool has_kind(lua_State *L, enum field_kind kind)
     return false;
 }
 
-/* The field's value stands on top. Raises what is wrong with it. */
-static void judge_field(lua_State *L, const struct field *field)
+/* --- where a field stands --- */
+
+struct boot {
+    const char *path;
+    const struct load_text *text;
+    struct config *config; /* a copy that is written to */
+};
+
+static bool is_word(char c)
 {
-    if (!has_kind(L, field->kind)) luaL_error(L, "boot: field `%s' must be %s", field->name, kind_text(field->kind));
-    if (field->kind == FIELD_STRING && strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1))
-        luaL_error(L, "boot: field `%s' holds a zero octet", field->name);
-    if (field->kind < FIELD_INTEGER) return;
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
+/* Whether an assignment to `key` stands at `at`, which holds the word: key =, ["key"] =, t.key =; not in a comment. */
+static bool is_assigned(const char *start, const char *at, size_t size)
+{
+    const char *line = at;
+    if ((at > start && is_word(at[-1])) || is_word(at[size])) return false;
+    at += size + strspn(at + size, "\"'] \t");
+    if (*at != '=' || at[1] == '=') return false;
+    while (line > start && line[-1] != '\n') line--;
+    for (; line + 1 < at; line++)
+        if (line[0] == '-' && line[1] == '-') return false;
+    return true;
+}
+
+/* The line of the last assignment to that key, as far as the text tells; 0: none is seen. */
+static unsigned find_line(const struct load_text *text, const char *key)
+{
+    unsigned line = 1, found = 0;
+    size_t size = strlen(key);
+    for (const char *at = text->data; at && *at; at++) {
+        if (*at == '\n') line++;
+        if (*at == *key && strncmp(at, key, size) == 0 && is_assigned(text->data, at, size)) found = line;
+    }
+    return found;
+}
+
+/* Pushes `file:line: `, without the line if it is not seen. */
+static const char *push_place(lua_State *L, const struct boot *boot, const char *key)
+{
+    unsigned line = find_line(boot->text, key);
+    const char *path = strcmp(boot->path, "-") == 0 ? "standard input" : boot->path;
+    return line > 0 ? lua_pushfstring(L, "%s:%d: ", path, (int)line) : lua_pushfstring(L, "%s: ", path);
+}
+
+/* --- judging --- */
+
+static void judge_range(lua_State *L, const struct boot *boot, const struct field *field)
+{
     lua_Number value = lua_tonumber(L, -1);
     bool negative_limit = strcmp(field->name, "memlimit") == 0 && value < 0; /* means none */
-    bool no_family =
-        strcmp(field->name, "resolve_pf") == 0 && value != AF_UNSPEC && value != AF_INET && value != AF_INET6;
-    if (no_family || (!negative_limit && !(value >= field->least && value <= field->most)))
-        luaL_error(L, "boot: field `%s' is out of range", field->name);
+    if (strcmp(field->name, "resolve_pf") == 0) {
+        if (value == AF_UNSPEC || value == AF_INET || value == AF_INET6) return;
+        luaL_error(L, "%sboot: field `%s' is out of range, give 0, 2 or 10", push_place(L, boot, field->name),
+                   field->name);
+    }
+    if (!negative_limit && !(value >= field->least && value <= field->most))
+        luaL_error(L, "%sboot: field `%s' is out of range, give %I to %I", push_place(L, boot, field->name),
+                   field->name, (LUAI_UACINT)field->least, (LUAI_UACINT)field->most);
+}
+
+/* The field's value stands on top. Raises what is wrong with it. */
+static void judge_field(lua_State *L, const struct boot *boot, const struct field *field)
+{
+    if (!has_kind(L, field->kind))
+        luaL_error(L, "%sboot: field `%s' must be %s", push_place(L, boot, field->name), field->name,
+                   kind_text(field->kind));
+    if (field->kind == FIELD_STRING && strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1))
+        luaL_error(L, "%sboot: field `%s' holds a zero octet", push_place(L, boot, field->name), field->name);
+    if (field->kind >= FIELD_INTEGER) judge_range(L, boot, field);
+}
+
+/* What options of the command line are called there. */
+static const char *const other_names[][2] = {{"api", "restapi"},
+                                             {"http", "http_listen"},
+                                             {"user", "user_name"},
+                                             {"tproxy", "transparent"},
+                                             {"fastopen", "tcp_fastopen"},
+                                             {"block_outbound", "block_loopback"},
+                                             {"max_startups", "startup_limit_full"}};
+
+/* The field that a key was meant to be, or NULL: it is like none. */
+static const char *find_nearest(const char *key)
+{
+    unsigned best = nearest_slips(strlen(key)) + 1;
+    const char *found = NULL;
+    for (size_t i = 0; i < sizeof other_names / sizeof *other_names; i++)
+        if (nearest_distance(key, other_names[i][0]) == 0) return other_names[i][1];
+    for (size_t i = 0; i <= FIELD_COUNT; i++) {
+        const char *name = i < FIELD_COUNT ? fields[i].name : "ruleset";
+        unsigned distance = nearest_distance(key, name);
+        if (distance < best) best = distance, found = name;
+    }
+    return found;
+}
+
+static bool is_field(const char *key)
+{
+    for (size_t i = 0; i < FIELD_COUNT; i++)
+        if (strcmp(fields[i].name, key) == 0) return true;
+    return strcmp(key, "ruleset") == 0;
+}
+
+/* The contract ignores keys that it does not know; but one that looks like a slip would leave a limit unset. */
+static void judge_keys(lua_State *L, const struct boot *boot, int table)
+{
+    for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+        const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
+        if (!key || is_field(key)) continue;
+        const char *nearest = find_nearest(key), *place = push_place(L, boot, key);
+        if (nearest) luaL_error(L, "%sboot: there is no field `%s'; is `%s' meant?", place, key, nearest);
+        LOGW("config: %sthere is no field `%s', it is ignored", place, key);
+        lua_pop(L, 1);
+    }
+}
+
+/* A table of the fields alone, on top: whatever metamethods answer is asked for once. */
+static void copy_fields(lua_State *L, int table)
+{
+    lua_createtable(L, 0, (int)FIELD_COUNT + 1);
+    for (size_t i = 0; i <= FIELD_COUNT; i++) {
+        const char *name = i < FIELD_COUNT ? fields[i].name : "ruleset";
+        lua_getfield(L, table, name);
+        lua_setfield(L, -2, name);
+    }
 }
 
 /* The table stands at `table`. */
-static void judge_table(lua_State *L, int table)
+static void judge_table(lua_State *L, const struct boot *boot, int table)
 {
     for (size_t i = 0; i < FIELD_COUNT; i++) {
-        if (lua_getfield(L, table, fields[i].name) != LUA_TNIL) judge_field(L, &fields[i]);
+        if (lua_getfield(L, table, fields[i].name) != LUA_TNIL) judge_field(L, boot, &fields[i]);
         lua_pop(L, 1);
     }
     int type = lua_getfield(L, table, "ruleset");
@@ -261,11 +381,9 @@ static const char *field_text(lua_State *L, int table, const char *name)
 
 /* Listeners of the table replace those of the command line. Several are separated by commas, and what they forward to
  * is in the same order, empty where one does not. */
-static void add_listeners(lua_State *L, int table, struct words *words, struct config *c)
+static void add_listeners(lua_State *L, int table, struct words *words)
 {
     const char *listen = field_text(L, table, "listen"), *forward = field_text(L, table, "forward");
-    const char *http = field_text(L, table, "http_listen");
-    if (listen || forward || http) c->listener_count = 0;
     for (const char *at = listen; at && *at; at += strspn(at, ",")) {
         size_t size = strcspn(at, ",");
         add_option(L, words, "--listen", at, size);
@@ -274,6 +392,11 @@ static void add_listeners(lua_State *L, int table, struct words *words, struct c
         if (target > 0) add_option(L, words, "--forward", forward, target);
         if (forward) forward += target + (forward[target] == ',');
     }
+}
+
+static void add_http_listeners(lua_State *L, int table, struct words *words)
+{
+    const char *http = field_text(L, table, "http_listen");
     for (const char *at = http; at && *at; at += strspn(at, ",")) {
         size_t size = strcspn(at, ",");
         add_word(L, words, "--http", 6);
@@ -282,22 +405,42 @@ static void add_listeners(lua_State *L, int table, struct words *words, struct c
     }
 }
 
-static void apply_texts(lua_State *L, int table, struct config *c)
+static void read_words(lua_State *L, const struct boot *boot, const char *field, struct words *words)
+{
+    char why[256] = "";
+    if (config_read(boot->config, words->count, words->all, why, sizeof why) == 0) return;
+    const char *rest = strstr(why, ": ");
+    if (strncmp(why, "--forward: ", 11) == 0) field = "forward"; /* it is read together with `listen' */
+    luaL_error(L, "config: failed to load fields: %sfield `%s': %s", push_place(L, boot, field), field,
+               rest ? rest + 2 : why);
+}
+
+static void apply_texts(lua_State *L, const struct boot *boot, int table)
 {
     struct words words = {.count = 0};
     int top = lua_gettop(L);
     add_word(L, &words, "sluice", 6);
-    add_listeners(L, table, &words, c);
+    if (field_text(L, table, "listen") || field_text(L, table, "forward") || field_text(L, table, "http_listen"))
+        boot->config->listener_count = 0;
+    add_listeners(L, table, &words);
+    read_words(L, boot, "listen", &words);
+    words.count = 1;
+    add_http_listeners(L, table, &words);
+    read_words(L, boot, "http_listen", &words);
     for (size_t i = 0; i < FIELD_COUNT; i++) {
         const char *text = fields[i].option ? field_text(L, table, fields[i].name) : NULL;
-        if (text && *text) add_option(L, &words, fields[i].option, text, strlen(text));
+        lua_settop(L, top);
+        if (!text || !*text) continue; /* it is the table's: the stack need not hold it */
+        words.count = 1;
+        add_option(L, &words, fields[i].option, text, strlen(text));
+        read_words(L, boot, fields[i].name, &words);
     }
     lua_settop(L, top);
-    if (config_read(c, words.count, words.all) < 0) luaL_error(L, "config: failed to load fields");
 }
 
-static void apply_table(lua_State *L, int table, struct config *c)
+static void apply_table(lua_State *L, const struct boot *boot, int table)
 {
+    struct config *c = boot->config;
     for (size_t i = 0; i < FIELD_COUNT; i++) {
         if (lua_getfield(L, table, fields[i].name) != LUA_TNIL) {
             if (fields[i].kind == FIELD_BOOLEAN)
@@ -307,15 +450,10 @@ static void apply_table(lua_State *L, int table, struct config *c)
         }
         lua_pop(L, 1);
     }
-    apply_texts(L, table, c);
+    apply_texts(L, boot, table);
 }
 
 /* --- -c --- */
-
-struct boot {
-    const struct load_text *text;
-    struct config *config; /* a copy that is written to */
-};
 
 static int boot_run(lua_State *L)
 {
@@ -324,9 +462,11 @@ static int boot_run(lua_State *L)
     lua_pushliteral(L, "config");
     lua_call(L, 1, 1);
     if (!lua_istable(L, -1)) return luaL_error(L, "config: expected table, got %s", luaL_typename(L, -1));
+    judge_keys(L, boot, lua_gettop(L));
+    copy_fields(L, lua_gettop(L));
     int table = lua_gettop(L);
-    judge_table(L, table);
-    apply_table(L, table, boot->config);
+    judge_table(L, boot, table);
+    apply_table(L, boot, table);
     if (lua_getfield(L, table, "ruleset") == LUA_TTABLE) lua_setglobal(L, "ruleset");
     return 0;
 }
@@ -361,7 +501,7 @@ static int run_file(struct engine *e, const char *path, lua_CFunction function, 
         engine_text_set(error, wrong, strlen(wrong));
         return -1;
     }
-    struct boot boot = {&text, config};
+    struct boot boot = {path, &text, config};
     int result = engine_protect(e, function, config ? (void *)&boot : (void *)&text, error);
     load_free(&text);
     return result;
@@ -378,7 +518,7 @@ static int boot_config(struct engine *e, struct config *config)
     struct config fresh = *config;
     bool there = false;
     int result = run_file(e, config->boot, boot_run, &fresh, &error);
-    if (result < 0) LOGE("config load: %s", text_of(&error));
+    if (result < 0) LOG_LINES(LOG_LEVEL_ERROR, "config load: %s", text_of(&error));
     if (result < 0) LOGF("unable to load config: %s", config->boot);
     engine_text_free(&error);
     if (result < 0) return -1;
@@ -397,7 +537,7 @@ static int boot_ruleset(struct engine *e, const char *path)
 {
     struct engine_text error = {0};
     int result = run_file(e, path, ruleset_run, NULL, &error);
-    if (result < 0) LOGE("ruleset load: %s", text_of(&error));
+    if (result < 0) LOG_LINES(LOG_LEVEL_ERROR, "ruleset load: %s", text_of(&error));
     if (result < 0) LOGF("unable to load ruleset: %s", path);
     if (result == 0) engine_revise(e, true);
     engine_text_free(&error);
@@ -449,6 +589,11 @@ static int forget_ruleset(lua_State *L)
     return 0;
 }
 
+static void log_reload_error(const char *what, const char *error, const char *outcome)
+{
+    LOG_LINES(LOG_LEVEL_WARNING, "reload: %s error: %s%s%s", what, error, strchr(error, '\n') ? "\n" : "; ", outcome);
+}
+
 static void reload_config(struct engine *e, const char *path)
 {
     struct engine_text error = {0};
@@ -457,6 +602,7 @@ static void reload_config(struct engine *e, const char *path)
     if (!fresh) return;
     *fresh = *coordinator_config(e->c);
     struct config judged;
+    char why[256] = "";
     engine_protect(e, keep_ruleset, NULL, NULL);
     int result = run_file(e, path, boot_run, fresh, &error);
     if (result == 0) {
@@ -464,17 +610,23 @@ static void reload_config(struct engine *e, const char *path)
         memcpy(judged.listeners, coordinator_config(e->c)->listeners, sizeof judged.listeners);
         judged.listener_count = coordinator_config(e->c)->listener_count;
         result = config_check(&judged);
+        if (result < 0) snprintf(why, sizeof why, "see above");
+    }
+    if (result == 0 && !config_can_change(coordinator_config(e->c), fresh, judged.sessions, why, sizeof why))
+        result = -1;
+    if (result == 0 && e->judge && !e->judge(e->judge_context, fresh)) {
+        snprintf(why, sizeof why, "see above");
+        result = -1;
     }
     if (result == 0) engine_protect(e, has_ruleset, &there, NULL);
-    const char *why = NULL;
     if (result == 0 && fresh->auth_required && !there) {
-        why = "authentication requires a ruleset";
+        snprintf(why, sizeof why, "authentication requires a ruleset");
         result = -1;
     } else if (result == 0 && (result = coordinator_configure(e->c, fresh)) < 0) {
-        why = result == -EAGAIN ? "the workers are busy, try again" : "not enough memory";
+        snprintf(why, sizeof why, "%s", result == -EAGAIN ? "the workers are busy, try again" : "not enough memory");
     }
     if (result < 0) {
-        LOGW("reload: config error: %s; everything stays as it was", error.data ? error.data : why ? why : "see above");
+        log_reload_error("config", *why ? why : text_of(&error), "everything stays as it was");
         engine_protect(e, restore_ruleset, NULL, NULL);
         free(fresh);
     } else {
@@ -497,7 +649,7 @@ static void reload_ruleset(struct engine *e, const char *path)
         engine_revise(e, true);
         LOGN("reload: ruleset successfully reloaded");
     } else {
-        LOGW("reload: ruleset error: %s; the old one stays", text_of(&error));
+        log_reload_error("ruleset", text_of(&error), "the old one stays");
     }
     engine_text_free(&error);
 }

@@ -225,7 +225,7 @@ static void routine_broken(struct engine *e, lua_State *co, struct routine *r)
     if (r && r->live)
         routine_lose(r, text);
     else
-        LOGE("coroutine: %s", text);
+        LOG_LINES(LOG_LEVEL_ERROR, "coroutine: %s", text);
     engine_note_error(e, text);
     if (r) routine_free(r);
     lua_resetthread(co);

@@ -478,7 +478,7 @@ bool engine_metrics(struct engine *e, struct engine_text *out)
     struct question_text question = {.name = "metrics", .out = out};
     *out = (struct engine_text){0};
     if (engine_protect(e, ask_text, &question, out) == 0) return true;
-    LOGE("ruleset.metrics: %s", out->data ? out->data : "not enough memory");
+    LOG_LINES(LOG_LEVEL_ERROR, "ruleset.metrics: %s", out->data ? out->data : "not enough memory");
     return false;
 }
 

@@ -27,6 +27,8 @@ int engine_open(struct engine **out, struct coordinator *c);
 /* Runs what the configuration names (-c, -r): a -c script's fields are checked and written to `config`
  * (contract section 1.4), whose strings then belong to the engine. 0, or -1 after one log line. */
 int engine_boot(struct engine *e, struct config *config);
+/* Who else has to be content with settings that SIGHUP brings: false, after one log line, and all stays as it was. */
+void engine_set_judge(struct engine *e, bool (*judge)(void *context, const struct config *fresh), void *context);
 void engine_close(struct engine *e); /* every coroutine and its operation is ended; NULL is fine */
 
 bool engine_has_ruleset(const struct engine *e);

@@ -28,7 +28,7 @@ static void async_call_finish(lua_State *L, bool ok, int first)
     lua_insert(L, first + 1);
     if (lua_pcall(L, lua_gettop(L) - first, 0, 0) == LUA_OK) return;
     const char *text = engine_error_text(L, -1);
-    LOGE("neosocksd.async: %s", text);
+    LOG_LINES(LOG_LEVEL_ERROR, "neosocksd.async: %s", text);
     engine_note_error(e, text);
     lua_pop(L, 1);
 }
@@ -42,7 +42,7 @@ static void async_deliver(struct routine *r, lua_State *L, bool ok, int first)
 /* Nobody will resume it any more; who waits for it has no better chance. */
 static void async_lost(struct routine *r, const char *why)
 {
-    if (strcmp(why, ROUTINE_ABANDONED) != 0) LOGE("neosocksd.async: %s", why);
+    if (strcmp(why, ROUTINE_ABANDONED) != 0) LOG_LINES(LOG_LEVEL_ERROR, "neosocksd.async: %s", why);
     engine_note_error(r->engine, why);
 }
 

@@ -148,7 +148,7 @@ static void decide(struct question *q, lua_State *L, int first)
 
 static void question_fail(struct question *q, const char *why)
 {
-    LOGE("ruleset error: %s", why);
+    LOG_LINES(LOG_LEVEL_ERROR, "ruleset error: %s", why);
     engine_note_error(q->engine, why);
     if (q->request) q->request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
 }
@@ -428,7 +428,8 @@ static void ticker_on_time(struct waiter *waiter)
     struct engine *e = (struct engine *)((char *)waiter - offsetof(struct engine, ticker));
     struct engine_text error = {0};
     ticker_set(e);
-    if (engine_protect(e, tick, e, &error) < 0) LOGW("ruleset.tick: %s", error.data ? error.data : "");
+    if (engine_protect(e, tick, e, &error) < 0)
+        LOG_LINES(LOG_LEVEL_WARNING, "ruleset.tick: %s", error.data ? error.data : "");
     engine_text_free(&error);
 }
 

@@ -80,8 +80,10 @@ struct engine {
     bool wakeup_armed;
     uint32_t pauses; /* serial number of the last one */
 
-    struct text_list *texts; /* boot.c: strings of the configuration */
-    struct script *scripts;  /* script.c */
+    struct text_list *texts;                                  /* boot.c: strings of the configuration */
+    bool (*judge)(void *context, const struct config *fresh); /* boot.c; NULL: nobody */
+    void *judge_context;
+    struct script *scripts; /* script.c */
 };
 
 /* --- engine.c --- */

@@ -59,6 +59,21 @@ static void log_all(enum log_target target, int level, int fd)
     release(fd, saved, file);
 }
 
+/* Tracebacks: each line is a line of the log, and none can be taken for the beginning of another message. */
+static void test_lines(void **state)
+{
+    (void)state;
+    setenv("TZ", "UTC0", 1);
+    tzset();
+    int saved, file = capture(STDERR_FILENO, &saved);
+    log_open(LOG_TO_STDERR, LOG_LEVEL_NOTICE);
+    LOG_LINES(LOG_LEVEL_ERROR, "%s", "first\nsecond\n\n\tthird\x01");
+    LOG_LINES(LOG_LEVEL_INFO, "%s", "not at this level");
+    release(STDERR_FILENO, saved, file);
+    assert_true(matches("^E [^ ]+ test_log\\.c:[0-9]+ first\nE [^ ]+ test_log\\.c:[0-9]+   second\n"
+                        "E [^ ]+ test_log\\.c:[0-9]+    third\\?\n$"));
+}
+
 static void test_format(void **state)
 {
     (void)state;
@@ -285,6 +300,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_format),
+        cmocka_unit_test(test_lines),
         cmocka_unit_test(test_letters_and_levels),
         cmocka_unit_test(test_targets),
         cmocka_unit_test(test_hostile_text),

@@ -1,6 +1,9 @@
 /* Scripts of the command line: -c, -r and SIGHUP. */
 #include "engine_asked.h"
+#include <limits.h>
+
 #include "lua/codec.h"
+#include "lua/nearest.h"
 
 static char script_path[] = "/tmp/sluice-script-XXXXXX";
 
@@ -98,6 +101,36 @@ static void test_boot(void **state)
     assert_string_equal(config.api_text, "127.0.0.1:9080");
     assert_true(engine_has_ruleset(engine));
     run("assert(type(ruleset.resolve) == 'function' and neosocksd.config().listen == '127.0.0.1:1080,127.0.0.1:1081')");
+}
+
+/* What a metamethod answers is asked for once: what was judged is what is applied. */
+static void test_boot_asks_once(void **state)
+{
+    (void)state;
+    assert_int_equal(boot("asked = 0\n"
+                          "return setmetatable({}, { __index = function(_, key)\n"
+                          "  if key == 'timeout' then asked = asked + 1 return asked == 1 and 30 or 1e300 end end })"),
+                     0);
+    assert_int_equal(config.timeout_ms, 30000);
+    run("assert(asked == 1)");
+}
+
+static void test_nearest(void **state)
+{
+    (void)state;
+    assert_int_equal(nearest_distance("", ""), 0);
+    assert_int_equal(nearest_distance("abc", ""), 3);
+    assert_int_equal(nearest_distance("Max-Sessions", "max_sessions"), 0);
+    assert_int_equal(nearest_distance("listne", "listen"), 1); /* exchanged */
+    assert_int_equal(nearest_distance("kitten", "sitting"), 3);
+    assert_int_equal(nearest_distance("timeuot", "timeout"), 1);
+    assert_int_equal(nearest_distance("timout", "timeout"), 1);
+    char word[NEAREST_WORD_MAX + 2];
+    memset(word, 'x', sizeof word);
+    word[NEAREST_WORD_MAX + 1] = '\0';
+    assert_true(nearest_distance(word, "x") == UINT_MAX && nearest_distance("x", word) == UINT_MAX);
+    word[NEAREST_WORD_MAX] = '\0';
+    assert_int_equal(nearest_distance(word, "x"), NEAREST_WORD_MAX - 1);
 }
 
 static void test_boot_without_ruleset(void **state)
@@ -200,8 +233,9 @@ static void test_boot_reload(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_SCRIPT(test_boot_errors),  WITH_SCRIPT(test_boot),        WITH_SCRIPT(test_boot_without_ruleset),
-        WITH_SCRIPT(test_ruleset_file), WITH_SCRIPT(test_boot_reload),
+        WITH_SCRIPT(test_boot_errors),    WITH_SCRIPT(test_boot),         WITH_SCRIPT(test_boot_without_ruleset),
+        WITH_SCRIPT(test_boot_asks_once), cmocka_unit_test(test_nearest), WITH_SCRIPT(test_ruleset_file),
+        WITH_SCRIPT(test_boot_reload),
     };
     return cmocka_run_group_tests_name("boot", tests, NULL, NULL);
 }
