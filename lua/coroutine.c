@@ -221,6 +221,7 @@ static void routine_ended(struct engine *e, lua_State *co, struct routine *r, in
 
 static void routine_broken(struct engine *e, lua_State *co, struct routine *r)
 {
+    int status;
     const char *text = engine_error_text(co, -1);
     if (r && r->live)
         routine_lose(r, text);
@@ -228,7 +229,7 @@ static void routine_broken(struct engine *e, lua_State *co, struct routine *r)
         LOG_LINES(LOG_LEVEL_ERROR, "coroutine: %s", text);
     engine_note_error(e, text);
     if (r) routine_free(r);
-    lua_resetthread(co);
+    limits_close(co, &status);
 }
 
 /* Resumes with `count` values on the stack of co, which is anchored by the caller. */
@@ -353,9 +354,8 @@ void routine_start(lua_State *L, const struct routine_class *class, void *owner,
 /* Closes a coroutine, with what is to be closed in it. It stands on the stack of e->L, or is anchored otherwise. */
 static void thread_close(lua_State *co)
 {
-    limits_watch(co);
-    lua_resetthread(co);
-    lua_settop(co, 0);
+    int status;
+    if (limits_close(co, &status)) lua_settop(co, 0);
 }
 
 void routine_cancel(struct routine *r, const char *why)

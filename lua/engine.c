@@ -12,7 +12,7 @@
 #include "profile.h"
 #include "rpc.h"
 #include "socket.h"
-#include "strings.h"
+#include "standard.h"
 
 #define ENGINE_IDLE_MS 5000u
 
@@ -49,6 +49,7 @@ void engine_leave(struct engine *e)
 {
     assert(e->depth > 0);
     if (--e->depth > 0) return;
+    if (!lua_gc(e->L, LUA_GCISRUNNING)) lua_gc(e->L, LUA_GCRESTART); /* a script has stopped it: for itself alone */
     limits_leave(&e->limits);
     e->durations[e->entries++ % ENGINE_EVENTS] = limits_now_ns() - e->entry_start_ns;
     if (e->script) script_settle(e->script);
@@ -219,6 +220,9 @@ static int engine_init(lua_State *L)
     luaL_openlibs(L);
     limits_open(L);
     strings_open(L);
+    tables_open(L);
+    finalizers_open(L);
+    debugging_open(L);
     open_package(L);
     coroutine_open(L);
     open_modules(L);

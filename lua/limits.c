@@ -212,36 +212,144 @@ static int limits_xpcall(lua_State *L)
     return limits_caught(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 1, 2, limits_caught), 2);
 }
 
-/* coroutine.resume(co, ...)                                                                        [-0, +n, -] */
-static int limits_resume(lua_State *L)
+/* --- coroutines --- */
+
+/* Runs it with the `count` values on the top. The number of its results, which are on the top, or -1 and an error. */
+static int limits_continue(lua_State *L, lua_State *co, int count)
 {
-    lua_State *co = lua_tothread(L, 1);
-    int arguments = lua_gettop(L) - 1, results = 0;
-    luaL_argexpected(L, co, 1, "coroutine");
-    if (!lua_checkstack(co, arguments)) return luaL_error(L, "too many arguments to resume");
-    lua_xmove(L, co, arguments);
+    int results = 0;
+    if (!lua_checkstack(co, count)) {
+        lua_pushliteral(L, "too many arguments to resume");
+        return -1;
+    }
+    lua_xmove(L, co, count);
     lua_State *outer = limits_run(co);
-    int status = lua_resume(co, L, arguments, &results);
+    int status = lua_resume(co, L, count, &results);
     if (profile_is_due()) profile_take(co);
     limits_run(outer);
     if (status != LUA_OK && status != LUA_YIELD) {
         lua_xmove(co, L, 1);
-        return limits_caught(L, status, 2);
+        return -1;
     }
     if (!lua_checkstack(L, results + 1)) {
         lua_pop(co, results);
-        return luaL_error(L, "too many results to resume");
+        lua_pushliteral(L, "too many results to resume");
+        return -1;
     }
     lua_xmove(co, L, results);
-    return limits_caught(L, status, 2);
+    return results;
+}
+
+/* coroutine.resume(co, ...)                                                                        [-0, +n, -] */
+static int limits_resume(lua_State *L)
+{
+    lua_State *co = lua_tothread(L, 1);
+    luaL_argexpected(L, co, 1, "coroutine");
+    int results = limits_continue(L, co, lua_gettop(L) - 1);
+    return limits_caught(L, results < 0 ? LUA_ERRRUN : LUA_OK, 2);
+}
+
+int limits_run_finalizer(lua_State *co, lua_State *from, int *results)
+{
+    struct limits *l = limits_of(co);
+    bool entered = l->entered;
+    if (!entered) limits_enter(l, limits_now_ns());
+    limits_watch(co);
+    lua_State *outer = limits_run(co);
+    int status = lua_resume(co, from, lua_gettop(co) - 1, results);
+    if (profile_is_due()) profile_take(co);
+    limits_run(outer);
+    if (!entered) limits_leave(l);
+    return status;
+}
+
+/* Whether the hook has ended it: see limits_hook(). */
+static bool limits_is_cut(lua_State *co)
+{
+    int status = lua_status(co);
+    return status != LUA_OK && status != LUA_YIELD && lua_gethookmask(co) == LUA_MASKCOUNT && lua_gethookcount(co) == 1;
+}
+
+bool limits_close(lua_State *co, int *status)
+{
+    *status = lua_status(co);
+    if (limits_is_cut(co)) return false;
+    limits_watch(co);
+    lua_State *outer = limits_run(co);
+    *status = lua_resetthread(co);
+    limits_run(outer);
+    return true;
+}
+
+/* The coroutine has ended with the error on the top: closes it, and says where wrap()'s function was called. */
+static int limits_wrap_failed(lua_State *L, lua_State *co)
+{
+    int status = lua_status(co);
+    if (status != LUA_OK && status != LUA_YIELD && !limits_of(L)->over) {
+        lua_xmove(L, co, 1); /* what closes may raise another one */
+        if (limits_close(co, &status) || lua_gettop(co) > 0) lua_xmove(co, L, 1);
+    }
+    if (limits_of(L)->over) return limits_pass_on(L);
+    if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+        luaL_where(L, 1);
+        lua_insert(L, -2);
+        lua_concat(L, 2);
+    }
+    return lua_error(L);
+}
+
+/* The function that wrap() returns. Upvalue: the coroutine.                                         [-0, +n, e] */
+static int limits_wrapped(lua_State *L)
+{
+    lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+    int results = limits_continue(L, co, lua_gettop(L));
+    return results < 0 ? limits_wrap_failed(L, co) : results;
+}
+
+/* coroutine.wrap(f) -> function                                                                     [-0, +1, e] */
+static int limits_wrap(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    lua_State *co = lua_newthread(L);
+    lua_pushvalue(L, 1);
+    lua_xmove(L, co, 1);
+    lua_pushcclosure(L, limits_wrapped, 1);
+    return 1;
+}
+
+static const char *limits_state(lua_State *L, lua_State *co)
+{
+    lua_Debug where;
+    if (co == L) return "running";
+    return lua_status(co) == LUA_OK && lua_getstack(co, 0, &where) ? "normal" : NULL;
+}
+
+/* coroutine.close(co) -> true | false, error                                                        [-0, +n, e] */
+static int limits_close_coroutine(lua_State *L)
+{
+    int status;
+    lua_State *co = lua_tothread(L, 1);
+    luaL_argexpected(L, co, 1, "coroutine");
+    const char *state = limits_state(L, co);
+    if (state) return luaL_error(L, "cannot close a %s coroutine", state);
+    bool closed = limits_close(co, &status);
+    limits_check(L);
+    lua_pushboolean(L, status == LUA_OK);
+    if (status == LUA_OK) return 1;
+    if (closed)
+        lua_xmove(co, L, 1);
+    else
+        lua_pushliteral(L, "the coroutine's time budget was exceeded");
+    return 2;
 }
 
 void limits_open(lua_State *L)
 {
+    static const luaL_Reg functions[] = {
+        {"resume", limits_resume}, {"wrap", limits_wrap}, {"close", limits_close_coroutine}, {NULL, NULL}};
     lua_register(L, "pcall", limits_pcall);
     lua_register(L, "xpcall", limits_xpcall);
     lua_getglobal(L, LUA_COLIBNAME);
-    lua_pushcfunction(L, limits_resume);
-    lua_setfield(L, -2, "resume");
+    luaL_setfuncs(L, functions, 0);
     lua_pop(L, 1);
 }

@@ -41,11 +41,16 @@ void limits_watch(lua_State *L);
 void limits_interrupt(lua_State *L);
 /* `L` is the thread that runs from now on, of whatever state; returns the one before it, to be set again. */
 lua_State *limits_run(lua_State *L);
-/* That thread, NULL: no Lua runs. For signal handlers. It may be one that has resumed the one that runs:
- * coroutine.wrap() tells nobody. */
+/* That thread, NULL: no Lua runs. For signal handlers. */
 lua_State *limits_running(void);
-/* Puts our pcall, xpcall and coroutine.resume in the place of Lua's: they do not hold up a budget's error. */
+/* Puts our pcall, xpcall and coroutine.resume, wrap and close in the place of Lua's: they do not hold up a budget's
+ * error, and nothing runs in them where hooks are off. */
 void limits_open(lua_State *L);
+/* lua_resume() of a coroutine that runs a finalizer with its object, an entry of its own where there is none. */
+int limits_run_finalizer(lua_State *co, lua_State *from, int *results);
+/* lua_resetthread(), with what is to be closed in it, unless the budget has ended the coroutine: hooks are off in it
+ * for ever then, so that nothing may run there any more. Whether it was closed; its status is in *status. */
+bool limits_close(lua_State *co, int *status);
 /* Raises if the budget is used up: for C functions that have caught an error. */
 void limits_check(lua_State *L);
 /* Looks at the clock, and raises if the budget is used up: for C functions that have taken long. */

@@ -1,4 +1,4 @@
-#include "strings.h"
+#include "standard.h"
 
 #include <lauxlib.h>
 #include <lualib.h>

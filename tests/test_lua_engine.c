@@ -279,7 +279,7 @@ static void test_budget(void **state)
     exceeds("while true do coroutine.resume(coroutine.create(function() while true do end end)) end");
     exceeds("local function nest() coroutine.wrap(function() while true do pcall(nest) end end)() end nest()");
     exceeds("local function nest() neosocksd.async(type, function() while true do pcall(nest) end end) end nest()");
-    exceeds("debug.sethook() while true do neosocksd.async(type, function() while true do end end) end");
+    exceeds("pcall(debug.sethook) while true do neosocksd.async(type, function() while true do end end) end");
     exceeds("local t = setmetatable({}, { __index = function() while true do end end }) return t.x");
     install(
         "return { resolve = function() while true do pcall(error) end end, tick = function() while true do end end,\n"

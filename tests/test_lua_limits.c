@@ -61,11 +61,218 @@ static void test_waiting(void **state)
     unlink(path);
 }
 
+/* Loops of C functions, over tables of any length. */
+static void test_tables(void **state)
+{
+    (void)state;
+    exceeds("table.move({}, 1, 1 << 60, 2)");
+    exceeds("table.move({}, 1, 1 << 60, 2, {})");
+    exceeds("table.move(setmetatable({}, {__index = math.abs}), 1, 0, 2) table.move({}, -5, 1 << 60, 1 << 61)");
+    exceeds("table.insert(setmetatable({}, {__len = function() return 1 << 60 end}), 1, 5)");
+    exceeds("table.remove(setmetatable({}, {__len = function() return 1 << 60 end}), 1)");
+    exceeds("table.concat(setmetatable({}, {__index = function() return '' end}), '', 1, 1 << 60)");
+    exceeds(
+        "table.concat(setmetatable({}, {__index = ipairs and rawlen}), '', 1, 0) while true do table.concat({}) end");
+    exceeds("table.sort(setmetatable({}, {__len = function() return (1 << 31) - 2 end}), rawequal)");
+    exceeds("local t, a = {}, ('a'):rep(1 << 22) for i = 1, 4000 do t[i] = a .. i end table.sort(t)");
+    exceeds("while true do table.unpack({}, 1, 100000) end");
+    run("assert((''):rep(1 << 60) == '')");
+}
+
+/* The same as Lua's, but for the order in which sort() compares. */
+static void test_tables_same(void **state)
+{
+    (void)state;
+    run("local t = {1, 2, 3} table.insert(t, 4) table.insert(t, 1, 0) assert(table.concat(t, ',') == '0,1,2,3,4')\n"
+        "assert(table.remove(t) == 4 and table.remove(t, 1) == 0 and table.concat(t) == '123')\n"
+        "assert(table.remove(t, 4) == nil and table.remove({}) == nil and table.remove({}, 0) == nil)\n"
+        "assert(table.concat({1, 2.5, 'x'}, '-', 2, 3) == '2.5-x' and table.concat({}, 'x') == '')\n"
+        "assert(table.concat({}, 'x', 2, 1) == '' and table.concat({[math.maxinteger] = 7}, '', math.maxinteger, "
+        "math.maxinteger) == '7')\n"
+        "assert(table.concat(table.move({1, 2, 3, 4}, 1, 3, 2), ',') == '1,1,2,3')\n"
+        "assert(table.concat(table.move({1, 2, 3, 4}, 2, 4, 1), ',') == '2,3,4,4')\n"
+        "local u = table.move({1, 2, 3}, 1, 3, 3, {9, 9}) assert(table.concat(u, ',') == '9,9,1,2,3')\n"
+        "assert(table.move({1}, 1, 0, 5)[5] == nil)");
+    raises("table.insert({1, 2}, 5, 1)", "bad argument #2 to 'insert' (position out of bounds)");
+    raises("table.insert({1, 2})", "wrong number of arguments to 'insert'");
+    raises("table.remove({1, 2}, 7)", "bad argument #2 to 'remove' (position out of bounds)");
+    raises("table.concat({1, {}, 3})", "invalid value (at index 2) in table for 'concat'");
+    raises("table.move({}, math.mininteger, 1, 1)", "too many elements to move");
+    raises("table.move({}, 1, 5, math.maxinteger)", "destination wrap around");
+    raises("table.insert(5, 1)", "bad argument #1 to 'insert' (table expected, got number)");
+    raises("table.sort({1, 'x'})", "attempt to compare");
+    raises("table.sort({1, 2}, 5)", "bad argument #2 to 'sort' (function expected, got number)");
+    run("local log = {} local p = setmetatable({}, {__len = function() return 3 end, __index = function(_, i) return i "
+        "end,\n"
+        "    __newindex = function(_, i, v) log[#log + 1] = i .. '=' .. tostring(v) end})\n"
+        "table.insert(p, 2, 'x') assert(table.concat(log, ' ') == '4=3 3=2 2=x')");
+}
+
+static void test_sort(void **state)
+{
+    (void)state;
+    engine->limits.budget_ms = 5000;
+    run("local seed = 1 local function random(n) seed = (seed * 1103515245 + 12345) % 2147483648 return seed // 65536 "
+        "% n end\n"
+        "for size = 0, 300 do for _, range in ipairs{2, 10, 1000000} do\n"
+        "    local t, sum = {}, 0 for i = 1, size do t[i] = random(range) sum = sum + t[i] end\n"
+        "    local down = table.move(t, 1, size, 1, {})\n"
+        "    table.sort(t) table.sort(down, function(a, b) return a > b end)\n"
+        "    for i = 1, size do sum = sum - t[i] assert(down[i] == t[size + 1 - i] and (i == 1 or t[i - 1] <= t[i])) "
+        "end\n"
+        "    assert(sum == 0)\n"
+        "end end\n"
+        "for size = 1, 100 do local t = {} for i = 1, size do t[i] = i end\n"
+        "    table.sort(t, function() return true end) table.sort(t, function() return false end) assert(#t == size)\n"
+        "    local set = {} for _, v in ipairs(t) do assert(not set[v]) set[v] = true end end");
+}
+
+/* Lua calls finalizers, and what closes a dead coroutine, where its hooks are off. */
+static void test_finalizers(void **state)
+{
+    (void)state;
+    exceeds("setmetatable({}, {__gc = function() while true do end end}) while true do local t = {} end");
+    exceeds("setmetatable({}, {__gc = function() while true do end end}) collectgarbage() while true do end");
+    exceeds("local m = {__gc = true} setmetatable({}, m) m.__gc = function() while true do end end collectgarbage() "
+            "while true do end");
+    exceeds("debug.setmetatable({}, {__gc = function() while true do end end}) collectgarbage() while true do end");
+    exceeds("local f <close> = setmetatable({}, {__close = function() while true do end end})");
+    exceeds(
+        "coroutine.wrap(function() local x <close> = setmetatable({}, {__close = function() while true do end end}) "
+        "while true do end end)()");
+    exceeds(
+        "local co = coroutine.create(function() local x <close> = setmetatable({}, {__close = function() while true do "
+        "end end}) while true do end end) kept = co coroutine.resume(co)");
+    run("_G.closed = {coroutine.close(coroutine.create(print))}");
+    exceeds(
+        "_G.kept = coroutine.create(function() local x <close> = setmetatable({}, {__close = function() while true do "
+        "end end}) while true do end end) coroutine.resume(kept)");
+    run("local ok, e = coroutine.close(kept) assert(not ok and e:find('budget')) assert(coroutine.status(kept) == "
+        "'dead')");
+}
+
+static void test_finalizers_same(void **state)
+{
+    (void)state;
+    run("local order = {} local m = {__gc = function(o) order[#order + 1] = o.n end}\n"
+        "for i = 1, 3 do setmetatable({n = i}, m) end collectgarbage() assert(table.concat(order, ',') == '3,2,1')\n"
+        "local t = setmetatable({}, {__gc = function() order.x = 1 end}) t = nil collectgarbage() assert(order.x == "
+        "1)");
+    /* Only what has __gc when the metatable is set is finalized, by what stands there in the end. */
+    run("local n = 0 local m = {} local t = setmetatable({}, m) m.__gc = function() n = n + 1 end t = nil "
+        "collectgarbage()\n"
+        "assert(n == 0) t = setmetatable({}, m) m.__gc = function() n = n + 10 end t = nil collectgarbage() assert(n "
+        "== 10)\n"
+        "assert(type(m.__gc) == 'function')");
+    /* Once, unless it is set again; the object may live on. */
+    run("local n, kept = 0 local m m = {__gc = function(o) n = n + 1 kept = o if n < 3 then setmetatable(o, m) end "
+        "end}\n"
+        "setmetatable({}, m) for i = 1, 6 do kept = nil collectgarbage() end assert(n == 3)");
+    run("local n = 0 local t = {} for i = 1, 5000 do t[i] = setmetatable({}, {__gc = function() n = n + 1 end}) end\n"
+        "collectgarbage('step') for i = 1, 5000 do t[i] = nil if i % 50 == 0 then collectgarbage('step') end end\n"
+        "collectgarbage() collectgarbage() assert(n == 5000, n)");
+    run("local n = 0 for _, mode in ipairs{'incremental', 'generational'} do collectgarbage(mode)\n"
+        "for i = 1, 20000 do setmetatable({i, {}}, {__gc = function(o) n = n + (o[1] == i and 1 or 0) end}) end\n"
+        "collectgarbage() collectgarbage() end assert(n == 40000, n)");
+    run("local a, b = {}, {} a.b, b.a = b, a local n = 0 local m = {__gc = function(o) assert(o.a or o.b) n = n + 1 "
+        "end}\n"
+        "setmetatable(a, m) setmetatable(b, m) a, b = nil, nil collectgarbage() assert(n == 2)");
+    /* What it may not do, and what it raises. */
+    run("local why local t = setmetatable({}, {__gc = function() local _, e = pcall(coroutine.yield) why = e end}) t = "
+        "nil\n"
+        "collectgarbage() assert(why:find('attempt to yield'), why)");
+    run("local why local t = setmetatable({}, {__gc = function() local _, e = pcall(await.sleep, 1) why = e end}) t = "
+        "nil\n"
+        "collectgarbage() assert(why:find('not in asynchronous routine'), why)");
+    run("setmetatable({}, {__gc = function() error('x') end}) collectgarbage()\n"
+        "local n = 0 setmetatable({}, {__gc = function() n = 1 end}) collectgarbage() assert(n == 1)");
+    run("local co setmetatable({}, {__gc = function() co = coroutine.running() end}) collectgarbage() assert(co)\n"
+        "pcall(coroutine.resume, co, 1) pcall(coroutine.close, co)\n"
+        "local n = 0 setmetatable({}, {__gc = function() n = 1 end}) collectgarbage() assert(n == 1)");
+    raises("setmetatable({}, 5)", "bad argument #2 to 'setmetatable' (nil or table expected, got number)");
+    raises("setmetatable(setmetatable({}, {__metatable = 1}), {})", "cannot change a protected metatable");
+    run("local t = setmetatable({}, {__metatable = 'x'}) assert(getmetatable(t) == 'x' and getmetatable({}) == nil)\n"
+        "assert(getmetatable('').__index == string and getmetatable(5) == nil)");
+}
+
+/* Scripts do not reach what C trusts. */
+static void test_debugging(void **state)
+{
+    (void)state;
+    raises("debug.sethook()", "debug.sethook is not available to scripts");
+    raises("debug.getregistry()", "debug.getregistry is not available to scripts");
+    raises("debug.setuservalue(io.stdout, 1)", "debug.setuservalue is not available to scripts");
+    raises("debug.setmetatable(io.stdout, {})", "the metatable of a userdata cannot be changed");
+    exceeds("pcall(debug.sethook) while true do end");
+    exceeds("pcall(debug.sethook, coroutine.running()) while true do end");
+    run("getmetatable(regex.compile('x')).__gc = error debug.getmetatable(io.stdout).__gc = error\n"
+        "assert(getmetatable(io.stdout) == getmetatable(io.stderr) and getmetatable(io.stdout).__index.read)\n"
+        "regex.compile('y') collectgarbage()");
+    run("assert(debug.getupvalue(('x'):gmatch('x'), 1) == nil and debug.setupvalue(('x'):gmatch('x'), 1, 2) == nil)");
+    run("local a = 5 local n, v = debug.getlocal(1, 1) assert(n == 'a' and v == 5)\n"
+        "assert(debug.setlocal(1, 1, 6) == 'a' and a == 6 and debug.getlocal(function(x, y) end, 2) == 'y')\n"
+        "assert(debug.getinfo(1, 'f').func and debug.getinfo(1, 'l').currentline == 3)\n"
+        "local f = function() return a end assert(debug.getupvalue(f, 1) == 'a' and debug.setupvalue(f, 1, 7) == 'a')\n"
+        "assert(f() == 7 and debug.getinfo(f, 'S').what == 'Lua' and debug.getinfo(print).func == print)\n"
+        "table.sort({1, 2}, function() assert(debug.getlocal(2, 1) == nil and debug.setlocal(2, 1, 1) == nil)\n"
+        "    assert(debug.getinfo(2, 'f').func == nil and debug.getinfo(2, 'n').name == 'sort') end)\n"
+        "local co = coroutine.create(function(b) coroutine.yield() end) coroutine.resume(co, 8)\n"
+        "local n, v = debug.getlocal(co, 1, 1) assert(n == 'b' and v == 8 and debug.getinfo(co, 0, 'f').func == nil)\n"
+        "assert(debug.getinfo(99) == nil and debug.traceback('x'):find('^x\\nstack'))");
+    raises("debug.getlocal(99, 1)", "level out of range");
+}
+
+/* A collector that a script has stopped runs again behind its entry. */
+static void test_collector(void **state)
+{
+    (void)state;
+    run("collectgarbage('stop') assert(not collectgarbage('isrunning'))");
+    run("assert(collectgarbage('isrunning'))");
+    install("return {resolve = function(a) collectgarbage('stop') return a end}");
+    struct ask a;
+    ask(&a, "a.b:1", 0);
+    run("assert(collectgarbage('isrunning'))");
+}
+
+/* Those of our own do what Lua's do. */
+static void test_coroutines(void **state)
+{
+    (void)state;
+    run("local f = coroutine.wrap(function(a) local b = coroutine.yield(a + 1) error('x' .. b, 0) end)\n"
+        "assert(f(1) == 2) local ok, e = pcall(f, 'y') assert(not ok and e:find('xy$'), e)\n"
+        "ok, e = pcall(f) assert(not ok and e:find('cannot resume dead coroutine'), e)");
+    run("local log = '' local f = coroutine.wrap(function() local x <close> = setmetatable({}, {__close = function(_, "
+        "e) \n"
+        "    log = log .. tostring(e) end}) error({}) end) local ok, e = pcall(f)\n"
+        "assert(not ok and type(e) == 'table' and log:find('^table'), log)");
+    run("local f = coroutine.wrap(function() local x <close> = setmetatable({}, {__close = function(_, e) "
+        "error('second', 0) "
+        "end}) error('first') end) local ok, e = pcall(f) assert(not ok and e:find('second$'), e)");
+    run("local closed local co = coroutine.create(function() local x <close> = setmetatable({}, {__close = function() "
+        "\n"
+        "    closed = true end}) coroutine.yield() end) coroutine.resume(co) assert(coroutine.close(co) and closed)\n"
+        "assert(coroutine.status(co) == 'dead' and coroutine.close(co))\n"
+        "co = coroutine.create(error) coroutine.resume(co, 'x') local ok, e = coroutine.close(co)\n"
+        "assert(not ok and e == 'x')");
+    raises("coroutine.close(coroutine.running())", "cannot close a running coroutine");
+    raises("coroutine.wrap(5)", "bad argument #1 to 'wrap' (function expected, got number)");
+    run("local main = coroutine.running() coroutine.wrap(function() local ok, e = pcall(coroutine.close, main)\n"
+        "    assert(not ok and e:find('cannot close a normal coroutine')) end)()");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_patterns, open_limited, close_engine),
         cmocka_unit_test_setup_teardown(test_waiting, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_tables, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_tables_same, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_sort, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_finalizers, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_finalizers_same, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(test_debugging, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_collector, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_coroutines, open_engine, close_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "lua/limits.h"
-#include "lua/strings.h"
+#include "lua/standard.h"
 #include "support.h"
 
 #ifdef __has_feature
