@@ -27,6 +27,9 @@ void config_defaults(struct config *config)
         .fastopen = true,
         .relay = RELAY_AUTO,
         .timeout_ms = 60000,
+        /* RFC 5382 section 5: what an application may expect of any box in its path. */
+        .idle_timeout_ms = 7440000,
+        .half_close_timeout_ms = 3600000,
         .startup_rate = 30,
         .blocked = POLICY_MULTICAST,
         .tcp_nodelay = true,
@@ -485,6 +488,7 @@ static void dump_own(const struct config *c)
     dump_number("workers", c->workers);
     dump_text("relay", relays[c->relay]);
     dump_seconds("idle_timeout", c->idle_timeout_ms);
+    dump_seconds("half_close_timeout", c->half_close_timeout_ms);
     dump_seconds("drain", c->drain_ms);
     dump_number("lua_budget", c->lua_budget_ms);
     dump_text("api_token_file", c->api_token_file);

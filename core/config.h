@@ -58,6 +58,7 @@ struct config {
     enum relay_mode relay;
     uint32_t timeout_ms;                                /* half-open limit: 5 s to a day */
     uint32_t idle_timeout_ms;                           /* established sessions; 0: none */
+    uint32_t half_close_timeout_ms;                     /* relays of which one direction has ended; 0: none */
     uint32_t drain_ms;                                  /* at stop; 0: reset at once */
     uint32_t max_sessions;                              /* 0: what pools and descriptors allow */
     uint32_t startup_start, startup_rate, startup_full; /* --max-startups */

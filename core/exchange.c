@@ -10,8 +10,8 @@
 
 /* Interim responses to one request, each of which gives the upstream another --timeout. */
 #define EXCHANGE_INTERIMS_MAX 32u
-/* An upstream that has been silent for so long gets its keepalive, where there is no --idle-timeout. */
-#define EXCHANGE_SETTLE_MS 5000u
+/* Without --idle-timeout: an exchange holds two heads, of which there are few, and is not held by silence for ever. */
+#define EXCHANGE_STALL_MS 3600000u
 
 static struct exchange *exchange_of(const struct worker *w, const struct session *s)
 {
@@ -46,21 +46,24 @@ static void exchange_begin_wait(const struct worker *w, struct exchange *e)
     if (request_is_out(e) || st->in_size > st->in_used) e->head_until_ms = ring_now_ms(w->ring) + w->config->timeout_ms;
 }
 
-/* While the request is sent every movement pushes the limit away; once the response is under way only --idle-timeout is
- * one. Without it there is one more look, to arrange for keepalive. */
+static uint32_t exchange_idle_ms(const struct worker *w)
+{
+    return w->config->idle_timeout_ms > 0 ? w->config->idle_timeout_ms : EXCHANGE_STALL_MS;
+}
+
+/* While the request is sent every movement pushes the limit away; once the response is under way only idleness is one,
+ * which is first looked at when keepalive is due. */
 static void exchange_set_deadline(struct worker *w, struct session *s)
 {
     struct exchange *e = exchange_of(w, s);
     uint64_t now = ring_now_ms(w->ring);
+    uint32_t idle = exchange_idle_ms(w), settle = session_settle_ms(w->config);
     exchange_begin_wait(w, e);
-    if (!e->answered)
-        timer_set(w->timers, s->slot, e->head_until_ms != 0 ? e->head_until_ms : now + w->config->timeout_ms);
-    else if (w->config->idle_timeout_ms > 0)
-        timer_set(w->timers, s->slot, now + w->config->idle_timeout_ms);
-    else if (s->settled)
-        timer_clear(w->timers, s->slot);
+    s->moved_ms = now;
+    if (e->answered)
+        timer_set(w->timers, s->slot, now + (s->settled || idle < settle ? idle : settle));
     else
-        timer_set(w->timers, s->slot, now + EXCHANGE_SETTLE_MS);
+        timer_set(w->timers, s->slot, e->head_until_ms != 0 ? e->head_until_ms : now + w->config->timeout_ms);
 }
 
 /* --- the ways to end --- */
@@ -444,18 +447,13 @@ void exchange_begin(struct worker *w, struct session *s)
     if (s->state == SESSION_EXCHANGE) stream_pump(w, s, UPSTREAM);
 }
 
-/* No --idle-timeout: a dead upstream is noticed by probes, as one of a relay is. */
-static void exchange_settle(struct worker *w, struct session *s)
-{
-    s->settled = true;
-    if (w->config->tcp_keepalive) net_set_keepalive(s->fd[UPSTREAM]);
-}
-
 void exchange_on_timer(struct worker *w, struct session *s)
 {
     const struct exchange *e = exchange_of(w, s);
-    if (e->answered && w->config->idle_timeout_ms == 0) {
-        exchange_settle(w, s);
+    uint64_t until_ms = s->moved_ms + exchange_idle_ms(w);
+    if (e->answered) session_settle(w, s);
+    if (e->answered && ring_now_ms(w->ring) < until_ms) {
+        timer_set(w->timers, s->slot, until_ms);
         return;
     }
     /* Whose turn was it? */

@@ -46,7 +46,9 @@ void net_send_octet(int fd, uint8_t octet); /* into an empty socket buffer */
 void net_reset_on_close(int fd);
 void net_set_nodelay(int fd);
 void net_set_buffers(int fd, int send_size, int receive_size); /* octets; 0: what the kernel chooses */
-void net_set_keepalive(int fd); /* and TCP_USER_TIMEOUT: a dead peer is noticed within about two minutes */
+/* A peer that is gone is noticed within about two minutes of silence, or, while octets for it are under way, when the
+ * kernel has sent them net.ipv4.tcp_retries2 times in vain. One that is alive and does not read may take for ever. */
+void net_set_keepalive(int fd);
 int net_set_device(int fd, const char *name);
 /* For a leg that stays on this machine: a congestion control without pacing, whose timers would cost more than they can
  * gain where nothing is ever lost. Before connect or listen; accepted sockets inherit it. */

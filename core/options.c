@@ -392,6 +392,29 @@ static int set_blocked(struct parse *p, const char *operand)
 
 /* --- limits, threads, log --- */
 
+/* Octets, or KiB or MiB with a letter. */
+static bool read_size(const char *text, uint64_t *out)
+{
+    size_t size = strlen(text);
+    char unit = size > 0 ? text[size - 1] : '\0';
+    unsigned shift = unit == 'K' ? 10 : unit == 'M' ? 20 : 0;
+    if (shift > 0) size--;
+    if (!read_number(text, size, out)) return false;
+    *out <<= shift;
+    return true;
+}
+
+static int set_socket_buffer(struct parse *p, const char *operand)
+{
+    uint64_t size;
+
+    if (!read_size(operand, &size)) return complain(p, "\"%s\" is no size, give 16K to 1024M", operand);
+    if ((double)size < p->row->least || (double)size > p->row->most)
+        return complain(p, "\"%s\" is out of range, give 16K to 1024M", operand);
+    p->config->tcp_sndbuf = p->config->tcp_rcvbuf = (int)size;
+    return 0;
+}
+
 /* start:rate:full, all three required. */
 static int set_startups(struct parse *p, const char *operand)
 {
@@ -571,8 +594,17 @@ static const struct option_row rows[] = {
 
     {'t', "timeout", "SECONDS", GROUP_LIMITS, "from accept to established, 5 to 86400 (default: 60)", set_seconds,
      FIELD(timeout_ms), 5, 86400},
-    {0, "idle-timeout", "SECONDS", GROUP_LIMITS, "end established sessions without traffic (default: 0, never)",
-     set_seconds, FIELD(idle_timeout_ms), 0, 2592000},
+    {0, "idle-timeout", "SECONDS", GROUP_LIMITS,
+     "end established sessions in which nothing moves for so long (default: 7440; 0: never)", set_seconds,
+     FIELD(idle_timeout_ms), 0, 2592000},
+    {0, "half-close-timeout", "SECONDS", GROUP_LIMITS,
+     "the same when one direction has ended already (default: 3600; 0: as --idle-timeout)", set_seconds,
+     FIELD(half_close_timeout_ms), 0, 2592000},
+    {0, "socket-buffer", "SIZE", GROUP_LIMITS,
+     "octets that each socket may hold for sending, and for receiving; K and M are understood (default: what the "
+     "kernel "
+     "chooses)",
+     set_socket_buffer, NO_FIELD, 16384, 1073741824},
     {'m', "max-sessions", "N", GROUP_LIMITS, "sessions at the same time (default: 0, what descriptors allow)",
      set_number, FIELD(max_sessions), 0, 100000000},
     {0, "max-startups", "S:R:F", GROUP_LIMITS,

@@ -406,6 +406,7 @@ static void flow_finish(struct worker *w, struct session *s, enum session_side f
         return;
     }
     net_shutdown_write(s->fd[other(from)]);
+    s->moved_ms = ring_now_ms(w->ring); /* the time of a half-closed relay begins */
     timer_set(w->timers, s->slot, ring_now_ms(w->ring) + RELAY_WATCH_MS);
 }
 
@@ -487,6 +488,20 @@ static void relay_watch_side(struct worker *w, struct session *s, enum session_s
     ring_watch(w->ring, s->fd[side], session_arm(w, s, SESSION_WATCH + side));
 }
 
+static bool relay_is_half_closed(const struct session *s)
+{
+    return s->flows[CLIENT].phase == FLOW_DONE || s->flows[UPSTREAM].phase == FLOW_DONE;
+}
+
+/* How long nothing may move: 0: for ever. Of a half-closed relay the other end may be gone for good, and keepalive does
+ * not tell: a host answers it for a program that waits for nothing any more. */
+static uint32_t relay_limit_ms(const struct worker *w, const struct session *s)
+{
+    uint32_t idle = w->config->idle_timeout_ms, half = w->config->half_close_timeout_ms;
+    if (!relay_is_half_closed(s) || half == 0) return idle;
+    return idle == 0 || half < idle ? half : idle;
+}
+
 /* True if the session is still there. */
 static bool relay_judge_idle(struct worker *w, struct session *s)
 {
@@ -496,23 +511,22 @@ static bool relay_judge_idle(struct worker *w, struct session *s)
         s->moved = moved;
         s->moved_ms = now;
     }
-    if (w->config->idle_timeout_ms == 0 || now - s->moved_ms < w->config->idle_timeout_ms) return true;
-    session_log(w, s, LOG_LEVEL_DEBUG, "closed: nothing moved for --idle-timeout seconds");
+    uint32_t limit = relay_limit_ms(w, s);
+    if (limit == 0 || now - s->moved_ms < limit) return true;
+    session_log(w, s, LOG_LEVEL_DEBUG,
+                limit == w->config->idle_timeout_ms ? "closed: nothing moved for --idle-timeout seconds"
+                                                    : "closed: half-closed, nothing moved for --half-close-timeout");
     session_close(w, s, SESSION_RESET);
     return false;
 }
 
 void relay_on_timer(struct worker *w, struct session *s)
 {
-    if (!s->settled) {
-        s->settled = true;
-        if (w->config->tcp_keepalive)
-            net_set_keepalive(s->fd[UPSTREAM]); /* the client's socket has it from its listener */
-    }
+    session_settle(w, s);
     relay_watch_side(w, s, CLIENT);
     relay_watch_side(w, s, UPSTREAM);
-    if (!relay_judge_idle(w, s) || w->config->idle_timeout_ms == 0) return;
-    uint32_t quarter = w->config->idle_timeout_ms / 4;
+    if (!relay_judge_idle(w, s) || relay_limit_ms(w, s) == 0) return;
+    uint32_t quarter = relay_limit_ms(w, s) / 4;
     timer_set(w->timers, s->slot, ring_now_ms(w->ring) + (quarter > TIMER_TICK_MS ? quarter : TIMER_TICK_MS));
 }
 

@@ -116,10 +116,20 @@ static void session_count(struct worker *w, const struct session *s, enum sessio
 
 /* When an established session is first looked at: an idle limit may be shorter than the time after which keepalive is
  * worth its calls. */
-static uint32_t session_settle_ms(const struct config *config)
+uint32_t session_settle_ms(const struct config *config)
 {
     bool sooner = config->idle_timeout_ms > 0 && config->idle_timeout_ms < SESSION_SETTLE_MS;
     return sooner ? config->idle_timeout_ms : SESSION_SETTLE_MS;
+}
+
+/* A client's socket has it from its listener; those of a script have not. */
+void session_settle(struct worker *w, struct session *s)
+{
+    if (s->settled) return;
+    s->settled = true;
+    if (!w->config->tcp_keepalive) return;
+    net_set_keepalive(s->fd[UPSTREAM]);
+    if (s->protocol == PROTOCOL_SCRIPT) net_set_keepalive(s->fd[CLIENT]);
 }
 
 static void session_set_deadline(struct worker *w, struct session *s, enum session_state next)

@@ -166,6 +166,10 @@ void session_format_chain(const struct worker *w, const struct session *s, char 
 void session_report_trial(struct worker *w, struct session *s, int32_t result);
 /* Whether an operation on the upstream, or on an attempt to reach one, is in flight. */
 bool session_upstream_is_busy(const struct session *s);
+/* Sets keepalive where nothing has set it before, once. Most sessions never live long enough to need those calls: an
+ * established one comes here after session_settle_ms(). */
+void session_settle(struct worker *w, struct session *s);
+uint32_t session_settle_ms(const struct config *config);
 /* Closes one side's descriptor, cancelling what is in flight on it. */
 void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end);
 void session_release_setup(struct worker *w, struct session *s);

@@ -66,6 +66,7 @@ static const struct field fields[] = {
     {"workers", FIELD_INTEGER, 0, CONFIG_WORKERS_MAX, NULL},
     {"relay", FIELD_STRING, 0, 0, "--relay"},
     {"idle_timeout", FIELD_NUMBER, 0, 2592000, NULL},
+    {"half_close_timeout", FIELD_NUMBER, 0, 2592000, NULL},
     {"drain", FIELD_NUMBER, 0, 86400, NULL},
     {"lua_budget", FIELD_INTEGER, 10, 60000, NULL},
     {"api_token_file", FIELD_STRING, 0, 0, "--api-token-file"},
@@ -109,6 +110,7 @@ static uint32_t *count_of(struct config *c, const char *name)
                   {"lua_budget", &c->lua_budget_ms},
                   {"timeout", &c->timeout_ms},
                   {"idle_timeout", &c->idle_timeout_ms},
+                  {"half_close_timeout", &c->half_close_timeout_ms},
                   {"drain", &c->drain_ms}};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
         if (strcmp(places[i].name, name) == 0) return places[i].place;

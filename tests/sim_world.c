@@ -359,6 +359,7 @@ static void plan_config(struct config *config, bool calm, uint32_t tunnels)
     config->heads = calm ? 4 * TUNNELS_MAX : 1u + config->exchanges;
     if (calm || sim_chance(700)) return;
     config->idle_timeout_ms = sim_between(500, 5000);
+    config->half_close_timeout_ms = sim_chance(500) ? 0 : sim_between(500, 5000);
     config->max_sessions = sim_between(0, tunnels);
     if (sim_chance(500)) {
         config->startup_start = sim_between(1, 4);

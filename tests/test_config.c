@@ -100,7 +100,8 @@ static void test_defaults(void **state)
     assert_int_equal(config.listeners[0].kind, LISTENER_AUTO);
     assert_int_equal(config.family, AF_UNSPEC);
     assert_int_equal(config.timeout_ms, 60000);
-    assert_int_equal(config.idle_timeout_ms, 0);
+    assert_int_equal(config.idle_timeout_ms, 7440000);
+    assert_int_equal(config.half_close_timeout_ms, 3600000);
     assert_int_equal(config.drain_ms, 0);
     assert_int_equal(config.startup_start, 0);
     assert_int_equal(config.startup_rate, 30);
@@ -195,6 +196,22 @@ static void test_seconds(void **state)
     refuses("-t 5s", "\"5s\" is not a number");
     refuses("--idle-timeout -1", "--idle-timeout: \"-1\" is out of range, give 0 to 2592000 seconds");
     refuses("--drain x", "--drain: \"x\" is not a number");
+}
+
+static void test_socket_buffer(void **state)
+{
+    (void)state;
+    accepts("--socket-buffer 65536");
+    assert_int_equal(config.tcp_sndbuf, 65536);
+    assert_int_equal(config.tcp_rcvbuf, 65536);
+    accepts("--socket-buffer=1024M");
+    assert_int_equal(config.tcp_rcvbuf, 1 << 30);
+    refuses("--socket-buffer 15K", "--socket-buffer: \"15K\" is out of range, give 16K to 1024M");
+    refuses("--socket-buffer 1025M", "out of range");
+    refuses("--socket-buffer 999999999999999M", "out of range");
+    refuses("--socket-buffer K", "--socket-buffer: \"K\" is no size, give 16K to 1024M");
+    refuses("--socket-buffer 64k", "\"64k\" is no size");
+    refuses("--socket-buffer ''", "\"\" is no size");
 }
 
 static void test_numbers(void **state)
@@ -672,19 +689,20 @@ static void test_dump_defaults(void **state)
 {
     (void)state;
     assert_int_equal(run("-l 127.0.0.1:1080 --workers 3 --dump-config", false), CONFIG_EXIT_SUCCESS);
-    assert_string_equal(
-        out, "return {\n    listen = \"127.0.0.1:1080\",\n    forward = nil,\n    proxy = nil,\n"
-             "    restapi = nil,\n    http_listen = nil,\n    user_name = nil,\n    nameserver = nil,\n"
-             "    netdev = nil,\n    loglevel = 4,\n    resolve_pf = 0,\n    timeout = 60,\n"
-             "    memlimit = 0,\n    auth_required = false,\n    pipe = false,\n    reuseport = false,\n"
-             "    tcp_fastopen = true,\n    tcp_fastopen_connect = false,\n    tcp_nodelay = true,\n"
-             "    tcp_keepalive = true,\n    transparent = false,\n    traceback = false,\n"
-             "    socks5_bind = false,\n    socks5_udp = false,\n    daemonize = false,\n"
-             "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
-             "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
-             "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
-             "    startup_limit_full = 0,\n    workers = 3,\n    relay = \"auto\",\n"
-             "    idle_timeout = 0,\n    drain = 0,\n    lua_budget = 5000,\n    api_token_file = nil,\n}\n");
+    assert_string_equal(out,
+                        "return {\n    listen = \"127.0.0.1:1080\",\n    forward = nil,\n    proxy = nil,\n"
+                        "    restapi = nil,\n    http_listen = nil,\n    user_name = nil,\n    nameserver = nil,\n"
+                        "    netdev = nil,\n    loglevel = 4,\n    resolve_pf = 0,\n    timeout = 60,\n"
+                        "    memlimit = 0,\n    auth_required = false,\n    pipe = false,\n    reuseport = false,\n"
+                        "    tcp_fastopen = true,\n    tcp_fastopen_connect = false,\n    tcp_nodelay = true,\n"
+                        "    tcp_keepalive = true,\n    transparent = false,\n    traceback = false,\n"
+                        "    socks5_bind = false,\n    socks5_udp = false,\n    daemonize = false,\n"
+                        "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
+                        "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
+                        "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
+                        "    startup_limit_full = 0,\n    workers = 3,\n    relay = \"auto\",\n"
+                        "    idle_timeout = 7440,\n    half_close_timeout = 3600,\n    drain = 0,\n    lua_budget = "
+                        "5000,\n    api_token_file = nil,\n}\n");
 }
 
 static void dumps(const char *line, const char *part)
@@ -703,7 +721,9 @@ static void test_dump_values(void **state)
     dumps("-l [::1]:1 -6 --dump-config", "    resolve_pf = 10,\n");
     dumps("-l [::1]:1 -4 --dump-config", "    resolve_pf = 2,\n");
     dumps("-l [::1]:1 -t 7.25 --dump-config", "    timeout = 7.25,\n");
-    dumps("-l [::1]:1 --idle-timeout 0.5 --drain 3 --dump-config", "    idle_timeout = 0.5,\n    drain = 3,\n");
+    dumps("-l [::1]:1 --idle-timeout 0.5 --half-close-timeout 9 --drain 3 --dump-config",
+          "    idle_timeout = 0.5,\n    half_close_timeout = 9,\n    drain = 3,\n");
+    dumps("-l [::1]:1 --socket-buffer 128K --dump-config", "    tcp_sndbuf = 131072,\n    tcp_rcvbuf = 131072,\n");
     dumps("-l unix:/a\"b\\c\x01\x7f"
           "9 --dump-config",
           "    listen = \"unix:/a\\\"b\\\\c\\001\\1279\",\n");
@@ -788,6 +808,7 @@ int main(void)
         cmocka_unit_test(test_operands),
         cmocka_unit_test(test_last_occurrence_wins),
         cmocka_unit_test(test_seconds),
+        cmocka_unit_test(test_socket_buffer),
         cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_end_of_options),

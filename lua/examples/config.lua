@@ -21,7 +21,8 @@ return {
     loglevel = 4,
     -- resolve_pf = 0, -- 2: IPv4 only, 10: IPv6 only
     timeout = 60, -- seconds
-    -- idle_timeout = 0,
+    -- idle_timeout = 7440,
+    -- half_close_timeout = 3600,
     -- drain = 0,
     memlimit = 64, -- MiB
     -- lua_budget = 5000, -- milliseconds
@@ -32,7 +33,7 @@ return {
     -- tcp_fastopen_connect = false,
     -- tcp_nodelay = true,
     -- tcp_keepalive = true,
-    -- tcp_sndbuf = 0,
+    -- tcp_sndbuf = 0, -- octets; 0: what the kernel chooses
     -- tcp_rcvbuf = 0,
     -- transparent = false,
     -- traceback = false,

@@ -1,0 +1,191 @@
+"""Sessions that live: readers that pause, peers that are gone, ends that only one side has announced.
+
+What takes the kernel minutes is made short on the proxy's own sockets, of which the test gets duplicates."""
+import ctypes
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+import namespaces
+import origins
+import process
+import wire
+
+SYS_PIDFD_GETFD = 438
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def duplicate(pidfd, descriptor):
+    taken = _libc.syscall(SYS_PIDFD_GETFD, pidfd, descriptor, 0)
+    if taken < 0:
+        pytest.skip(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+    return socket.socket(fileno=taken)
+
+
+def is_connected(one):
+    if one.family != socket.AF_INET or one.type != socket.SOCK_STREAM:
+        return False
+    try:
+        one.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def tcp_sockets(proxy):
+    """Duplicates of its connections."""
+    pidfd = os.pidfd_open(proxy.pid)
+    try:
+        for name in os.listdir(f"/proc/{proxy.pid}/fd"):
+            if not os.readlink(f"/proc/{proxy.pid}/fd/{name}").startswith("socket:"):
+                continue
+            one = duplicate(pidfd, int(name))
+            if is_connected(one):
+                yield one
+            one.close()
+    finally:
+        os.close(pidfd)
+
+
+def hurry(proxy):
+    """Every time that the proxy has set on its connections is divided by 60. How many it found."""
+    count = 0
+    for one in tcp_sockets(proxy):
+        count += 1
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_USER_TIMEOUT):
+            value = one.getsockopt(socket.IPPROTO_TCP, option)
+            if value:
+                one.setsockopt(socket.IPPROTO_TCP, option, max(1, value // 60))
+    return count
+
+
+def settled(proxy):
+    """Both ends of a session have what the proxy sets after a few seconds."""
+    return process.wait_until(lambda: all(
+        one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for one in tcp_sockets(proxy)), 10, 0.2)
+
+
+# --- readers that pause ---
+
+CONTENT = os.urandom(1 << 20) * 24
+
+
+def serve_content(_origin, connection):
+    connection.sendall(CONTENT)
+
+
+def serve_page(_origin, connection):
+    origins.read_http_head(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(CONTENT) + CONTENT)
+
+
+def ask(way, proxy, port):
+    if way != "plain":
+        return wire.through_socks5(proxy.address, "127.0.0.1", port, timeout=30)
+    client = wire.Client(proxy.address, timeout=30)
+    client.send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: x\r\n\r\n" % port)
+    assert b"200 OK" in client.read_head()
+    return client
+
+
+@pytest.mark.parametrize("way", ["copy", "splice", "plain"])
+def test_reader_that_pauses(sluice, origin, way):
+    """For longer than the time in which a peer that is gone is noticed: it gets every octet."""
+    proxy = sluice("--relay", way if way != "plain" else "auto")
+    client = ask(way, proxy, origin(serve_page if way == "plain" else serve_content).port)
+    first = client.read(100000)
+    assert hurry(proxy) == 2
+    time.sleep(4.5)
+    assert first + client.read(len(CONTENT) - len(first)) == CONTENT
+    assert client.ends_with() == "end"
+    client.close()
+
+
+@pytest.mark.parametrize("way", ["copy", "splice"])
+def test_upstream_that_pauses(sluice, origin, way):
+    """The same in the other direction."""
+    proxy, target = sluice("--relay", way), origin(origins.hold)
+    client = wire.through_socks5(proxy.address, "127.0.0.1", target.port, timeout=30)
+    sender = threading.Thread(target=lambda: client.send(CONTENT).shut())
+    sender.start()
+    connection = target.connection()
+    assert settled(proxy)
+    hurry(proxy)
+    time.sleep(4.5)
+    received = b"".join(iter(lambda: connection.recv(1 << 20), b""))
+    sender.join()
+    assert received == CONTENT
+    client.close()
+
+
+# --- peers that are gone ---
+
+@pytest.fixture
+def cable(namespace):
+    """Two namespaces, the proxy's and the other's, and how to cut them apart."""
+    near, far = namespace("n"), namespace("f")
+    tag = str(os.getpid() % 100000)
+    namespaces.connect(near, f"n{tag}", far, f"f{tag}")
+    near.ip("addr", "add", "10.92.1.1/24", "dev", f"n{tag}")
+    far.ip("addr", "add", "10.92.1.2/24", "dev", f"f{tag}")
+    return near, far, lambda: far.ip("link", "set", f"f{tag}", "down")
+
+
+@pytest.mark.parametrize("gone", ["client", "upstream"])
+def test_peer_that_is_gone_without_a_word(sluice, cable, gone):
+    """Keepalive finds it, also where no idle timeout would ever end the session: in relays, and in plain HTTP."""
+    near, far, cut = cable
+    door = ("10.92.1.1" if gone == "client" else "127.0.0.1", 1080)  # in a namespace of its own every port is free
+    proxy = sluice("-l", "%s:%d" % door, "--idle-timeout", "0", listen=None, prefix=near.prefix)
+    server = (far if gone == "upstream" else near).call(
+        origins.Origin, origins.hold, host="10.92.1.2" if gone == "upstream" else "127.0.0.1")
+    try:
+        connect = (far if gone == "client" else near).call
+        relayed = connect(wire.Client, door).send(wire.socks4(server.host, server.port))
+        assert relayed.read(8) == wire.SOCKS4_GRANTED
+        server.connection()
+        plain = connect(wire.Client, door)
+        plain.send(b"GET http://%s:%d/ HTTP/1.1\r\nHost: x\r\n\r\n" % (server.host.encode(), server.port))
+        connection = server.connection(1)
+        origins.read_http_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+        plain.read_head()
+        assert settled(proxy)
+        assert hurry(proxy) == 4
+        cut()
+        assert proxy.flat(12), proxy.log()
+    finally:
+        server.close()
+
+
+# --- ends that one side has announced ---
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+def test_half_close_timeout(sluice, origin, first):
+    """Only where one direction has ended, only when nothing moves in the other."""
+    proxy, target = sluice("--half-close-timeout", "2", "--idle-timeout", "0"), origin(origins.hold)
+    clients = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(3)]
+    ends = target.wait("connections", 3)
+    for i in (1, 2):  # the first stays whole
+        (clients[i].socket if first == "client" else ends[i]).shutdown(socket.SHUT_WR)
+    start = time.monotonic()
+    while time.monotonic() - start < 6:  # the last one moves
+        ends[2].sendall(b"x") if first == "client" else clients[2].send(b"x")
+        assert (clients[2].socket if first == "client" else ends[2]).recv(1) == b"x"
+        time.sleep(0.3)
+    waiting = clients[1] if first == "client" else ends[1]
+    assert wire_ends(waiting) == "reset"
+    ends[0].sendall(b"whole")
+    assert clients[0].read(5) == b"whole"
+    for client in clients:
+        client.close()
+
+
+def wire_ends(end):
+    try:
+        return end.ends_with() if isinstance(end, wire.Client) else ("end" if end.recv(1) == b"" else "octets")
+    except ConnectionResetError:
+        return "reset"
