@@ -1,12 +1,16 @@
 /* One request to the API, from its head to its answer.
  *
- *   head > judged: refused at once, or its body is collected > dispatched > answered at once, or suspended > answered
+ *   supervisor:   head > judged: refused at once, or its body is collected > answered at once, or lent (lend.h)
+ *   coordinator:                                                              its handler answers, now or later
+ *   supervisor:   the answer goes out
  *
- * A handler answers with call_reply(), now or later; a call that is not answered when its handler returns is suspended
- * until then, at most for the settings' timeout. */
+ * One thread has a call at a time. What a handler needs of the connection is copied when the call is lent: the
+ * connection may end, and be answered otherwise, while the coordinator works. A handler answers with call_reply(); from
+ * then on, unless it is still running, the call is gone. */
 #ifndef SLUICE_API_CALL_H
 #define SLUICE_API_CALL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +18,7 @@
 #include "access.h"
 #include "core/coordinator.h"
 #include "lua/engine.h"
+#include "protocols/address.h"
 #include "snapshot.h"
 #include "stats.h"
 #include "text.h"
@@ -26,48 +31,63 @@ enum call_method { CALL_GET = 1, CALL_HEAD = 2, CALL_POST = 4, CALL_DELETE = 8 }
 struct MHD_Connection;
 struct api;
 struct endpoint;
-struct peer;
+struct visit;
 
 struct call {
+    struct letter letter; /* first: by which it travels */
     struct api *api;
-    struct MHD_Connection *connection;
+    struct visit *visit;               /* the supervisor's: its connection; NULL: that needs no answer any more */
+    struct MHD_Connection *connection; /* NULL while it is lent: the copies below serve */
     const struct endpoint *endpoint;
-    struct call *next, *previous; /* of all calls of the API */
     enum call_method method;
     const char *path_rest;             /* behind the endpoint's path, for those that take an id */
     char token_name[ACCESS_NAME_SIZE]; /* of the token that let it in; "": none was needed */
     struct text body;
     size_t body_expected; /* by its Content-Length; 0: none */
-    struct peer *peer;    /* its connection; NULL: not known */
-    const char *url_end;  /* of its URL, as it was sent */
+    const char *url_end;  /* of its URL, as it was sent; until it is lent */
     bool sound;           /* the escapes of its URL */
     bool query_wrong;     /* it names a parameter that the route does not have, or one twice */
 
-    bool begun, dispatched, suspended, answered, succeeded;
+    /* Copies. */
+    char peer[ADDRESS_TEXT_SIZE];
+    char *path_copy;
+    struct call_field *fields; /* parameters and fields, in one block */
+    size_t field_count;
+
+    bool answered;
     unsigned status;
     const char *type; /* of the answer: static */
     struct text answer;
     bool page;                     /* the dashboard, with a policy of its own */
     char change[CALL_CHANGE_SIZE]; /* what it changes, for the log; "": nothing */
 
+    /* The coordinator's. */
+    struct call *next, *previous; /* of those that it has */
+    uint64_t serial;
+    bool held, handling; /* it has the call; its handler runs */
     struct engine_call *pending;
-    uint32_t patience_ms; /* how much longer than --timeout it may take */
-    struct waiter waiter; /* its time, while suspended */
-    bool timed;
+    _Atomic uint32_t patience_ms; /* how much longer than --timeout it may take */
 };
 
-/* Answers; takes over the text. Resumes the call if it was suspended. */
+/* Answers; takes over the text. Sends the call back, unless its handler still runs or the supervisor has it. */
 void call_reply(struct call *call, unsigned status, const char *type, struct text *text);
 void call_reply_text(struct call *call, unsigned status, const char *message); /* text/plain */
 void call_reply_octets(struct call *call, unsigned status, const char *type, const char *data, size_t size);
 const char *call_query(struct call *call, const char *name); /* NULL: absent or without a value */
 /* The same where an empty value is a mistake: false if the parameter is there and says nothing. */
 bool call_query_given(struct call *call, const char *name, const char **value);
+bool call_has_query(struct call *call, const char *name);
 bool call_query_flag(struct call *call, const char *name, bool otherwise);
 const char *call_header(struct call *call, const char *name);
 /* One line before the change: who, what (cut at CALL_CHANGE_SIZE), and the hash of the body. If the answer is a refusal
  * or an error, another one says so. */
 void call_log_change(struct call *call, const char *what);
+
+/* Copies what a handler may ask for, and lets go of the connection. False: no memory. */
+bool call_copy(struct call *call);
+/* NULL: no memory. */
+struct call *call_new(struct api *api, struct visit *visit, struct MHD_Connection *connection);
+void call_free(struct call *call);
 
 #define CALL_TEXT "text/plain; charset=utf-8"
 #define CALL_JSON "application/json"
@@ -75,9 +95,10 @@ void call_log_change(struct call *call, const char *what);
 /* What handlers need of the API. */
 struct api_parts {
     struct coordinator *coordinator;
-    struct engine *engine;
-    const struct access_tokens *tokens; /* in force; count 0: nobody needs one */
-    struct snapshot_api counters;
+    struct supervisor *supervisor;
+    struct engine *engine;              /* the coordinator's alone */
+    const struct access_tokens *tokens; /* the supervisor's alone */
+    struct snapshot_api counters;       /* the coordinator's; up to date when a handler is called */
     struct stats_previous previous;
     double started;
 };

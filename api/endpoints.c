@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fields.h"
+#include "health.h"
 #include "lua/embedded.h"
 #include "metrics.h"
 #include "scripts.h"
@@ -231,8 +232,14 @@ static void handle_dashboard(struct call *call)
 #define READ (CALL_GET | CALL_HEAD)
 
 static const struct endpoint endpoints[] = {
-    {.path = "/", .methods = READ, .scope = ACCESS_NONE, .handle = handle_dashboard},
-    {.path = "/healthy", .methods = READ | CALL_POST, .scope = ACCESS_READ, .handle = handle_healthy},
+    {.path = "/", .methods = READ, .scope = ACCESS_NONE, .outside = handle_dashboard},
+    {.path = "/healthy",
+     .methods = READ | CALL_POST,
+     .scope = ACCESS_NONE,
+     .limit_ms = HEALTH_LIMIT_MS,
+     .outside = health_live,
+     .handle = handle_healthy},
+    {.path = "/ready", .methods = READ, .scope = ACCESS_NONE, .outside = health_ready},
     {.path = "/stats", .methods = READ, .scope = ACCESS_READ, .handle = handle_stats},
     {.path = "/stats",
      .methods = CALL_POST, /* runs ruleset.stats(), and begins the rates anew */
@@ -271,6 +278,7 @@ static const struct endpoint endpoints[] = {
      .scope = ACCESS_ADMIN,
      .needs_length = true,
      .parameters = "",
+     .waits = true,
      .handle = handle_rpcall},
     {.path = "/ruleset/update",
      .methods = CALL_POST,
@@ -282,6 +290,7 @@ static const struct endpoint endpoints[] = {
      .methods = CALL_POST,
      .scope = ACCESS_ADMIN,
      .parameters = "seconds",
+     .waits = true,
      .handle = handle_profile},
     {.path = "/ruleset/gc", .methods = CALL_POST, .scope = ACCESS_ADMIN, .parameters = "", .handle = handle_collect},
 };

@@ -208,7 +208,7 @@ unsigned judge_head(struct call *call, const char *url, const char *method, cons
     unsigned refused = is_foreign(call, *authority ? authority : NULL) ? 403 : judge_token(call);
     if (refused) return refused;
     if (*path != '/' || !call->sound || !url_is_whole(call, version) || !fields_are_sound(call, method)) return 400;
-    if (ruleset && !engine_has_ruleset(call_parts(call)->engine)) return 500;
+    if (ruleset && coordinator_revision(call_parts(call)->coordinator) == 0) return 500;
     if (!found) return 404;
     if (!(call->endpoint->methods & call->method)) return 405;
     call->query_wrong = !query_is_known(call);

@@ -1,6 +1,7 @@
 #include "peers.h"
 
 #include <assert.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 struct peer *peers_take(struct peers *peers, int fd, uint64_t now_ms)
@@ -50,4 +51,12 @@ size_t peers_sweep(struct peers *peers, uint64_t now_ms, uint64_t limit_ms)
         ended++;
     }
     return ended;
+}
+
+enum peer_presence peers_look(const struct peer *peer)
+{
+    struct pollfd look = {.fd = peer->fd, .events = POLLRDHUP};
+    if (poll(&look, 1, 0) < 1) return PEER_HERE;
+    if (look.revents & (POLLERR | POLLHUP)) return PEER_GONE;
+    return look.revents & POLLRDHUP ? PEER_HALF_CLOSED : PEER_HERE;
 }

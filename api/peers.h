@@ -29,6 +29,14 @@ struct peers {
     struct peer all[PEERS_MAX];
 };
 
+/* What a client that waits has done with its side of the connection. */
+enum peer_presence {
+    PEER_HERE,
+    PEER_HALF_CLOSED, /* it will send no more: it waits for its answer alone, or has gone */
+    PEER_GONE,        /* reset, or a Unix socket that was closed */
+};
+enum peer_presence peers_look(const struct peer *peer);
+
 /* NULL: all are taken. */
 struct peer *peers_take(struct peers *peers, int fd, uint64_t now_ms);
 void peers_give(struct peers *peers, struct peer *peer);

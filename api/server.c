@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,37 +16,62 @@
 #include "core/log.h"
 #include "core/net.h"
 #include "core/process.h"
+#include "core/supervisor.h"
 #include "endpoints.h"
 #include "fields.h"
+#include "health.h"
 #include "judge.h"
+#include "lend.h"
 #include "lua/codec.h"
 #include "peers.h"
 
 #define COMPRESS_MIN 256u /* octets: shorter answers are not worth it */
 #define BACKLOG      128
 #define REST_MS      100u /* before we look again whether there is a descriptor */
+/* Calls that wait for scripts as long as these want. The rest of the connections stays for the others. */
+#define WAITING_MAX 128u
+static_assert(WAITING_MAX < PEERS_MAX, "some connections are always for those that do not wait");
 
-enum api_op { API_OP_EPOLL };
+/* A request on its connection, as long as that has to do with it. */
+struct visit {
+    struct api *api;
+    struct MHD_Connection *connection;
+    struct call *call;
+    struct visit *next, *previous; /* of all */
+    struct peer *peer;             /* its connection; NULL: not known */
+    uint64_t serial;               /* of the call that is lent */
+    uint64_t since_ms, end_ms;     /* suspended: since when, and when it is answered by ourselves */
+    bool begun, dispatched, succeeded;
+    bool suspended; /* its call is lent */
+};
 
+/* All of it is the supervisor's, but what struct lending gives to the coordinator. */
 struct api {
+    struct guest guest;
     struct api_parts parts;
-    const char *token_file;
+    struct lending lending;
     struct access_tokens tokens;
     struct MHD_Daemon *daemon;
-    struct waiter waiter, sweeper;
     struct peers peers;
-    struct call *calls;
-    struct address address;
-    int epoll_fd;
-    bool polling, closing;
-    bool run_again;   /* a connection has ended, so that there is room for another one */
-    bool resting;     /* there is no descriptor for who knocks */
+    struct visit *visits;
+    const struct config *config;
+    const char *token_file;
+    uint64_t sweep_ms; /* the next one */
+    bool closing;
+    bool run_again;   /* a call is answered; or a connection has ended, so that there is room for another one */
+    uint64_t rest_ms; /* until then there is no descriptor for who knocks; 0: it does not rest */
+    uint64_t due_ms;  /* when libmicrohttpd wants to run; UINT64_MAX: not */
     uint64_t entered; /* connections so far */
 };
 
 struct api_parts *call_parts(struct call *call)
 {
     return &call->api->parts;
+}
+
+struct lending *lend_of(struct call *call)
+{
+    return &call->api->lending;
 }
 
 /* --- answers --- */
@@ -106,7 +130,7 @@ static struct MHD_Response *make_response(struct call *call)
                                         call->answer.data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
     if (!response) return NULL;
     MHD_set_response_options(response, MHD_RF_SEND_KEEP_ALIVE_HEADER, MHD_RO_END); /* as neosocksd says it */
-    if (call->method != CALL_HEAD) call->api->parts.counters.bytes_out += call->answer.size;
+    if (call->method != CALL_HEAD) counter_add(&call->api->lending.bytes_out, call->answer.size);
     call->answer = (struct text){0};
     if (plain_size >= COMPRESS_MIN) add_header(response, MHD_HTTP_HEADER_VARY, MHD_HTTP_HEADER_ACCEPT_ENCODING);
     if (codec != CODEC_NONE)
@@ -114,8 +138,11 @@ static struct MHD_Response *make_response(struct call *call)
     return response;
 }
 
-static enum MHD_Result call_queue(struct call *call)
+/* The call has the connection again. */
+static enum MHD_Result visit_answer(struct visit *visit)
 {
+    struct call *call = visit->call;
+    call->connection = visit->connection;
     struct MHD_Response *response = make_response(call);
     if (!response) return MHD_NO;
     if (call->status != 204) add_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, call->type);
@@ -124,142 +151,17 @@ static enum MHD_Result call_queue(struct call *call)
     if (call->status >= 400) add_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     enum MHD_Result result = MHD_queue_response(call->connection, call->status, response);
     MHD_destroy_response(response);
-    call->succeeded = call->status < 400;
-    if (call->succeeded) call->api->parts.counters.successes++;
+    visit->succeeded = call->status < 400;
+    if (visit->succeeded) counter_add(&visit->api->lending.successes, 1);
     return result;
 }
 
-static void call_enter(struct call *call, enum peer_state state)
+static void visit_enter(struct visit *visit, enum peer_state state)
 {
-    peers_enter(call->peer, state, coordinator_now_ms(call->api->parts.coordinator));
+    peers_enter(visit->peer, state, supervisor_now_ms(visit->api->parts.supervisor));
 }
 
-static void call_clear_time(struct call *call)
-{
-    if (call->timed) coordinator_detach(call->api->parts.coordinator, &call->waiter);
-    call->timed = false;
-}
-
-/* --- the log of changes --- */
-
-/* Who asks on a Unix socket, as the kernel knows it. */
-static void local_peer_text(struct call *call, char *out, size_t size)
-{
-    struct ucred peer;
-    socklen_t length = sizeof peer;
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0)
-        snprintf(out, size, "uid %u, pid %d", (unsigned)peer.uid, (int)peer.pid);
-    else
-        snprintf(out, size, "a local process");
-}
-
-/* The address as it was at accept(): the client may have gone since. */
-static void peer_text(struct call *call, char *out, size_t size)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    const struct sockaddr *from = info ? info->client_addr : NULL;
-    struct net_address peer = {0};
-    struct address address;
-    if (!from || (from->sa_family != AF_INET && from->sa_family != AF_INET6)) {
-        local_peer_text(call, out, size);
-        return;
-    }
-    peer.size = from->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-    memcpy(&peer.storage, from, peer.size);
-    snprintf(out, size, "?");
-    if (net_address_to(&peer, &address)) address_format(&address, out, size);
-}
-
-/* failed: the status of the answer; 0: the change is about to be made. */
-static void log_change(struct call *call, unsigned failed)
-{
-    char line[LOG_TEXT_MAX], peer[ADDRESS_TEXT_SIZE], hash[ACCESS_HASH_TEXT_SIZE];
-    peer_text(call, peer, sizeof peer);
-    access_hash(call->body.data ? call->body.data : "", call->body.size, hash);
-    snprintf(line, sizeof line, "api: %s%s%s: %s %s, sha256 %s", peer, *call->token_name ? ", token " : "",
-             call->token_name, call->endpoint->path, call->change, hash);
-    if (failed)
-        LOGW("%s: failed with %u", line, failed);
-    else
-        LOGN("%s", line);
-}
-
-void call_log_change(struct call *call, const char *what)
-{
-    int size = snprintf(call->change, sizeof call->change, "%s", what);
-    if (size >= (int)sizeof call->change) memcpy(call->change + sizeof call->change - 4, "...", 4);
-    log_change(call, 0);
-}
-
-/* --- answering --- */
-
-void call_reply(struct call *call, unsigned status, const char *type, struct text *text)
-{
-    assert(!call->answered);
-    call->answered = true;
-    call->status = text->failed ? 500 : status;
-    call->type = text->failed ? CALL_TEXT : type;
-    if (text->failed) text_free(text);
-    call->answer = *text;
-    call_clear_time(call);
-    if (*call->change && call->status >= 400) log_change(call, call->status);
-    if (!call->suspended) return;
-    call->suspended = false;
-    call_enter(call, PEER_BUSY);
-    MHD_resume_connection(call->connection);
-    struct coordinator *c = call->api->parts.coordinator; /* a later turn runs it: we may be in the middle of one */
-    coordinator_set_deadline(c, &call->api->waiter, coordinator_now_ms(c));
-}
-
-void call_reply_octets(struct call *call, unsigned status, const char *type, const char *data, size_t size)
-{
-    struct text text = {0};
-    text_add(&text, data, size);
-    call_reply(call, status, type, &text);
-}
-
-void call_reply_text(struct call *call, unsigned status, const char *message)
-{
-    call_reply_octets(call, status, CALL_TEXT, message, strlen(message));
-}
-
-/* --- what was asked --- */
-
-const char *call_header(struct call *call, const char *name)
-{
-    return MHD_lookup_connection_value(call->connection, MHD_HEADER_KIND, name);
-}
-
-const char *call_query(struct call *call, const char *name)
-{
-    return MHD_lookup_connection_value(call->connection, MHD_GET_ARGUMENT_KIND, name);
-}
-
-bool call_query_given(struct call *call, const char *name, const char **value)
-{
-    size_t size = 0;
-    *value = NULL;
-    return MHD_lookup_connection_value_n(call->connection, MHD_GET_ARGUMENT_KIND, name, strlen(name), value, &size) !=
-               MHD_YES ||
-           (*value && **value);
-}
-
-bool call_query_flag(struct call *call, const char *name, bool otherwise)
-{
-    static const char *const yes[] = {"1", "y", "yes", "on", "t", "true"};
-    const char *value = NULL;
-    size_t size = 0;
-    if (MHD_lookup_connection_value_n(call->connection, MHD_GET_ARGUMENT_KIND, name, strlen(name), &value, &size) !=
-        MHD_YES)
-        return otherwise;
-    for (size_t i = 0; value && i < sizeof yes / sizeof *yes; i++)
-        if (strcmp(value, yes[i]) == 0) return true;
-    return false;
-}
-
-/* --- a call's life --- */
+/* --- a visit's life --- */
 
 static struct peer *peer_of(struct MHD_Connection *connection)
 {
@@ -267,64 +169,158 @@ static struct peer *peer_of(struct MHD_Connection *connection)
     return info ? info->socket_context : NULL;
 }
 
-static struct call *call_open(struct api *api, struct MHD_Connection *connection)
+static struct visit *visit_open(struct api *api, struct MHD_Connection *connection)
 {
-    struct call *call = calloc(1, sizeof *call);
-    if (!call) return NULL;
-    call->api = api;
-    call->connection = connection;
-    call->path_rest = "";
-    call->peer = peer_of(connection);
-    call_enter(call, PEER_BUSY);
-    call->next = api->calls;
-    if (api->calls) api->calls->previous = call;
-    api->calls = call;
-    api->parts.counters.requests++;
-    return call;
+    struct visit *visit = calloc(1, sizeof *visit);
+    struct call *call = visit ? call_new(api, visit, connection) : NULL;
+    if (!call) {
+        free(visit);
+        return NULL;
+    }
+    *visit = (struct visit){
+        .api = api, .connection = connection, .call = call, .peer = peer_of(connection), .next = api->visits};
+    visit_enter(visit, PEER_BUSY);
+    if (api->visits) api->visits->previous = visit;
+    api->visits = visit;
+    counter_add(&api->lending.requests, 1);
+    return visit;
 }
 
-static void call_close(struct call *call)
+/* The coordinator keeps what it has, for nobody. */
+static void visit_leave_call(struct visit *visit)
 {
-    if (call->pending) engine_call_cancel(call->pending);
-    if (!call->succeeded) call->api->parts.counters.errors++; /* whoever has answered it, if anybody */
-    call_clear_time(call);
-    call_enter(call, PEER_IDLE);
-    if (call->previous)
-        call->previous->next = call->next;
+    visit->call->visit = NULL;
+    visit->call = NULL;
+    visit->suspended = false;
+    lend_withdraw(&visit->api->lending, visit->serial);
+}
+
+static void visit_close(struct visit *visit)
+{
+    struct api *api = visit->api;
+    if (!visit->succeeded) counter_add(&api->lending.errors, 1); /* whoever has answered it, if anybody */
+    visit_enter(visit, PEER_IDLE);
+    if (visit->suspended) visit_leave_call(visit);
+    if (visit->call) call_free(visit->call);
+    if (visit->previous)
+        visit->previous->next = visit->next;
     else
-        call->api->calls = call->next;
-    if (call->next) call->next->previous = call->previous;
-    text_free(&call->body);
-    text_free(&call->answer);
-    free(call);
+        api->visits = visit->next;
+    if (visit->next) visit->next->previous = visit->previous;
+    free(visit);
 }
 
-static void call_on_time(struct waiter *waiter)
+static void visit_resume(struct visit *visit)
 {
-    struct call *call = (struct call *)((char *)waiter - offsetof(struct call, waiter));
-    if (call->pending) engine_call_cancel(call->pending);
-    call->pending = NULL;
-    call_reply_text(call, 504, "the script did not answer in time");
+    visit->suspended = false;
+    visit_enter(visit, PEER_BUSY);
+    MHD_resume_connection(visit->connection);
+    visit->api->run_again = true;
 }
 
-static void no_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
+static void on_returned(struct call *call)
 {
-    (void)waiter, (void)op, (void)completion;
-    assert(0 && "it waits for time alone");
+    struct visit *visit = call->visit;
+    if (visit)
+        visit_resume(visit);
+    else
+        call_free(call);
 }
 
-/* Waits for what the handler has begun. */
-static enum MHD_Result call_suspend(struct call *call)
+/* Answers what the coordinator has not, or not in time. */
+static void visit_give_up(struct visit *visit, unsigned status, const char *message)
 {
-    struct coordinator *c = call->api->parts.coordinator;
-    call->waiter = (struct waiter){.on_completion = no_completion, .on_time = call_on_time};
-    call->timed = call->pending && coordinator_attach(c, &call->waiter);
-    if (call->timed)
-        coordinator_set_deadline(c, &call->waiter,
-                                 coordinator_now_ms(c) + coordinator_config(c)->timeout_ms + call->patience_ms);
-    call->suspended = true;
-    call_enter(call, PEER_WAITS);
-    MHD_suspend_connection(call->connection);
+    struct call *own = call_new(visit->api, visit, visit->connection);
+    if (own) {
+        own->endpoint = visit->call->endpoint;
+        own->method = visit->call->method;
+        call_reply_text(own, status, message);
+    }
+    visit_leave_call(visit);
+    visit->call = own; /* NULL: the connection is closed without an answer */
+    visit_resume(visit);
+}
+
+/* Its time is over. */
+static void visit_expire(struct visit *visit)
+{
+    char message[HEALTH_TEXT_SIZE] = "the script did not answer in time";
+    health_is_stuck(&visit->api->parts, message, sizeof message);
+    visit_give_up(visit, visit->call->endpoint->limit_ms > 0 ? 503 : 504, message);
+}
+
+static bool visit_waits(const struct visit *visit)
+{
+    return visit->suspended && visit->call->endpoint->waits;
+}
+
+/* A client that has only ended its own side still gets its answer, as long as others need not wait for that: most have
+ * simply gone. The one that has waited longest. */
+static struct visit *find_half_closed(struct api *api)
+{
+    struct visit *found = NULL;
+    for (struct visit *v = api->visits; v; v = v->next)
+        if (visit_waits(v) && (!found || v->since_ms < found->since_ms) && v->peer &&
+            peers_look(v->peer) == PEER_HALF_CLOSED)
+            found = v;
+    return found;
+}
+
+/* Whether another call may wait for a script: as one of a few, or in the place of one whose client has most likely
+ * gone. */
+static bool visits_make_room(struct api *api)
+{
+    unsigned waiting = 0;
+    for (struct visit *v = api->visits; v; v = v->next) waiting += visit_waits(v);
+    if (waiting < WAITING_MAX) return true;
+    struct visit *other = find_half_closed(api);
+    if (other) visit_give_up(other, 503, "others wait, and your side of the connection is closed");
+    return other != NULL;
+}
+
+static void visits_drop_gone(struct api *api)
+{
+    for (struct visit *v = api->visits; v; v = v->next)
+        if (v->suspended && v->peer && peers_look(v->peer) == PEER_GONE) visit_give_up(v, 503, "nobody is there");
+}
+
+/* The next moment at which one's time is over. */
+static uint64_t visits_expire(struct api *api, uint64_t now_ms)
+{
+    uint64_t next = UINT64_MAX;
+    for (struct visit *v = api->visits; v; v = v->next) {
+        if (!v->suspended) continue;
+        uint64_t end_ms = v->end_ms + atomic_load_explicit(&v->call->patience_ms, memory_order_relaxed);
+        if (end_ms <= now_ms)
+            visit_expire(v);
+        else if (end_ms < next)
+            next = end_ms;
+    }
+    return next;
+}
+
+/* Lends the call to the coordinator, and waits. */
+static enum MHD_Result visit_lend(struct visit *visit)
+{
+    struct api *api = visit->api;
+    struct call *call = visit->call;
+    uint64_t now = supervisor_now_ms(api->parts.supervisor);
+    uint32_t limit_ms = call->endpoint->limit_ms;
+    if (limit_ms == 0) limit_ms = coordinator_timeout_ms(api->parts.coordinator);
+    if (lend_is_full(&api->lending) || (call->endpoint->waits && !visits_make_room(api))) {
+        call_reply_text(call, 503, "too many calls wait already, try again later");
+        return visit_answer(visit);
+    }
+    if (!call_copy(call)) {
+        call_reply_text(call, 500, "not enough memory");
+        return visit_answer(visit);
+    }
+    visit->since_ms = now;
+    visit->end_ms = now + limit_ms;
+    visit->suspended = true;
+    visit_enter(visit, PEER_WAITS);
+    MHD_suspend_connection(visit->connection);
+    visit->serial = lend_call(&api->lending, call);
     return MHD_YES;
 }
 
@@ -350,85 +346,78 @@ static bool decode_body(struct call *call)
     return true;
 }
 
-static enum MHD_Result call_dispatch(struct call *call)
+static enum MHD_Result visit_dispatch(struct visit *visit)
 {
+    struct call *call = visit->call;
     unsigned refused = judge_again(call);
-    call->dispatched = true;
-    if (refused) {
-        judge_refuse(call, refused);
-        return call_queue(call);
-    }
-    engine_set_api_counters(
-        call->api->parts.engine,
-        &(struct engine_api_counters){call->api->parts.counters.requests, call->api->parts.counters.successes});
+    visit->dispatched = true;
     if (!call->body.data) text_add(&call->body, "", 0);
-    if (call->body.failed)
+    if (refused)
+        judge_refuse(call, refused);
+    else if (call->body.failed)
         call_reply_text(call, 500, "not enough memory");
-    else if (decode_body(call))
-        call->endpoint->handle(call);
-    return call->answered ? call_queue(call) : call_suspend(call);
+    else if (visit->api->closing)
+        call_reply_text(call, 503, "the server stops");
+    else if (decode_body(call) && call->endpoint->outside)
+        call->endpoint->outside(call);
+    return call->answered ? visit_answer(visit) : visit_lend(visit);
 }
 
-static void count_head(struct call *call)
+static void count_head(struct visit *visit)
 {
     const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
-    if (info) call->api->parts.counters.bytes_in += info->header_size;
+        MHD_get_connection_info(visit->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    if (info) counter_add(&visit->api->lending.bytes_in, info->header_size);
 }
 
 /* The head is there. */
-static enum MHD_Result call_begin(struct call *call, const char *url, const char *method, const char *version)
+static enum MHD_Result visit_begin(struct visit *visit, const char *url, const char *method, const char *version)
 {
-    call->begun = true;
-    count_head(call);
+    struct call *call = visit->call;
+    visit->begun = true;
+    count_head(visit);
     unsigned refused = judge_head(call, url, method, version);
     if (!refused) return MHD_YES;
-    call->dispatched = true;
+    visit->dispatched = true;
     judge_refuse(call, refused);
-    return judge_drops_body(call, refused) ? MHD_YES : call_queue(call);
+    return judge_drops_body(call, refused) ? MHD_YES : visit_answer(visit);
 }
 
 /* The first that is heard of a request, and the only time that its URL is as it was sent. */
 static void *on_url(void *context, const char *url, struct MHD_Connection *connection)
 {
-    struct call *call = call_open(context, connection);
-    if (!call) return NULL;
-    call->sound = fields_url_is_sound(url);
-    call->url_end = url + strlen(url);
-    return call;
+    struct visit *visit = visit_open(context, connection);
+    if (!visit) return NULL;
+    visit->call->sound = fields_url_is_sound(url);
+    visit->call->url_end = url + strlen(url);
+    return visit;
 }
 
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url, const char *method,
                                   const char *version, const char *data, size_t *size, void **state)
 {
     struct api *api = context;
-    struct call *call = *state;
+    struct visit *visit = *state;
     (void)connection;
-    if (!call) return MHD_NO; /* there was no memory for it */
-    if (!call->begun) return call_begin(call, url, method, version);
+    if (!visit || !visit->call) return MHD_NO; /* there was no memory for it */
+    struct call *call = visit->call;
+    if (!visit->begun) return visit_begin(visit, url, method, version);
     if (*size > 0) {
-        api->parts.counters.bytes_in += *size;
-        if (!call->dispatched && call->body.size + *size <= CALL_BODY_MAX) text_add(&call->body, data, *size);
+        counter_add(&api->lending.bytes_in, *size);
+        if (!visit->dispatched && call->body.size + *size <= CALL_BODY_MAX) text_add(&call->body, data, *size);
         *size = 0;
         return MHD_YES;
     }
-    if (call->dispatched) return call->answered ? call_queue(call) : MHD_NO;
-    return call_dispatch(call);
+    if (visit->dispatched) return call->answered ? visit_answer(visit) : MHD_NO;
+    return visit_dispatch(visit);
 }
 
 static void on_completed(void *context, struct MHD_Connection *connection, void **state,
                          enum MHD_RequestTerminationCode code)
 {
     (void)context, (void)connection, (void)code;
-    if (*state) call_close(*state);
+    if (*state) visit_close(*state);
     *state = NULL;
-}
-
-static void api_arm_sweeper(struct api *api)
-{
-    struct coordinator *c = api->parts.coordinator;
-    if (api->peers.count > 0 && !api->closing)
-        coordinator_set_deadline(c, &api->sweeper, coordinator_now_ms(c) + PEERS_SWEEP_MS);
 }
 
 static void on_connection(void *context, struct MHD_Connection *connection, void **state,
@@ -436,24 +425,16 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
 {
     struct api *api = context;
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    uint64_t now = supervisor_now_ms(api->parts.supervisor);
     if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
         if (*state) peers_give(&api->peers, *state);
         *state = NULL;
         api->run_again = true;
         return;
     }
-    bool first = api->peers.count == 0;
+    if (api->peers.count == 0) api->sweep_ms = now + PEERS_SWEEP_MS;
     api->entered++;
-    *state = info ? peers_take(&api->peers, info->connect_fd, coordinator_now_ms(api->parts.coordinator)) : NULL;
-    if (first) api_arm_sweeper(api);
-}
-
-static void api_on_sweep(struct waiter *waiter)
-{
-    struct api *api = (struct api *)((char *)waiter - offsetof(struct api, sweeper));
-    struct coordinator *c = api->parts.coordinator;
-    peers_sweep(&api->peers, coordinator_now_ms(c), coordinator_config(c)->timeout_ms);
-    api_arm_sweeper(api);
+    *state = info ? peers_take(&api->peers, info->connect_fd, now) : NULL;
 }
 
 static void on_log(void *context, const char *format, va_list arguments) __attribute__((format(printf, 2, 0)));
@@ -466,49 +447,45 @@ static void on_log(void *context, const char *format, va_list arguments)
     LOGD("api: %s", line);
 }
 
-/* --- on the ring --- */
+/* --- on the supervisor's thread --- */
 
-static void api_arm(struct api *api)
+static uint64_t api_sweep(struct api *api, uint64_t now_ms)
 {
-    struct coordinator *c = api->parts.coordinator;
-    MHD_UNSIGNED_LONG_LONG wait;
-    if (!api->polling && !api->closing && !api->resting) {
-        api->polling = true;
-        ring_poll(coordinator_ring(c), api->epoll_fd, POLLIN, coordinator_tag(c, &api->waiter, API_OP_EPOLL));
-    }
-    /* At its limit of connections or of descriptors libmicrohttpd takes its listener out of its epoll, and puts it back
-     * when it runs for the first time after there is room again. Nobody else would ask for that run. */
-    if (api->run_again || api->resting)
-        coordinator_set_deadline(c, &api->waiter, coordinator_now_ms(c) + (api->resting ? REST_MS : 0));
-    else if (MHD_get_timeout(api->daemon, &wait) == MHD_YES)
-        coordinator_set_deadline(c, &api->waiter, coordinator_now_ms(c) + wait);
-    else
-        coordinator_clear_deadline(c, &api->waiter);
+    if (api->peers.count == 0) return UINT64_MAX;
+    if (now_ms < api->sweep_ms) return api->sweep_ms;
+    peers_sweep(&api->peers, now_ms, coordinator_timeout_ms(api->parts.coordinator));
+    visits_drop_gone(api);
+    api->sweep_ms = now_ms + PEERS_SWEEP_MS;
+    return api->sweep_ms;
 }
 
 /* Somebody knocks, nobody was here, and nobody has come in: accept() has failed. libmicrohttpd goes on listening then,
  * which would wake us for ever. */
-static void api_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
+static void api_run(struct api *api, uint64_t now_ms, bool ready)
 {
-    struct api *api = (struct api *)((char *)waiter - offsetof(struct api, waiter));
     bool empty = api->peers.count == 0;
     uint64_t entered = api->entered;
-    (void)op, (void)completion;
-    api->polling = false;
-    if (api->closing) return;
     api->run_again = false;
     MHD_run(api->daemon);
-    api->resting = empty && entered == api->entered;
-    api_arm(api);
+    api->rest_ms = ready && empty && entered == api->entered ? now_ms + REST_MS : 0;
+    api->guest.paused = api->rest_ms > 0;
 }
 
-static void api_on_time(struct waiter *waiter)
+/* At its limit of connections or of descriptors libmicrohttpd takes its listener out of its epoll, and puts it back
+ * when it runs for the first time after there is room again. Nobody else would ask for that run. */
+static uint64_t api_turn(struct guest *guest, uint64_t now_ms, bool ready)
 {
-    struct api *api = (struct api *)((char *)waiter - offsetof(struct api, waiter));
-    if (api->closing) return;
-    api->run_again = api->resting = false;
-    MHD_run(api->daemon);
-    api_arm(api);
+    struct api *api = (struct api *)guest;
+    MHD_UNSIGNED_LONG_LONG wait;
+    uint64_t next_ms = visits_expire(api, now_ms), sweep_ms = api_sweep(api, now_ms);
+    bool rested = api->rest_ms > 0 && now_ms >= api->rest_ms;
+    if (ready || api->run_again || rested || now_ms >= api->due_ms) api_run(api, now_ms, ready);
+    if (api->run_again) return 0;
+    if (sweep_ms < next_ms) next_ms = sweep_ms;
+    if (api->rest_ms > 0 && api->rest_ms < next_ms) next_ms = api->rest_ms;
+    api->due_ms = !api->rest_ms && MHD_get_timeout(api->daemon, &wait) == MHD_YES ? now_ms + wait : UINT64_MAX;
+    if (api->due_ms < next_ms) next_ms = api->due_ms;
+    return next_ms > now_ms ? next_ms - now_ms : 0;
 }
 
 /* --- opening and closing --- */
@@ -580,71 +557,94 @@ static bool api_start(struct api *api, int listen_fd)
         MHD_OPTION_STRICT_FOR_CLIENT, -1, MHD_OPTION_END);
     if (!api->daemon) return false;
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(api->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-    api->epoll_fd = info ? info->epoll_fd : -1;
-    return api->epoll_fd >= 0;
+    api->guest.fd = info ? info->epoll_fd : -1;
+    return api->guest.fd >= 0;
 }
 
 /* Undoes what api_open() has begun. */
 static void api_dispose(struct api *api)
 {
     if (api->daemon) MHD_stop_daemon(api->daemon);
-    if (api->address.kind == ADDRESS_UNIX) process_remove_socket(api->address.name);
+    api_remove(api->config);
     explicit_bzero(&api->tokens, sizeof api->tokens);
     free(api);
 }
 
-int api_open(struct api **out, struct coordinator *c, struct engine *e, const struct config *config, int listen_fd)
+void api_remove(const struct config *config)
+{
+    if (config->api_text && config->api.kind == ADDRESS_UNIX) process_remove_socket(config->api.name);
+}
+
+static void api_move_in(void *context)
+{
+    struct api *api = context;
+    supervisor_set_guest(api->parts.supervisor, &api->guest);
+}
+
+int api_open(struct api **out, struct supervisor *s, struct coordinator *c, struct engine *e,
+             const struct config *config, int listen_fd)
 {
     struct api *api = calloc(1, sizeof *api);
     if (!api) return -ENOMEM;
-    api->parts =
-        (struct api_parts){.coordinator = c, .engine = e, .tokens = &api->tokens, .started = snapshot_monotonic()};
-    api->waiter = (struct waiter){.on_completion = api_on_completion, .on_time = api_on_time};
-    api->sweeper = (struct waiter){.on_completion = no_completion, .on_time = api_on_sweep};
+    api->parts = (struct api_parts){
+        .coordinator = c, .supervisor = s, .engine = e, .tokens = &api->tokens, .started = snapshot_monotonic()};
+    api->guest.turn = api_turn;
+    api->due_ms = UINT64_MAX;
+    api->lending.parts = &api->parts;
+    api->lending.returned = on_returned;
     api->token_file = config->api_token_file;
-    api->address = config->api;
+    api->config = config;
     bool good = !api->token_file || access_load_tokens(api->token_file, &api->tokens) == 0;
     if (good && !api_start(api, listen_fd)) {
         LOGE("--api %s: the HTTP server could not be started; raise ulimit -n", config->api_text);
         good = false;
     }
-    if (!good || !coordinator_attach(c, &api->waiter)) {
+    if (!good) {
         api_dispose(api);
         return -EINVAL;
     }
-    if (!coordinator_attach(c, &api->sweeper)) {
-        coordinator_detach(c, &api->waiter);
-        api_dispose(api);
-        return -EINVAL;
-    }
-    api_arm(api);
+    supervisor_do(s, api_move_in, api);
     *out = api;
     return 0;
+}
+
+static void api_reload_there(void *context)
+{
+    struct api *api = context;
+    if (access_load_tokens(api->token_file, &api->tokens) == 0) LOGN("api: %zu tokens in force", api->tokens.count);
 }
 
 void api_reload(struct api *api)
 {
     api->token_file = coordinator_config(api->parts.coordinator)->api_token_file; /* a -c script may name another one */
-    if (api->token_file && access_load_tokens(api->token_file, &api->tokens) == 0)
-        LOGN("api: %zu tokens in force", api->tokens.count);
+    if (api->token_file) supervisor_do(api->parts.supervisor, api_reload_there, api);
 }
 
+/* Whoever waits is answered; then there is no connection any more. */
+static void api_move_out(void *context)
+{
+    struct api *api = context;
+    api->closing = true;
+    for (struct visit *v = api->visits; v; v = v->next)
+        if (v->suspended) visit_give_up(v, 503, "the server stops");
+    for (int i = 0; i < 2; i++) MHD_run(api->daemon); /* what has been resumed is written */
+    supervisor_set_guest(api->parts.supervisor, NULL);
+    MHD_stop_daemon(api->daemon);
+    api->daemon = NULL;
+}
+
+static void nothing(void *context)
+{
+    (void)context;
+}
+
+/* On the coordinator's thread. Calls that are on their way in either direction are met before their memory goes. */
 void api_close(struct api *api)
 {
     if (!api) return;
-    struct coordinator *c = api->parts.coordinator;
-    api->closing = true;
-    for (struct call *call = api->calls; call; call = call->next) {
-        if (!call->suspended) continue;
-        if (call->pending) engine_call_cancel(call->pending);
-        call->pending = NULL;
-        call_reply_text(call, 503, "the server stops");
-    }
-    MHD_run(api->daemon);
-    if (api->polling) ring_cancel(coordinator_ring(c), coordinator_tag(c, &api->waiter, API_OP_EPOLL));
-    while (api->polling && coordinator_turn(c) == 0) {
-    }
-    coordinator_detach(c, &api->waiter);
-    coordinator_detach(c, &api->sweeper);
-    api_dispose(api);
+    lend_close(&api->lending);
+    supervisor_do(api->parts.supervisor, api_move_out, api);
+    coordinator_deliver(api->parts.coordinator);
+    supervisor_do(api->parts.supervisor, nothing, NULL);
+    if (!api->lending.held) api_dispose(api); /* else a worker has kept an errand: its ring broke, the process ends */
 }

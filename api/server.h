@@ -1,9 +1,11 @@
-/* The REST API: libmicrohttpd without threads of its own, run by the coordinator's ring. */
+/* The REST API: libmicrohttpd without threads of its own, run by the supervisor; what needs Lua or the workers is lent
+ * to the coordinator. */
 #ifndef SLUICE_API_SERVER_H
 #define SLUICE_API_SERVER_H
 
 #include "core/config.h"
 #include "core/coordinator.h"
+#include "core/supervisor.h"
 #include "lua/engine.h"
 
 struct api;
@@ -13,10 +15,13 @@ int api_check(const struct config *config);
 /* Opens the listening socket, while privileges last: the descriptor, or -1 after one log line. */
 int api_listen(const struct config *config);
 /* Serves from now on; takes over listen_fd. 0 or -errno after one log line. */
-int api_open(struct api **out, struct coordinator *c, struct engine *e, const struct config *config, int listen_fd);
-/* Reads the tokens again (SIGHUP); what fails changes nothing. */
+int api_open(struct api **out, struct supervisor *s, struct coordinator *c, struct engine *e,
+             const struct config *config, int listen_fd);
+/* Reads the tokens again (SIGHUP); what fails changes nothing. Called by the coordinator, as api_close(). */
 void api_reload(struct api *api);
 /* Ends what waits; before engine_close(). Removes the file of a Unix socket. NULL is fine. */
 void api_close(struct api *api);
+/* Removes the file of a Unix socket; any thread. */
+void api_remove(const struct config *config);
 
 #endif

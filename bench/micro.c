@@ -264,7 +264,7 @@ int main(void)
 {
     require(queue_open(&queue, QUEUE_CAPACITY) == 0, "no memory for the queue");
     require(pool_open(&pool, SLOTS, SLOT_SIZE) == 0, "no memory for the pool");
-    require(timer_open(&wheel, SLOTS, 0) == 0, "no memory for the timers");
+    require(timer_open(&wheel, SLOTS, 0, TIMER_TICK_MS) == 0, "no memory for the timers");
     printf("%-26s %10s %10s %10s\n", "ns per operation", "median", "least", "greatest");
     for (size_t i = 0; i < sizeof subjects / sizeof subjects[0]; i++) measure(&subjects[i]);
     timer_close(wheel);

@@ -1,14 +1,11 @@
 #include "coordinator.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,7 +27,6 @@
 
 enum coordinator_op {
     COORDINATOR_OP_WAKE = 1,
-    COORDINATOR_OP_SIGNAL,
     COORDINATOR_OP_WAITER, /* + the waiter's own; slot and generation: waiter */
 };
 
@@ -42,9 +38,10 @@ struct crew {
     struct mailbox inbox_way; /* to it */
     pthread_t thread;
     bool started, stopped;
-    bool closed; /* its last message has been read: nothing more is sent to it */
-    int cpu;     /* -1: not pinned */
-    int result;  /* of worker_open(), behind the lock */
+    bool closed;                  /* its last message has been read: nothing more is sent to it */
+    int cpu;                      /* -1: not pinned */
+    int result;                   /* of worker_open(), behind the lock */
+    struct ring_stats ring_stats; /* what the ring had counted when it was closed */
 };
 
 struct coordinator {
@@ -61,19 +58,24 @@ struct coordinator {
     void (*reload)(void *context);
     void *reload_context;
     struct pool waiters;        /* of struct waiter * */
-    struct timer_wheel *timers; /* by waiter slot */
-    struct sleeper sleeper;
+    struct timer_wheel *timers; /* by waiter slot, in microseconds */
+    struct letter_box letters;
+    struct sleeper sleeper; /* of letters and outboxes */
+    struct heartbeat heartbeat;
     _Atomic uint32_t revision; /* workers ask for routes while it is not zero */
-    uint32_t next_worker;      /* for what any worker may do */
-    int signal_fd;
-    uint32_t running; /* workers that have not said MESSAGE_STOPPED */
-    bool broken;      /* a worker's ring broke */
+    _Atomic uint32_t stops;    /* how often we were asked to stop; workers read it too */
+    uint32_t stops_seen;
+    _Atomic uint32_t drain_ms, timeout_ms; /* of `config`, for other threads */
+    _Atomic bool finished;                 /* the workers are gone */
+    uint32_t next_worker;                  /* for what any worker may do */
+    uint32_t running;                      /* workers that have not said MESSAGE_STOPPED */
+    bool broken;                           /* a worker's ring broke */
     uint64_t
         quiet_ms; /* names are answered until then: the drain is over after it; UINT64_MAX while nobody asks to stop */
     struct crew *crew;
     struct worker **workers;
 
-    pthread_mutex_t lock; /* start-up and end only */
+    pthread_mutex_t lock; /* start-up and end only, and who wakes workers from another thread */
     pthread_cond_t changed;
     uint32_t ready; /* workers that have finished worker_open() */
     bool go;        /* all are open: accept */
@@ -89,7 +91,7 @@ static uint32_t coordinator_crew_size(const struct coordinator *c)
 
 /* --- to the workers --- */
 
-static bool coordinator_try_post(struct coordinator *c, struct crew *to, const struct message *message)
+static bool coordinator_try_push(struct coordinator *c, struct crew *to, const struct message *message)
 {
     return mailbox_post(&to->inbox_way, c->ring, message, &c->wakes_armed);
 }
@@ -103,9 +105,9 @@ static void coordinator_let_go(struct coordinator *c)
     ring_flush(c->ring);
 }
 
-static void coordinator_post(struct coordinator *c, struct crew *to, const struct message *message)
+static void coordinator_push(struct coordinator *c, struct crew *to, const struct message *message)
 {
-    bool pushed = coordinator_try_post(c, to, message);
+    bool pushed = coordinator_try_push(c, to, message);
     assert(pushed); /* a worker's inbox has room for an answer to each of its sessions, see config_size() */
     (void)pushed;
 }
@@ -114,7 +116,7 @@ void coordinator_answer(struct coordinator *c, struct route_request *request, in
 {
     struct message answer = request->origin;
     answer.result = result;
-    coordinator_post(c, &c->crew[request->origin_worker], &answer);
+    coordinator_push(c, &c->crew[request->origin_worker], &answer);
 }
 
 /* --- names --- */
@@ -184,7 +186,7 @@ bool coordinator_send(struct coordinator *c, uint32_t worker, enum message_kind 
     struct message message = {.kind = kind, .body = errand};
     /* An errand leaves room for the answers that must not be lost. */
     if (to->closed || queue_depth(to->inbox) > c->config->queue_capacity / 4) return false;
-    return coordinator_try_post(c, to, &message);
+    return coordinator_try_push(c, to, &message);
 }
 
 /* With its descriptor: no worker has taken it. Our end of the pair is new and empty, the one octet always fits. */
@@ -283,6 +285,13 @@ static struct config_errand **coordinator_prepare_errands(const struct coordinat
     return errands;
 }
 
+/* For who must not follow c->config, which may be replaced at any time. */
+static void coordinator_show(struct coordinator *c, const struct config *config)
+{
+    atomic_store_explicit(&c->drain_ms, config->drain_ms, memory_order_relaxed);
+    atomic_store_explicit(&c->timeout_ms, config->timeout_ms, memory_order_relaxed);
+}
+
 int coordinator_configure(struct coordinator *c, struct config *fresh)
 {
     if (!coordinator_has_room(c)) return -EAGAIN;
@@ -293,6 +302,7 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
         return -ENOMEM;
     }
     config_take_fixed(fresh, c->config);
+    coordinator_show(c, fresh);
     uint32_t count = coordinator_crew_size(c), stopped = 0;
     *all = (struct reconfiguration){.old = c->owned, .left = count};
     c->config = c->owned = fresh;
@@ -327,7 +337,8 @@ const struct stats *coordinator_worker_stats(const struct coordinator *c, uint32
 const struct ring_stats *coordinator_ring_stats(const struct coordinator *c, uint32_t worker)
 {
     assert(worker < coordinator_crew_size(c));
-    return ring_get_stats(c->crew[worker].worker.ring);
+    const struct crew *crew = &c->crew[worker];
+    return crew->worker.ring ? ring_get_stats(crew->worker.ring) : &crew->ring_stats;
 }
 
 void coordinator_queue_depths(const struct coordinator *c, uint32_t worker, uint32_t *to_us, uint32_t *to_worker)
@@ -342,14 +353,26 @@ void coordinator_set_revision(struct coordinator *c, uint32_t revision)
     atomic_store_explicit(&c->revision, revision, memory_order_release);
 }
 
+uint32_t coordinator_revision(const struct coordinator *c)
+{
+    return atomic_load_explicit(&c->revision, memory_order_acquire);
+}
+
+uint64_t coordinator_drain_resets(const struct coordinator *c)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < coordinator_crew_size(c); i++) sum += counter_read(&c->crew[i].worker.stats.drain_resets);
+    return sum;
+}
+
 /* --- waiters --- */
 
-/* The ring's clock as it is now; ring_now_ms() is as old as this turn. */
-static uint64_t clock_ms(void)
+/* The ring's clock as it is now; ring_now_us() is as old as this turn. */
+static uint64_t clock_us(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
+    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
 static struct waiter **coordinator_waiter(const struct coordinator *c, uint32_t slot)
@@ -384,8 +407,13 @@ struct ring_tag coordinator_tag(const struct coordinator *c, const struct waiter
 
 void coordinator_set_deadline(struct coordinator *c, struct waiter *waiter, uint64_t deadline_ms)
 {
+    coordinator_set_deadline_us(c, waiter, deadline_ms > UINT64_MAX / 1000 ? UINT64_MAX : deadline_ms * 1000);
+}
+
+void coordinator_set_deadline_us(struct coordinator *c, struct waiter *waiter, uint64_t deadline_us)
+{
     assert(waiter->slot != POOL_NONE);
-    timer_set(c->timers, waiter->slot, deadline_ms);
+    timer_set(c->timers, waiter->slot, deadline_us);
 }
 
 void coordinator_clear_deadline(struct coordinator *c, struct waiter *waiter)
@@ -405,7 +433,7 @@ static void coordinator_on_waiter(struct coordinator *c, const struct ring_compl
 
 static void coordinator_expire(struct coordinator *c)
 {
-    uint64_t now = ring_now_ms(c->ring);
+    uint64_t now = ring_now_us(c->ring);
     for (uint32_t slot; (slot = timer_expire(c->timers, now)) != TIMER_NONE;) {
         struct waiter *waiter = *coordinator_waiter(c, slot);
         coordinator_let_go(c);
@@ -425,7 +453,12 @@ uint64_t coordinator_now_ms(const struct coordinator *c)
 
 uint64_t coordinator_after_ms(uint64_t wait_ms)
 {
-    return clock_ms() + 1 + wait_ms;
+    return clock_us() / 1000 + 1 + wait_ms;
+}
+
+uint64_t coordinator_after_us(uint64_t wait_us)
+{
+    return clock_us() + wait_us;
 }
 
 void coordinator_set_hooks(struct coordinator *c, const struct coordinator_hooks *hooks)
@@ -474,8 +507,7 @@ static void coordinator_on_message(struct coordinator *c, uint32_t index, const 
         c->broken |= message->result < 0;
         c->running--;
         return;
-    case MESSAGE_RESOLVE:
-    case MESSAGE_STOP: break;
+    case MESSAGE_RESOLVE: break;
     }
     assert(0 && "a message that no worker sends");
 }
@@ -492,59 +524,82 @@ static bool coordinator_has_mail(const struct coordinator *c)
 {
     for (uint32_t i = 0; i < coordinator_crew_size(c); i++)
         if (!queue_is_empty(c->crew[i].outbox)) return true;
-    return !queue_is_empty(c->names_answers);
+    return !queue_is_empty(c->names_answers) || !letter_box_is_empty(&c->letters);
 }
 
-/* --- signals --- */
+/* --- stopping, reloading --- */
 
-static void coordinator_arm_signals(struct coordinator *c)
+void coordinator_stop_from(struct coordinator *c, struct ring *ring)
 {
-    ring_poll(c->ring, c->signal_fd, POLLIN, (struct ring_tag){.op = COORDINATOR_OP_SIGNAL});
-}
-
-static void coordinator_stop_workers(struct coordinator *c)
-{
-    uint64_t now = ring_now_ms(c->ring);
-    c->quiet_ms = c->quiet_ms == UINT64_MAX ? now + c->config->drain_ms : now;
-    for (uint32_t i = 0; i < coordinator_crew_size(c); i++)
-        if (!c->crew[i].stopped) coordinator_post(c, &c->crew[i], &(struct message){.kind = MESSAGE_STOP});
+    pthread_mutex_lock(&c->lock); /* no worker's ring goes meanwhile */
+    atomic_fetch_add_explicit(&c->stops, 1, memory_order_release);
+    for (uint32_t i = 0; c->go && !c->over && i < coordinator_crew_size(c); i++)
+        ring_wake(ring, c->crew[i].worker.ring, (struct ring_tag){.op = WORKER_OP_WAKE});
+    if (ring != c->ring) {
+        ring_wake(ring, c->ring, (struct ring_tag){.op = COORDINATOR_OP_WAKE});
+        ring_flush(ring);
+    }
+    pthread_mutex_unlock(&c->lock);
 }
 
 void coordinator_stop(struct coordinator *c)
 {
-    LOGN("server shutdown gracefully");
-    coordinator_stop_workers(c);
+    coordinator_stop_from(c, c->ring);
 }
 
-static void coordinator_reload(struct coordinator *c)
+/* The workers have seen it for themselves. */
+static void coordinator_heed_stop(struct coordinator *c)
+{
+    uint32_t stops = coordinator_stops(c);
+    if (stops == c->stops_seen) return;
+    uint64_t now = ring_now_ms(c->ring);
+    c->quiet_ms = stops > 1 ? now : now + c->config->drain_ms;
+    c->stops_seen = stops;
+}
+
+void coordinator_reload(struct coordinator *c)
 {
     if (c->hooks.on_reload) c->hooks.on_reload(c->hooks.context);
     if (c->reload) c->reload(c->reload_context);
     if (!c->hooks.on_reload && !c->reload) LOGN("SIGHUP: nothing to reload");
 }
 
-static void coordinator_on_signal(struct coordinator *c)
+/* --- from other threads --- */
+
+void coordinator_post(struct coordinator *c, struct ring *ring, struct letter *letter)
 {
-    struct signalfd_siginfo info;
-    while (read(c->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
-        if (info.ssi_signo == SIGHUP)
-            coordinator_reload(c);
-        else
-            coordinator_stop(c);
-    }
-    coordinator_arm_signals(c);
+    letter_put(&c->letters, letter);
+    if (sleeper_must_wake(&c->sleeper)) ring_wake(ring, c->ring, (struct ring_tag){.op = COORDINATOR_OP_WAKE});
 }
 
-static int coordinator_open_signals(struct coordinator *c)
+void coordinator_deliver(struct coordinator *c)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    c->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    return c->signal_fd < 0 ? -errno : 0;
+    letter_box_deliver(&c->letters);
+}
+
+uint32_t coordinator_stops(const struct coordinator *c)
+{
+    return atomic_load_explicit(&c->stops, memory_order_acquire);
+}
+
+bool coordinator_is_over(const struct coordinator *c)
+{
+    return atomic_load_explicit(&c->finished, memory_order_acquire);
+}
+
+uint32_t coordinator_drain_ms(const struct coordinator *c)
+{
+    return atomic_load_explicit(&c->drain_ms, memory_order_relaxed);
+}
+
+uint32_t coordinator_timeout_ms(const struct coordinator *c)
+{
+    return atomic_load_explicit(&c->timeout_ms, memory_order_relaxed);
+}
+
+struct heartbeat *coordinator_heartbeat(struct coordinator *c)
+{
+    return &c->heartbeat;
 }
 
 /* --- a worker's thread --- */
@@ -573,9 +628,9 @@ static void crew_wait_for_end(struct crew *crew)
 
 static void crew_say_stopped(struct crew *crew, int result)
 {
-    if (result == 0) return; /* worker_run() has said it */
-    worker_post(&crew->worker,
-                &(struct message){.kind = MESSAGE_STOPPED, .slot = crew->worker.index, .result = result});
+    struct message message = {.kind = MESSAGE_STOPPED, .slot = crew->worker.index, .result = result};
+    if (result == 0) return;                                    /* worker_run() has said it */
+    while (!worker_post(&crew->worker, &message)) usleep(1000); /* there is nothing else that it could do */
 }
 
 static void *crew_main(void *argument)
@@ -592,7 +647,10 @@ static void *crew_main(void *argument)
         crew_say_stopped(crew, worker_run(&crew->worker));
     }
     crew_wait_for_end(crew);
-    if (result == 0) worker_close(&crew->worker);
+    if (result == 0) {
+        memcpy(&crew->ring_stats, ring_get_stats(crew->worker.ring), sizeof crew->ring_stats);
+        worker_close(&crew->worker);
+    }
     return NULL;
 }
 
@@ -611,6 +669,7 @@ static void crew_init(struct coordinator *c, uint32_t index, const int *fds)
     crew->inbox_way = (struct mailbox){
         .queue = crew->inbox, .sleeper = &w->sleeper, .ring = &w->ring, .wake = {.op = WORKER_OP_WAKE}};
     w->revision = &c->revision;
+    w->stops = &c->stops;
     w->peers = c->workers;
     w->peer_count = c->config->workers;
     for (uint32_t i = 0; i < c->config->listener_count; i++) {
@@ -660,7 +719,7 @@ static int coordinator_open_resolver(struct coordinator *c)
 static int coordinator_open_waiters(struct coordinator *c)
 {
     int error = pool_open(&c->waiters, COORDINATOR_WAITERS_MAX, sizeof(struct waiter *));
-    return error < 0 ? error : timer_open(&c->timers, COORDINATOR_WAITERS_MAX, ring_now_ms(c->ring));
+    return error < 0 ? error : timer_open(&c->timers, COORDINATOR_WAITERS_MAX, ring_now_us(c->ring), 1);
 }
 
 int coordinator_open(struct coordinator **out, const struct config *config)
@@ -668,7 +727,7 @@ int coordinator_open(struct coordinator **out, const struct config *config)
     struct coordinator *c = calloc(1, sizeof *c);
     if (!c) return -ENOMEM;
     c->config = config;
-    c->signal_fd = -1;
+    coordinator_show(c, config);
     c->quiet_ms = UINT64_MAX;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->changed, NULL);
@@ -678,8 +737,8 @@ int coordinator_open(struct coordinator **out, const struct config *config)
         LOGE("%s (%s)", ring_explain(error), strerror(-error));
         return error;
     }
-    error = coordinator_open_signals(c);
-    if (error == 0) error = coordinator_open_waiters(c);
+    heartbeat_set(&c->heartbeat.turn_ms, ring_now_ms(c->ring));
+    error = coordinator_open_waiters(c);
     if (error < 0) LOGE("start-up failed: %s", strerror(-error));
     return error < 0 ? error : coordinator_open_resolver(c);
 }
@@ -725,6 +784,7 @@ static void coordinator_join(struct coordinator *c)
         c->crew[i].started = false;
         c->crew[i].closed = true;
     }
+    atomic_store_explicit(&c->finished, true, memory_order_release);
     coordinator_take_back(c);
 }
 
@@ -787,9 +847,9 @@ static void coordinator_hush(struct coordinator *c)
     coordinator_hush_names(c);
 }
 
-static uint64_t coordinator_wait_ms(const struct coordinator *c)
+static uint64_t coordinator_wait_us(const struct coordinator *c)
 {
-    uint64_t wait = COORDINATOR_LOG_MS, next = timer_wait_ms(c->timers, clock_ms());
+    uint64_t wait = COORDINATOR_LOG_MS * 1000, next = timer_wait(c->timers, clock_us());
     return next < wait ? next : wait;
 }
 
@@ -801,7 +861,6 @@ static void coordinator_dispatch(struct coordinator *c, const struct ring_comple
     }
     switch ((enum coordinator_op)completion->tag.op) {
     case COORDINATOR_OP_WAKE: return; /* mail is read in every turn */
-    case COORDINATOR_OP_SIGNAL: coordinator_on_signal(c); return;
     case COORDINATOR_OP_WAITER: break;
     }
     assert(0 && "a completion of an unknown kind");
@@ -810,13 +869,18 @@ static void coordinator_dispatch(struct coordinator *c, const struct ring_comple
 int coordinator_turn(struct coordinator *c)
 {
     struct ring_completion completion;
+    heartbeat_set(&c->heartbeat.turn_ms, 0);
     sleeper_announce(&c->sleeper);
-    int error = ring_wait(c->ring, coordinator_has_mail(c) ? 0 : coordinator_wait_ms(c));
+    int error = ring_wait_us(c->ring, coordinator_has_mail(c) ? 0 : coordinator_wait_us(c));
     sleeper_awake(&c->sleeper);
     c->wakes_armed = false; /* that wait has submitted them */
+    heartbeat_set(&c->heartbeat.turn_ms, ring_now_ms(c->ring));
     if (error < 0) return error;
+    coordinator_heed_stop(c);
     while (ring_next(c->ring, &completion)) coordinator_dispatch(c, &completion);
     coordinator_read(c);
+    coordinator_let_go(c);
+    letter_box_deliver(&c->letters);
     coordinator_read_names(c);
     coordinator_expire(c);
     coordinator_let_go(c);
@@ -829,10 +893,9 @@ int coordinator_turn(struct coordinator *c)
 int coordinator_run(struct coordinator *c)
 {
     int error = 0;
-    coordinator_arm_signals(c);
     while (c->running > 0 && error == 0) {
         error = coordinator_turn(c);
-        if (c->broken && c->quiet_ms == UINT64_MAX) coordinator_stop_workers(c);
+        if (c->broken && coordinator_stops(c) == 0) coordinator_stop(c);
     }
     if (error < 0) {
         LOGE("the coordinator's ring broke: %s", strerror(-error));
@@ -851,7 +914,6 @@ void coordinator_close(struct coordinator *c)
         if (c->crew[i].inbox) queue_close(c->crew[i].inbox);
         if (c->crew[i].outbox) queue_close(c->crew[i].outbox);
     }
-    if (c->signal_fd >= 0) close(c->signal_fd);
     if (c->timers) timer_close(c->timers);
     if (c->waiters.slots) pool_close(&c->waiters);
     if (c->ring) ring_destroy(c->ring);

@@ -1,15 +1,19 @@
 /* The thread that answers what workers must not wait for: routing decisions where there is a ruleset (names are the
- * resolver thread's, see resolver_thread.h). It also starts and stops the workers and handles signals. It runs on the
- * main thread, with a ring of its own.
+ * resolver thread's, see resolver_thread.h). It also starts the workers. It runs on the main thread, with a ring of its
+ * own. Signals, the API's connections and the end of a process whose scripts do not return are the supervisor's
+ * (supervisor.h).
  *
  *   worker --outbox--> coordinator --inbox--> worker        two queues per worker, one producer and one consumer each
  *
- * Lua and the API live on this thread too, and know more than it does: they hook in from above (struct
- * coordinator_hooks, struct waiter), so that core/ knows neither. Every function here is called on that thread. */
+ * Lua and what the API asks of it live on this thread too, and know more than it does: they hook in from above (struct
+ * coordinator_hooks, struct waiter, struct letter), so that core/ knows neither. Every function here is called on that
+ * thread, except those that say "any thread". */
 #ifndef SLUICE_CORE_COORDINATOR_H
 #define SLUICE_CORE_COORDINATOR_H
 
 #include "config.h"
+#include "heartbeat.h"
+#include "letter.h"
 #include "resolver_thread.h"
 #include "ring.h"
 #include "route.h"
@@ -17,13 +21,12 @@
 
 struct coordinator;
 
-/* Opens ring, resolver and signals. One log line and -errno on failure. The signals SIGINT, SIGTERM and SIGHUP are
- * blocked for all threads from here on. `config` lives as long as the coordinator. */
+/* Opens ring and resolver. One log line and -errno on failure. `config` lives as long as the coordinator. */
 int coordinator_open(struct coordinator **out, const struct config *config);
 /* Takes over the listening sockets, fds[worker * listener_count + listener], starts the workers and waits until each
  * is ready to accept, or one has failed: then all are stopped. 0 or -errno. */
 int coordinator_start(struct coordinator *c, const int *fds);
-/* Answers until a signal asks to stop and every worker has stopped. 0, or -errno. */
+/* Answers until somebody has asked to stop and every worker has stopped. 0, or -errno. */
 int coordinator_run(struct coordinator *c);
 /* One turn of that: for tests, which have no workers. */
 int coordinator_turn(struct coordinator *c);
@@ -43,7 +46,7 @@ struct coordinator_hooks {
     /* A ROUTE_TRY has ended. result 0: the relay runs; else the session is gone. */
     void (*on_routed)(void *context, uint32_t worker, uint32_t slot, uint32_t generation, int32_t result);
     void (*on_turn)(void *context);   /* behind the work of every turn */
-    void (*on_reload)(void *context); /* SIGHUP */
+    void (*on_reload)(void *context); /* coordinator_reload() */
     void (*on_stop)(void *context);   /* the drain is over: answer every question, end what waits */
 };
 /* Before coordinator_start(). Without hooks nobody asks for routes. */
@@ -51,9 +54,11 @@ void coordinator_set_hooks(struct coordinator *c, const struct coordinator_hooks
 
 /* Somebody else who wants to hear of SIGHUP, behind on_reload; one at most. */
 void coordinator_set_reload(struct coordinator *c, void (*reload)(void *context), void *context);
+void coordinator_reload(struct coordinator *c); /* SIGHUP: asks them all */
 
 /* Workers ask for routes while `revision` is not zero; verdicts that they remember hold for one revision. */
 void coordinator_set_revision(struct coordinator *c, uint32_t revision);
+uint32_t coordinator_revision(const struct coordinator *c); /* any thread */
 /* The verdict stands in the request. result < 0: as if it were ROUTE_REJECT. */
 void coordinator_answer(struct coordinator *c, struct route_request *request, int32_t result);
 
@@ -72,6 +77,8 @@ void coordinator_detach(struct coordinator *c, struct waiter *waiter); /* nothin
 /* op < COORDINATOR_WAITER_OPS, the waiter's own names for its operations. */
 struct ring_tag coordinator_tag(const struct coordinator *c, const struct waiter *waiter, unsigned op);
 void coordinator_set_deadline(struct coordinator *c, struct waiter *waiter, uint64_t deadline_ms); /* ring_now_ms() */
+/* The same to the microsecond, ring_now_us(). It comes some tens of microseconds late, never early. */
+void coordinator_set_deadline_us(struct coordinator *c, struct waiter *waiter, uint64_t deadline_us);
 void coordinator_clear_deadline(struct coordinator *c, struct waiter *waiter);
 
 struct ring *coordinator_ring(struct coordinator *c);
@@ -79,6 +86,7 @@ uint64_t coordinator_now_ms(const struct coordinator *c);
 /* The deadline that lies wait_ms ahead. Scripts may have been running since that clock was read, for seconds even: what
  * they wait for counts from here, and is never shorter than they asked. */
 uint64_t coordinator_after_ms(uint64_t wait_ms);
+uint64_t coordinator_after_us(uint64_t wait_us);
 /* A question of ours to the resolver: `answered` is called once, from the top of our loop and never from within this
  * call; the request is the resolver's until then. Status -ECANCELED when the process stops. 0; or -ECANCELED, it stops
  * already, or -EAGAIN, too many are open: then `answered` is not called. */
@@ -107,7 +115,26 @@ const struct stats *coordinator_worker_stats(const struct coordinator *c, uint32
 const struct ring_stats *coordinator_ring_stats(const struct coordinator *c, uint32_t worker);
 /* Messages that wait now: to the coordinator, to the worker. */
 void coordinator_queue_depths(const struct coordinator *c, uint32_t worker, uint32_t *to_us, uint32_t *to_worker);
-/* Asks the process to stop, as SIGTERM does. */
+/* Asks the process to stop, as SIGTERM does: workers accept no more and let sessions finish for --drain; asked again,
+ * the drain is over. */
 void coordinator_stop(struct coordinator *c);
+/* Sessions that had to be reset because the drain was over; after coordinator_run(). */
+uint64_t coordinator_drain_resets(const struct coordinator *c);
+
+/* --- from other threads --- */
+
+/* coordinator_stop() from any thread that has a ring of its own, `ring`: the workers are told without the coordinator,
+ * which Lua may hold. */
+void coordinator_stop_from(struct coordinator *c, struct ring *ring);
+/* Hands the letter over, and wakes the coordinator by way of the caller's ring. */
+void coordinator_post(struct coordinator *c, struct ring *ring, struct letter *letter);
+uint32_t coordinator_stops(const struct coordinator *c);      /* how often it was asked; any thread */
+bool coordinator_is_over(const struct coordinator *c);        /* the workers are gone; any thread */
+uint32_t coordinator_drain_ms(const struct coordinator *c);   /* of the settings in force; any thread */
+uint32_t coordinator_timeout_ms(const struct coordinator *c); /* any thread */
+/* What the thread is doing. Read by any thread; heartbeat_enter() and heartbeat_leave() are for who runs Lua. */
+struct heartbeat *coordinator_heartbeat(struct coordinator *c);
+/* Delivers the letters that have come, outside of a turn: at the end. */
+void coordinator_deliver(struct coordinator *c);
 
 #endif

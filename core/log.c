@@ -1,8 +1,8 @@
 /* Log lines and the way they take.
  *
  *     worker:      log_write > its own ring of entries            (no lock, no system call but the clock)
- *     coordinator: log_flush > all rings > write_line > stderr, stdout or syslog
- *     start-up and coordinator: log_write > write_line
+ *     coordinator, supervisor: log_flush > all rings > write_line > stderr, stdout or syslog
+ *     start-up and those two: log_write > write_line
  *
  * An entry holds the message as text, but time and place as values: turning seconds into local time takes a lock inside
  * libc, which is no business of a worker. */
@@ -30,7 +30,7 @@ struct entry {
     char text[LOG_TEXT_MAX + 1];
 };
 
-/* Positions grow without end and are masked on use. One writer each: `written` the thread, `flushed` the coordinator.
+/* Positions grow without end and are masked on use. One writer each: `written` the thread, `flushed` whoever flushes.
  */
 struct ring {
     _Atomic uint32_t written;
@@ -50,7 +50,8 @@ _Atomic int log_level_now = LOG_LEVEL_NOTICE;
 static _Atomic int target_now = LOG_TO_STDERR;
 static struct place places[LOG_THREADS_MAX];
 static _Thread_local struct place *own_place;
-static uint64_t dropped_reported; /* coordinator only */
+static uint64_t dropped_reported;               /* behind `flushing` */
+static atomic_flag flushing = ATOMIC_FLAG_INIT; /* one thread writes the rings out */
 
 void log_open(enum log_target target, int level)
 {
@@ -252,15 +253,16 @@ static void flush_ring(struct ring *r)
 void log_flush(void)
 {
     assert(!own_place); /* its lines would wait for itself */
+    if (atomic_flag_test_and_set_explicit(&flushing, memory_order_acquire)) return;
     for (uint32_t i = 0; i < LOG_THREADS_MAX; i++) {
         struct ring *r = atomic_load_explicit(&places[i].ring, memory_order_acquire);
         if (r) flush_ring(r);
     }
-    uint64_t dropped = log_dropped();
-    if (dropped == dropped_reported) return;
-    LOGW("%llu log lines were dropped: workers logged faster than they could be written",
-         (unsigned long long)(dropped - dropped_reported));
+    uint64_t dropped = log_dropped(), lost = dropped - dropped_reported;
     dropped_reported = dropped;
+    atomic_flag_clear_explicit(&flushing, memory_order_release);
+    if (lost > 0)
+        LOGW("%llu log lines were dropped: workers logged faster than they could be written", (unsigned long long)lost);
 }
 
 uint64_t log_dropped(void)

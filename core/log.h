@@ -1,9 +1,9 @@
 /* Levelled lines: `L TIME FILE:LINE MESSAGE` (contract section 1.8). Never blocks a worker.
  *
  * Before log_attach() a line is written at once. A worker thread calls log_attach() once; from then on its lines go
- * into a ring of its own (lock-free, single producer), and the coordinator writes them out with log_flush(). A full
- * ring drops the line and counts it. Time is taken when a line is logged, so that lines of several threads may appear
- * slightly out of order, but never with a wrong time. */
+ * into a ring of its own (lock-free, single producer), and the coordinator or the supervisor writes them out with
+ * log_flush(). A full ring drops the line and counts it. Time is taken when a line is logged, so that lines of several
+ * threads may appear slightly out of order, but never with a wrong time. */
 #ifndef SLUICE_CORE_LOG_H
 #define SLUICE_CORE_LOG_H
 
@@ -40,7 +40,7 @@ void log_write_lines(int level, const char *file, int line, const char *format, 
     __attribute__((format(printf, 4, 5)));
 int log_attach(void);       /* 0 or -ENOMEM */
 void log_detach(void);      /* before a thread ends: its ring is still flushed, then free for the next thread */
-void log_flush(void);       /* coordinator: writes out what the workers have queued */
+void log_flush(void);       /* writes out what the workers have queued, unless another thread is doing so */
 uint64_t log_dropped(void); /* lines lost to full rings */
 
 #define LOG_LINES_MAX 8191u

@@ -1,5 +1,6 @@
-/* The composition root: options, limits, listeners, privileges, threads, orderly stop. The order matters: ports are
- * bound before privileges drop, and a daemon's parent hears of success only when every worker accepts. */
+/* The composition root: options, limits, listeners, privileges, threads, orderly stop. The order matters: signals have
+ * a reader before a script runs, ports are bound before privileges drop, and a daemon's parent hears of success only
+ * when every worker accepts. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include "log.h"
 #include "lua/engine.h"
 #include "process.h"
+#include "supervisor.h"
 
 static struct config config;
 
@@ -32,6 +34,13 @@ static int main_open_listeners(int *fds)
     return 0;
 }
 
+/* By the supervisor, if the process ends in the middle of something. */
+static void main_remove_files(void)
+{
+    for (uint32_t i = 0; i < config.listener_count; i++) listen_remove(&config.listeners[i]);
+    api_remove(&config);
+}
+
 static void main_close_listeners(const int *fds)
 {
     for (uint32_t i = 0; i < config.listener_count; i++) {
@@ -42,6 +51,7 @@ static void main_close_listeners(const int *fds)
 
 /* Everything that exists at most once, in the order of its making. */
 static struct {
+    struct supervisor *supervisor;
     struct coordinator *coordinator;
     struct engine *engine;
     struct api *api;
@@ -114,6 +124,7 @@ static int main_open_ports(void)
         parts.api_fd = api_listen(&config);
         error = parts.api_fd < 0 ? -1 : 0;
     }
+    if (error == 0) supervisor_set_last(parts.supervisor, main_remove_files);
     if (error == 0) error = main_drop_privileges();
     return error;
 }
@@ -121,7 +132,7 @@ static int main_open_ports(void)
 static int main_open_api(void)
 {
     if (!config.api_text) return 0;
-    int error = api_open(&parts.api, parts.coordinator, parts.engine, &config, parts.api_fd);
+    int error = api_open(&parts.api, parts.supervisor, parts.coordinator, parts.engine, &config, parts.api_fd);
     if (error == 0) coordinator_set_reload(parts.coordinator, main_reload_api, parts.api);
     return error;
 }
@@ -134,22 +145,38 @@ static int main_serve(void)
     if (config.api_text) LOGN("API on %s", config.api_text);
     for (uint32_t i = 0; i < config.listener_count; i++) LOGN("listening on %s", config.listeners[i].text);
     engine_start_scripts(parts.engine);
+    supervisor_set_serving(parts.supervisor);
     return coordinator_run(parts.coordinator);
 }
 
-static void main_close(void)
+/* The last line, when everything is done that it speaks of. */
+static void main_say_end(void)
+{
+    unsigned long long resets = (unsigned long long)coordinator_drain_resets(parts.coordinator);
+    if (resets == 0)
+        LOGN("server shutdown gracefully");
+    else
+        LOGN("server stopped: %llu sessions were left when --drain was over, and reset", resets);
+}
+
+static void main_close(bool served)
 {
     if (parts.coordinator) coordinator_set_reload(parts.coordinator, NULL, NULL);
     api_close(parts.api);
     if (parts.listening) main_close_listeners(parts.fds);
     engine_close(parts.engine); /* texts of a -c script's settings go with it */
+    supervisor_close(parts.supervisor);
+    if (served) main_say_end();
     if (parts.coordinator) coordinator_close(parts.coordinator);
     free(parts.fds);
 }
 
 static int main_run(void)
 {
-    int error = coordinator_open(&parts.coordinator, &config);
+    bool served = false;
+    int error = config.check_only ? 0 : supervisor_open(&parts.supervisor);
+    if (error == 0) error = coordinator_open(&parts.coordinator, &config);
+    if (error == 0 && parts.supervisor) supervisor_attach(parts.supervisor, parts.coordinator);
     if (error == 0) error = main_open_scripts();
     if (error == 0 && config.dump_only) {
         error = config_dump(&config);
@@ -158,9 +185,12 @@ static int main_run(void)
     } else {
         if (error == 0) error = main_open_ports();
         if (error == 0) error = main_open_api();
-        if (error == 0) error = main_serve();
+        if (error == 0) {
+            error = main_serve();
+            served = error == 0;
+        }
     }
-    main_close();
+    main_close(served);
     return error;
 }
 

@@ -32,7 +32,6 @@ enum message_kind {
     MESSAGE_KILL,      /* to a worker, body: struct kill_errand */
     MESSAGE_RELAY,     /* to a worker, body: struct relay_errand */
     MESSAGE_CONFIG,    /* to a worker, body: struct config_errand */
-    MESSAGE_STOP,      /* to a worker: drain, then end */
     MESSAGE_STOPPED,   /* from a worker: my last message */
 };
 

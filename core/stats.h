@@ -23,6 +23,7 @@ struct stats {
     counter to_splice, to_copy;          /* changes of a flow's path */
     counter queue_full;                  /* messages that had to wait on the worker */
     counter pipes_in_use;                /* gauge */
+    counter drain_resets;                /* sessions that were left when the drain of a stop was over */
     counter peak;                        /* most half-open and established sessions at a time */
     counter internal;                    /* gauge: connections of the coordinator's own; counted nowhere else */
     counter routes_asked;                /* questions to the ruleset */

@@ -1,4 +1,4 @@
-/* The wheel counts ticks of TIMER_TICK_MS. A deadline is a number of eleven digits to the base 64, and so is `tick`,
+/* The wheel counts ticks. A deadline is a number of eleven digits to the base 64, and so is `tick`,
  * the time up to which the wheel has turned. An entry lies at the level of the highest digit in which its deadline
  * differs from `tick`, in the slot that this digit names:
  *
@@ -23,7 +23,6 @@
 #define LEVELS     11u              /* 66 bits: more than a tick has */
 #define LIST_DUE   (LEVELS * SLOTS) /* lists 0 ... LIST_DUE - 1: level * SLOTS + slot */
 #define LIST_COUNT (LIST_DUE + 1)
-#define TICK_MAX   (UINT64_MAX / TIMER_TICK_MS)
 
 /* All zero is a clear entry, so that the kernel's pages need no setting up. */
 struct timer_entry {
@@ -40,6 +39,7 @@ struct timer_wheel {
     uint64_t occupied[LEVELS]; /* a bit per slot */
     uint32_t first[LIST_COUNT];
     uint32_t count;
+    uint32_t units; /* of its owner's time, in a tick */
     struct timer_entry entries[];
 };
 
@@ -48,13 +48,15 @@ static size_t timer_size(uint32_t count)
     return sizeof(struct timer_wheel) + (size_t)count * sizeof(struct timer_entry);
 }
 
-int timer_open(struct timer_wheel **out, uint32_t count, uint64_t now_ms)
+int timer_open(struct timer_wheel **out, uint32_t count, uint64_t now, uint32_t tick)
 {
     assert(count > 0 && count < TIMER_NONE);
+    assert(tick > 0);
     struct timer_wheel *wheel =
         mmap(NULL, timer_size(count), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (wheel == MAP_FAILED) return -ENOMEM;
-    wheel->tick = now_ms / TIMER_TICK_MS;
+    wheel->units = tick;
+    wheel->tick = now / tick;
     wheel->count = count;
     for (uint32_t list = 0; list < LIST_COUNT; list++) wheel->first[list] = TIMER_NONE;
     *out = wheel;
@@ -111,13 +113,13 @@ static uint32_t timer_list(const struct timer_wheel *wheel, uint64_t tick)
     return level * SLOTS + ((uint32_t)(tick >> (level * DIGIT_BITS)) & (SLOTS - 1));
 }
 
-void timer_set(struct timer_wheel *wheel, uint32_t entry, uint64_t deadline_ms)
+void timer_set(struct timer_wheel *wheel, uint32_t entry, uint64_t deadline)
 {
     assert(entry < wheel->count);
     if (wheel->entries[entry].list != 0) list_remove(wheel, entry);
     /* Rounded up: never early. The last tick of all would round to one past it. */
-    uint64_t tick = deadline_ms / TIMER_TICK_MS + (deadline_ms % TIMER_TICK_MS != 0);
-    if (tick > TICK_MAX) tick = TICK_MAX;
+    uint64_t tick = deadline / wheel->units + (deadline % wheel->units != 0), last = UINT64_MAX / wheel->units;
+    if (tick > last) tick = last;
     wheel->entries[entry].tick = tick;
     list_append(wheel, timer_list(wheel, tick), entry);
 }
@@ -170,9 +172,9 @@ static void timer_turn(struct timer_wheel *wheel, uint64_t tick)
     if (wheel->first[LIST_DUE] == TIMER_NONE && wheel->tick < tick) wheel->tick = tick;
 }
 
-uint32_t timer_expire(struct timer_wheel *wheel, uint64_t now_ms)
+uint32_t timer_expire(struct timer_wheel *wheel, uint64_t now)
 {
-    timer_turn(wheel, now_ms / TIMER_TICK_MS);
+    timer_turn(wheel, now / wheel->units);
     uint32_t index = wheel->first[LIST_DUE];
     if (index == TIMER_NONE) return TIMER_NONE;
     assert(wheel->entries[index].tick <= wheel->tick);
@@ -180,12 +182,12 @@ uint32_t timer_expire(struct timer_wheel *wheel, uint64_t now_ms)
     return index;
 }
 
-uint64_t timer_wait_ms(const struct timer_wheel *wheel, uint64_t now_ms)
+uint64_t timer_wait(const struct timer_wheel *wheel, uint64_t now)
 {
     uint32_t list;
     uint64_t tick;
     if (wheel->first[LIST_DUE] != TIMER_NONE) return 0;
     if (!timer_next_event(wheel, &list, &tick)) return UINT64_MAX;
-    uint64_t event_ms = tick * TIMER_TICK_MS; /* tick <= TICK_MAX */
-    return event_ms > now_ms ? event_ms - now_ms : 0;
+    uint64_t event = tick * wheel->units; /* fits: timer_set() */
+    return event > now ? event - now : 0;
 }

@@ -13,6 +13,8 @@
 #define WORKER_BUFFER_GROUP 0u
 /* So long may all buffers be held by peers that do not read. */
 #define WORKER_STARVE_MS 2000u
+/* Before the last message is tried again. */
+#define WORKER_AGAIN_MS 1u
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -28,7 +30,7 @@ static int worker_open_pools(struct worker *w)
     if (error == 0) error = pool_open(&w->setups, config->setups, sizeof(struct setup));
     if (error == 0) error = pool_open(&w->exchanges, config->exchanges, sizeof(struct exchange));
     if (error == 0) error = pool_open(&w->heads, config->heads, HEAD_BUFFER_SIZE);
-    if (error == 0) error = timer_open(&w->timers, config->sessions, ring_now_ms(w->ring));
+    if (error == 0) error = timer_open(&w->timers, config->sessions, ring_now_ms(w->ring), TIMER_TICK_MS);
     if (error == 0)
         error = buffers_open(&w->buffers, w->ring, WORKER_BUFFER_GROUP, config->buffers, config->buffer_size);
     pipes_open(&w->pipes, config->pipes, config->pipe_size);
@@ -97,10 +99,14 @@ bool worker_ask(struct worker *w, const struct message *question)
     return worker_send(w, &w->resolver, question);
 }
 
-static void worker_begin_drain(struct worker *w)
+/* Whoever asks writes the word and wakes us: no queue, so that more than one thread may. */
+static void worker_heed_stop(struct worker *w)
 {
+    uint32_t stops = atomic_load_explicit(w->stops, memory_order_acquire);
+    if (stops == w->stops_seen) return;
     uint64_t now = ring_now_ms(w->ring);
-    w->drain_until_ms = w->draining ? now : now + w->config->drain_ms; /* asked twice: at once */
+    w->stops_seen = stops;
+    w->drain_until_ms = stops > 1 ? now : now + w->config->drain_ms; /* asked twice: at once */
     if (w->draining) return;
     w->draining = true;
     accept_stop(w);
@@ -110,9 +116,7 @@ static void worker_read_inbox(struct worker *w)
 {
     struct message message;
     while (queue_pop(w->inbox, &message)) {
-        if (message.kind == MESSAGE_STOP)
-            worker_begin_drain(w);
-        else if (message.kind == MESSAGE_ROUTE)
+        if (message.kind == MESSAGE_ROUTE)
             session_on_answer(w, &message);
         else
             errand_perform(w, &message);
@@ -146,7 +150,12 @@ static void worker_reset_all(struct worker *w)
     for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
         if (!pool_is_taken(&w->sessions, slot)) continue;
         struct session *s = session_at(w, slot);
-        if (s->state != SESSION_CLOSING) session_close(w, s, SESSION_RESET);
+        if (s->state == SESSION_CLOSING) continue;
+        if (s->protocol != PROTOCOL_INTERNAL) {
+            session_log(w, s, LOG_LEVEL_INFO, "reset: the drain is over");
+            counter_add(&w->stats.drain_resets, 1);
+        }
+        session_close(w, s, SESSION_RESET);
     }
 }
 
@@ -155,16 +164,17 @@ static void worker_drain(struct worker *w)
     if (!w->draining || w->stopped) return;
     if (w->sessions.used > 0 && ring_now_ms(w->ring) >= w->drain_until_ms) worker_reset_all(w);
     if (w->sessions.used > 0) return;
-    w->stopped = true;
-    worker_post(w, &(struct message){.kind = MESSAGE_STOPPED, .slot = w->index});
+    /* Without it the process would not end: a queue that is full is tried again. */
+    w->stopped = worker_post(w, &(struct message){.kind = MESSAGE_STOPPED, .slot = w->index});
 }
 
 static uint64_t worker_wait_ms(const struct worker *w, uint64_t timeout_ms)
 {
     uint64_t now = ring_now_ms(w->ring);
-    timeout_ms = least(timeout_ms, timer_wait_ms(w->timers, now));
+    timeout_ms = least(timeout_ms, timer_wait(w->timers, now));
     timeout_ms = least(timeout_ms, accept_wait_ms(w));
     if (w->starved > 0) timeout_ms = least(timeout_ms, WORKER_STARVE_MS);
+    if (w->draining && w->sessions.used == 0) timeout_ms = least(timeout_ms, WORKER_AGAIN_MS);
     if (w->draining && w->drain_until_ms > now) timeout_ms = least(timeout_ms, w->drain_until_ms - now);
     return timeout_ms;
 }
@@ -213,6 +223,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     relay_wake_resting(w);
     worker_read_inbox(w);
     worker_read_names(w);
+    worker_heed_stop(w);
     worker_expire(w);
     accept_resume(w);
     worker_feed(w);

@@ -33,6 +33,10 @@ struct worker {
     struct ring *ring;
     const struct config *config; /* may be replaced while we run: never kept across a wait */
     uint32_t index;
+    /* How often the process was asked to stop: once, sessions may end by themselves for --drain; again, they may not.
+     * Written by the coordinator or, while Lua holds that, by the supervisor. */
+    const _Atomic uint32_t *stops;
+    uint32_t stops_seen;
     bool draining; /* asked to stop: no new connections */
     bool stopped;  /* the last session is gone */
     uint64_t drain_until_ms;

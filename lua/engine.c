@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <lualib.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,10 +39,23 @@ struct coordinator *engine_coordinator(struct engine *e)
 
 /* --- entries --- */
 
+/* Other threads see who runs, should it not return. */
+static void engine_beat(const struct engine *e, uint64_t now_ns)
+{
+    char who[HEARTBEAT_TEXT_SIZE];
+    if (e->script) snprintf(who, sizeof who, "script %s", script_name(e->script));
+    heartbeat_enter(coordinator_heartbeat(e->c),
+                    e->script        ? who
+                    : e->has_ruleset ? "the ruleset"
+                                     : "the script of -r or -c",
+                    now_ns / 1000000u);
+}
+
 void engine_enter(struct engine *e)
 {
     if (e->depth++ > 0) return;
     e->entry_start_ns = limits_now_ns();
+    engine_beat(e, e->entry_start_ns);
     limits_enter(&e->limits, e->entry_start_ns);
 }
 
@@ -51,6 +65,7 @@ void engine_leave(struct engine *e)
     if (--e->depth > 0) return;
     if (!lua_gc(e->L, LUA_GCISRUNNING)) lua_gc(e->L, LUA_GCRESTART); /* a script has stopped it: for itself alone */
     limits_leave(&e->limits);
+    heartbeat_leave(coordinator_heartbeat(e->c));
     e->durations[e->entries++ % ENGINE_EVENTS] = limits_now_ns() - e->entry_start_ns;
     if (e->script) script_settle(e->script);
 }
@@ -242,10 +257,13 @@ void engine_free(struct engine *e)
     e->closing = true;
     if (e->L) {
         coroutine_lose_all(e);
-        limits_enter(&e->limits, limits_now_ns()); /* finalizers run, all in the time of one entry */
+        uint64_t now_ns = limits_now_ns();
+        engine_beat(e, now_ns);
+        limits_enter(&e->limits, now_ns); /* finalizers run, all in the time of one entry */
         limits_watch(e->L);
         lua_close(e->L);
         limits_leave(&e->limits);
+        heartbeat_leave(coordinator_heartbeat(e->c));
     }
     limits_watch_close();
     coroutine_close(e);

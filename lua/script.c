@@ -45,6 +45,11 @@ static bool is_name(const char *name)
     return size > 0 && size <= ENGINE_SCRIPT_NAME_MAX && name[size] == '\0' && name[0] != '.';
 }
 
+const char *script_name(const struct script *s)
+{
+    return s->name;
+}
+
 /* A file's name without folder and ".lua"; other octets than those of names become "_". */
 static void name_of_path(const char *path, char *name)
 {

@@ -186,6 +186,7 @@ void call_stop(struct engine *e); /* ends those that wait; each is told */
 
 /* --- script.c --- */
 
+const char *script_name(const struct script *s);
 /* After each entry into a script's state: if nothing of it waits any more, it has ended. */
 void script_settle(struct script *s);
 void script_obey_all(struct engine *root, const struct config *config); /* SIGHUP has brought other settings */

@@ -49,6 +49,7 @@ static struct world {
     struct sleeper far_sleeper;
     struct queue *mail, *names; /* from the worker: to the coordinator, to the resolver */
     _Atomic uint32_t revision;  /* of the ruleset that the coordinator pretends to have */
+    _Atomic uint32_t stops;     /* how often the worker was asked to stop */
     struct peers peers;
     struct question questions[QUESTIONS_MAX];
     uint32_t question_count;
@@ -236,7 +237,8 @@ static bool coordinator_act(uint64_t *wake_us)
 static void coordinator_stop(void)
 {
     world.stopping = true;
-    post_to_worker(&(struct message){.kind = MESSAGE_STOP});
+    atomic_fetch_add(&world.stops, 1);
+    sim_wake(world.worker.ring, WAKE_TAG);
 }
 
 /* An operator looks at sessions now and then, and ends one. */
@@ -390,6 +392,7 @@ static void world_plan(void)
     world.peers.moved_us = sim_now_us();
     world.stop_at_us = calm || sim_chance(800) ? 0 : sim_now_us() + sim_below(sim_chance(500) ? 20000 : 2000000);
     world.stopping = world.stopped = world.stuffed = false;
+    atomic_store(&world.stops, 0);
     peers_plan(&world.peers, &world.config, tunnels, most);
 }
 
@@ -407,6 +410,7 @@ static void world_open(void)
     world.worker_list[0] = w;
     w->peer_count = 1;
     w->revision = &world.revision;
+    w->stops = &world.stops;
     for (uint32_t i = 0; i < world.config.listener_count; i++)
         w->listeners[i].fd = sim_listen((uint16_t)(PORT_LISTEN + i));
     struct queue **queues[] = {&world.mail, &world.names, &w->inbox, &w->names};

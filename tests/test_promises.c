@@ -19,7 +19,7 @@ struct world {
     struct worker *peers[1];
     struct sleeper far_sleeper; /* of the coordinator and of the resolver, who never sleep */
     struct queue *mail, *questions;
-    _Atomic uint32_t revision;
+    _Atomic uint32_t revision, stops;
     struct sockaddr_in listener;
 };
 
@@ -65,6 +65,7 @@ static int set_up(void **state)
     w->peers = world.peers;
     w->peer_count = 1;
     w->revision = &world.revision;
+    w->stops = &world.stops;
     assert_int_equal(queue_open(&w->inbox, world.config.queue_capacity), 0);
     assert_int_equal(queue_open(&w->names, world.config.queue_capacity), 0);
     assert_int_equal(queue_open(&world.mail, world.config.queue_capacity), 0);
@@ -81,7 +82,7 @@ static int tear_down(void **state)
 {
     struct world *world = *state;
     struct worker *w = &world->worker;
-    queue_push(w->inbox, &(struct message){.kind = MESSAGE_STOP});
+    atomic_store(&world->stops, 1);
     for (unsigned i = 0; i < TURNS_MAX && !w->stopped; i++) worker_turn(w, 1);
     assert_true(w->stopped);
     worker_close(w);

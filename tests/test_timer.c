@@ -31,14 +31,16 @@ static uint64_t random_span(void)
 
 struct model {
     struct timer_wheel *wheel;
+    uint32_t tick;
     uint64_t now_ms;
     uint64_t deadlines[COUNT]; /* UINT64_MAX: clear */
 };
 
-static void model_open(struct model *model, uint64_t now_ms)
+static void model_open(struct model *model, uint64_t now_ms, uint32_t tick)
 {
     model->now_ms = now_ms;
-    assert_int_equal(timer_open(&model->wheel, COUNT, now_ms), 0);
+    model->tick = tick;
+    assert_int_equal(timer_open(&model->wheel, COUNT, now_ms, tick), 0);
     for (uint32_t i = 0; i < COUNT; i++) model->deadlines[i] = UINT64_MAX;
 }
 
@@ -85,25 +87,25 @@ static void model_expire(struct model *model)
     }
     /* Nothing is left that is due for a whole tick. */
     uint64_t earliest = model_earliest(model);
-    assert_true(earliest == UINT64_MAX || earliest + TIMER_TICK_MS > model->now_ms);
+    assert_true(earliest == UINT64_MAX || earliest + model->tick > model->now_ms);
 }
 
 static void model_check(const struct model *model)
 {
     for (uint32_t i = 0; i < COUNT; i++)
         assert_int_equal(timer_is_set(model->wheel, i), model->deadlines[i] != UINT64_MAX);
-    uint64_t wait = timer_wait_ms(model->wheel, model->now_ms);
+    uint64_t wait = timer_wait(model->wheel, model->now_ms);
     uint64_t earliest = model_earliest(model);
     if (earliest == UINT64_MAX)
         assert_true(wait == UINT64_MAX);
     else
-        assert_true(model->now_ms + wait < earliest + TIMER_TICK_MS);
+        assert_true(model->now_ms + wait < earliest + model->tick);
 }
 
-static void run_model(uint64_t now_ms, int rounds)
+static void run_model(uint64_t now_ms, int rounds, uint32_t tick)
 {
     struct model model;
-    model_open(&model, now_ms);
+    model_open(&model, now_ms, tick);
     for (int round = 0; round < rounds; round++) {
         for (uint64_t n = random_below(20); n > 0; n--)
             model_set(&model, (uint32_t)random_below(COUNT), model.now_ms + random_span());
@@ -119,11 +121,13 @@ static void run_model(uint64_t now_ms, int rounds)
 static void test_against_model(void **state)
 {
     (void)state;
-    run_model(0, 4000);
-    run_model(1, 4000);
-    run_model(123456789, 4000);
-    run_model((UINT64_C(1) << 33) - 5, 4000); /* a carry through several digits is near */
-    run_model(UINT64_C(1) << 62, 4000);
+    run_model(0, 4000, TIMER_TICK_MS);
+    run_model(1, 4000, TIMER_TICK_MS);
+    run_model(123456789, 4000, TIMER_TICK_MS);
+    run_model((UINT64_C(1) << 33) - 5, 4000, TIMER_TICK_MS); /* a carry through several digits is near */
+    run_model(UINT64_C(1) << 62, 4000, TIMER_TICK_MS);
+    run_model(123456789, 4000, 1); /* the coordinator's */
+    run_model((UINT64_C(1) << 60) - 5, 4000, 1);
 }
 
 /* Sleeping as long as the wheel says meets every deadline within a tick, in few steps even for a far one. */
@@ -135,15 +139,15 @@ static void test_sleeping(void **state)
         uint64_t now_ms = random_below(100 * DAY_MS);
         uint64_t deadline_ms = now_ms + random_span();
         int steps = 0;
-        assert_int_equal(timer_open(&wheel, 1, now_ms), 0);
+        assert_int_equal(timer_open(&wheel, 1, now_ms, TIMER_TICK_MS), 0);
         timer_set(wheel, 0, deadline_ms);
         while (timer_expire(wheel, now_ms) == TIMER_NONE) {
             assert_true(++steps < 14);
-            now_ms += timer_wait_ms(wheel, now_ms);
+            now_ms += timer_wait(wheel, now_ms);
         }
         assert_true(now_ms >= deadline_ms);
         assert_true(now_ms < deadline_ms + TIMER_TICK_MS);
-        assert_true(timer_wait_ms(wheel, now_ms) == UINT64_MAX);
+        assert_true(timer_wait(wheel, now_ms) == UINT64_MAX);
         timer_close(wheel);
     }
 }
@@ -152,13 +156,13 @@ static void test_edges(void **state)
 {
     (void)state;
     struct timer_wheel *wheel;
-    assert_int_equal(timer_open(&wheel, 3, 1000), 0);
+    assert_int_equal(timer_open(&wheel, 3, 1000, TIMER_TICK_MS), 0);
     assert_int_equal(timer_expire(wheel, 1000), TIMER_NONE);
-    assert_true(timer_wait_ms(wheel, 1000) == UINT64_MAX);
+    assert_true(timer_wait(wheel, 1000) == UINT64_MAX);
     timer_clear(wheel, 0); /* not set */
 
     timer_set(wheel, 0, 0); /* long past */
-    assert_int_equal(timer_wait_ms(wheel, 1000), 0);
+    assert_int_equal(timer_wait(wheel, 1000), 0);
     assert_int_equal(timer_expire(wheel, 1000), 0);
 
     timer_set(wheel, 0, 1001);
@@ -176,7 +180,7 @@ static void test_edges(void **state)
     assert_true(timer_is_set(wheel, 0));
     timer_clear(wheel, 0);
     timer_clear(wheel, 1);
-    assert_true(timer_wait_ms(wheel, UINT64_MAX - 2 * TIMER_TICK_MS) == UINT64_MAX);
+    assert_true(timer_wait(wheel, UINT64_MAX - 2 * TIMER_TICK_MS) == UINT64_MAX);
     timer_close(wheel);
 }
 
@@ -185,7 +189,7 @@ static void test_order(void **state)
 {
     (void)state;
     struct timer_wheel *wheel;
-    assert_int_equal(timer_open(&wheel, COUNT, 0), 0);
+    assert_int_equal(timer_open(&wheel, COUNT, 0, TIMER_TICK_MS), 0);
     for (uint32_t i = 0; i < COUNT; i++) timer_set(wheel, i, (uint64_t)(COUNT - i / 2) * 1000);
     for (uint32_t i = 0; i < COUNT; i++) {
         uint32_t pair = COUNT / 2 - 1 - i / 2;
@@ -200,7 +204,7 @@ static void test_clear_while_due(void **state)
 {
     (void)state;
     struct timer_wheel *wheel;
-    assert_int_equal(timer_open(&wheel, 4, 0), 0);
+    assert_int_equal(timer_open(&wheel, 4, 0, TIMER_TICK_MS), 0);
     for (uint32_t i = 0; i < 4; i++) timer_set(wheel, i, 80);
     assert_int_equal(timer_expire(wheel, 1000), 0);
     timer_clear(wheel, 1);
