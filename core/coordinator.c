@@ -849,7 +849,7 @@ static void coordinator_hush(struct coordinator *c)
 
 static uint64_t coordinator_wait_us(const struct coordinator *c)
 {
-    uint64_t wait = COORDINATOR_LOG_MS * 1000, next = timer_wait(c->timers, clock_us());
+    uint64_t wait = COORDINATOR_LOG_MS * 1000, next = timer_wait_exact(c->timers, clock_us());
     return next < wait ? next : wait;
 }
 

@@ -174,7 +174,7 @@ static void main_close(bool served)
 static int main_run(void)
 {
     bool served = false;
-    int error = config.check_only ? 0 : supervisor_open(&parts.supervisor);
+    int error = config.check_only || config.dump_only ? 0 : supervisor_open(&parts.supervisor);
     if (error == 0) error = coordinator_open(&parts.coordinator, &config);
     if (error == 0 && parts.supervisor) supervisor_attach(parts.supervisor, parts.coordinator);
     if (error == 0) error = main_open_scripts();

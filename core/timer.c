@@ -23,6 +23,7 @@
 #define LEVELS     11u              /* 66 bits: more than a tick has */
 #define LIST_DUE   (LEVELS * SLOTS) /* lists 0 ... LIST_DUE - 1: level * SLOTS + slot */
 #define LIST_COUNT (LIST_DUE + 1)
+#define EXACT_MAX  16u /* entries that timer_wait_exact() looks at */
 
 /* All zero is a clear entry, so that the kernel's pages need no setting up. */
 struct timer_entry {
@@ -189,5 +190,21 @@ uint64_t timer_wait(const struct timer_wheel *wheel, uint64_t now)
     if (wheel->first[LIST_DUE] != TIMER_NONE) return 0;
     if (!timer_next_event(wheel, &list, &tick)) return UINT64_MAX;
     uint64_t event = tick * wheel->units; /* fits: timer_set() */
+    return event > now ? event - now : 0;
+}
+
+uint64_t timer_wait_exact(const struct timer_wheel *wheel, uint64_t now)
+{
+    uint32_t list;
+    uint64_t tick, earliest = UINT64_MAX;
+    if (wheel->first[LIST_DUE] != TIMER_NONE) return 0;
+    if (!timer_next_event(wheel, &list, &tick)) return UINT64_MAX;
+    uint32_t index = wheel->first[list];
+    for (unsigned n = 0; n < EXACT_MAX; n++, index = wheel->entries[index].next) {
+        if (n > 0 && index == wheel->first[list]) break; /* all have been looked at */
+        if (wheel->entries[index].tick < earliest) earliest = wheel->entries[index].tick;
+    }
+    if (index != wheel->first[list]) earliest = tick; /* there are too many to look at each */
+    uint64_t event = earliest * wheel->units;
     return event > now ? event - now : 0;
 }

@@ -82,7 +82,7 @@ static int await_sleep(lua_State *L)
     if (!s) return luaL_error(L, "too many operations wait already");
     coroutine_park(L, &s->park, sleep_abandon);
     if (seconds > 0) {
-        coordinator_set_deadline(e->c, &s->waiter, coordinator_after_ms((uint64_t)ceil(seconds * 1000)));
+        coordinator_set_deadline_us(e->c, &s->waiter, coordinator_after_us((uint64_t)ceil(seconds * 1e6)));
     } else {
         s->waking = true;
         s->engine->waking++;

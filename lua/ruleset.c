@@ -15,8 +15,8 @@
 #include "core/log.h"
 #include "state.h"
 
-#define TICK_MS_MIN       1u
-#define TICK_MS_NEGATIVE  10u /* "whenever there is nothing to do" in neosocksd, which keeps a CPU busy with it */
+#define TICK_US_MIN       1000u
+#define TICK_US_NEGATIVE  10000u /* "whenever there is nothing to do" in neosocksd, which keeps a CPU busy with it */
 #define DECISION_TEXT_MAX 1024u
 
 enum stage { ASKED, TRYING, DETACHED };
@@ -415,19 +415,22 @@ static int tick(lua_State *L)
     return 0;
 }
 
-static void ticker_set(struct engine *e)
+static void ticker_set(struct engine *e, uint64_t from_us)
 {
-    if (e->tick_ms > 0)
-        coordinator_set_deadline(e->c, &e->ticker, coordinator_now_ms(e->c) + e->tick_ms);
+    e->tick_at_us = from_us + e->tick_us;
+    if (e->tick_us > 0)
+        coordinator_set_deadline_us(e->c, &e->ticker, e->tick_at_us);
     else
         coordinator_clear_deadline(e->c, &e->ticker);
 }
 
+/* One every tick_us, whatever they take; those that are missed are left out. */
 static void ticker_on_time(struct waiter *waiter)
 {
     struct engine *e = (struct engine *)((char *)waiter - offsetof(struct engine, ticker));
     struct engine_text error = {0};
-    ticker_set(e);
+    uint64_t now = coordinator_after_us(0);
+    ticker_set(e, e->tick_at_us + e->tick_us > now ? e->tick_at_us : now);
     if (engine_protect(e, tick, e, &error) < 0)
         LOG_LINES(LOG_LEVEL_WARNING, "ruleset.tick: %s", error.data ? error.data : "");
     engine_text_free(&error);
@@ -442,13 +445,13 @@ static void ticker_on_completion(struct waiter *waiter, unsigned op, const struc
 void ruleset_set_interval(struct engine *e, double seconds)
 {
     if (seconds < 0 && isfinite(seconds))
-        e->tick_ms = TICK_MS_NEGATIVE;
+        e->tick_us = TICK_US_NEGATIVE;
     else if (!isnormal(seconds) || seconds < 0)
-        e->tick_ms = 0;
+        e->tick_us = 0;
     else
-        e->tick_ms = seconds > 1e9 ? UINT64_C(1000000000000) : (uint64_t)(seconds * 1000 + 0.5);
-    if (isnormal(seconds) && seconds > 0 && e->tick_ms < TICK_MS_MIN) e->tick_ms = TICK_MS_MIN;
-    ticker_set(e);
+        e->tick_us = seconds > 1e9 ? UINT64_C(1000000000000000) : (uint64_t)(seconds * 1e6 + 0.5);
+    if (isnormal(seconds) && seconds > 0 && e->tick_us < TICK_US_MIN) e->tick_us = TICK_US_MIN;
+    ticker_set(e, coordinator_after_us(0));
 }
 
 /* --- opening and closing --- */

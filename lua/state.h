@@ -65,7 +65,8 @@ struct engine {
     } * asked; /* by worker */
     uint32_t asked_size;
     struct waiter ticker;
-    uint64_t tick_ms; /* 0: no ticks */
+    uint64_t tick_us;    /* 0: no ticks */
+    uint64_t tick_at_us; /* the next one */
 
     /* tags.c: sessions know their rule's tag by its number */
     char **tags;

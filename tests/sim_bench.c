@@ -89,6 +89,7 @@ void sim_bench_open(struct sim_bench *bench, uint64_t seed)
     w->peers = bench->workers;
     w->peer_count = 1;
     w->revision = &bench->revision;
+    w->stops = &bench->stops;
     for (uint32_t i = 0; i < bench->config.listener_count; i++)
         w->listeners[i].fd = sim_listen((uint16_t)(SIM_BENCH_PORT + i));
     struct queue **queues[] = {&bench->mail, &bench->questions, &w->inbox, &w->names};
@@ -122,7 +123,7 @@ struct sim_conn *sim_bench_connect(struct sim_bench *bench, uint32_t listener, u
 void sim_bench_close(struct sim_bench *bench)
 {
     struct worker *w = &bench->worker;
-    if (!queue_push(w->inbox, &(struct message){.kind = MESSAGE_STOP})) sim_fail("the inbox is full");
+    atomic_fetch_add(&bench->stops, 1);
     for (unsigned i = 0; i < 10000 && !w->stopped; i++) sim_bench_turn(bench, 1);
     if (!w->stopped) sim_fail("the worker does not stop");
     for (unsigned i = 0; i < 30; i++) sim_bench_turn(bench, 1);

@@ -95,7 +95,10 @@ static void model_check(const struct model *model)
     for (uint32_t i = 0; i < COUNT; i++)
         assert_int_equal(timer_is_set(model->wheel, i), model->deadlines[i] != UINT64_MAX);
     uint64_t wait = timer_wait(model->wheel, model->now_ms);
+    uint64_t exact = timer_wait_exact(model->wheel, model->now_ms);
     uint64_t earliest = model_earliest(model);
+    assert_true(exact >= wait);
+    if (earliest != UINT64_MAX) assert_true(model->now_ms + exact < earliest + model->tick);
     if (earliest == UINT64_MAX)
         assert_true(wait == UINT64_MAX);
     else
@@ -128,6 +131,26 @@ static void test_against_model(void **state)
     run_model(UINT64_C(1) << 62, 4000, TIMER_TICK_MS);
     run_model(123456789, 4000, 1); /* the coordinator's */
     run_model((UINT64_C(1) << 60) - 5, 4000, 1);
+}
+
+/* One entry, or a few: no sleep that ends for nothing. */
+static void test_exact(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 2000; round++) {
+        struct timer_wheel *wheel;
+        uint64_t now = random_below(100 * DAY_MS), earliest = UINT64_MAX;
+        assert_int_equal(timer_open(&wheel, COUNT, now, 1), 0);
+        for (uint32_t i = 0; i < 1 + (uint32_t)round % 16; i++) {
+            uint64_t deadline = now + 1 + random_span();
+            timer_set(wheel, i, deadline);
+            if (deadline < earliest) earliest = deadline;
+        }
+        assert_int_equal(timer_expire(wheel, now), TIMER_NONE);
+        assert_true(now + timer_wait_exact(wheel, now) == earliest);
+        assert_true(timer_expire(wheel, earliest) != TIMER_NONE);
+        timer_close(wheel);
+    }
 }
 
 /* Sleeping as long as the wheel says meets every deadline within a tick, in few steps even for a far one. */
@@ -219,8 +242,8 @@ static void test_clear_while_due(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_model), cmocka_unit_test(test_sleeping),        cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_order),         cmocka_unit_test(test_clear_while_due),
+        cmocka_unit_test(test_against_model), cmocka_unit_test(test_exact), cmocka_unit_test(test_sleeping),
+        cmocka_unit_test(test_edges),         cmocka_unit_test(test_order), cmocka_unit_test(test_clear_while_due),
     };
     return cmocka_run_group_tests_name("timer", tests, NULL, NULL);
 }
