@@ -12,12 +12,13 @@ static void on_returned(struct letter *letter)
     struct call *call = (struct call *)letter;
     struct lending *l = lend_of(call);
     l->out--;
+    l->waiting -= call->endpoint->waits;
     l->returned(call);
 }
 
-bool lend_is_full(const struct lending *l)
+bool lend_is_full(const struct lending *l, const struct endpoint *endpoint)
 {
-    return l->out >= LEND_MAX;
+    return l->out >= LEND_MAX || (endpoint->waits && l->waiting >= LEND_WAITING_MAX);
 }
 
 /* --- the coordinator's thread --- */
@@ -82,6 +83,7 @@ uint64_t lend_call(struct lending *l, struct call *call)
 {
     uint64_t serial = ++l->serial;
     l->out++;
+    l->waiting += call->endpoint->waits;
     call->serial = serial;
     call->letter.deliver = on_lent;
     coordinator_post(l->parts->coordinator, supervisor_ring(l->parts->supervisor), &call->letter);

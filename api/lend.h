@@ -11,15 +11,17 @@
 
 #include "call.h"
 
-/* How many may be out, those whose connection has been answered otherwise among them. */
-#define LEND_MAX 256u
+/* How many may be out, those whose connection has been answered otherwise among them: of the ones that wait for
+ * scripts, and of all. */
+#define LEND_WAITING_MAX 192u
+#define LEND_MAX         320u
 
 struct lending {
     struct api_parts *parts;
     void (*returned)(struct call *call); /* on the supervisor's thread, which has the call again */
     /* the supervisor's */
     uint64_t serial;
-    unsigned out;
+    unsigned out, waiting;
     /* the coordinator's */
     struct call *held;
     bool closed;
@@ -31,7 +33,8 @@ struct lending *lend_of(struct call *call);
 
 /* --- on the supervisor's thread --- */
 
-bool lend_is_full(const struct lending *l);
+/* Whether no other one of that kind may be out. */
+bool lend_is_full(const struct lending *l, const struct endpoint *endpoint);
 /* The call is the coordinator's until returned(). Returns the number under which it can be withdrawn. */
 uint64_t lend_call(struct lending *l, struct call *call);
 void lend_withdraw(struct lending *l, uint64_t serial);

@@ -307,7 +307,7 @@ static enum MHD_Result visit_lend(struct visit *visit)
     uint64_t now = supervisor_now_ms(api->parts.supervisor);
     uint32_t limit_ms = call->endpoint->limit_ms;
     if (limit_ms == 0) limit_ms = coordinator_timeout_ms(api->parts.coordinator);
-    if (lend_is_full(&api->lending) || (call->endpoint->waits && !visits_make_room(api))) {
+    if (lend_is_full(&api->lending, call->endpoint) || (call->endpoint->waits && !visits_make_room(api))) {
         call_reply_text(call, 503, "too many calls wait already, try again later");
         return visit_answer(visit);
     }

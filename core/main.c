@@ -166,6 +166,7 @@ static void main_close(bool served)
     if (parts.listening) main_close_listeners(parts.fds);
     engine_close(parts.engine); /* texts of a -c script's settings go with it */
     supervisor_close(parts.supervisor);
+    log_flush();
     if (served) main_say_end();
     if (parts.coordinator) coordinator_close(parts.coordinator);
     free(parts.fds);

@@ -1,0 +1,287 @@
+"""Stopping, and being asked how it is, whatever scripts and callers of the API are doing at that moment."""
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+import origins
+import process
+import scripts
+import wire
+
+DIRECT = "return { resolve = function(a) return a end, route = function(a) return a end }"
+FOR_EVER = ("--lua-budget", "60000")  # no test lasts as long
+LOOP = "while true do end"
+
+
+def invoke_and_leave(api, code):
+    """Whoever asks does not wait: the answer may never come."""
+    client = wire.Client(api.address)
+    client.send(b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(code), code.encode()))
+    return client
+
+
+def hold(api, code):
+    """Returns when Lua is stuck in that code."""
+    client = invoke_and_leave(api, code)
+    assert process.wait_until(lambda: api.get("/ready").status == 503), "Lua is not held"
+    return client
+
+
+def stops_within(proxy, seconds):
+    start = time.monotonic()
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait(seconds + 10) == 0
+    took = time.monotonic() - start
+    assert took < seconds + 0.5 + 2 * (process.SLOW - 1), f"{took:.2f} s\n" + proxy.log()
+
+
+# --- a script that does not return ---
+
+# A loop of the virtual machine, a C function, a read that waits for the kernel, a finalizer.
+HELD = {"loop": LOOP, "c": "io.popen('exec sleep 1000'):read()", "fifo": "io.open(FIFO):read()",
+        "gc": "setmetatable({}, {__gc = function() while true do end end}) collectgarbage()"}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_stop_while_lua_is_held(ruled, tmp_path, kind):
+    os.mkfifo(tmp_path / "fifo")
+    proxy, api = ruled(f"FIFO = '{tmp_path}/fifo' " + DIRECT, *FOR_EVER)
+    client = hold(api, HELD[kind])
+    for path in ("/healthy", "/ready"):
+        answer = api.get(path)
+        assert answer.status == 503
+        assert re.fullmatch(r"Lua is stuck: the ruleset has been running for \d+\.\d s", answer.text), answer.text
+    stops_within(proxy, 1)
+    assert re.search(r"stopped by force: the ruleset did not return for \d+\.\d s;.* 0 sessions were reset", proxy.log())
+    assert "gracefully" not in proxy.log()
+    client.close()
+
+
+def test_the_stuck_script_is_named(sluice, tmp_path):
+    (tmp_path / "spins.lua").write_text("await.sleep(0.2) " + LOOP)
+    proxy = sluice("--script", tmp_path / "spins.lua", *FOR_EVER)
+    time.sleep(0.5)
+    stops_within(proxy, 1)
+    assert "stopped by force: script spins did not return" in proxy.log()
+
+
+def test_sessions_are_drained_while_lua_is_held(ruled, origin, tmp_path):
+    """Relays run on, nobody new gets in, what is left is reset in time: none of it waits for the coordinator."""
+    proxy, api = ruled("sluice.cache = nil " + DIRECT, "-l", f"unix:{tmp_path}/socks", "--drain", "2", *FOR_EVER)
+    target = origin()
+    first, second = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(2)]
+    client = hold(api, LOOP)
+    start = time.monotonic()
+    proxy.signal(signal.SIGTERM)
+    assert process.wait_until(lambda: "stopping: no new connections" in proxy.log())
+    assert api.get("/ready").text == "stopping"
+    assert process.wait_until(lambda: socket.socket().connect_ex(proxy.address) != 0), "it still accepts"
+    for one in (first, second):
+        one.send(b"x")
+        assert one.read(1) == b"x"
+    first.shut()
+    assert first.read_all() == b""
+    assert second.ends_with() == "reset"
+    assert proxy.wait() == 0
+    assert 1.8 < time.monotonic() - start < 3.5 + 3 * (process.SLOW - 1)
+    assert "did not return" in proxy.log() and "1 sessions were reset" in proxy.log()
+    assert not os.path.exists(tmp_path / "socks")
+    client.close()
+
+
+def test_a_second_signal_does_not_wait_for_the_drain(ruled, origin):
+    proxy, api = ruled(DIRECT, "--drain", "60", *FOR_EVER)
+    session = wire.through_socks5(proxy.address, "127.0.0.1", origin().port)
+    client = hold(api, LOOP)
+    proxy.signal(signal.SIGTERM)
+    assert process.wait_until(lambda: "stopping" in proxy.log())
+    stops_within(proxy, 1)
+    assert session.ends_with() == "reset"
+    client.close()
+
+
+@pytest.mark.parametrize("option", ["-r", "-c", "--script"])
+def test_stop_while_a_script_starts(tmp_path, option):
+    (tmp_path / "boot.lua").write_text(LOOP)
+    words = [process.BINARY, "-l", f"127.0.0.1:{process.free_port()}", option, str(tmp_path / "boot.lua"), *FOR_EVER]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as child:
+        time.sleep(0.5 * process.SLOW)
+        start = time.monotonic()
+        child.terminate()
+        assert child.wait(20) == 0
+        assert time.monotonic() - start < 1.5 * process.SLOW
+        assert "stopped by force" in child.stderr.read()
+
+
+def test_stop_with_a_log_that_nobody_reads(tmp_path):
+    """stderr is a pipe, and full: the last line cannot be written, and the process ends all the same."""
+    (tmp_path / "boot.lua").write_text("neosocksd.async(nil, function() await.sleep(0.3) while true do print(('x'):rep(4000)) end end)")
+    reading, writing = os.pipe()
+    words = [process.BINARY, "-l", f"127.0.0.1:{process.free_port()}", "--script", str(tmp_path / "boot.lua"), *FOR_EVER]
+    with subprocess.Popen(words, stdout=writing, stderr=writing) as child:
+        os.close(writing)
+        time.sleep(1 * process.SLOW)  # the pipe is full
+        start = time.monotonic()
+        child.terminate()
+        assert child.wait(20) == 0
+        assert time.monotonic() - start < 1.5 * process.SLOW
+    os.close(reading)
+
+
+def test_a_script_that_asks_to_stop_late_is_waited_for(ruled):
+    """Held for less than the grace: everything ends in order."""
+    proxy, api = ruled(DIRECT)
+    client = invoke_and_leave(api, "local t = time.monotonic() while time.monotonic() - t < 0.3 do end")
+    time.sleep(0.1)
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait() == 0
+    assert "server shutdown gracefully" in proxy.log()
+    client.close()
+
+
+# --- liveness and readiness ---
+
+def test_ready(ruled, origin, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("secret\n")
+    tokens.chmod(0o600)
+    proxy, api = ruled(DIRECT, "--drain", "20", "--api-token-file", tokens)
+    session = wire.through_socks5(proxy.address, "127.0.0.1", origin().port)
+    for path in ("/ready", "/healthy"):  # whoever probes has no token
+        assert [api.ask(method, path).status for method in ("GET", "HEAD")] == [200, 200]
+    assert api.get("/stats").status == 401
+    proxy.signal(signal.SIGTERM)
+    assert process.wait_until(lambda: api.get("/ready").status == 503)
+    assert api.get("/ready").text == "stopping" and api.get("/healthy").status == 200
+    assert "gracefully" not in proxy.log()
+    session.close()
+    assert proxy.wait() == 0
+    assert proxy.log().rstrip().endswith("server shutdown gracefully")
+
+
+def test_what_a_drain_resets_is_said(sluice, origin):
+    proxy, target = sluice("--drain", "0.3", "--loglevel", "5"), origin(origins.hold)
+    for client in [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(3)]:
+        if proxy.alive():
+            proxy.signal(signal.SIGTERM)
+        assert client.ends_with() == "reset"
+    assert proxy.wait() == 0
+    log = proxy.log()
+    assert "server stopped: 3 sessions were left when --drain was over, and reset" in log and "gracefully" not in log
+    assert len(re.findall(r"\[\d+:\d+\] 127\.0\.0\.1:\d+: reset: the drain is over", log)) == 3
+
+
+def test_ruleset_that_does_not_say_how_it_is(ruled):
+    proxy, api = ruled("return { healthy = function() while hung do end return complaint end }", *FOR_EVER)
+    assert api.get("/healthy").status == 200
+    assert api.post("/ruleset/invoke", "_G.complaint = 'tired'").status == 200
+    assert api.get("/healthy").text == "tired"
+    assert api.post("/ruleset/invoke", "_G.hung = true").status == 200
+    answer = api.get("/healthy")
+    assert answer.status == 503 and answer.text != "tired"
+    stops_within(proxy, 1)
+
+
+def test_names_and_relays_and_the_api_while_lua_computes(ruled, origin):
+    """A call that Lua keeps waiting is answered when its time is over, others at once."""
+    proxy, api = ruled(DIRECT, "-t", "5", *FOR_EVER)
+    session = wire.through_socks5(proxy.address, "127.0.0.1", origin().port)
+    client = hold(api, LOOP)
+    assert api.get("/nothing").status == 404 and api.get("/").status == 200
+    start = time.monotonic()
+    answer = api.get("/stats")
+    assert answer.status == 504 and "Lua is stuck: the ruleset" in answer.text
+    assert 4 < time.monotonic() - start < 7 * process.SLOW
+    session.send(b"x")
+    assert session.read(1) == b"x"
+    stops_within(proxy, 1)
+    client.close()
+
+
+# --- calls whose clients have left ---
+
+def rpcall(api, code):
+    client = wire.Client(api.address)
+    client.send(b"POST /ruleset/rpcall HTTP/1.1\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (
+        scripts.RPC_TYPE.encode(), len(code), code.encode()))
+    return client
+
+
+def test_calls_whose_clients_have_left_hold_nothing(ruled):
+    proxy, api = ruled(DIRECT, "-t", "60")
+    proxy.check_descriptors = False  # some may be waiting for their answer still
+    for _ in range(300):
+        rpcall(api, "await.sleep(1000)").close()
+    assert api.get("/healthy").status == 200
+    assert api.call("return 1") == "return true,1"
+    half_closed = rpcall(api, "await.sleep(0.3) return 2").shut()
+    assert half_closed.read_all().endswith(b"return true,2")
+    assert api.call("return neosocksd.stats().num_thread_active < 150") == "return true,true"  # the rest has been ended
+
+
+def test_waiting_calls_leave_room(ruled):
+    """As many callers as there is room for, all waiting, none gone: the operator and Prometheus get in."""
+    proxy, api = ruled(DIRECT, "-t", "60")
+    crowd = [rpcall(api, "await.sleep(1000)") for _ in range(128)]
+    assert process.wait_until(lambda: api.get("/metrics").status == 200)
+    refused = rpcall(api, "return 1")
+    assert refused.read_head().startswith(b"HTTP/1.1 503")
+    for path in ("/healthy", "/ready", "/stats", "/metrics", "/sessions"):
+        assert api.get(path).status == 200
+    for client in crowd:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()  # resets
+    assert process.wait_until(lambda: api.post("/ruleset/rpcall", "return 1", {"Content-Type": scripts.RPC_TYPE}).status == 200)
+
+
+# --- a stop in the middle of the API's work ---
+
+def load_metrics(api):
+    return api.get("/metrics").status
+
+
+def load_json(api):
+    return api.get("/stats?format=json").status
+
+
+def load_calls(api):
+    return api.post("/ruleset/rpcall", "await.sleep(0.05) return 1", {"Content-Type": scripts.RPC_TYPE}).status
+
+
+def load_sessions(api):
+    return api.get("/sessions").status
+
+
+@pytest.mark.parametrize("load", [load_metrics, load_json, load_calls, load_sessions])
+def test_stop_under_load(ruled, load):
+    """No crash, and nothing but answers: 200, or 503 while it closes; connections end when it has."""
+    for _ in range(3):
+        proxy, api = ruled(DIRECT, "--workers", "2")
+        statuses, stop = [], threading.Event()
+
+        def client():
+            while not stop.is_set():
+                try:
+                    statuses.append(load(api))
+                except OSError:
+                    return
+                except scripts.http.client.HTTPException:
+                    return
+
+        crowd = [threading.Thread(target=client) for _ in range(8)]
+        for one in crowd:
+            one.start()
+        assert process.wait_until(lambda: len(statuses) > 20)
+        proxy.signal(signal.SIGTERM)
+        assert proxy.wait() == 0, proxy.log()
+        stop.set()
+        for one in crowd:
+            one.join()
+        assert set(statuses) <= {200, 503}
+        assert "server shutdown gracefully" in proxy.log(), proxy.log()
