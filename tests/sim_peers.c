@@ -49,6 +49,7 @@ static void plan_pace(struct actor *a, bool calm)
 {
     static const uint32_t chunks[] = {1, 7, 100, 1460, 4096, 16384, CHUNK_MAX};
     uint32_t larger = a->to_send > a->to_receive ? a->to_send : a->to_receive;
+    if (a->say_size > larger) larger = a->say_size;
     uint32_t floor = larger / 40 + 1; /* nobody is so slow that a seed takes for ever */
     a->chunk = chunks[sim_below(7)];
     a->gulp = chunks[sim_below(7)];
@@ -99,12 +100,19 @@ static size_t request_http(const struct tunnel *t, char *out, size_t size)
     return (size_t)snprintf(out, size, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target);
 }
 
+/* Of a field that makes a head large; as a rule there is none. */
+static uint32_t plan_pad(uint32_t most)
+{
+    return sim_chance(700) ? 0 : sim_chance(200) ? most : sim_below(most + 1);
+}
+
 static size_t request_post(const struct tunnel *t, char *out, size_t size)
 {
     char target[ADDRESS_TEXT_SIZE];
     address_format(&t->target, target, sizeof target);
-    return (size_t)snprintf(out, size, "POST http://%s/path HTTP/1.1\r\nHost: %s\r\nContent-Length: %u\r\n\r\n", target,
-                            target, t->client.to_send);
+    return (size_t)snprintf(out, size,
+                            "POST http://%s/path HTTP/1.1\r\nHost: %s\r\nPad: %0*u\r\nContent-Length: %u\r\n\r\n",
+                            target, target, (int)plan_pad(PAD_MAX / 4 * 3), 0u, t->client.to_send);
 }
 
 #define AUTH_SIZE 13u /* of the message with these */
@@ -145,8 +153,17 @@ static void plan_garbage(struct tunnel *t)
     for (uint32_t n = sim_between(1, 4); n > 0; n--) a->say[sim_below(a->say_size)] = (uint8_t)sim_below(256);
 }
 
+/* What they say and hear is not cleared: it is much, and little of it is used. */
+static void give_words(struct actor *a, uint32_t index)
+{
+    static uint8_t words[TUNNELS_MAX + UPSTREAMS_MAX][2][SAY_MAX];
+    a->say = words[index][0];
+    a->heard = words[index][1];
+}
+
 static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_max)
 {
+    give_words(&t->client, t->index);
     uint32_t trouble = peers->calm ? 60 : 250;
     bool forward = t->index + 1 < peers->config->listener_count; /* each of those listeners has one target */
     uint32_t listener = forward ? t->index + 1 : 0;
@@ -470,6 +487,7 @@ static void upstream_begin_stream(struct upstream *u)
     a->fault_at = t->upstream_fault_at + a->moved;
     a->sends_stream = a->reads_stream = t->speech != SPEECH_POST;
     plan_pace(a, true);
+    if (a->gulp < t->client.say_size / 40) a->gulp = t->client.say_size / 40;
 }
 
 static void hop_check_next(struct peers *peers, struct upstream *u, const struct address *asked)
@@ -606,15 +624,17 @@ static bool post_hears_head(struct upstream *u)
 {
     struct actor *a = &u->actor;
     struct http_head head;
-    char answer[64];
+    char answer[SAY_MAX];
     size_t scanned = 0, used;
+    uint32_t pace = least(a->chunk, u->tunnel->client.gulp);
     enum parse_result parsed = http_parse_request(a->heard, a->heard_size, &scanned, &head, &used);
     if (parsed == PARSE_MORE) return false;
     if (parsed != PARSE_OK || !http_span_equals(a->heard, head.target, "/path"))
         sim_fail("the upstream of tunnel %u got a malformed request", u->tunnel->index);
     forget(a, used);
     say(a, answer,
-        (size_t)snprintf(answer, sizeof answer, "HTTP/1.1 200 OK\r\nContent-Length: %u\r\n\r\n", a->to_send));
+        (size_t)snprintf(answer, sizeof answer, "HTTP/1.1 200 OK\r\nPad: %0*u\r\nContent-Length: %u\r\n\r\n",
+                         (int)plan_pad(least(PAD_MAX, 40 * pace)), 0u, a->to_send));
     a->reads_stream = true;
     return true;
 }
@@ -690,6 +710,7 @@ void peers_on_established(struct peers *peers, struct sim_conn *conn)
     if (peers->upstream_count == UPSTREAMS_MAX) sim_fail("too many upstreams");
     struct upstream *u = &peers->upstreams[peers->upstream_count++];
     memset(u, 0, sizeof *u);
+    give_words(&u->actor, TUNNELS_MAX + peers->upstream_count - 1);
     u->actor.conn = conn;
     u->tunnel = conn->owner;
     u->actor.chunk = u->actor.gulp = 1 + sim_below(200);

@@ -9,7 +9,8 @@
 #define TUNNELS_MAX   12u
 #define ADDRESSES_MAX 4u
 #define UPSTREAMS_MAX 96u
-#define SAY_MAX       2048u
+#define SAY_MAX       49152u /* a large HTTP head */
+#define PAD_MAX       40000u /* of a response's head; a request's has three quarters of it */
 #define PORT_LISTEN   1000u  /* + listener */
 #define PORT_HOP      9000u  /* + hop of the chain */
 #define PORT_TARGET   10000u /* + tunnel */
@@ -41,7 +42,7 @@ enum fault {
 /* One scripted end of a connection. First it says what `say` holds, then the stream. */
 struct actor {
     struct sim_conn *conn;
-    uint8_t say[SAY_MAX], heard[SAY_MAX];
+    uint8_t *say, *heard;                   /* SAY_MAX octets each */
     uint32_t say_size, say_sent, say_limit; /* only up to say_limit until the answer that is awaited has come */
     uint32_t heard_size;
     uint32_t out_base, to_send, sent;       /* where its stream begins in the common octets */
