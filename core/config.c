@@ -361,9 +361,9 @@ void config_size(struct config *config)
     c->queue_capacity = 65536;
     /* Plain HTTP keeps two heads per message in transit, which tunnels do not need. */
     c->exchanges = (uint32_t)smaller(1024, sessions);
-    /* HTTP heads that do not fit into a setup slot (8 KiB) or an exchange (16 KiB), while they pass: 68 KiB of address
-     * space each, 34 MiB in all, resident as far as they are filled. One for a request, two for a plain HTTP head that
-     * is written anew; half of them for requests at most. */
+    /* HTTP heads that do not fit into a setup slot (8 KiB, 4 KiB from a proxy) or an exchange (16 KiB), while they
+     * pass: 68 KiB of address space each, 34 MiB in all, resident as far as they are filled. One for a request, two for
+     * a plain HTTP head that is written anew; half of them for requests at most. */
     c->heads = (uint32_t)smaller(512, 2 * sessions);
 }
 

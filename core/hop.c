@@ -46,9 +46,10 @@ static size_t hop_write(const struct setup *setup, uint8_t *out, size_t size)
 static void hop_receive(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    assert(setup->hop_received < SETUP_HOP_SIZE);
-    ring_recv(w->ring, s->fd[UPSTREAM], setup->hop_in + setup->hop_received, SETUP_HOP_SIZE - setup->hop_received,
-              session_arm(w, s, SESSION_RECV + UPSTREAM));
+    uint32_t room = setup->hop_in.size - setup->hop_received;
+    assert(room > 0);
+    ring_recv(w->ring, s->fd[UPSTREAM], setup->hop_in.data + setup->hop_received,
+              room < SETUP_HOP_SIZE ? room : SETUP_HOP_SIZE, session_arm(w, s, SESSION_RECV + UPSTREAM));
 }
 
 static enum session_state hop_send(struct worker *w, struct session *s)
@@ -114,7 +115,7 @@ struct hop_progress {
 static void hop_read_socks4(struct setup *setup, struct hop_progress *p)
 {
     uint8_t code = 0;
-    p->parsed = socks4_parse_reply(setup->hop_in, setup->hop_received, &code, &p->used);
+    p->parsed = socks4_parse_reply(setup->hop_in.data, setup->hop_received, &code, &p->used);
     if (p->parsed != PARSE_OK) return;
     p->finished = true;
     if (code == SOCKS4_REJECTED)
@@ -126,8 +127,7 @@ static void hop_read_socks4(struct setup *setup, struct hop_progress *p)
 static void hop_read_http(struct setup *setup, struct hop_progress *p)
 {
     struct http_head head;
-    size_t scanned = 0;
-    p->parsed = http_parse_response(setup->hop_in, setup->hop_received, &scanned, &head, &p->used);
+    p->parsed = http_parse_response(setup->hop_in.data, setup->hop_received, &setup->hop_scanned, &head, &p->used);
     if (p->parsed != PARSE_OK) return;
     p->finished = head.status >= 200; /* interim answers are skipped */
     if (p->finished && head.status > 299) p->failure = hop_failure_http(head.status);
@@ -136,7 +136,7 @@ static void hop_read_http(struct setup *setup, struct hop_progress *p)
 static void hop_read_method(struct setup *setup, struct hop_progress *p)
 {
     uint8_t method = 0;
-    p->parsed = socks5_parse_method(setup->hop_in, setup->hop_received, &method, &p->used);
+    p->parsed = socks5_parse_method(setup->hop_in.data, setup->hop_received, &method, &p->used);
     if (p->parsed != PARSE_OK) return;
     if (method == SOCKS5_METHOD_NONE)
         setup->hop_stage = HOP_REPLY;
@@ -149,7 +149,7 @@ static void hop_read_method(struct setup *setup, struct hop_progress *p)
 static void hop_read_auth(struct setup *setup, struct hop_progress *p)
 {
     bool granted = false;
-    p->parsed = socks5_parse_auth_status(setup->hop_in, setup->hop_received, &granted, &p->used);
+    p->parsed = socks5_parse_auth_status(setup->hop_in.data, setup->hop_received, &granted, &p->used);
     if (p->parsed != PARSE_OK) return;
     setup->hop_stage = HOP_REPLY;
     if (!granted) p->failure = FAIL_PROXY_AUTH;
@@ -158,7 +158,7 @@ static void hop_read_auth(struct setup *setup, struct hop_progress *p)
 static void hop_read_reply(struct setup *setup, struct hop_progress *p)
 {
     uint8_t code = 0;
-    p->parsed = socks5_parse_reply(setup->hop_in, setup->hop_received, &code, NULL, &p->used);
+    p->parsed = socks5_parse_reply(setup->hop_in.data, setup->hop_received, &code, NULL, &p->used);
     if (p->parsed != PARSE_OK) return;
     p->finished = true;
     if (code != SOCKS5_SUCCEEDED) p->failure = hop_failure_socks5(code);
@@ -181,8 +181,9 @@ static void hop_read(struct setup *setup, struct hop_progress *p)
 static void hop_consume(struct setup *setup, size_t used)
 {
     assert(used <= setup->hop_received);
+    setup->hop_scanned = 0;
     setup->hop_received -= (uint32_t)used;
-    memmove(setup->hop_in, setup->hop_in + used, setup->hop_received);
+    memmove(setup->hop_in.data, setup->hop_in.data + used, setup->hop_received);
 }
 
 /* The chain stands. What followed the last answer in the same segment is the target's and goes behind our own reply. */
@@ -193,9 +194,20 @@ static enum session_state hop_finish(struct worker *w, struct session *s)
     if (next != SESSION_RELAY) return next; /* the slot may be gone, or `out` holds a refusal */
     setup->out_reply = setup->out_used;
     assert(setup->out_used + setup->hop_received <= SETUP_OUT_SIZE);
-    memcpy(setup->out + setup->out_used, setup->hop_in, setup->hop_received);
+    memcpy(setup->out + setup->out_used, setup->hop_in.data, setup->hop_received);
     setup->out_used += setup->hop_received;
     return next;
+}
+
+/* Only an HTTP head may be longer than the small buffer; its parser says when it is too long. */
+static enum session_state hop_go_on(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    bool full = setup->hop_received == setup->hop_in.size;
+    if (full && !head_buffer_grow(w, &setup->hop_in, setup->hop_received, false))
+        return session_fail(w, s, FAIL_RESOURCE);
+    hop_receive(w, s);
+    return SESSION_HOP;
 }
 
 static enum session_state hop_parse(struct worker *w, struct session *s)
@@ -204,10 +216,7 @@ static enum session_state hop_parse(struct worker *w, struct session *s)
     uint8_t stage = setup->hop_stage;
     struct hop_progress p = {.parsed = PARSE_MORE, .failure = FAIL_NONE};
     hop_read(setup, &p);
-    if (p.parsed == PARSE_MORE && setup->hop_received < SETUP_HOP_SIZE) {
-        hop_receive(w, s);
-        return SESSION_HOP;
-    }
+    if (p.parsed == PARSE_MORE) return hop_go_on(w, s);
     if (p.parsed != PARSE_OK) return session_fail(w, s, FAIL_PROXY_PROTOCOL);
     hop_consume(setup, p.used);
     if (p.failure != FAIL_NONE) return session_fail(w, s, p.failure);

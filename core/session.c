@@ -208,11 +208,12 @@ static void setup_init(struct setup *setup, uint64_t deadline_ms)
 {
     setup->deadline_ms = deadline_ms;
     head_buffer_init(&setup->head, setup->head_small, sizeof setup->head_small);
+    head_buffer_init(&setup->hop_in, setup->hop_small, sizeof setup->hop_small);
     setup->received = setup->consumed = 0;
     setup->out_used = setup->out_sent = 0;
     setup->out_reply = SETUP_OUT_SIZE;
     setup->hop_received = 0;
-    setup->scanned = 0;
+    setup->scanned = setup->hop_scanned = 0;
     setup->hop = setup->hop_stage = 0;
     setup->request_complete = setup->head_shut = false;
     setup->by_name = setup->asking = setup->trial = false;
@@ -648,6 +649,7 @@ void session_release_setup(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     session_label(w, s);
     head_buffer_shrink(w, &setup->head, setup->head_small, sizeof setup->head_small);
+    head_buffer_shrink(w, &setup->hop_in, setup->hop_small, sizeof setup->hop_small);
     pool_give(&w->setups, s->setup);
     pool_trim(&w->setups); /* a burst of handshakes must not be paid for by all the idle sessions that it leaves */
     s->setup = POOL_NONE;

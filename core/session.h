@@ -93,8 +93,10 @@ struct session {
 };
 
 #define SETUP_HEAD_SIZE 8192u /* nearly every request fits; see head_buffer.h for the others */
-#define SETUP_HOP_SIZE  4096u /* longest answer of a proxy of the chain, with what follows it in the same segment */
-#define SETUP_OUT_SIZE  (SETUP_HOP_SIZE + 2048u)
+/* Nearly every answer of a proxy of the chain fits; see head_buffer.h for the others. It is also the most that is
+ * received at once, so that what follows an answer fits into `out`. */
+#define SETUP_HOP_SIZE 4096u
+#define SETUP_OUT_SIZE (SETUP_HOP_SIZE + 2048u)
 
 /* What a session needs until its relay runs. Large, shared by turns, its content is whatever the last owner left. */
 struct setup {
@@ -103,7 +105,7 @@ struct setup {
     uint32_t out_asked;          /* of them handed to the send that is in flight */
     uint32_t out_reply;          /* of them our own, where the upstream's follow; see hop_finish() */
     uint32_t hop_received;       /* octets of `hop_in` */
-    size_t scanned;              /* see http_parse_request() */
+    size_t scanned, hop_scanned; /* see http_parse_request(): of `head`, of `hop_in` */
     uint8_t hop;                 /* of the chain: the proxy whose answer is awaited */
     uint8_t hop_stage;           /* enum hop_stage */
     bool request_complete;       /* a time-out is now the upstream's */
@@ -119,10 +121,11 @@ struct setup {
     struct credentials credentials;
     struct route_request route;
     struct resolve_request resolve;
-    uint8_t out[SETUP_OUT_SIZE];    /* to the client */
-    uint8_t hop_out[2048];          /* to a proxy of the chain */
-    uint8_t hop_in[SETUP_HOP_SIZE]; /* from it */
-    struct head_buffer head;        /* from the client */
+    uint8_t out[SETUP_OUT_SIZE]; /* to the client */
+    uint8_t hop_out[2048];       /* to a proxy of the chain */
+    struct head_buffer hop_in;   /* from it */
+    uint8_t hop_small[SETUP_HOP_SIZE];
+    struct head_buffer head; /* from the client */
     uint8_t head_small[SETUP_HEAD_SIZE];
 };
 

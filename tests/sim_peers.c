@@ -506,6 +506,8 @@ static void hop_grant(struct peers *peers, struct upstream *u, const struct addr
 {
     uint8_t out[64];
     struct actor *a = &u->actor;
+    uint32_t pad = plan_pad(40 * a->chunk);
+    char head[8192];
     hop_check_next(peers, u, asked);
     if (a->quiet) return;
     switch (peers->config->hops[u->hop].scheme) {
@@ -513,7 +515,7 @@ static void hop_grant(struct peers *peers, struct upstream *u, const struct addr
     case PROXY_SOCKS5: say(a, "\5\0\0\1\1\2\3\4\5\6", 10); break;
     case PROXY_HTTP:
         if (sim_chance(100)) say(a, "HTTP/1.1 102 Processing\r\n\r\n", 27);
-        say(a, "HTTP/1.1 200 OK\r\n\r\n", 19);
+        say(a, head, (size_t)snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nPad: %0*u\r\n\r\n", (int)pad, 0u));
         break;
     }
     a->say_limit = a->say_size;

@@ -157,7 +157,7 @@ CHAIN_ANSWERS = {
     "http-500": ("http", [("head", b"HTTP/1.1 500 Oops\r\n\r\n")], 1, 502),
     "http-301": ("http", [("head", b"HTTP/1.1 301 There\r\nLocation: /\r\n\r\n")], 1, 502),
     "http-garbage": ("http", [("head", b"SSH-2.0-OpenSSH_9.2\r\n")], 1, 502),
-    "http-endless": ("http", [("head", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000)], 1, 502),
+    "http-endless": ("http", [("head", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 15000)], 1, 502),
     "closes-at-once": ("socks5", [], 1, 502),
     "closes-after-method": ("socks5", [(3, b"\5\0")], 1, 502),
     "closes-in-the-middle": ("socks4a", [(9, b"\0\x5a\0")], 1, 502),
@@ -239,6 +239,21 @@ def test_octets_behind_a_proxys_reply_are_the_targets(sluice, origin, kind):
              "http": [("head", reply + greeting)]}[kind]
     proxy = origin(scripted(*lines, then=origins.echo))
     ours = sluice("-x", CHAIN_URIS[kind].format(proxy.port))
+    with wire.greet(wire.Client(ours.address)) as client:
+        client.send(wire.socks5("192.0.2.7", 443))
+        assert wire.read_socks5_reply(client)[0] == 0
+        assert client.read(len(greeting)) == greeting
+        round_trip(client)
+
+
+@pytest.mark.parametrize("greeting", [0, 3000, 100_000])
+@pytest.mark.parametrize("size", [4090, 4100, 20_000, 65_000])
+def test_large_answer_of_a_proxy(sluice, origin, size, greeting):
+    """Cookies of a login page, for example. What follows in the same segments is the target's."""
+    greeting = os.urandom(greeting)
+    reply = b"HTTP/1.1 103 Soon\r\n\r\nHTTP/1.1 200 OK\r\nSet-Cookie: " + b"c" * size + b"\r\n\r\n"
+    proxy = origin(scripted(("head", reply + greeting), then=origins.echo))
+    ours = sluice("-x", f"http://127.0.0.1:{proxy.port}")
     with wire.greet(wire.Client(ours.address)) as client:
         client.send(wire.socks5("192.0.2.7", 443))
         assert wire.read_socks5_reply(client)[0] == 0
