@@ -55,7 +55,7 @@ PRODUCT   := $(PROTOCOLS) $(CORE)
 CONTROL   := $(wildcard lua/*.c api/*.c) embedded.c
 EMBEDDED  := $(wildcard lua/scripts/*.lua api/*.html)
 # The simulator has the kernel's place, and its driver that of the coordinator.
-SIMULATED := $(filter-out core/ring.c core/net.c core/coordinator.c core/supervisor.c core/listen.c core/resolve.c \
+SIMULATED := $(filter-out core/ring.c core/net.c core/machine.c core/coordinator.c core/supervisor.c core/listen.c core/resolve.c \
              core/resolver_thread.c,$(PRODUCT))
 SIMULATOR := $(filter-out tests/sim_main.c,$(wildcard tests/sim_*.c))
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))

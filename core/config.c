@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "circle.h"
 #include "log.h"
 #include "net.h"
 #include "policy.h"
@@ -218,13 +219,6 @@ static int resolve_unix(const struct config *c, struct listener_config *l)
     return 0;
 }
 
-static bool is_wildcard(const struct address *a)
-{
-    static const uint8_t zeros[16];
-    return (a->kind == ADDRESS_IPV4 && memcmp(a->ipv4, zeros, 4) == 0) ||
-           (a->kind == ADDRESS_IPV6 && memcmp(a->ipv6, zeros, 16) == 0);
-}
-
 /* SO_REUSEPORT is always on, so that the kernel would not object to a port that is given twice. */
 static int check_twins(const struct config *c, uint32_t index)
 {
@@ -241,8 +235,6 @@ static int check_listener(struct config *c, uint32_t index)
     bool is_unix = strncmp(l->text, "unix:", 5) == 0;
 
     if ((is_unix ? resolve_unix(c, l) : resolve_listener(c, l)) < 0) return -1;
-    if (is_wildcard(&l->address) && (l->kind == LISTENER_AUTO || l->kind == LISTENER_HTTP))
-        LOGW("listener \"%s\": everybody who reaches this machine may use the proxy", l->text);
     return check_twins(c, index);
 }
 
@@ -265,6 +257,48 @@ static int check_api(struct config *c)
     return 0;
 }
 
+/* Whoever reaches it names a target himself. */
+static bool is_open(const struct listener_config *l)
+{
+    bool names = l->kind == LISTENER_AUTO || l->kind == LISTENER_HTTP;
+    return names && l->address.kind != ADDRESS_UNIX && policy_classify(&l->address) != POLICY_LOOPBACK;
+}
+
+void config_warn_open(const struct config *c)
+{
+    if (c->auth_required || c->blocked_given) return;
+    for (uint32_t i = 0; i < c->listener_count; i++) {
+        if (!is_open(&c->listeners[i])) continue;
+        LOGW(
+            "listener \"%s\": whoever reaches it may use the proxy, also towards this machine's loopback and inner "
+            "networks; give --block-outbound loopback,multicast,local, or --auth-required with a ruleset, or listen on "
+            "127.0.0.1",
+            c->listeners[i].text);
+        return;
+    }
+}
+
+/* A ruleset may send what a forwarder takes elsewhere; but -x stands in front of all that it decides. */
+static int check_circles(const struct config *c)
+{
+    int result = 0;
+    char hop[PROXY_URI_TEXT_SIZE];
+
+    uint32_t arrives = c->hop_count > 0 ? circle_arrives(c, &c->hops[0].address) : CIRCLE_NONE;
+    if (arrives != CIRCLE_NONE) {
+        proxy_uri_format(&c->hops[0], hop, sizeof(hop));
+        result = fault(c,
+                       "--proxy: %s is listener \"%s\" of this process, so that connections would run in a circle; "
+                       "leave it out",
+                       hop, c->listeners[arrives].text);
+    }
+    for (uint32_t i = 0; i < c->listener_count && c->hop_count == 0 && !c->ruleset && !c->boot; i++)
+        if (circle_returns(c, i))
+            result = fault(c, "--forward %s: what listener \"%s\" takes would come back to it, give another target",
+                           c->listeners[i].forward_text, c->listeners[i].text);
+    return result;
+}
+
 int config_check(struct config *config)
 {
     int result = 0;
@@ -275,6 +309,7 @@ int config_check(struct config *config)
     for (uint32_t i = 0; i < config->listener_count; i++)
         if (check_listener(config, i) < 0) result = -1;
     if (config->api_text && check_api(config) < 0) result = -1;
+    if (result == 0 && check_circles(config) < 0) result = -1;
     if (result < 0) return -1;
 
     int cpus[CONFIG_WORKERS_MAX];
@@ -491,6 +526,7 @@ static void dump_own(const struct config *c)
     dump_seconds("half_close_timeout", c->half_close_timeout_ms);
     dump_seconds("drain", c->drain_ms);
     dump_number("lua_budget", c->lua_budget_ms);
+    dump_bool("allow_self", c->allow_self);
     dump_text("api_token_file", c->api_token_file);
 }
 

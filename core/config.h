@@ -63,6 +63,8 @@ struct config {
     uint32_t max_sessions;                              /* 0: what pools and descriptors allow */
     uint32_t startup_start, startup_rate, startup_full; /* --max-startups */
     uint32_t blocked;                                   /* set of enum policy_class */
+    bool blocked_given;                                 /* by the operator: not the default */
+    bool allow_self;                                    /* clients may reach what the process itself listens on */
     uint32_t workers;                        /* 0: one per CPU of the affinity mask; resolved by config_check() */
     const char *ruleset;                     /* -r; NULL: none; "-": stdin */
     const char *boot;                        /* -c likewise; never both */
@@ -108,6 +110,8 @@ int config_read(struct config *config, int argc, char **argv, char *why, size_t 
 /* Checks what options can get wrong together, resolves listener addresses, derives the sizes. 0, or -1 after one log
  * line per fault. */
 int config_check(struct config *config);
+/* One line of warning if strangers may use the proxy for whatever they like: what is open, and how to close it. */
+void config_warn_open(const struct config *config);
 /* Derives the pool sizes from limits (RLIMIT_NOFILE, raised to its hard limit by main before), workers and
  * max_sessions. */
 void config_size(struct config *config);

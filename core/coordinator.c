@@ -54,6 +54,7 @@ struct coordinator {
     uint32_t names_open;
     bool hushed;      /* no name is resolved any more */
     bool wakes_armed; /* of workers, that no system call has submitted yet */
+    struct own *own;
     struct coordinator_hooks hooks;
     void (*reload)(void *context);
     void *reload_context;
@@ -319,6 +320,11 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
 const struct config *coordinator_config(const struct coordinator *c)
 {
     return c->config;
+}
+
+struct own *coordinator_own(const struct coordinator *c)
+{
+    return c->own;
 }
 
 /* --- what workers show --- */
@@ -663,6 +669,7 @@ static void crew_init(struct coordinator *c, uint32_t index, const int *fds)
     crew->coordinator = c;
     w->config = c->config;
     w->index = index;
+    w->own = c->own;
     w->inbox = crew->inbox;
     w->coordinator = (struct mailbox){
         .queue = crew->outbox, .sleeper = &c->sleeper, .ring = &c->ring, .wake = {.op = COORDINATOR_OP_WAKE}};
@@ -732,6 +739,7 @@ int coordinator_open(struct coordinator **out, const struct config *config)
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->changed, NULL);
     *out = c;
+    if (own_open(&c->own) < 0) return -ENOMEM;
     int error = ring_open(&c->ring, &(struct ring_options){.entries = COORDINATOR_RING_ENTRIES});
     if (error < 0) {
         LOGE("%s (%s)", ring_explain(error), strerror(-error));
@@ -921,6 +929,7 @@ void coordinator_close(struct coordinator *c)
     pthread_mutex_destroy(&c->lock);
     free(c->workers);
     free(c->crew);
+    own_close(c->own);
     free(c->owned);
     free(c);
 }

@@ -14,6 +14,7 @@
 #include "config.h"
 #include "heartbeat.h"
 #include "letter.h"
+#include "own.h"
 #include "resolver_thread.h"
 #include "ring.h"
 #include "route.h"
@@ -109,6 +110,9 @@ int coordinator_dial(struct coordinator *c, const struct address *target, const 
  * become those of the one in force. 0 or -errno, then nothing has changed and `fresh` is still the caller's. */
 int coordinator_configure(struct coordinator *c, struct config *fresh);
 const struct config *coordinator_config(const struct coordinator *c);
+
+/* What the process listens on: whoever opens a socket for others to connect to adds it here. */
+struct own *coordinator_own(const struct coordinator *c);
 
 uint32_t coordinator_worker_count(const struct coordinator *c); /* 0 before coordinator_start() */
 const struct stats *coordinator_worker_stats(const struct coordinator *c, uint32_t worker);

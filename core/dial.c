@@ -1,11 +1,13 @@
 #include "dial.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 #include "hop.h"
 #include "log.h"
 #include "policy.h"
+#include "self.h"
 #include "worker.h"
 
 static struct ring_tag dial_tag(struct worker *w, struct session *s, unsigned attempt)
@@ -50,6 +52,36 @@ static int dial_family(const struct address *to)
     return to->kind == ADDRESS_UNIX ? AF_UNIX : to->kind == ADDRESS_IPV4 ? AF_INET : AF_INET6;
 }
 
+/* One that might come back to us: begun at once, and noted before its other end can be accepted. */
+static int dial_connect_noted(struct worker *w, struct session *s, unsigned attempt, const struct address *to)
+{
+    struct dial *dial = &setup_of(w, s)->dial;
+    int fd = dial->fds[attempt], error = net_connect(fd, &dial->addresses[attempt]);
+    if (error == -EOPNOTSUPP) {
+        ring_connect(w->ring, fd, &dial->addresses[attempt].any, dial->addresses[attempt].size,
+                     session_arm(w, s, SESSION_CONNECT + attempt));
+        return 0;
+    }
+    if (error < 0 && error != -EINPROGRESS) {
+        net_close(fd);
+        dial->fds[attempt] = -1;
+        dial->live--;
+        return error;
+    }
+    self_note(w, s, fd, to);
+    dial->polled |= (uint8_t)(1u << attempt);
+    ring_poll(w->ring, fd, POLLOUT, session_arm(w, s, SESSION_CONNECT + attempt));
+    return 0;
+}
+
+/* What the kernel says of an attempt whose operation has completed. */
+static int dial_result(struct dial *dial, unsigned attempt, int result)
+{
+    bool polled = dial->polled & 1u << attempt;
+    dial->polled &= (uint8_t) ~(1u << attempt);
+    return polled && result >= 0 ? net_take_error(dial->fds[attempt]) : result;
+}
+
 /* One attempt. 0, or -errno when it could not even begin. */
 static int dial_connect(struct worker *w, struct session *s, unsigned attempt, const struct address *to)
 {
@@ -59,8 +91,10 @@ static int dial_connect(struct worker *w, struct session *s, unsigned attempt, c
     dial_prepare_socket(w, s, fd, to);
     net_address_from(to, &dial->addresses[attempt]);
     dial->fds[attempt] = fd;
+    dial->polled &= (uint8_t) ~(1u << attempt);
     dial->order[attempt] = dial->next;
     dial->live++;
+    if (self_may_return(w, s, to)) return dial_connect_noted(w, s, attempt, to);
     ring_connect(w->ring, fd, &dial->addresses[attempt].any, dial->addresses[attempt].size,
                  session_arm(w, s, SESSION_CONNECT + attempt));
     return 0;
@@ -83,8 +117,12 @@ static bool dial_start(struct worker *w, struct session *s)
     while (attempt >= 0 && dial->next < setup->resolve.count) {
         struct address to;
         dial_candidate(setup, dial->next++, &to);
-        if (!policy_allows(w->config->blocked, &to)) {
-            if (dial->failure == FAIL_NONE) dial->failure = FAIL_BLOCKED;
+        enum failure refused = self_forbids(w, s, &to);
+        /* Its client's note may have been written since the request was read: before the next round, look again. */
+        if (refused == FAIL_NONE && self_may_return(w, s, &to) && self_came_back(w, s)) refused = FAIL_LOOP;
+        if (refused == FAIL_NONE && !policy_allows(w->config->blocked, &to)) refused = FAIL_BLOCKED;
+        if (refused != FAIL_NONE) {
+            if (dial->failure == FAIL_NONE) dial->failure = (uint8_t)refused;
             continue;
         }
         int error = dial_connect(w, s, (unsigned)attempt, &to);
@@ -117,6 +155,8 @@ enum session_state dial_begin(struct worker *w, struct session *s)
     setup->dial.next = 0;
     setup->resolve.name = *to;
     setup->resolve.count = 1;
+    enum failure refused = verdict->hop_count > 0 ? self_forbids_behind_chain(w, s) : FAIL_NONE;
+    if (refused != FAIL_NONE) return session_fail(w, s, refused);
     if (to->kind == ADDRESS_NAME) return dial_resolve(w, s);
     if (to->kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
     setup->resolve.results[0].kind = to->kind;
@@ -179,8 +219,9 @@ enum session_state dial_step(struct worker *w, struct session *s)
     if (s->op < SESSION_CONNECT || s->op >= SESSION_CONNECT + DIAL_ATTEMPTS_MAX) return SESSION_DIAL;
     unsigned attempt = s->op - SESSION_CONNECT;
     if (dial->fds[attempt] < 0) return dial_go_on(w, s); /* given up to make room for another */
-    if (s->result == 0) return dial_won(w, s, attempt);
-    dial->failure = (uint8_t)failure_from_errno(s->result);
+    int result = dial_result(dial, attempt, s->result);
+    if (result == 0) return dial_won(w, s, attempt);
+    dial->failure = (uint8_t)failure_from_errno(result);
     dial_end_attempt(w, s, attempt);
     return dial_go_on(w, s);
 }

@@ -15,6 +15,7 @@ struct dial {
     uint8_t next;                                    /* candidate to be tried next */
     uint8_t live;                                    /* attempts in flight */
     uint8_t order[DIAL_ATTEMPTS_MAX];                /* the candidate of each: the lowest was started first */
+    uint8_t polled;                                  /* bits of attempts that were begun by net_connect() */
     uint8_t failure;                                 /* enum failure of the last attempt that failed */
 };
 

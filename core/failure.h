@@ -20,6 +20,8 @@ enum failure {
     FAIL_ADDRESS_TYPE,        /* an address type that is unknown */
     FAIL_REJECTED,            /* the ruleset said no, or failed to answer */
     FAIL_BLOCKED,             /* the outbound policy said no */
+    FAIL_SELF,                /* the client wants what this process itself listens on */
+    FAIL_LOOP,                /* the connection has come back to a listener that it has passed */
     FAIL_RESOLVE,             /* the name does not exist, or the resolver reported an error */
     FAIL_RESOLVE_TIMEOUT,     /* the resolver did not answer in time */
     FAIL_NETWORK_UNREACHABLE, /* no route */

@@ -9,6 +9,7 @@
 #include "http_connect.h"
 #include "http_forward.h"
 #include "log.h"
+#include "self.h"
 #include "socks4.h"
 #include "udp.h"
 #include "worker.h"
@@ -67,6 +68,7 @@ static enum session_state handshake_route(struct worker *w, struct session *s)
     /* A name that no host can have: a ruleset is not asked what it means. Forwarders may leave the target to one. */
     bool open = s->protocol == PROTOCOL_FORWARD && revision > 0;
     if (setup->target.kind == ADDRESS_NONE && !open) return session_fail(w, s, FAIL_RESOLVE);
+    if (self_came_back(w, s)) return session_fail(w, s, FAIL_LOOP);
     if (revision == 0) {
         route_decide_builtin(route, w->config->hops, (uint8_t)w->config->hop_count);
         return handshake_obey(w, s);

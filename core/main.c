@@ -60,6 +60,17 @@ static struct {
     int api_fd;
 } parts = {.api_fd = -1};
 
+/* What clients must not be led into. */
+static void main_note_doors(const int *fds)
+{
+    struct own *own = coordinator_own(parts.coordinator);
+    for (uint32_t i = 0; i < config.listener_count; i++) {
+        enum listener_kind kind = config.listeners[i].kind;
+        own_add(own, fds[i], (uint8_t)i, kind == LISTENER_FORWARD || kind == LISTENER_TPROXY);
+    }
+    if (parts.api_fd >= 0) own_add(own, parts.api_fd, OWN_NO_LISTENER, false);
+}
+
 static void main_reload_api(void *context)
 {
     api_reload(context);
@@ -109,6 +120,7 @@ static int main_check(void)
 {
     int error = main_drop_privileges();
     if (error == 0) error = api_check(&config);
+    if (error == 0) config_warn_open(&config);
     if (error == 0) puts("configuration is valid");
     return error == 0 && fflush(stdout) == 0 ? 0 : -1;
 }
@@ -124,6 +136,7 @@ static int main_open_ports(void)
         parts.api_fd = api_listen(&config);
         error = parts.api_fd < 0 ? -1 : 0;
     }
+    if (error == 0) main_note_doors(parts.fds);
     if (error == 0) supervisor_set_last(parts.supervisor, main_remove_files);
     if (error == 0) error = main_drop_privileges();
     return error;
@@ -142,6 +155,7 @@ static int main_serve(void)
     int error = coordinator_start(parts.coordinator, parts.fds);
     if (error < 0) return error;
     if (config.daemonize) process_daemonize_ready(0, NULL);
+    config_warn_open(&config);
     if (config.api_text) LOGN("API on %s", config.api_text);
     for (uint32_t i = 0; i < config.listener_count; i++) LOGN("listening on %s", config.listeners[i].text);
     engine_start_scripts(parts.engine);

@@ -5,6 +5,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6/ip6_tables.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -64,6 +66,41 @@ int net_route_source(const struct net_address *to, const char *device, struct ne
     if (result == 0) result = net_local_address(fd, out);
     net_close(fd);
     return result;
+}
+
+int net_connect(int fd, const struct net_address *to)
+{
+    return net_result(connect(fd, &to->any, to->size));
+}
+
+int net_take_error(int fd)
+{
+    int error = 0;
+    socklen_t size = sizeof error;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return -errno;
+    return -error;
+}
+
+int net_type(int fd)
+{
+    int type = 0;
+    socklen_t size = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 ? -errno : type;
+}
+
+bool net_is_ipv6_only(int fd)
+{
+    int only = 0;
+    socklen_t size = sizeof only;
+    return getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &size) == 0 && only != 0;
+}
+
+int net_original_address(int fd, struct net_address *out)
+{
+    out->size = sizeof out->storage;
+    if (getsockopt(fd, IPPROTO_IP, SO_ORIGINAL_DST, &out->any, &out->size) == 0) return 0;
+    out->size = sizeof out->storage;
+    return net_result(getsockopt(fd, IPPROTO_IPV6, IP6T_SO_ORIGINAL_DST, &out->any, &out->size));
 }
 
 int net_accept(int fd)

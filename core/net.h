@@ -36,6 +36,15 @@ int net_peer_address(int fd, struct net_address *out);
 /* The address from which this host would talk to `to` by UDP, in the interface `device` unless it is NULL; nothing is
  * sent. -ENETUNREACH and the like if there is no route. */
 int net_route_source(const struct net_address *to, const char *device, struct net_address *out);
+/* Begins a connection; its local address is known from then on. 0 or -EINPROGRESS, or -errno; net_take_error() tells
+ * when it is writable. -EOPNOTSUPP: only the ring can do that. */
+int net_connect(int fd, const struct net_address *to);
+int net_take_error(int fd); /* what has become of it: 0 or -errno */
+int net_type(int fd);       /* SOCK_STREAM, SOCK_DGRAM */
+bool net_is_ipv6_only(int fd);
+/* Where a connection wanted to go before a firewall of this machine turned it to us (REDIRECT, DNAT). -errno: nowhere
+ * else. */
+int net_original_address(int fd, struct net_address *out);
 int net_accept(int fd); /* immediate, for BIND and for the refusal of a connection without a free descriptor */
 int net_shutdown_write(int fd);
 /* A listening socket accepts nothing from here on, whoever else still holds it (an operation in flight does until its

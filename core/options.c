@@ -386,6 +386,7 @@ static int set_blocked(struct parse *p, const char *operand)
     const char *bad;
     size_t bad_size;
 
+    p->config->blocked_given = true;
     if (policy_parse(operand, &p->config->blocked, &bad, &bad_size)) return 0;
     return complain(p, "\"%.*s\" is unknown, give a list of loopback, multicast, local, global", (int)bad_size, bad);
 }
@@ -513,12 +514,14 @@ static int warn_obsolete(struct parse *p, const char *operand)
 static int block_ingress(struct parse *p, const char *operand)
 {
     p->config->blocked |= POLICY_GLOBAL;
+    p->config->blocked_given = true;
     return warn_obsolete(p, operand);
 }
 
 static int block_egress(struct parse *p, const char *operand)
 {
     p->config->blocked |= POLICY_LOCAL;
+    p->config->blocked_given = true;
     return warn_obsolete(p, operand);
 }
 
@@ -569,6 +572,9 @@ static const struct option_row rows[] = {
      "never connect to these classes: loopback, multicast, local, global (default: multicast; an empty list blocks "
      "nothing)",
      set_blocked, NO_FIELD},
+    {0, "allow-self", NULL, GROUP_OUTBOUND,
+     "let clients connect to the API, listeners and scripts' sockets of this process (default: refused)", set_flag,
+     FIELD(allow_self)},
     {0, "fastopen-connect", NULL, GROUP_OUTBOUND, "use TCP Fast Open towards upstream servers", set_flag,
      FIELD(fastopen_connect)},
 

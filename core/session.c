@@ -12,7 +12,9 @@
 #include "handshake.h"
 #include "hop.h"
 #include "log.h"
+#include "own.h"
 #include "relay.h"
+#include "self.h"
 #include "udp.h"
 #include "worker.h"
 
@@ -200,6 +202,7 @@ static void session_init(struct worker *w, struct session *s, uint32_t slot, uns
         .setup = POOL_NONE,
         .extra = POOL_NONE,
         .fd = {fd, -1},
+        .note = OWN_NO_NOTE,
         .opened_ms = ring_now_ms(w->ring),
     };
 }
@@ -219,7 +222,7 @@ static void setup_init(struct setup *setup, uint64_t deadline_ms)
     setup->by_name = setup->asking = setup->trial = false;
     setup->target.kind = ADDRESS_NONE;
     setup->credentials.present = false;
-    setup->dial.next = setup->dial.live = 0;
+    setup->dial.next = setup->dial.live = setup->dial.polled = 0;
     for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++) setup->dial.fds[i] = -1;
 }
 
@@ -599,6 +602,7 @@ static void session_cancel_side(struct worker *w, struct session *s, enum sessio
 void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end)
 {
     int fd = s->fd[side];
+    if (side == UPSTREAM) self_forget(w, s);
     if (fd < 0) return;
     if (end == SESSION_RESET) net_reset_on_close(fd);
     session_cancel_side(w, s, side);

@@ -83,6 +83,9 @@ struct session {
     int32_t result;    /* of that completion */
     uint32_t rule;     /* tag of the rule that let it in */
     int fd[2];         /* by side; -1: none */
+    uint32_t passed;   /* listeners behind it: its client is a connection of ours, see self.h */
+    uint32_t note;     /* of its connection to the upstream, see own.h */
+    uint8_t depth;     /* sessions behind it */
     uint64_t opened_ms;
     struct relay_errand *errand; /* goes back when this ends; NULL: nobody waits */
     uint64_t moved;              /* octets delivered when idleness was last judged */

@@ -42,6 +42,7 @@ struct association {
     int fds[UDP_SOCKETS];         /* -1: none */
     struct address client;        /* the IP address of the TCP connection; its port does not matter */
     struct net_address client_at; /* where its last valid datagram came from; size 0: none yet */
+    uint16_t port_bound;          /* of the socket towards the client, 0: none; see own.h */
     uint16_t port_named;          /* the port that the request names as the client's own; 0: none */
     bool port_fixed;              /* it has really sent from there: from now on only that port is the client's */
     uint32_t sends;               /* in flight */
@@ -152,7 +153,7 @@ static void udp_receive(struct worker *w, struct session *s, enum udp_socket fro
 }
 
 /* The socket towards the client: 0 or -errno; -EAFNOSUPPORT if the client came by a Unix socket. */
-static int udp_open_client(struct session *s, struct association *a, struct address *bound)
+static int udp_open_client(struct worker *w, struct session *s, struct association *a, struct address *bound)
 {
     struct net_address local, peer;
     int error = net_local_address(s->fd[CLIENT], &local);
@@ -164,7 +165,10 @@ static int udp_open_client(struct session *s, struct association *a, struct addr
     error = net_bind(fd, &local);
     if (error == 0) error = net_local_address(fd, &local);
     if (error == 0 && !net_address_to(&local, bound)) error = -EAFNOSUPPORT;
-    return error;
+    if (error < 0) return error;
+    a->port_bound = bound->port;
+    own_add_datagrams(w->own, a->port_bound);
+    return 0;
 }
 
 /* The socket towards targets of that family, opened on first use. False: there is none to be had. */
@@ -214,6 +218,7 @@ static bool udp_send_up(struct worker *w, struct session *s, uint16_t buffer, co
     net_address_from(&plain, &send->to);
     enum udp_socket by = plain.kind == ADDRESS_IPV4 ? UDP_IPV4 : UDP_IPV6;
     if (plain.port == 0 || !policy_allows(w->config->blocked, &plain)) return false;
+    if (!w->config->allow_self && own_is_datagrams(w->own, w->machine, &plain)) return false;
     if (a->sends >= UDP_SENDS_MAX || !udp_open_outbound(w, s, by)) return false;
     udp_peers_note(w->udp->peers, s->extra, &plain, ring_now_ms(w->ring));
     send->size = (uint32_t)payload.iov_len;
@@ -521,7 +526,7 @@ enum session_state udp_begin(struct worker *w, struct session *s)
     s->extra = pool_take(&w->udp->associations);
     if (s->extra == POOL_NONE) return udp_refuse(w, s, -ENOBUFS);
     association_init(association_of(w, s));
-    error = udp_open_client(s, association_of(w, s), &bound);
+    error = udp_open_client(w, s, association_of(w, s), &bound);
     if (error < 0) return udp_refuse(w, s, error);
     association_of(w, s)->port_named = udp_port_named(association_of(w, s), &setup->target);
     s->moved_ms = ring_now_ms(w->ring);
@@ -597,6 +602,8 @@ void udp_drop(struct worker *w, struct session *s)
 {
     struct association *a = association_of(w, s);
     atomic_store_explicit(&a->resolve.cancelled, 1, memory_order_relaxed);
+    if (a->port_bound > 0) own_remove_datagrams(w->own, a->port_bound);
+    a->port_bound = 0;
     udp_drop_waiting(w, a);
     for (unsigned i = 0; i < UDP_SOCKETS; i++) {
         if (a->starved & 1u << i) w->udp->starved--;

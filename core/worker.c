@@ -7,6 +7,7 @@
 #include "errand.h"
 #include "exchange.h"
 #include "log.h"
+#include "machine.h"
 #include "relay.h"
 #include "udp.h"
 
@@ -53,6 +54,7 @@ int worker_open(struct worker *w)
         return error;
     }
     w->rest_first = POOL_NONE;
+    w->machine = machine_open();
     w->spare_fd = net_socket(AF_INET, SOCK_STREAM);
     return 0;
 }
@@ -69,6 +71,7 @@ void worker_close(struct worker *w)
     pipes_close(&w->pipes);
     if (w->spare_fd > 0) net_close(w->spare_fd);
     udp_close(w);
+    machine_close(w->machine);
     buffers_close(&w->buffers);
     if (w->timers) timer_close(w->timers);
     pool_close(&w->heads);

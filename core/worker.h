@@ -6,6 +6,7 @@
 #include "buffers.h"
 #include "config.h"
 #include "mailbox.h"
+#include "own.h"
 #include "pipes.h"
 #include "pool.h"
 #include "queue.h"
@@ -56,6 +57,8 @@ struct worker {
     struct listener listeners[CONFIG_LISTENERS_MAX];
     struct verdicts verdicts;
     const _Atomic uint32_t *revision; /* of the ruleset; 0: there is none, nobody is asked */
+    struct own *own;                  /* of the process */
+    int machine;                      /* to ask the kernel what is ours, see machine.h */
     struct stats stats;
     struct worker **peers; /* all workers of the process, for process-wide limits */
     uint32_t peer_count;

@@ -69,6 +69,7 @@ static const struct field fields[] = {
     {"half_close_timeout", FIELD_NUMBER, 0, 2592000, NULL},
     {"drain", FIELD_NUMBER, 0, 86400, NULL},
     {"lua_budget", FIELD_INTEGER, 10, 60000, NULL},
+    {"allow_self", FIELD_BOOLEAN, 0, 0, NULL},
     {"api_token_file", FIELD_STRING, 0, 0, "--api-token-file"},
 };
 #define FIELD_COUNT (sizeof fields / sizeof *fields)
@@ -90,7 +91,8 @@ static bool *boolean_of(struct config *c, const char *name)
                   {"traceback", &c->traceback},
                   {"socks5_bind", &c->socks5_bind},
                   {"socks5_udp", &c->socks5_udp},
-                  {"daemonize", &c->daemonize}};
+                  {"daemonize", &c->daemonize},
+                  {"allow_self", &c->allow_self}};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
         if (strcmp(places[i].name, name) == 0) return places[i].place;
     return NULL;
@@ -353,6 +355,7 @@ static void apply_boolean(struct config *c, const struct field *field, bool valu
     uint32_t class = block_of(field->name);
     if (place) *place = value;
     if (class) c->blocked = value ? c->blocked | class : c->blocked & ~class;
+    if (class && value != (class == POLICY_MULTICAST)) c->blocked_given = true; /* a dump gives the defaults, too */
 }
 
 /* Words as the command line would have them; their texts are kept. */

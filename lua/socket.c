@@ -103,7 +103,8 @@ static int socket_bind(lua_State *L)
     socklen_t size = address_read(L, s->family, 2, 3, true, &address);
     obey_address(s, &address, size); /* what it accepts inherits it */
     if (bind(s->handle->fd, (struct sockaddr *)&address, size) < 0) return socket_raise(L, "bind", errno);
-    return 0;
+    int error = s->type == SOCK_DGRAM ? handle_note_door(s->handle) : 0;
+    return error < 0 ? socket_raise(L, "bind", error) : 0;
 }
 
 /* sock:listen(backlog)                                                                               [-0, +0, e] */
@@ -112,7 +113,10 @@ static int socket_listen(lua_State *L)
     const struct sock *s = socket_check(L, 1, "listen");
     lua_Integer backlog = luaL_checkinteger(L, 2);
     luaL_argcheck(L, backlog > 0 && backlog <= INT32_MAX, 2, "Backlog number out of range");
+    int error = handle_note_door(s->handle); /* before anybody can connect */
+    if (error < 0) return socket_raise(L, "listen", error);
     if (listen(s->handle->fd, (int)backlog) < 0) return socket_raise(L, "listen", errno);
+    handle_note_door(s->handle); /* one that was not bound has its port only now */
     return 0;
 }
 

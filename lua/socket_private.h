@@ -43,6 +43,7 @@ struct handle {
     bool is_set;
     struct link waits;    /* struct wait */
     struct link members;  /* struct member, socket_poll.c: the sets that it is in */
+    int door;             /* what it listens on, see core/own.h; -1: nothing */
     struct link opened;   /* all that objects have */
     struct engine *owner; /* in whose state its object is */
     uint64_t turn;        /* of the loop, by its time, and what was moved in it */
@@ -54,6 +55,8 @@ void handle_open(lua_State *L, struct handle **place);
 /* The object does not need it any more (NULL: it has none): it leaves its sets, and who waits for it goes on with
  * ECANCELED. */
 void handle_close(struct handle **place);
+/* It listens, or takes datagrams, from now on: no client is led there. 0 or -errno. */
+int handle_note_door(struct handle *h);
 /* Ends the waiting of all coroutines with this error. */
 void handle_cancel(struct handle *h, int error);
 

@@ -42,7 +42,7 @@ void handle_open(lua_State *L, struct handle **place)
         luaL_error(L, "not enough memory");
         return;
     }
-    *h = (struct handle){.fd = -1, .references = 1, .owner = engine_of(L)};
+    *h = (struct handle){.fd = -1, .door = -1, .references = 1, .owner = engine_of(L)};
     link_init(&h->waits);
     link_init(&h->members);
     link_append(&opened, &h->opened);
@@ -75,6 +75,8 @@ void handle_cancel(struct handle *h, int error)
 static void handle_shut(struct handle *h)
 {
     bool polled = false;
+    own_remove(coordinator_own(engine_coordinator(h->owner)), h->door);
+    h->door = -1;
     if (h->fd < 0) return;
     for (const struct link *link = h->waits.next; link != &h->waits; link = link->next)
         polled = polled || link_owner(link, struct wait, link)->polling;
@@ -93,6 +95,14 @@ void handle_close(struct handle **place)
     handle_cancel(h, ECANCELED);
     handle_shut(h);
     handle_release(h);
+}
+
+int handle_note_door(struct handle *h)
+{
+    if (h->door >= 0) return 0;
+    int door = own_add(coordinator_own(engine_coordinator(h->owner)), h->fd, OWN_NO_LISTENER, false);
+    h->door = door < 0 ? -1 : door;
+    return door == -ENOBUFS ? door : 0;
 }
 
 unsigned socket_count(const struct engine *owner)

@@ -169,6 +169,10 @@ int await_forward(lua_State *L);
 int sluice_cache(lua_State *L);
 int sluice_tag(lua_State *L);
 
+/* --- own.c --- */
+
+int sluice_is_own(lua_State *L);
+
 /* --- wakeup.c --- */
 
 int wakeup_open(struct engine *root); /* 0, or -1: too many wait */

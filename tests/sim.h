@@ -113,6 +113,8 @@ uint32_t sim_descriptors(void);                  /* open ones */
 uint32_t sim_waiting(void);                      /* connections that nobody has accepted yet */
 uint32_t sim_in_flight(const struct ring *ring); /* operations whose last completion was not handed out */
 uint32_t sim_group_level(const struct ring *ring, uint16_t group); /* buffers with the kernel */
+/* For workers: nothing listens in there. One for all seeds, its memory taken once. */
+struct own *sim_own(void);
 /* As ring_wake() from a thread outside. */
 void sim_wake(struct ring *ring, struct ring_tag tag);
 

@@ -97,6 +97,7 @@ void sim_bench_open(struct sim_bench *bench, uint64_t seed)
         if (queue_open(queues[i], BENCH_QUEUE) < 0) sim_fail("no queues");
     w->coordinator = (struct mailbox){.queue = bench->mail, .sleeper = &bench->far_sleeper, .ring = &bench->far_ring};
     w->resolver = (struct mailbox){.queue = bench->questions, .sleeper = &bench->far_sleeper, .ring = &bench->far_ring};
+    w->own = sim_own();
     if (worker_open(w) < 0) sim_fail("worker_open() failed");
     worker_arm_listeners(w);
 }

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/machine.h"
+#include "core/own.h"
 #include "tests/sim_private.h"
 
 #define SIM_PIPES_MAX 64u
@@ -649,4 +651,59 @@ int net_pipe(int fds[2], size_t *size)
         net.files[fds[i]].write_end = i == 1;
     }
     return 0;
+}
+
+/* --- what the simulated kernel does not know --- */
+
+int net_connect(int fd, const struct net_address *to)
+{
+    (void)to;
+    sim_file_at(fd, "net_connect()");
+    return -EOPNOTSUPP;
+}
+
+int net_take_error(int fd)
+{
+    sim_fail("net_take_error(%d): nothing was begun by net_connect()", fd);
+}
+
+int net_type(int fd)
+{
+    return sim_file_at(fd, "net_type()")->kind == SIM_DATAGRAM ? SOCK_DGRAM : SOCK_STREAM;
+}
+
+bool net_is_ipv6_only(int fd)
+{
+    sim_file_at(fd, "net_is_ipv6_only()");
+    return false;
+}
+
+int net_original_address(int fd, struct net_address *out)
+{
+    (void)out;
+    sim_file_at(fd, "net_original_address()");
+    return -ENOENT;
+}
+
+struct own *sim_own(void)
+{
+    static struct own *own;
+    if (!own && own_open(&own) < 0) sim_fail("no memory");
+    return own;
+}
+
+int machine_open(void)
+{
+    return -EACCES;
+}
+
+bool machine_has(int machine, const struct address *address)
+{
+    (void)machine;
+    return address->kind == ADDRESS_IPV4 && address->ipv4[0] == 127;
+}
+
+void machine_close(int machine)
+{
+    (void)machine;
 }

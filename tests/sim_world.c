@@ -418,6 +418,7 @@ static void world_open(void)
         if (queue_open(queues[i], world.config.queue_capacity) < 0) sim_fail("no queues");
     w->coordinator = (struct mailbox){.queue = world.mail, .sleeper = &world.far_sleeper, .ring = &world.far_ring};
     w->resolver = (struct mailbox){.queue = world.names, .sleeper = &world.far_sleeper, .ring = &world.far_ring};
+    w->own = sim_own();
     if (worker_open(w) < 0) sim_fail("worker_open() failed");
     worker_arm_listeners(w);
     /* With a ruleset every session's first word is a question; an operator's errands have room whatever happens. */

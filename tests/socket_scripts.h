@@ -84,6 +84,7 @@ static int open_all(void **state)
     config_defaults(&config);
     config.workers = 1;
     config.max_sessions = 64;
+    config.allow_self = true; /* clients, proxies and origins are scripts of one process here */
     config_size(&config);
     int failed = coordinator_open(&coordinator, &config);
     if (failed == 0) failed = engine_open(&engine, coordinator);

@@ -63,6 +63,7 @@ static enum config_action run(const char *line, bool check)
     int file_err = redirect(STDERR_FILENO, stderr, &saved_err);
     enum config_action action = config_parse(&config, argc, argv);
     if (check && action == CONFIG_RUN && config_check(&config) < 0) action = CONFIG_EXIT_FAILURE;
+    if (check && action == CONFIG_RUN) config_warn_open(&config);
     restore(STDERR_FILENO, stderr, saved_err, file_err, err, sizeof(err));
     restore(STDOUT_FILENO, stdout, saved_out, file_out, out, sizeof(out));
     return action;
@@ -300,6 +301,33 @@ static void test_scripts_and_api(void **state)
     refuses("-l 127.0.0.1:1 -f unix:/x -x socks5://192.0.2.1:1",
             "--forward unix:/x: no proxy can connect to a Unix socket");
     refuses("-l 127.0.0.1:1 -f unix:/x -r y -x http://a", "--forward unix:/x: no proxy can connect to a Unix socket");
+    /* Circles, as far as addresses tell. */
+    refuses("-l 127.0.0.1:9 -x socks5://127.0.0.1:9",
+            "--proxy: socks5://127.0.0.1:9 is listener \"127.0.0.1:9\" of this");
+    refuses("-l :9 -r x -x http://localhost:9,socks5://a", "--proxy: http://localhost:9 is listener \":9\" of this");
+    refuses("-l 127.0.0.1:8 -l 0.0.0.0:9 -x socks5://[::ffff:127.1.2.3]:9", "is listener \"0.0.0.0:9\" of this");
+    refuses("-l 127.0.0.1:8 -l 127.0.0.1:9 -f a:1 -x socks5://127.0.0.1:9", "is listener \"127.0.0.1:9\" of this");
+    refuses("-l 127.0.0.1:9 -f 127.0.0.1:9", "what listener \"127.0.0.1:9\" takes would come back to it");
+    refuses("-l 127.0.0.1:9 -f localhost:9", "what listener \"127.0.0.1:9\" takes would come back to it");
+    refuses("-l unix:/x -f unix:/x", "what listener \"unix:/x\" takes would come back to it");
+    assert_int_equal(run("-l 127.0.0.1:9 -x socks5://127.0.0.1:8,socks5://127.0.0.1:9", true), CONFIG_RUN);
+    assert_int_equal(run("-l 127.0.0.1:9 -f 127.0.0.1:8 -l 127.0.0.1:8", true), CONFIG_RUN);
+    assert_int_equal(run("-l 127.0.0.1:9 -x socks5://127.0.0.2:9", true), CONFIG_RUN);
+    /* What is open, and how to close it, in one line. */
+    assert_int_equal(run("-l :9 -l :8", true), CONFIG_RUN);
+    assert_int_equal(count_lines(err), 1);
+    assert_non_null(strstr(err, "listener \":9\": whoever reaches it may use the proxy"));
+    assert_non_null(strstr(err, "--block-outbound loopback,multicast,local"));
+    static const char *const closed[] = {"-l 127.0.0.1:9",
+                                         "-l unix:/x",
+                                         "-l :9 --block-outbound local",
+                                         "-l :9 -f a:1",
+                                         "-l :9 -r x --auth-required",
+                                         "-l :9 --block-outbound ''"};
+    for (size_t i = 0; i < sizeof closed / sizeof *closed; i++) {
+        assert_int_equal(run(closed[i], true), CONFIG_RUN);
+        assert_string_equal(err, "");
+    }
     refuses("-l 127.0.0.1:1 -r x --enable-socks5-udp", "--enable-socks5-udp cannot be decided by a ruleset");
     for (const char *const *open = (const char *const[]){"0.0.0.0:9080", ":9080", "[::]:9080", "192.0.2.1:9080", NULL};
          *open; open++) {
@@ -702,7 +730,7 @@ static void test_dump_defaults(void **state)
                         "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
                         "    startup_limit_full = 0,\n    workers = 3,\n    relay = \"auto\",\n"
                         "    idle_timeout = 7440,\n    half_close_timeout = 3600,\n    drain = 0,\n    lua_budget = "
-                        "5000,\n    api_token_file = nil,\n}\n");
+                        "5000,\n    allow_self = false,\n    api_token_file = nil,\n}\n");
 }
 
 static void dumps(const char *line, const char *part)

@@ -72,6 +72,7 @@ static int set_up(void **state)
     assert_int_equal(queue_open(&world.questions, world.config.queue_capacity), 0);
     w->coordinator = (struct mailbox){.queue = world.mail, .sleeper = &world.far_sleeper};
     w->resolver = (struct mailbox){.queue = world.questions, .sleeper = &world.far_sleeper};
+    assert_int_equal(own_open(&w->own), 0);
     assert_int_equal(worker_open(w), 0);
     worker_arm_listeners(w);
     *state = &world;
@@ -86,6 +87,7 @@ static int tear_down(void **state)
     for (unsigned i = 0; i < TURNS_MAX && !w->stopped; i++) worker_turn(w, 1);
     assert_true(w->stopped);
     worker_close(w);
+    own_close(w->own);
     queue_close(w->inbox);
     queue_close(w->names);
     queue_close(world->mail);

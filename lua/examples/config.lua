@@ -26,6 +26,7 @@ return {
     -- drain = 0,
     memlimit = 64, -- MiB
     -- lua_budget = 5000, -- milliseconds
+    -- allow_self = false,
     -- auth_required = false,
     -- pipe = false,
     -- reuseport = false,

@@ -3,7 +3,8 @@
 --   sluice --script lua/examples/socks4_proxy.lua
 --   curl --socks4a 127.0.0.1:8080 http://www.example.org/
 --
--- It dials by itself: --block-outbound, -x and the ruleset do not apply to its connections.
+-- It dials by itself: --block-outbound, -x and the ruleset do not apply to its connections. What this process itself
+-- listens on, the API first, is kept from its clients by sluice.is_own() below.
 
 local address, port = "127.0.0.1", 8080
 local mode = "script" -- who moves the octets: "script": this script; "relay": a worker, with sock:relay
@@ -70,6 +71,7 @@ local function dial(request)
         host = await.resolve(host)
         if not host then return nil end
     end
+    if sluice.is_own(host, request.port) then return nil end
     local is_ipv6 = type(host) == "string" and host:find(":", 1, true)
     local upstream = socket.new(is_ipv6 and "inet6" or "inet", "tcp")
     upstream:settimeout(setup_seconds)

@@ -141,13 +141,13 @@ def test_equals_sign(sluice, origin):
 
 
 def test_dump_config():
-    code, out, err = process.run("--dump-config", "-l", "127.0.0.1:1080", "-x", "socks5://u:p\\\"@127.0.0.1", "-4",
+    code, out, err = process.run("--dump-config", "-l", "127.0.0.1:1080", "-x", "socks5://u:p\\\"@127.0.0.2", "-4",
                                  "-t", "12.5", "-m", "7", "--max-startups", "1:2:3", "--loglevel=5")
     assert code == 0 and err == ""
     lines = out.splitlines()
     assert lines[0] == "return {" and lines[-1] == "}"
     values = dict(re.fullmatch(r"    (\w+) = (.*),", line).groups() for line in lines[1:-1])
-    assert values["listen"] == '"127.0.0.1:1080"' and values["proxy"] == '"socks5://u:p\\\\\\"@127.0.0.1"'
+    assert values["listen"] == '"127.0.0.1:1080"' and values["proxy"] == '"socks5://u:p\\\\\\"@127.0.0.2"'
     assert values["resolve_pf"] == "2" and values["timeout"] == "12.5" and values["max_sessions"] == "7"
     assert values["startup_limit_start"] == "1" and values["startup_limit_full"] == "3"
     assert values["forward"] == "nil" and values["socks5_udp"] == "false" and values["loglevel"] == "5"
