@@ -367,6 +367,13 @@ void exchange_on_completion(struct worker *w, struct session *s, unsigned op, in
 
 /* --- beginning and end --- */
 
+bool exchange_take(struct worker *w, struct session *s)
+{
+    struct share_source source = share_source_of(s->fd[CLIENT]);
+    s->extra = share_take(&w->exchanges_held, &w->exchanges, &source);
+    return s->extra != POOL_NONE;
+}
+
 /* The head was judged when it came in; what is needed of it now is read again rather than kept for the time of the
  * dial. */
 static enum failure request_begin(struct worker *w, struct exchange *e, const struct setup *setup)
@@ -471,6 +478,7 @@ void exchange_release(struct worker *w, struct session *s)
         head_buffer_shrink(w, &st->in, st->in_small, sizeof st->in_small);
         head_buffer_shrink(w, &st->out, st->out_small, sizeof st->out_small);
     }
-    pool_give(&w->exchanges, s->extra);
+    share_give(&w->exchanges_held, &w->exchanges, s->extra);
+    pool_trim(&w->exchanges);
     s->extra = POOL_NONE;
 }

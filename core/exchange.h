@@ -44,6 +44,8 @@ struct exchange {
     struct stream streams[2]; /* by the side that they read from, as a relay's flows */
 };
 
+/* Takes the session's slot. False: there is none, or its client holds enough of them. */
+bool exchange_take(struct worker *w, struct session *s);
 /* The session has entered EXCHANGE: the upstream is connected, the request's head stands in the setup slot. */
 void exchange_begin(struct worker *w, struct session *s);
 void exchange_on_completion(struct worker *w, struct session *s, unsigned op, int32_t result);

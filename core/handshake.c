@@ -6,6 +6,7 @@
 
 #include "bind.h"
 #include "dial.h"
+#include "exchange.h"
 #include "http_connect.h"
 #include "http_forward.h"
 #include "log.h"
@@ -342,8 +343,7 @@ enum session_state handshake_established(struct worker *w, struct session *s)
     default: break;
     }
     if (s->protocol == PROTOCOL_HTTP_PLAIN) {
-        s->extra = pool_take(&w->exchanges);
-        if (s->extra == POOL_NONE) return session_fail(w, s, FAIL_RESOURCE);
+        if (!exchange_take(w, s)) return session_fail(w, s, FAIL_RESOURCE);
     }
     handshake_append(setup, size);
     if (s->protocol != PROTOCOL_INTERNAL) histogram_add(&w->stats.connect, ring_now_us(w->ring) - setup->dialled_us);

@@ -68,6 +68,7 @@ struct udp_send {
 
 struct udp {
     struct pool associations;
+    struct share held;
     struct udp_peers *peers; /* owned by the slots of `associations` */
     uint8_t *base;           /* of the buffers */
     struct msghdr shape;     /* of all receives */
@@ -108,6 +109,7 @@ static int udp_open(struct worker *w)
     if (!u) return -ENOMEM;
     u->shape.msg_namelen = sizeof(struct sockaddr_in6);
     int error = pool_open(&u->associations, w->config->associations, sizeof(struct association));
+    if (error == 0) error = share_open(&u->held, w->config->associations);
     if (error == 0) error = udp_peers_open(&u->peers, w->config->udp_peers, w->config->associations);
     if (error == 0) error = udp_open_buffers(w, u);
     if (error == 0) {
@@ -115,6 +117,7 @@ static int udp_open(struct worker *w)
         return 0;
     }
     udp_peers_close(u->peers);
+    share_close(&u->held);
     pool_close(&u->associations);
     free(u);
     return error;
@@ -126,6 +129,7 @@ void udp_close(struct worker *w)
     ring_group_close(w->ring, UDP_GROUP);
     munmap(w->udp->base, (size_t)UDP_BUFFERS * UDP_BUFFER_SIZE);
     udp_peers_close(w->udp->peers);
+    share_close(&w->udp->held);
     pool_close(&w->udp->associations);
     free(w->udp);
     w->udp = NULL;
@@ -523,7 +527,8 @@ enum session_state udp_begin(struct worker *w, struct session *s)
     setup->request_complete = true;
     int error = udp_open(w);
     if (error < 0) return udp_refuse(w, s, error);
-    s->extra = pool_take(&w->udp->associations);
+    struct share_source source = share_source_of(s->fd[CLIENT]);
+    s->extra = share_take(&w->udp->held, &w->udp->associations, &source);
     if (s->extra == POOL_NONE) return udp_refuse(w, s, -ENOBUFS);
     association_init(association_of(w, s));
     error = udp_open_client(w, s, association_of(w, s), &bound);
@@ -621,6 +626,6 @@ void udp_release(struct worker *w, struct session *s)
     if (s->command != SOCKS5_UDP_ASSOCIATE || s->extra == POOL_NONE) return;
     assert(association_of(w, s)->sends == 0 && association_of(w, s)->waiting_count == 0);
     udp_peers_forget(w->udp->peers, s->extra);
-    pool_give(&w->udp->associations, s->extra);
+    share_give(&w->udp->held, &w->udp->associations, s->extra);
     s->extra = POOL_NONE;
 }

@@ -30,6 +30,7 @@ static int worker_open_pools(struct worker *w)
     int error = pool_open(&w->sessions, config->sessions, sizeof(struct session));
     if (error == 0) error = pool_open(&w->setups, config->setups, sizeof(struct setup));
     if (error == 0) error = pool_open(&w->exchanges, config->exchanges, sizeof(struct exchange));
+    if (error == 0) error = share_open(&w->exchanges_held, config->exchanges);
     if (error == 0) error = pool_open(&w->heads, config->heads, HEAD_BUFFER_SIZE);
     if (error == 0) error = timer_open(&w->timers, config->sessions, ring_now_ms(w->ring), TIMER_TICK_MS);
     if (error == 0)
@@ -75,6 +76,7 @@ void worker_close(struct worker *w)
     buffers_close(&w->buffers);
     if (w->timers) timer_close(w->timers);
     pool_close(&w->heads);
+    share_close(&w->exchanges_held);
     pool_close(&w->exchanges);
     pool_close(&w->setups);
     pool_close(&w->sessions);

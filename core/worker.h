@@ -12,6 +12,7 @@
 #include "queue.h"
 #include "ring.h"
 #include "session.h"
+#include "share.h"
 #include "stats.h"
 #include "timer.h"
 #include "verdicts.h"
@@ -49,6 +50,7 @@ struct worker {
     int spare_fd;    /* given up for a moment to refuse a connection when no other descriptor is left */
     uint64_t random; /* state of a small generator for --max-startups */
     struct pool sessions, setups, exchanges;
+    struct share exchanges_held;
     struct pool heads;          /* see head_buffer.h */
     struct udp *udp;            /* NULL before the first association */
     struct timer_wheel *timers; /* by session slot */

@@ -126,6 +126,21 @@ def test_larger_buffers_are_bounded(sluice, origin):
     assert ask(proxy, get(plain, field(9000))).read_all().endswith(b"ok")
 
 
+def test_one_client_cannot_hold_plain_http(sluice, origin):
+    """By bodies that it never finishes, or responses that it never reads: the last quarter is for those who have few."""
+    proxy = sluice("--workers", "1", "--max-sessions", "64")
+    exchange = Exchange(origin, OK)
+    data = get(exchange, b"Content-Length: 2\r\n", method=b"POST")
+    holders = [ask(proxy, data) for _ in range(48)]
+    assert process.wait_until(lambda: len(exchange.origin.connections) == 48)
+    assert reason_of(ask(proxy, data).read_all()) == (503, "proxy_internal_error")
+    assert ask(proxy, data + b"ab", source=("127.0.0.2", 0)).read_all().endswith(b"ok")
+    for holder in holders:
+        holder.close()
+    assert proxy.flat()
+    assert ask(proxy, data + b"ab").read_all().endswith(b"ok")
+
+
 def wait_readable(client):
     client.socket.setblocking(False)
     try:

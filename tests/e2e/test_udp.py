@@ -397,6 +397,65 @@ def test_idle_association_ends(sluice, target):
     client.close()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_reply_names_the_address_that_the_client_has_reached(sluice, target, address):
+    """Never that of the wildcard; and answers come from there."""
+    proxy, one = sluice(ON, listen="0.0.0.0"), target()
+    proxy.address = (address, proxy.port)
+    with Association(proxy) as client:
+        assert client.host == address
+        client.send(b"hello", one.host, one.port)
+        assert client.receive() == (b"hello", one.host, one.port)
+
+
+def test_policy_judges_each_datagram(sluice, namespace):
+    """A rule that forbids loopback forbids neither the association of a client that comes from there nor its other targets."""
+    net = namespace()
+    net.ip("addr", "add", "10.99.0.1/32", "dev", "lo")
+    proxy = sluice(ON, "--block-outbound", "loopback", prefix=net.prefix)
+    inner, outer = net.call(Target, "127.0.0.1"), net.call(Target, "10.99.0.1")
+    with net.call(Association, proxy) as client:
+        for payload in (b"first", b"second"):
+            client.send(b"blocked", inner.host, inner.port)
+            client.send(payload, outer.host, outer.port)
+            assert client.receive() == (payload, outer.host, outer.port)
+    assert not inner.seen
+    net.call(inner.close)
+    net.call(outer.close)
+
+
+def test_one_client_cannot_have_them_all(sluice):
+    """The last quarter of a worker's 256 associations is for those who have few."""
+    proxy, clients = sluice(ON, "--workers", "1"), []
+
+    def ask(source):
+        clients.append(wire.greet(wire.Client(proxy.address, source=(source, 0))).send(wire.socks5("0.0.0.0", 0, 3)))
+        return wire.read_socks5_reply(clients[-1])[0]
+
+    answers = [ask("127.0.0.1") for _ in range(200)]
+    assert answers == [0] * 192 + [1] * 8
+    assert ask("127.0.0.2") == 0
+    for client in clients:
+        client.close()
+    assert proxy.flat()
+    assert ask("127.0.0.1") == 0
+
+
+def test_many_targets_cost_nothing_for_long(sluice, target):
+    """Thousands of targets take no descriptors, and all that they took is free when the connection has ended."""
+    proxy, one = sluice(ON), target()
+    before = proxy.sockets()
+    client = Association(proxy)
+    for i in range(5000):
+        client.send(b"%d" % i, f"127.{i // 250 + 1}.7.{i % 250 + 1}", 9)
+        if i % 100 == 99:  # not faster than it can take them
+            client.send(b"%d" % i, one.host, one.port)
+            assert client.receive()[0] == b"%d" % i
+    assert proxy.sockets() <= before + 4
+    client.close()
+    assert proxy.flat(1)
+
+
 def test_pysocks(sluice, target):
     import socks
     proxy, one = sluice(ON), target("::")  # localhost may be either family
