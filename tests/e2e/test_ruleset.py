@@ -573,6 +573,22 @@ def test_each_waiter_has_a_budget_of_its_own(ruled):
         return before, between, n, #list""") == "return true,0,2,3,2"
 
 
+def test_sleeps_of_milliseconds_end_in_their_order(ruled):
+    """With steps of eight milliseconds they all ended together, in the order of their beginnings. Once is enough: a busy
+    machine may pause between two of them."""
+    _, api = ruled(DIRECT)
+    assert api.call("""
+        for _ = 1, 50 do
+            local order, left = {}, 4
+            for ms = 4, 1, -1 do
+                neosocksd.async(function() left = left - 1 end, function() await.sleep(ms / 1000) order[#order + 1] = ms end)
+            end
+            while left > 0 do await.sleep(0.001) end
+            if table.concat(order) == '1234' then return true end
+        end
+        return false""") == "return true,true"
+
+
 def test_environment(ruled):
     _, api = ruled(f"package.path = package.path .. ';{SUITES}/?.lua' {DIRECT}")
     result = api.call(f"return dofile('{SUITES}/test_environment.lua') > 150")
