@@ -71,6 +71,7 @@ struct coordinator {
     uint32_t next_worker;                  /* for what any worker may do */
     uint32_t running;                      /* workers that have not said MESSAGE_STOPPED */
     bool broken;                           /* a worker's ring broke */
+    int exit_status;                       /* that a script has asked for; -1: none has */
     uint64_t
         quiet_ms; /* names are answered until then: the drain is over after it; UINT64_MAX while nobody asks to stop */
     struct crew *crew;
@@ -563,6 +564,18 @@ static void coordinator_heed_stop(struct coordinator *c)
     c->stops_seen = stops;
 }
 
+void coordinator_exit(struct coordinator *c, int status)
+{
+    if (c->exit_status >= 0) return; /* the second one would end the drain */
+    c->exit_status = status;
+    if (c->running > 0) coordinator_stop(c);
+}
+
+int coordinator_exit_status(const struct coordinator *c)
+{
+    return c->exit_status;
+}
+
 void coordinator_reload(struct coordinator *c)
 {
     if (c->hooks.on_reload) c->hooks.on_reload(c->hooks.context);
@@ -735,6 +748,7 @@ int coordinator_open(struct coordinator **out, const struct config *config)
     if (!c) return -ENOMEM;
     c->config = config;
     coordinator_show(c, config);
+    c->exit_status = -1;
     c->quiet_ms = UINT64_MAX;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->changed, NULL);

@@ -122,6 +122,10 @@ void coordinator_queue_depths(const struct coordinator *c, uint32_t worker, uint
 /* Asks the process to stop, as SIGTERM does: workers accept no more and let sessions finish for --drain; asked again,
  * the drain is over. */
 void coordinator_stop(struct coordinator *c);
+/* The same for a script that ends the process, with the status that main returns then, 0 to 255. The first one counts.
+ * Before coordinator_start() it only notes the status. */
+void coordinator_exit(struct coordinator *c, int status);
+int coordinator_exit_status(const struct coordinator *c); /* -1: nobody has */
 /* Sessions that had to be reset because the drain was over; after coordinator_run(). */
 uint64_t coordinator_drain_resets(const struct coordinator *c);
 

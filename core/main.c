@@ -186,13 +186,15 @@ static void main_close(bool served)
     free(parts.fds);
 }
 
-static int main_run(void)
+/* status: that a script has asked for, or -1. */
+static int main_run(int *status)
 {
     bool served = false;
     int error = config.check_only || config.dump_only ? 0 : supervisor_open(&parts.supervisor);
     if (error == 0) error = coordinator_open(&parts.coordinator, &config);
     if (error == 0 && parts.supervisor) supervisor_attach(parts.supervisor, parts.coordinator);
     if (error == 0) error = main_open_scripts();
+    if (error == 0 && coordinator_exit_status(parts.coordinator) >= 0) error = -1; /* a script has ended it */
     if (error == 0 && config.dump_only) {
         error = config_dump(&config);
     } else if (error == 0 && config.check_only) {
@@ -205,6 +207,7 @@ static int main_run(void)
             served = error == 0;
         }
     }
+    *status = parts.coordinator ? coordinator_exit_status(parts.coordinator) : -1;
     main_close(served);
     return error;
 }
@@ -223,7 +226,8 @@ int main(int argc, char **argv)
     if (!config.boot && config_check(&config) < 0) return EXIT_FAILURE;
     if (config.daemonize && !config.check_only && !config.dump_only && process_daemonize_begin() < 0)
         return EXIT_FAILURE;
-    int error = main_run();
+    int status, error = main_run(&status);
     if (error < 0 && config.daemonize) process_daemonize_ready(error, NULL); /* its log line has said why */
+    if (status >= 0) return status;
     return error < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

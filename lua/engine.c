@@ -238,6 +238,8 @@ static int engine_init(lua_State *L)
     tables_open(L);
     finalizers_open(L);
     debugging_open(L);
+    chunks_open(L);
+    process_calls_open(L);
     open_package(L);
     coroutine_open(L);
     open_modules(L);

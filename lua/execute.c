@@ -3,17 +3,15 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/coordinator.h"
 #include "core/list.h"
 #include "coroutine.h"
+#include "spawn.h"
 
 /* How often we look where there is no descriptor for a pidfd. */
 #define EXECUTE_LOOK_MS 20u
@@ -23,8 +21,7 @@ struct execution {
     struct link link;     /* of all that run */
     struct park park;
     struct coordinator *c;
-    pid_t pid; /* of the child, of its session and process group; not reaped, so that it is nobody else's */
-    int pidfd; /* -1: none to be had */
+    struct spawned child;
 };
 
 static struct link executions = {&executions, &executions};
@@ -34,15 +31,10 @@ bool execute_is_idle(void)
     return link_is_empty(&executions);
 }
 
-static void execution_kill(const struct execution *x)
-{
-    kill(-x->pid, SIGKILL);
-}
-
 void execute_stop(void)
 {
     for (struct link *link = executions.next; link != &executions; link = link->next)
-        execution_kill(link_owner(link, struct execution, link));
+        spawn_kill(&link_owner(link, struct execution, link)->child);
 }
 
 /* --- the end of a child --- */
@@ -51,7 +43,7 @@ static void execution_free(struct execution *x)
 {
     coordinator_detach(x->c, &x->waiter);
     link_remove(&x->link);
-    if (x->pidfd >= 0) close(x->pidfd);
+    if (x->child.pidfd >= 0) close(x->child.pidfd);
     free(x);
 }
 
@@ -70,8 +62,8 @@ static int push_status(lua_State *L, int status)
 
 static void execution_wait(struct execution *x)
 {
-    if (x->pidfd >= 0)
-        ring_poll(coordinator_ring(x->c), x->pidfd, POLLIN, coordinator_tag(x->c, &x->waiter, 0));
+    if (x->child.pidfd >= 0)
+        ring_poll(coordinator_ring(x->c), x->child.pidfd, POLLIN, coordinator_tag(x->c, &x->waiter, 0));
     else
         coordinator_set_deadline(x->c, &x->waiter, coordinator_now_ms(x->c) + EXECUTE_LOOK_MS);
 }
@@ -80,7 +72,7 @@ static void execution_wait(struct execution *x)
 static void execution_look(struct execution *x)
 {
     int status = 0;
-    pid_t reaped = waitpid(x->pid, &status, WNOHANG);
+    pid_t reaped = waitpid(x->child.pid, &status, WNOHANG);
     if (reaped == 0 || (reaped < 0 && errno == EINTR)) {
         execution_wait(x);
         return;
@@ -105,47 +97,16 @@ static void execution_on_time(struct waiter *waiter)
 
 static void execution_abandon(struct park *park)
 {
-    execution_kill(link_owner(park, struct execution, park));
+    spawn_kill(&link_owner(park, struct execution, park)->child);
 }
 
 /* --- its beginning --- */
-
-/* A session of its own, no descriptors but the standard ones, signals as a shell expects them. 0 or an errno. */
-static int spawn_shell(pid_t *pid, const char *command, posix_spawnattr_t *attributes,
-                       posix_spawn_file_actions_t *actions)
-{
-    char *argv[] = {"sh", "-c", (char *)command, NULL};
-    sigset_t none, all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawnattr_setsigmask(attributes, &none);
-    posix_spawnattr_setsigdefault(attributes, &all);
-    posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    int error = posix_spawn_file_actions_addclosefrom_np(actions, STDERR_FILENO + 1);
-    return error != 0 ? error : posix_spawn(pid, "/bin/sh", actions, attributes, argv, environ);
-}
-
-static int execution_spawn(struct execution *x, const char *command)
-{
-    posix_spawnattr_t attributes;
-    posix_spawn_file_actions_t actions;
-    int error = posix_spawnattr_init(&attributes);
-    if (error != 0) return error;
-    error = posix_spawn_file_actions_init(&actions);
-    if (error == 0) {
-        error = spawn_shell(&x->pid, command, &attributes, &actions);
-        posix_spawn_file_actions_destroy(&actions);
-    }
-    posix_spawnattr_destroy(&attributes);
-    if (error == 0) x->pidfd = pidfd_open(x->pid, 0);
-    return error;
-}
 
 /* 0, and it is waited for, or an errno. */
 static int execution_start(struct execution *x, const char *command)
 {
     if (!coordinator_attach(x->c, &x->waiter)) return EAGAIN;
-    int error = execution_spawn(x, command);
+    int error = spawn_shell(&x->child, command, -1, -1);
     if (error != 0) {
         coordinator_detach(x->c, &x->waiter);
         return error;
@@ -162,7 +123,7 @@ static struct execution *execution_park(lua_State *L)
     struct execution *x = spare ? spare : malloc(sizeof *x);
     if (!x) return NULL;
     *x = (struct execution){.waiter = {.on_completion = execution_on_completion, .on_time = execution_on_time},
-                            .pidfd = -1};
+                            .child.pidfd = -1};
     x->c = engine_coordinator(engine_of(L));
     spare = x;
     coroutine_park(L, &x->park, execution_abandon);

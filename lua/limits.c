@@ -18,12 +18,23 @@
 
 /* All states run on one thread, whose signal handlers read it. */
 static _Atomic(lua_State *) running;
+/* The watch has interrupted a thread that may have stopped running since, before its hook could run. */
+static atomic_bool interrupted;
 
 uint64_t limits_now_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Whatever runs next of the entry: see limits_run(). */
+static void limits_interrupt_running(void)
+{
+    lua_State *L = limits_running();
+    if (!L) return;
+    atomic_store_explicit(&interrupted, true, memory_order_relaxed);
+    limits_interrupt(L);
 }
 
 /* How long the thread has waited for a CPU costs a system call: it is asked when the budget may be used up only. */
@@ -36,6 +47,7 @@ bool limits_look(struct limits *l)
     used = used > delay ? used - delay : 0;
     l->over = used >= budget;
     l->look_ns = now + (l->over ? 0 : budget - used);
+    if (l->over) limits_interrupt_running(); /* who looks may be in a finalizer, whose error is not passed on */
     return l->over;
 }
 
@@ -69,9 +81,18 @@ static struct limits *limits_of(lua_State *L)
     return ud;
 }
 
+static void limits_push_reason(lua_State *L, const struct limits *l)
+{
+    if (l->ending)
+        lua_pushliteral(L, "the script has ended the process");
+    else
+        lua_pushfstring(L, "time budget of %d ms exceeded", (int)l->budget_ms);
+}
+
 static void limits_hook(lua_State *L, lua_Debug *where)
 {
     struct limits *l = limits_of(L);
+    atomic_store_explicit(&interrupted, false, memory_order_relaxed);
     if (profile_is_due()) profile_take(L);
     if (!limits_look(l)) {
         if (lua_gethookcount(L) != LIMITS_INTERVAL) limits_watch(L); /* interrupted, or of an entry that has ended */
@@ -80,7 +101,9 @@ static void limits_hook(lua_State *L, lua_Debug *where)
     lua_sethook(L, limits_hook, LUA_MASKCOUNT, 1);
     if (where->event == LUA_HOOKRET) return; /* interrupted in C: the next instruction has a line to name */
     lua_getinfo(L, "Sl", where);
-    lua_pushfstring(L, "%s:%d: time budget of %d ms exceeded", where->short_src, where->currentline, (int)l->budget_ms);
+    lua_pushfstring(L, "%s:%d: ", where->short_src, where->currentline);
+    limits_push_reason(L, l);
+    lua_concat(L, 2);
     lua_error(L);
 }
 
@@ -103,13 +126,8 @@ lua_State *limits_run(lua_State *L)
 {
     lua_State *before = limits_running();
     atomic_store_explicit(&running, L, memory_order_relaxed);
+    if (L && atomic_load_explicit(&interrupted, memory_order_relaxed)) limits_interrupt(L);
     return before;
-}
-
-static void limits_interrupt_running(void)
-{
-    lua_State *L = limits_running();
-    if (L) limits_interrupt(L);
 }
 
 void limits_watch_open(void)
@@ -138,7 +156,8 @@ void limits_leave(struct limits *limits)
 {
     assert(limits->entered);
     watch_leave(limits->outer);
-    limits->entered = limits->over = false;
+    limits->entered = limits->over = limits->ending = false;
+    atomic_store_explicit(&interrupted, false, memory_order_relaxed);
 }
 
 /* --- what catches errors ---
@@ -148,12 +167,22 @@ void limits_leave(struct limits *limits)
 
 static void limits_raise(lua_State *L)
 {
-    luaL_error(L, "time budget of %d ms exceeded", (int)limits_of(L)->budget_ms);
+    luaL_where(L, 1);
+    limits_push_reason(L, limits_of(L));
+    lua_concat(L, 2);
+    lua_error(L);
 }
 
 void limits_check(lua_State *L)
 {
     if (limits_of(L)->over) limits_raise(L);
+}
+
+int limits_end(lua_State *L)
+{
+    limits_of(L)->over = limits_of(L)->ending = true;
+    limits_raise(L);
+    return 0;
 }
 
 void limits_spend(lua_State *L)
@@ -165,7 +194,7 @@ void limits_spend(lua_State *L)
 static int limits_pass_on(lua_State *L)
 {
     const char *text = lua_tostring(L, -1);
-    if (text && !strstr(text, "time budget") && lua_checkstack(L, 8))
+    if (text && !limits_of(L)->ending && !strstr(text, "time budget") && lua_checkstack(L, 8))
         lua_pushfstring(L, "time budget of %d ms exceeded: %s", (int)limits_of(L)->budget_ms, text);
     return lua_error(L);
 }

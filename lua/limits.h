@@ -27,6 +27,7 @@ struct limits {
     uint32_t budget_ms; /* time of one entry */
     bool entered;       /* between limits_enter() and limits_leave() */
     bool over;          /* the budget is used up */
+    bool ending;        /* no, but the script has ended the process */
     uint64_t start_ns;  /* monotonic */
     uint64_t look_ns;   /* monotonic: before it the budget cannot be used up */
     uint64_t delay_start_ns;
@@ -55,6 +56,8 @@ bool limits_close(lua_State *co, int *status);
 void limits_check(lua_State *L);
 /* Looks at the clock, and raises if the budget is used up: for C functions that have taken long. */
 void limits_spend(lua_State *L);
+/* Raises an error that ends the entry as the budget's does: the script is not to go on. Does not return. */
+int limits_end(lua_State *L);
 bool limits_look(struct limits *limits); /* the same without raising */
 /* For the loops of C functions: a step is some nanoseconds. */
 #define LIMITS_STEPS 4096u

@@ -260,11 +260,108 @@ static void test_coroutines(void **state)
         "    assert(not ok and e:find('cannot close a normal coroutine')) end)()");
 }
 
+/* Children: waited for as long as there is time. */
+static void test_children(void **state)
+{
+    (void)state;
+    exceeds("os.execute('sleep 100')");
+    exceeds("os.execute('trap \"\" TERM INT; sleep 100 & sleep 100')");
+    exceeds("io.popen('sleep 100'):close()");
+    exceeds("while true do io.popen('sleep 100'):read() end");
+    exceeds("local f = io.popen('sleep 100', 'w') while true do f:write(('x'):rep(1 << 20)) end");
+    exceeds("local f <close> = io.popen('sleep 100')");
+    exceeds("io.popen('sleep 100') collectgarbage() while true do end");
+    exceeds("while true do pcall(os.execute, 'sleep 100') end");
+    exceeds("while true do neosocksd.async(function() end, await.execute, 'sleep 1') end");
+    exceeds("for l in io.lines('/dev/zero') do end");
+}
+
+static void test_children_same(void **state)
+{
+    (void)state;
+    run("assert(os.execute()) local ok, what, code = os.execute('exit 3') assert(not ok and what == 'exit' and code == "
+        "3)\n"
+        "assert(os.execute('true') == true) ok, what, code = os.execute('kill -9 $$')\n"
+        "assert(ok == nil and what == 'signal' and code == 9)");
+    run("local f = io.popen('echo a; echo b; exit 4') assert(io.type(f) == 'file' and f:read('a') == 'a\\nb\\n')\n"
+        "local ok, what, code = f:close() assert(ok == nil and what == 'exit' and code == 4 and io.type(f) == 'closed "
+        "file')");
+    run("local name = os.tmpname() local f = assert(io.popen('cat > ' .. name, 'w')) f:write('x', 1) "
+        "assert(f:close())\n"
+        "assert(io.open(name):read('a') == 'x1') os.remove(name)");
+    run("for l in io.popen('printf 1'):lines() do assert(l == '1') end");
+    raises("io.popen('true', 'rw')", "bad argument #2 to 'popen' (invalid mode)");
+}
+
+/* Bytecode does what it likes; a script makes it up with string.dump(). */
+static void test_text_only(void **state)
+{
+    char folder[] = "/tmp/sluice-text-XXXXXX", back[4096];
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    assert_non_null(getcwd(back, sizeof back));
+    assert_int_equal(chdir(folder), 0);
+    run("local code = string.dump(function() return 1 end)\n"
+        "local f, e = load(code) assert(not f and e:find('binary chunk'), e)\n"
+        "for _, mode in ipairs{'b', 'bt', 't'} do assert(not load(code, 'x', mode)) end\n"
+        "local given f, e = load(function() if not given then given = true return code end end)\n"
+        "assert(not f and e:find('binary chunk'))\n"
+        "local file = io.open('m.lua', 'wb') file:write(code) file:close()\n"
+        "f, e = loadfile('m.lua') assert(not f and e:find('binary chunk')) assert(not loadfile('m.lua', 'b'))\n"
+        "local ok, e = pcall(dofile, 'm.lua') assert(not ok and e:find('binary chunk'))\n"
+        "ok, e = pcall(require, 'm') assert(not ok and e:find('binary chunk'), e)\n"
+        "file = io.open('m.lua', 'w') file:write('#!x\\nreturn ..., 2') file:close()\n"
+        "assert(dofile('m.lua') == nil and loadfile('m.lua')(5) == 5 and select(2, require('m')) == 'm.lua')\n"
+        "assert(not loadfile('nothing.lua') and not pcall(dofile, 'nothing.lua'))\n"
+        "os.remove('m.lua')");
+    assert_int_equal(chdir(back), 0);
+    rmdir(folder);
+    run("assert(load('return 1')() == 1 and load('return x', 'n', 't', {x = 2})() == 2 and load('x', '=n') == nil)\n"
+        "local f, e = load('x =', '=name') assert(not f and e:find('^name:1:'))\n"
+        "f, e = load('x', 'n', 'b') assert(not f and e == \"attempt to load a text chunk (mode is 'b')\")\n"
+        "local parts, i = {'return ', '1', ' + 2', '', 'x'}, 0\n"
+        "assert(load(function() i = i + 1 return parts[i] end)() == 3)\n"
+        "f, e = load(function() error('no', 0) end) assert(not f and e == 'no')\n"
+        "f, e = load(function() return {} end) assert(not f and e:find('must return a string'))\n"
+        "assert(load('return _ENV', 'n', nil, nil)() == nil and #load('return [[' .. ('x'):rep(100000) .. ']]')() == "
+        "100000)");
+    exceeds("local source = ('x = {1, 2, {3}} '):rep(1 << 21) while true do load(source) end");
+    exceeds("while true do load(function() return ' ' end) end");
+}
+
+static void test_locale(void **state)
+{
+    (void)state;
+    run("assert(os.setlocale() == 'C' and os.setlocale('C') == 'C' and os.setlocale(nil, 'numeric') == 'C')\n"
+        "assert(os.setlocale('de_DE.UTF-8') == nil and os.setlocale('') == nil and os.setlocale('C.UTF-8', 'all') == "
+        "nil)\n"
+        "assert(tostring(0.5) == '0.5')");
+    raises("os.setlocale('C', 'x')", "bad argument #2 to 'setlocale' (invalid option 'x')");
+}
+
+/* The loop has not begun: the status is noted for main. */
+static void test_exit(void **state)
+{
+    (void)state;
+    assert_int_equal(coordinator_exit_status(coordinator), -1);
+    raises("pcall(os.exit, 3, true) _G.beyond = 1", "the script has ended the process");
+    run("assert(_G.beyond == nil)");
+    raises("coroutine.wrap(function() xpcall(os.exit, print, false) end)() _G.beyond = 1",
+           "the script has ended the process");
+    run("assert(_G.beyond == nil)");
+    assert_int_equal(coordinator_exit_status(coordinator), 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_patterns, open_limited, close_engine),
         cmocka_unit_test_setup_teardown(test_waiting, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_children, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_children_same, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(test_text_only, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_locale, open_engine, close_engine),
+        cmocka_unit_test_setup_teardown(test_exit, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(test_tables, open_limited, close_engine),
         cmocka_unit_test_setup_teardown(test_tables_same, open_limited, close_engine),
         cmocka_unit_test_setup_teardown(test_sort, open_limited, close_engine),
