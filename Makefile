@@ -56,7 +56,7 @@ CONTROL   := $(wildcard lua/*.c api/*.c) embedded.c
 EMBEDDED  := $(wildcard lua/scripts/*.lua api/*.html)
 # The simulator has the kernel's place, and its driver that of the coordinator.
 SIMULATED := $(filter-out core/ring.c core/net.c core/machine.c core/coordinator.c core/supervisor.c core/listen.c core/resolve.c \
-             core/resolver_thread.c,$(PRODUCT))
+             core/dns_channel.c core/dns_udp.c core/resolver_thread.c,$(PRODUCT))
 SIMULATOR := $(filter-out tests/sim_main.c,$(wildcard tests/sim_*.c))
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 FUZZERS   := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
@@ -156,7 +156,7 @@ $(addprefix $(2)/tests/,$(FULL_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o \
 	$$(Q)$$(call link,$(1)) $$(LIBS) $$(LIBS_LUA) -lcmocka
 
 # Those of the resolver share a name server.
-$(addprefix $(2)/tests/,test_resolve test_answers test_resolver_thread): $(call objects,$(1),tests/dns_double.c tests/resolve_bench.c)
+$(addprefix $(2)/tests/,test_resolve test_answers test_answers_late test_resolver_thread): $(call objects,$(1),tests/dns_double.c tests/resolve_bench.c)
 
 $(addprefix $(2)/tests/,$(PLAIN_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(call objects,$(1),tests/support.c $(PRODUCT))
 	@mkdir -p $$(@D)

@@ -69,6 +69,8 @@ static void write_traffic(struct text *out, const struct snapshot *s)
 {
     write_integer(out, COUNTER, "neosocksd_dns_queries_total", "Names that were asked for.", s->names_asked);
     write_integer(out, COUNTER, "neosocksd_dns_success_total", "Names that had an address.", s->names_found);
+    write_integer(out, COUNTER, "neosocksd_dns_mismatched_total",
+                  "Answers of name servers that did not fit their question.", s->dns.mismatched);
     write_integer(out, COUNTER, "neosocksd_api_requests_total", "Requests to the API.", s->api_requests);
     write_integer(out, COUNTER, "neosocksd_api_requests_success_total", "Requests to the API that succeeded.",
                   s->api_successes);

@@ -53,7 +53,7 @@ static void group_rejects(struct snapshot *s)
  * it fails; but a counter never falls: scrapers would take that for a restart. */
 static void count_names(struct snapshot *s, struct snapshot_api *api)
 {
-    s->names_asked = s->dns.queries + s->dns.cache_hits + s->dns.coalesced;
+    s->names_asked = s->dns.queries + s->dns.cache_hits + s->dns.coalesced + s->dns.local;
     s->names_failed = s->dns.failures;
     uint64_t found = s->names_asked > s->names_failed ? s->names_asked - s->names_failed : 0;
     if (found > api->names_found) api->names_found = found;

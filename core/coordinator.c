@@ -578,6 +578,7 @@ int coordinator_exit_status(const struct coordinator *c)
 
 void coordinator_reload(struct coordinator *c)
 {
+    if (!c->hushed) resolver_thread_reload(c->resolver, c->ring);
     if (c->hooks.on_reload) c->hooks.on_reload(c->hooks.context);
     if (c->reload) c->reload(c->reload_context);
     if (!c->hooks.on_reload && !c->reload) LOGN("SIGHUP: nothing to reload");

@@ -1,53 +1,79 @@
 /* From a request to its answer:
  *
- *     resolve_ask --> waiter --+--> question OPEN --c-ares--> question KEPT --> waiter ready --> answered()
- *                              |        ^ joined by equal ones                  ^
- *                              +--------|---- cache hit, refusal ---------------+
- *                                       +---- the waiter's deadline ------------+
+ *     resolve_ask --> waiter --+--> question OPEN --name servers--> question KEPT --> waiter ready --> answered()
+ *                              |        ^ joined by equal ones                       ^
+ *                              +--------|---- cache hit, refusal -------------------+
+ *                                       +---- the waiter's deadline ----------------+
  *
- * A question is an entry of the cache (resolve_cache.h), first while c-ares works on it, then with its answer. A waiter
+ * A question is an entry of the cache (resolve_cache.h), first while it is being asked, then with its answer. A waiter
  * is one request. What is finished goes to the ready list, and resolve_on_time() empties that list at the top of the
  * owner's loop: so answered() may ask again or change the servers at once, and nobody's answer is delivered while
  * somebody else asks.
  *
- * A watch is one poll of one of c-ares' sockets. Its slot is pinned while the poll is in flight, even if c-ares has
- * closed the socket long since.
+ * A question for both families is two asks, one for A and one for AAAA. It is DECIDED when both are back, or
+ * RESOLVE_DELAY_MS after the first that says something for both: an address, or that there is no such name. From then
+ * on it answers whoever waits, also with one family alone, and is kept when the last ask is back. A name without a
+ * final dot may be asked for several times, as candidates of the search list.
  *
  * All memory is in pools of untouched pages, bounded whatever the clients ask. */
 #include "resolve.h"
 
+#include "address_order.h"
+#include "dns.h"
+#include "dns_channel.h"
 #include "list.h"
 #include "pool.h"
 #include "resolve_cache.h"
 
-#include <ares.h>
-#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
-#include <netdb.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/time.h>
 #include <time.h>
 
 #define RESOLVE_QUERIES_MAX  4096u  /* questions on their way at the same time; more are answered with -ENOMEM */
 #define RESOLVE_WAITERS_MAX  65536u /* requests on their way */
-#define RESOLVE_WATCHES_MAX  256u   /* sockets: c-ares has one for UDP and one for TCP per server */
-#define RESOLVE_SERVERS_MAX  16u
-#define RESOLVE_TRIES        2u
-#define RESOLVE_TRY_MS_MIN   100u
-#define RESOLVE_TRY_MS_MAX   5000u
+#define RESOLVE_SOCKETS      1024u
 #define RESOLVE_TTL_MS_MIN   1000u
 #define RESOLVE_TTL_MS_MAX   (60u * 60 * 1000)
-#define RESOLVE_LOCAL_TTL_MS 5000u /* /etc/hosts: an edit is seen soon */
+#define RESOLVE_TTL_MS_HALF  (60u * 1000) /* one family has not answered: it gets another chance soon */
+#define RESOLVE_LOCAL_TTL_MS 5000u        /* /etc/hosts: an edit is seen soon */
+#define RESOLVE_LOOK_MS      1000u        /* between two looks at resolv.conf */
+
+static_assert(DNS_ADDRESSES_MAX == RESOLVE_ADDRESSES_MAX, "what an answer holds is what a request takes");
+
+/* What is known of one family. */
+struct half {
+    bool wanted, back;
+    bool gone; /* it said that there is no such name, of whatever type */
+    int status;
+    uint64_t ttl_ms;
+    uint32_t count;
+    struct resolve_result results[RESOLVE_ADDRESSES_MAX];
+};
+
+enum { HALF_IPV4, HALF_IPV6, HALVES };
 
 struct question {
-    struct cache_entry entry; /* its order, between two channels: in restarts */
+    struct cache_entry entry; /* its order, between two sets of servers: in restarts */
     struct link waiters;      /* OPEN only */
+    struct link hurry;        /* in hurried, while the second family has its time */
     struct resolver *resolver;
-    bool asking; /* c-ares holds a pointer to this */
+    uint64_t hurry_ms;  /* when that is over */
+    uint64_t ttl_ms;    /* decided: how long the answer holds */
+    uint32_t candidate; /* of the search list */
+    uint32_t asks;      /* that are not back */
+    bool decided;       /* entry.status, count and results are set */
+    bool restart;       /* the servers have changed: to be asked anew */
+    struct half halves[HALVES];
+};
+
+/* One question to name servers. */
+struct ask {
+    struct question *question;
+    uint32_t candidate;
+    uint8_t half;
 };
 
 struct waiter {
@@ -59,30 +85,19 @@ struct waiter {
     int status;
 };
 
-struct watch {
-    struct link open; /* in watches while c-ares has the socket */
-    int fd;           /* -1: c-ares has closed it */
-    short events;     /* wanted now */
-    short armed;      /* those of the poll in flight; 0: none is */
-    bool cancelled;   /* the poll in flight has been told to end */
-};
-
 struct resolver {
     struct ring *ring;
-    ares_channel channel;
+    struct dns_channel *channel;
+    char *nameservers; /* as given; NULL: resolv.conf */
     resolve_answered *answered;
     void *context;
     uint32_t timeout_ms;
-    uint32_t try_ms; /* c-ares' patience for the first try of one server */
-    uint8_t op;
-    bool starting;   /* within ares_getaddrinfo(): what is answered now did not need the network */
     bool delivering; /* within deliver() */
     bool closing;
-    uint32_t asking;           /* questions that c-ares has */
-    uint64_t ares_deadline_ms; /* not later than c-ares' next timeout, if asking > 0 */
-    struct cache cache;        /* of questions */
-    struct pool waiters, watch_pool;
-    struct link restarts, waiting, ready, watches;
+    uint64_t looked_ms; /* when resolv.conf was looked at */
+    struct cache cache; /* of questions */
+    struct pool waiters, asks;
+    struct link restarts, waiting, ready, hurried;
     struct resolve_stats stats;
 };
 
@@ -169,392 +184,314 @@ static struct question *question_of(struct cache_entry *entry)
 
 /* The question that answers this one: a kept one, one that is being asked, or a new one that is not being asked yet.
  * NULL: too many are. */
-static struct question *question_for(struct resolver *resolver, const struct cache_key *key)
+static struct question *question_for(struct resolver *resolver, const struct cache_key *key, bool *fresh)
 {
     struct cache_entry *entry = cache_find(&resolver->cache, key, ring_now_ms(resolver->ring));
     counter_set(&resolver->stats.cached, resolver->cache.kept_count);
+    *fresh = false;
     if (entry != NULL) {
         counter_add(cache_is_open(entry) ? &resolver->stats.coalesced : &resolver->stats.cache_hits, 1);
         return question_of(entry);
     }
     entry = cache_add(&resolver->cache, key);
+    *fresh = entry != NULL;
     if (entry == NULL) return NULL;
     struct question *question = question_of(entry);
     question->resolver = resolver;
     link_init(&question->waiters);
+    link_init(&question->hurry);
     return question;
 }
 
-static void question_finish(struct resolver *resolver, struct question *question, uint64_t ttl_ms)
+/* Whoever waits is answered. */
+static void question_answer(struct question *question)
 {
-    struct cache_entry *entry = &question->entry;
+    struct resolver *resolver = question->resolver;
     while (!link_is_empty(&question->waiters)) {
         struct waiter *waiter = link_owner(question->waiters.next, struct waiter, peers);
-        waiter_finish(resolver, waiter, entry->status, entry);
+        waiter_finish(resolver, waiter, question->entry.status, &question->entry);
     }
+}
+
+/* It is decided, and nothing of it is on its way any more. */
+static void question_keep(struct question *question)
+{
+    struct resolver *resolver = question->resolver;
+    struct cache_entry *entry = &question->entry;
+    assert(question->decided && question->asks == 0);
+    link_remove(&question->hurry);
+    question_answer(question);
     if (entry->status == 0 || entry->status == -ENOENT)
-        cache_keep(&resolver->cache, entry, ring_now_ms(resolver->ring) + ttl_ms);
+        cache_keep(&resolver->cache, entry, ring_now_ms(resolver->ring) + question->ttl_ms);
     else
         cache_drop(&resolver->cache, entry);
     counter_set(&resolver->stats.cached, resolver->cache.kept_count);
 }
 
-/* --- c-ares' answers --- */
-
-static int status_of(int ares_status)
+static void question_decide(struct question *question, int status, uint64_t ttl_ms)
 {
-    switch (ares_status) {
-    case ARES_SUCCESS: return 0;
-    case ARES_ENODATA:
-    case ARES_ENOTFOUND:
-    case ARES_EBADNAME:
-    case ARES_EBADFAMILY:
-    case ARES_ENONAME: return -ENOENT;
-    case ARES_ETIMEOUT: return -ETIMEDOUT;
-    case ARES_ENOMEM: return -ENOMEM;
-    case ARES_ECANCELLED:
-    case ARES_EDESTRUCTION: return -ECANCELED;
-    default: return -EIO; /* ECONNREFUSED too: 1.18 says it for ICMP, but also for SERVFAIL from the last server */
+    question->decided = true;
+    question->entry.status = status;
+    question->ttl_ms = ttl_ms;
+}
+
+/* --- what is known --- */
+
+static bool half_is_good(const struct half *half)
+{
+    return half->wanted && half->back && half->status == 0;
+}
+
+static void half_fill(struct half *half, uint8_t kind, const struct dns_addresses *found)
+{
+    half->count = found->count;
+    memset(half->results, 0, sizeof half->results);
+    for (uint32_t i = 0; i < found->count; i++) {
+        half->results[i].kind = kind;
+        memcpy(half->results[i].octets, found->octets[i], sizeof found->octets[i]);
     }
+    address_order_sort(half->results, half->count);
+    half->ttl_ms = (uint64_t)found->ttl * 1000;
+    if (half->ttl_ms < RESOLVE_TTL_MS_MIN) half->ttl_ms = RESOLVE_TTL_MS_MIN;
+    if (half->ttl_ms > RESOLVE_TTL_MS_MAX) half->ttl_ms = RESOLVE_TTL_MS_MAX;
 }
 
-/* False for families that were not asked for: /etc/hosts may hold both. */
-static bool result_from(const struct ares_addrinfo_node *node, int family, struct resolve_result *out)
+static void half_take(struct half *half, unsigned which, int status, const uint8_t *answer, size_t size)
 {
-    if (family != AF_UNSPEC && node->ai_family != family) return false;
-    *out = (struct resolve_result){0};
-    if (node->ai_family == AF_INET) {
-        struct sockaddr_in ipv4;
-        memcpy(&ipv4, node->ai_addr, sizeof ipv4);
-        out->kind = ADDRESS_IPV4;
-        memcpy(out->octets, &ipv4.sin_addr, sizeof ipv4.sin_addr);
-        return true;
-    }
-    if (node->ai_family == AF_INET6) {
-        struct sockaddr_in6 ipv6;
-        memcpy(&ipv6, node->ai_addr, sizeof ipv6);
-        out->kind = ADDRESS_IPV6;
-        memcpy(out->octets, &ipv6.sin6_addr, sizeof ipv6.sin6_addr);
-        return true;
-    }
-    return false;
-}
-
-struct answers { /* of one family, in c-ares' order */
-    uint32_t count;
-    struct resolve_result results[RESOLVE_ADDRESSES_MAX];
-};
-
-static void answers_add(struct answers *answers, const struct resolve_result *result)
-{
-    if (answers->count == RESOLVE_ADDRESSES_MAX) return;
-    for (uint32_t i = 0; i < answers->count; i++) {
-        if (memcmp(&answers->results[i], result, sizeof *result) == 0) return; /* hosts files repeat themselves */
-    }
-    answers->results[answers->count++] = *result;
-}
-
-/* RFC 8305 section 4: the families take turns, beginning with that of the first answer. */
-static void entry_interlace(struct cache_entry *entry, const struct answers *first, const struct answers *second)
-{
-    entry->count = 0;
-    for (uint32_t i = 0; i < RESOLVE_ADDRESSES_MAX; i++) {
-        if (i < first->count && entry->count < RESOLVE_ADDRESSES_MAX)
-            entry->results[entry->count++] = first->results[i];
-        if (i < second->count && entry->count < RESOLVE_ADDRESSES_MAX)
-            entry->results[entry->count++] = second->results[i];
-    }
-}
-
-static uint64_t ttl_min(uint64_t ttl_ms, int seconds)
-{
-    uint64_t one_ms = seconds > 0 ? (uint64_t)seconds * 1000 : 0;
-    return one_ms < ttl_ms ? one_ms : ttl_ms;
-}
-
-/* Takes the addresses over; returns how long they hold. c-ares has sorted them as RFC 6724 says. */
-static uint64_t entry_fill(struct cache_entry *entry, const struct ares_addrinfo *found)
-{
-    struct answers answers[2] = {{.count = 0}, {.count = 0}};
-    struct resolve_result result;
-    uint64_t ttl_ms = RESOLVE_TTL_MS_MAX;
-    uint8_t first_kind = ADDRESS_NONE;
-    for (const struct ares_addrinfo_node *node = found->nodes; node != NULL; node = node->ai_next) {
-        if (!result_from(node, entry->key.family, &result)) continue;
-        if (first_kind == ADDRESS_NONE) first_kind = result.kind;
-        answers_add(&answers[result.kind != first_kind], &result);
-        ttl_ms = ttl_min(ttl_ms, node->ai_ttl);
-    }
-    for (const struct ares_addrinfo_cname *cname = found->cnames; cname != NULL; cname = cname->next)
-        ttl_ms = ttl_min(ttl_ms, cname->ttl);
-    entry_interlace(entry, &answers[0], &answers[1]);
-    /* What came without the network has no TTL, c-ares says 0. */
-    if (question_of(entry)->resolver->starting) return RESOLVE_LOCAL_TTL_MS;
-    return ttl_ms > RESOLVE_TTL_MS_MIN ? ttl_ms : RESOLVE_TTL_MS_MIN;
-}
-
-/* c-ares 1.18 leaks the name when it makes up the IPv6 address of a localhost that /etc/hosts knows as IPv4 only. So it
- * is asked for both families, and RFC 6761 section 6.3 is done here. */
-static bool entry_is_localhost(const struct cache_entry *entry)
-{
-    return strcmp(entry->key.name, "localhost") == 0;
-}
-
-static void entry_fill_loopback(struct cache_entry *entry)
-{
-    assert(entry->count == 0);
-    assert(entry->key.family != AF_UNSPEC);
-    entry->count = 1;
-    if (entry->key.family == AF_INET)
-        entry->results[0] = (struct resolve_result){ADDRESS_IPV4, {127, 0, 0, 1}};
+    struct dns_addresses found = {.count = 0};
+    uint16_t type = which == HALF_IPV4 ? DNS_TYPE_A : DNS_TYPE_AAAA;
+    half->back = true;
+    half->status = status;
+    if (status != 0) return;
+    if (!dns_read_addresses(answer, size, type, &found))
+        half->status = -EIO;
+    else if (found.count == 0)
+        half->status = -ENOENT;
     else
-        entry->results[0] = (struct resolve_result){ADDRESS_IPV6, {[15] = 1}};
+        half_fill(half, which == HALF_IPV4 ? ADDRESS_IPV4 : ADDRESS_IPV6, &found);
 }
 
-/* Once for each ares_getaddrinfo(), perhaps before that returns. */
-static void on_addresses(void *argument, int ares_status, int timeouts, struct ares_addrinfo *found)
+/* The addresses that are there, and how long they hold. */
+static void question_merge(struct question *question)
 {
-    (void)timeouts;
-    struct question *question = argument;
     struct cache_entry *entry = &question->entry;
-    struct resolver *resolver = question->resolver;
-    assert(question->asking);
-    assert(resolver->asking > 0);
-    question->asking = false;
-    resolver->asking--;
-    uint64_t ttl_ms = 0;
-    entry->status = status_of(ares_status);
-    if (entry->status == 0) ttl_ms = entry_fill(entry, found);
-    if (found != NULL) ares_freeaddrinfo(found);
-    if (entry->status == 0 && entry->count == 0) {
-        if (entry_is_localhost(entry) && entry->key.family != AF_UNSPEC)
-            entry_fill_loopback(entry);
+    const struct half *four = &question->halves[HALF_IPV4], *six = &question->halves[HALF_IPV6];
+    uint64_t ttl_ms = RESOLVE_TTL_MS_MAX;
+    for (unsigned i = 0; i < HALVES; i++) {
+        const struct half *half = &question->halves[i];
+        uint64_t limit_ms = half_is_good(half) ? half->ttl_ms : RESOLVE_TTL_MS_MAX;
+        if (half->wanted && (!half->back || (half->status != 0 && half->status != -ENOENT)))
+            limit_ms = RESOLVE_TTL_MS_HALF;
+        if (limit_ms < ttl_ms) ttl_ms = limit_ms;
+    }
+    entry->count = address_order_interlace(four->results, half_is_good(four) ? four->count : 0, six->results,
+                                           half_is_good(six) ? six->count : 0, entry->results, RESOLVE_ADDRESSES_MAX);
+    question_decide(question, 0, ttl_ms);
+}
+
+/* Nobody has an address: what to say. An error that may be gone next time is not "no such name". */
+static int question_failure(const struct question *question)
+{
+    int status = -ENOENT;
+    for (unsigned i = 0; i < HALVES; i++) {
+        const struct half *half = &question->halves[i];
+        if (!half->wanted || !half->back) continue;
+        if (half->gone) return -ENOENT;
+        if (half->status != -ENOENT) status = half->status;
+    }
+    return status;
+}
+
+/* --- asking --- */
+
+static void question_ask_candidate(struct question *question);
+
+static bool question_candidate(const struct question *question, char name[CACHE_NAME_MAX + 2])
+{
+    return dns_channel_candidate(question->resolver->channel, question->entry.key.name, question->candidate, name,
+                                 CACHE_NAME_MAX + 2);
+}
+
+static uint32_t question_look_up_local(struct question *question)
+{
+    struct cache_entry *entry = &question->entry;
+    struct resolve_result found[RESOLVE_ADDRESSES_MAX], four[RESOLVE_ADDRESSES_MAX], six[RESOLVE_ADDRESSES_MAX];
+    uint32_t count = dns_channel_look_up_local(question->resolver->channel, entry->key.name, entry->key.family, found,
+                                               RESOLVE_ADDRESSES_MAX),
+             fours = 0, sixes = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if (found[i].kind == ADDRESS_IPV4)
+            four[fours++] = found[i];
         else
-            entry->status = -ENOENT;
+            six[sixes++] = found[i];
     }
-    if (entry->status == -ENOENT) ttl_ms = RESOLVE_NEGATIVE_TTL_MS;
+    entry->count = address_order_interlace(four, fours, six, sixes, entry->results, RESOLVE_ADDRESSES_MAX);
+    if (entry->count > 0) question_decide(question, 0, RESOLVE_LOCAL_TTL_MS);
+    return entry->count;
+}
 
-    if (ares_status == ARES_EDESTRUCTION && !resolver->closing)
-        link_append(&resolver->restarts, &entry->order);
+/* This candidate has no address. */
+static void question_go_on(struct question *question, int status)
+{
+    char name[CACHE_NAME_MAX + 2];
+    link_remove(&question->hurry);
+    if (status == -ENOENT) {
+        question->candidate++;
+        if (question_candidate(question, name)) {
+            question_ask_candidate(question);
+            return;
+        }
+        if (dns_channel_local(question->resolver->channel) == DNS_LOCAL_LAST && question_look_up_local(question) > 0)
+            return;
+    }
+    question_decide(question, status, RESOLVE_NEGATIVE_TTL_MS);
+}
+
+/* Whether enough is known, and what follows from it. */
+static void question_look(struct question *question, uint64_t now_ms)
+{
+    struct resolver *resolver = question->resolver;
+    bool all = true, good = false, gone = false;
+    for (unsigned i = 0; i < HALVES; i++) {
+        const struct half *half = &question->halves[i];
+        if (!half->wanted) continue;
+        all &= half->back;
+        good |= half_is_good(half);
+        gone |= half->back && half->gone;
+    }
+    if (!all && (good || gone) && question->hurry_ms == 0) {
+        question->hurry_ms = now_ms + RESOLVE_DELAY_MS;
+        link_append(&resolver->hurried, &question->hurry); /* one delay for all: in the order of their time */
+    }
+    if (!all && (question->hurry_ms == 0 || now_ms < question->hurry_ms)) return;
+    link_remove(&question->hurry);
+    if (good)
+        question_merge(question);
     else
-        question_finish(resolver, question, ttl_ms);
+        question_go_on(question, question_failure(question));
 }
 
-/* Any entry into c-ares may have sent something. Its tries last try_ms or longer, so this is never too late, and
- * cheaper than ares_timeout(), which in 1.18 walks over all queries. */
-static void expect_timeout(struct resolver *resolver)
+/* Behind everything that may have changed it. */
+static void question_settle(struct question *question)
 {
-    uint64_t next_ms = ring_now_ms(resolver->ring) + resolver->try_ms;
-    if (next_ms < resolver->ares_deadline_ms) resolver->ares_deadline_ms = next_ms;
+    if (question->decided) question_answer(question);
+    if (question->asks > 0) return;
+    if (question->restart && !question->decided)
+        link_append(&question->resolver->restarts, &question->entry.order);
+    else if (question->decided)
+        question_keep(question);
 }
 
-static void question_ask(struct resolver *resolver, struct question *question)
+static void ask_back(struct question *question, const struct ask *ask, int status, bool gone, const uint8_t *answer,
+                     size_t size)
 {
-    const struct cache_entry *entry = &question->entry;
-    struct ares_addrinfo_hints hints = {.ai_family = entry_is_localhost(entry) ? AF_UNSPEC : entry->key.family};
-    assert(!question->asking);
-    assert(cache_is_open(entry));
-    question->asking = true;
-    resolver->asking++;
-    resolver->starting = true;
-    ares_getaddrinfo(resolver->channel, entry->key.name, NULL, &hints, on_addresses, question);
-    resolver->starting = false;
-    expect_timeout(resolver);
+    struct half *half = &question->halves[ask->half];
+    if (question->restart || ask->candidate != question->candidate) return; /* of a time that is over */
+    half->gone = gone;
+    half_take(half, ask->half, status, answer, size);
+    if (!question->decided)
+        question_look(question, ring_now_ms(question->resolver->ring));
+    else if (half_is_good(half) && question->entry.status == 0)
+        question_merge(question); /* too late for those who have waited, not for the cache */
 }
 
-/* --- c-ares' sockets --- */
-
-static struct ring_tag watch_tag(const struct resolver *resolver, const struct watch *watch)
+static void on_answer(void *argument, int status, bool gone, const uint8_t *answer, size_t size)
 {
-    uint32_t slot = slot_of(&resolver->watch_pool, watch);
-    return (struct ring_tag){
-        .op = resolver->op, .generation = pool_generation(&resolver->watch_pool, slot), .slot = slot};
-}
-
-static void watch_arm(struct resolver *resolver, struct watch *watch)
-{
-    assert(watch->armed == 0);
-    assert(watch->fd >= 0);
-    watch->armed = watch->events;
-    watch->cancelled = false;
-    ring_poll(resolver->ring, watch->fd, watch->events, watch_tag(resolver, watch));
-}
-
-static void watch_cancel(struct resolver *resolver, struct watch *watch)
-{
-    assert(watch->armed != 0);
-    if (!watch->cancelled) ring_cancel(resolver->ring, watch_tag(resolver, watch));
-    watch->cancelled = true;
-}
-
-static struct watch *watch_find(struct resolver *resolver, int fd)
-{
-    for (struct link *link = resolver->watches.next; link != &resolver->watches; link = link->next) {
-        struct watch *watch = link_owner(link, struct watch, open);
-        if (watch->fd == fd) return watch;
-    }
-    return NULL;
-}
-
-/* Without a free slot the socket is not watched: its query times out and goes to the next server. */
-static void watch_open(struct resolver *resolver, int fd, short events)
-{
-    uint32_t slot = pool_take(&resolver->watch_pool);
-    if (slot == POOL_NONE) return;
-    struct watch *watch = pool_at(&resolver->watch_pool, slot);
-    *watch = (struct watch){.fd = fd, .events = events};
-    link_append(&resolver->watches, &watch->open);
-    watch_arm(resolver, watch);
-}
-
-/* c-ares closes the descriptor as soon as this returns, and the number may come back at once for another socket. The
- * cancel goes to the kernel before whatever is armed for that one. A watch without a poll is the one whose completion
- * is being handled; resolve_on_completion() gives its slot back. */
-static void watch_close(struct resolver *resolver, struct watch *watch)
-{
-    watch->fd = -1;
-    link_remove(&watch->open);
-    if (watch->armed != 0) watch_cancel(resolver, watch);
-}
-
-/* ARES_OPT_SOCK_STATE_CB: called when a socket is new, when it wants other events, and with none before its close. */
-static void on_socket_state(void *argument, ares_socket_t fd, int readable, int writable)
-{
-    struct resolver *resolver = argument;
-    struct watch *watch = watch_find(resolver, fd);
-    short events = (short)((readable ? POLLIN : 0) | (writable ? POLLOUT : 0));
-    if (watch == NULL) {
-        if (events != 0) watch_open(resolver, fd, events);
-    } else if (events == 0) {
-        watch_close(resolver, watch);
+    struct ask ask = *(struct ask *)argument;
+    struct question *question = ask.question;
+    struct resolver *resolver = question->resolver;
+    assert(question->asks > 0);
+    pool_give(&resolver->asks, slot_of(&resolver->asks, argument));
+    if (status == DNS_RESTART) {
+        question->restart = true;
+        link_remove(&question->hurry);
+    } else if (resolver->closing && !question->decided) {
+        question_decide(question, -ECANCELED, 0);
     } else {
-        watch->events = events; /* the poll in flight is armed anew when it has completed */
-        if (watch->armed != 0 && watch->armed != events) watch_cancel(resolver, watch);
+        ask_back(question, &ask, status, gone, answer, size);
     }
+    question->asks--;
+    question_settle(question);
 }
 
-/* An error makes the socket readable and writable: c-ares finds it out by reading, and then closes the socket. */
-static void watch_process(struct resolver *resolver, const struct watch *watch, int32_t result)
+/* `question->asks` is held by the caller, so that an answer within the call does not end it. */
+static void question_ask_half(struct question *question, const char *name, unsigned which)
 {
-    if (result == -ECANCELED) return;
-    bool broken = result < 0 || (result & (POLLERR | POLLHUP | POLLNVAL)) != 0;
-    bool readable = broken || (result & POLLIN) != 0;
-    bool writable = (broken && (watch->events & POLLOUT) != 0) || (!broken && (result & POLLOUT) != 0);
-    ares_process_fd(resolver->channel, readable ? watch->fd : ARES_SOCKET_BAD, writable ? watch->fd : ARES_SOCKET_BAD);
-    expect_timeout(resolver);
+    struct resolver *resolver = question->resolver;
+    struct half *half = &question->halves[which];
+    uint32_t slot = pool_take(&resolver->asks);
+    if (slot == POOL_NONE) { /* candidates whose other half was never answered may hold them */
+        half->back = true;
+        half->status = -ENOMEM;
+        return;
+    }
+    struct ask *ask = pool_at(&resolver->asks, slot);
+    *ask = (struct ask){.question = question, .candidate = question->candidate, .half = (uint8_t)which};
+    question->asks++;
+    dns_channel_ask(resolver->channel, name, which == HALF_IPV4 ? DNS_TYPE_A : DNS_TYPE_AAAA, ask);
 }
 
-void resolve_on_completion(struct resolver *resolver, const struct ring_completion *completion)
+static void question_ask_candidate(struct question *question)
 {
-    assert(completion->tag.op == resolver->op);
-    uint32_t slot = completion->tag.slot;
-    if (completion->more || slot >= resolver->watch_pool.count) return;
-    if (!pool_is_taken(&resolver->watch_pool, slot)) return;
-    if (pool_generation(&resolver->watch_pool, slot) != completion->tag.generation) return;
-
-    struct watch *watch = pool_at(&resolver->watch_pool, slot);
-    assert(watch->armed != 0);
-    watch->armed = 0;
-    if (watch->fd >= 0) watch_process(resolver, watch, completion->result);
-    if (watch->fd >= 0)
-        watch_arm(resolver, watch);
-    else
-        pool_give(&resolver->watch_pool, slot);
+    char name[CACHE_NAME_MAX + 2];
+    int family = question->entry.key.family;
+    uint32_t candidate = question->candidate;
+    memset(question->halves, 0, sizeof question->halves);
+    question->halves[HALF_IPV4].wanted = family != AF_INET6;
+    question->halves[HALF_IPV6].wanted = family != AF_INET;
+    question->hurry_ms = 0;
+    if (!question_candidate(question, name) || name[0] == '\0') { /* with its domain it is too long for a name */
+        question_go_on(question, -ENOENT);
+        return;
+    }
+    question->asks++; /* held, see above */
+    for (unsigned i = 0; i < HALVES; i++)
+        if (question->halves[i].wanted && question->candidate == candidate) question_ask_half(question, name, i);
+    question->asks--;
+    if (!question->decided && !question->restart && question->candidate == candidate)
+        question_look(question, ring_now_ms(question->resolver->ring));
 }
 
-/* --- the channel and its servers --- */
-
-struct servers {
-    uint32_t count; /* 0: those of resolv.conf */
-    struct ares_addr_port_node nodes[RESOLVE_SERVERS_MAX];
-};
-
-/* One `ip`, `ip:port` or `[ip]:port`. Not left to ares_set_servers_ports_csv(): 1.18 takes any port, and trash. */
-static bool server_parse(const char *text, size_t size, struct ares_addr_port_node *out)
+/* A literal in a name's clothes. */
+static bool question_is_literal(struct question *question)
 {
-    struct address address;
-    bool bare = address_from_host(text, size, 53, &address) && address.kind != ADDRESS_NAME;
-    if (!bare && !address_parse(text, size, ADDRESS_PORT_DEFAULT, 53, &address)) return false;
-    if ((address.kind != ADDRESS_IPV4 && address.kind != ADDRESS_IPV6) || address.port == 0) return false;
-    *out = (struct ares_addr_port_node){.udp_port = address.port, .tcp_port = address.port};
-    out->family = address.kind == ADDRESS_IPV4 ? AF_INET : AF_INET6;
-    if (out->family == AF_INET)
-        memcpy(&out->addr.addr4, address.ipv4, sizeof address.ipv4);
-    else
-        memcpy(&out->addr.addr6, address.ipv6, sizeof address.ipv6);
+    struct cache_entry *entry = &question->entry;
+    struct address literal;
+    if (!address_from_host(entry->key.name, entry->key.size, 0, &literal)) return false;
+    if (literal.kind != ADDRESS_IPV4 && literal.kind != ADDRESS_IPV6) return false;
+    bool fits = entry->key.family == AF_UNSPEC || (entry->key.family == AF_INET) == (literal.kind == ADDRESS_IPV4);
+    entry->count = fits;
+    entry->results[0] = (struct resolve_result){.kind = literal.kind};
+    memcpy(entry->results[0].octets, literal.ipv6, literal.kind == ADDRESS_IPV4 ? 4 : 16);
+    question_decide(question, fits ? 0 : -ENOENT, RESOLVE_LOCAL_TTL_MS);
     return true;
 }
 
-static int servers_parse(const char *text, struct servers *out)
+/* True: no name server need be asked. */
+static bool question_is_local(struct question *question)
 {
-    *out = (struct servers){.count = 0};
-    if (text == NULL) return 0;
-    for (;;) {
-        text += strspn(text, " \t");
-        size_t size = strcspn(text, ",");
-        const char *next = text + size;
-        while (size > 0 && (text[size - 1] == ' ' || text[size - 1] == '\t')) size--;
-        if (out->count == RESOLVE_SERVERS_MAX) return -EINVAL;
-        if (!server_parse(text, size, &out->nodes[out->count])) return -EINVAL;
-        if (out->count > 0) out->nodes[out->count - 1].next = &out->nodes[out->count];
-        out->count++;
-        if (*next == '\0') return 0;
-        text = next + 1;
-    }
+    bool first = dns_channel_local(question->resolver->channel) == DNS_LOCAL_FIRST;
+    if (question_is_literal(question)) return true;
+    if (!first && !dns_channel_is_localhost(question->entry.key.name)) return false;
+    return question_look_up_local(question) > 0;
 }
 
-/* c-ares asks each server with patience t, then each with 2 t: count * 3 t in all. It is to give up a little before we
- * do, because it answers nothing while one family of an AF_UNSPEC question is still open: a server that drops AAAA
- * questions then costs time, not the answer. A late answer to an earlier try counts as well, so a short t does no harm.
- * Replaces what resolv.conf's options say about timeout and attempts. */
-static uint32_t try_ms(uint32_t timeout_ms, uint32_t server_count)
+static void question_ask(struct question *question)
 {
-    uint64_t ms = (uint64_t)timeout_ms * 9 / 10 / (3 * (uint64_t)(server_count > 0 ? server_count : 1));
-    if (ms < RESOLVE_TRY_MS_MIN) return RESOLVE_TRY_MS_MIN;
-    return ms < RESOLVE_TRY_MS_MAX ? (uint32_t)ms : RESOLVE_TRY_MS_MAX;
+    assert(cache_is_open(&question->entry) && question->asks == 0);
+    question->restart = false;
+    question->candidate = 0;
+    if (!question_is_local(question)) question_ask_candidate(question);
+    question_settle(question);
 }
 
-static int channel_init(struct resolver *resolver, uint32_t server_count, ares_channel *out)
+/* The first time: by whom it is answered is counted. */
+static void question_begin(struct question *question)
 {
-    struct ares_options options = {
-        .timeout = (int)try_ms(resolver->timeout_ms, server_count),
-        .tries = (int)RESOLVE_TRIES,
-        .sock_state_cb = on_socket_state,
-        .sock_state_cb_data = resolver,
-    };
-    int status = ares_init_options(out, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB);
-    if (status == ARES_SUCCESS) return 0;
-    return status == ARES_ENOMEM ? -ENOMEM : -EIO;
-}
-
-static uint32_t channel_count_servers(ares_channel channel)
-{
-    struct ares_addr_port_node *servers = NULL;
-    uint32_t count = 0;
-    if (ares_get_servers_ports(channel, &servers) != ARES_SUCCESS) return 1;
-    for (const struct ares_addr_port_node *server = servers; server != NULL; server = server->next) count++;
-    if (servers != NULL) ares_free_data(servers);
-    return count;
-}
-
-/* The patience is fixed by ares_init_options(), the servers of resolv.conf are known only afterwards: hence twice. */
-static int channel_open(struct resolver *resolver, struct servers *servers, ares_channel *out)
-{
-    uint32_t count = servers->count;
-    int error = channel_init(resolver, count, out);
-    if (error != 0) return error;
-    if (count > 0) {
-        error = ares_set_servers_ports(*out, servers->nodes) == ARES_SUCCESS ? 0 : -ENOMEM;
-    } else if ((count = channel_count_servers(*out)) > 1) {
-        ares_destroy(*out);
-        error = channel_init(resolver, count, out);
-        if (error != 0) return error;
-    }
-    if (error != 0)
-        ares_destroy(*out);
-    else
-        resolver->try_ms = try_ms(resolver->timeout_ms, count);
-    return error;
+    struct resolver *resolver = question->resolver;
+    uint32_t open = resolver->asks.used;
+    question_ask(question);
+    counter_add(resolver->asks.used > open ? &resolver->stats.queries : &resolver->stats.local, 1);
 }
 
 /* --- the interface --- */
@@ -566,21 +503,34 @@ static uint64_t seed_make(const struct resolver *resolver)
     return getrandom(&seed, sizeof seed, GRND_NONBLOCK) == (ssize_t)sizeof seed ? seed : (uintptr_t)resolver;
 }
 
-static int resolver_open_pools(struct resolver *resolver)
+static int resolver_open_parts(struct resolver *resolver, const struct resolve_options *options)
 {
+    struct dns_channel_options channel = {
+        .ring = resolver->ring,
+        .nameservers = options->nameservers,
+        .resolv_conf = options->resolv_conf ? options->resolv_conf : "/etc/resolv.conf",
+        .timeout_ms = options->timeout_ms,
+        .sockets_max = options->sockets_max > 0 ? options->sockets_max : RESOLVE_SOCKETS,
+        .op = options->op,
+        .mismatched = &resolver->stats.mismatched,
+        .answered = on_answer,
+    };
+    resolver->nameservers = options->nameservers ? strdup(options->nameservers) : NULL;
+    if (options->nameservers && !resolver->nameservers) return -ENOMEM;
     int error = pool_open(&resolver->waiters, RESOLVE_WAITERS_MAX, sizeof(struct waiter));
-    if (error == 0) error = pool_open(&resolver->watch_pool, RESOLVE_WATCHES_MAX, sizeof(struct watch));
+    if (error == 0) error = pool_open(&resolver->asks, 2 * HALVES * RESOLVE_QUERIES_MAX, sizeof(struct ask));
     if (error == 0)
         error = cache_open(&resolver->cache, RESOLVE_CACHE_ENTRIES, RESOLVE_QUERIES_MAX, sizeof(struct question),
                            seed_make(resolver));
-    return error;
+    return error == 0 ? dns_channel_open(&resolver->channel, &channel) : error;
 }
 
 static void resolver_free(struct resolver *resolver)
 {
     pool_close(&resolver->waiters);
-    pool_close(&resolver->watch_pool);
+    pool_close(&resolver->asks);
     cache_close(&resolver->cache);
+    free(resolver->nameservers);
     free(resolver);
 }
 
@@ -590,38 +540,25 @@ static struct resolver *resolver_new(struct ring *ring, const struct resolve_opt
     if (resolver == NULL) return NULL;
     resolver->ring = ring;
     resolver->timeout_ms = options->timeout_ms;
-    resolver->op = options->op;
-    resolver->ares_deadline_ms = UINT64_MAX;
     link_init(&resolver->restarts);
     link_init(&resolver->waiting);
     link_init(&resolver->ready);
-    link_init(&resolver->watches);
+    link_init(&resolver->hurried);
     return resolver;
 }
 
 int resolve_open(struct resolver **out, struct ring *ring, const struct resolve_options *options,
                  resolve_answered *answered, void *context)
 {
-    struct servers servers;
-    int error = servers_parse(options->nameservers, &servers);
-    if (error != 0) return error;
     struct resolver *resolver = resolver_new(ring, options);
     if (resolver == NULL) return -ENOMEM;
     resolver->answered = answered;
     resolver->context = context;
-    error = resolver_open_pools(resolver);
-    if (error != 0) goto free_resolver;
-    error = ares_library_init(ARES_LIB_INIT_ALL) == ARES_SUCCESS ? 0 : -ENOMEM; /* counts, but is not thread-safe */
-    if (error != 0) goto free_resolver;
-    error = channel_open(resolver, &servers, &resolver->channel);
-    if (error != 0) goto clean_library;
-    *out = resolver;
-    return 0;
-
-clean_library:
-    ares_library_cleanup();
-free_resolver:
-    resolver_free(resolver);
+    int error = resolver_open_parts(resolver, options);
+    if (error == 0)
+        *out = resolver;
+    else
+        resolver_free(resolver);
     return error;
 }
 
@@ -629,8 +566,8 @@ void resolve_stop(struct resolver *resolver)
 {
     if (resolver->closing) return;
     resolver->closing = true;
-    ares_destroy(resolver->channel);
-    assert(resolver->asking == 0);
+    dns_channel_close(resolver->channel);
+    assert(resolver->asks.used == 0);
     assert(link_is_empty(&resolver->waiting));
 }
 
@@ -640,26 +577,84 @@ void resolve_close(struct resolver *resolver)
     resolve_stop(resolver);
     deliver(resolver);
     assert(resolver->waiters.used == 0);
-    ares_library_cleanup();
     resolver_free(resolver);
 }
+
+/* --- other servers --- */
+
+/* What was open is asked anew; its waiters' deadlines stay. */
+static int resolver_reopen(struct resolver *resolver, const char *nameservers)
+{
+    int error = dns_channel_reopen(resolver->channel, nameservers);
+    if (error != 0) return error;
+    cache_clear(&resolver->cache);
+    counter_set(&resolver->stats.cached, 0);
+    resolver->looked_ms = ring_now_ms(resolver->ring);
+    while (!link_is_empty(&resolver->restarts)) {
+        struct cache_entry *entry = link_owner(resolver->restarts.next, struct cache_entry, order);
+        link_remove(&entry->order);
+        question_ask(question_of(entry));
+    }
+    return 0;
+}
+
+int resolve_check_nameservers(const char *nameservers)
+{
+    return dns_channel_check_servers(nameservers);
+}
+
+int resolve_set_nameservers(struct resolver *resolver, const char *nameservers)
+{
+    char *copy = nameservers ? strdup(nameservers) : NULL;
+    if (nameservers && !copy) return -ENOMEM;
+    int error = resolver_reopen(resolver, nameservers);
+    if (error != 0) {
+        free(copy);
+        return error;
+    }
+    free(resolver->nameservers);
+    resolver->nameservers = copy;
+    return 0;
+}
+
+int resolve_reload(struct resolver *resolver)
+{
+    return resolver->closing ? -ECANCELED : resolver_reopen(resolver, resolver->nameservers);
+}
+
+/* One system call a second at most, and only while somebody asks. When resolv.conf cannot be taken over, the servers of
+ * before are asked, and the next look tries again. */
+static void look_at_conf(struct resolver *resolver)
+{
+    uint64_t now_ms = ring_now_ms(resolver->ring);
+    if (now_ms - resolver->looked_ms < RESOLVE_LOOK_MS) return;
+    resolver->looked_ms = now_ms;
+    if (dns_channel_is_stale(resolver->channel)) resolver_reopen(resolver, resolver->nameservers);
+}
+
+/* --- asking and answering --- */
 
 static void waiter_ask(struct resolver *resolver, struct waiter *waiter)
 {
     struct cache_key key;
     struct resolve_request *request = waiter->request;
+    bool fresh;
     if (!cache_key_make(&key, request->name.name, request->name.name_size, request->family)) {
+        counter_add(&resolver->stats.local, 1);
         waiter_finish(resolver, waiter, -ENOENT, NULL);
         return;
     }
-    struct question *question = question_for(resolver, &key);
+    struct question *question = question_for(resolver, &key, &fresh);
     if (question == NULL) {
         waiter_finish(resolver, waiter, -ENOMEM, NULL);
     } else if (!cache_is_open(&question->entry)) {
         waiter_finish(resolver, waiter, question->entry.status, &question->entry);
     } else {
         link_append(&question->waiters, &waiter->peers);
-        if (!question->asking) question_ask(resolver, question);
+        if (fresh)
+            question_begin(question);
+        else if (question->decided)
+            question_answer(question);
     }
 }
 
@@ -668,12 +663,12 @@ int resolve_ask(struct resolver *resolver, struct resolve_request *request, void
     assert(request->name.kind == ADDRESS_NAME);
     assert(request->family == AF_UNSPEC || request->family == AF_INET || request->family == AF_INET6);
     if (resolver->closing) return -ECANCELED;
-    counter_add(&resolver->stats.queries, 1);
     struct waiter *waiter = waiter_open(resolver, request, cookie);
     if (waiter == NULL) {
         counter_add(&resolver->stats.failures, 1);
         return -ENOMEM;
     }
+    look_at_conf(resolver);
     if (atomic_load_explicit(&request->cancelled, memory_order_relaxed) != 0)
         waiter_finish(resolver, waiter, -ECANCELED, NULL);
     else
@@ -681,16 +676,26 @@ int resolve_ask(struct resolver *resolver, struct resolve_request *request, void
     return 0;
 }
 
+void resolve_on_completion(struct resolver *resolver, const struct ring_completion *completion)
+{
+    if (!resolver->closing) dns_channel_on_completion(resolver->channel, completion); /* else of a cancelled poll */
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 uint64_t resolve_wait_ms(const struct resolver *resolver, uint64_t now_ms)
 {
+    uint64_t next_ms = UINT64_MAX;
     if (!link_is_empty(&resolver->ready)) return 0;
-    uint64_t next_ms = resolver->asking > 0 ? resolver->ares_deadline_ms : UINT64_MAX;
-    if (!link_is_empty(&resolver->waiting)) {
-        const struct waiter *oldest = link_owner(resolver->waiting.next, struct waiter, age);
-        if (oldest->deadline_ms < next_ms) next_ms = oldest->deadline_ms;
-    }
-    if (next_ms == UINT64_MAX) return UINT64_MAX;
-    return next_ms > now_ms ? next_ms - now_ms : 0;
+    if (!link_is_empty(&resolver->waiting))
+        next_ms = link_owner(resolver->waiting.next, struct waiter, age)->deadline_ms;
+    if (!link_is_empty(&resolver->hurried))
+        next_ms = least(next_ms, link_owner(resolver->hurried.next, struct question, hurry)->hurry_ms);
+    uint64_t wait_ms = next_ms == UINT64_MAX ? UINT64_MAX : next_ms > now_ms ? next_ms - now_ms : 0;
+    return resolver->closing ? wait_ms : least(wait_ms, dns_channel_wait_ms(resolver->channel, now_ms));
 }
 
 uint64_t resolve_clock_ms(void)
@@ -700,49 +705,23 @@ uint64_t resolve_clock_ms(void)
     return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
 }
 
-/* c-ares reads a clock of its own; its remaining time is rounded up, so that we do not come a moment too early. */
-static void process_timeouts(struct resolver *resolver, uint64_t now_ms)
+/* The second family has had its time. */
+static void expire_hurried(struct resolver *resolver, uint64_t now_ms)
 {
-    struct timeval left;
-    ares_process_fd(resolver->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    resolver->ares_deadline_ms = UINT64_MAX;
-    if (ares_timeout(resolver->channel, NULL, &left) == NULL) return;
-    resolver->ares_deadline_ms = now_ms + (uint64_t)left.tv_sec * 1000 + (uint64_t)left.tv_usec / 1000 + 1;
+    while (!link_is_empty(&resolver->hurried)) {
+        struct question *question = link_owner(resolver->hurried.next, struct question, hurry);
+        if (question->hurry_ms > now_ms) return;
+        question_look(question, now_ms);
+        question_settle(question);
+    }
 }
 
 void resolve_on_time(struct resolver *resolver, uint64_t now_ms)
 {
-    if (!resolver->closing && resolver->asking > 0 && now_ms >= resolver->ares_deadline_ms)
-        process_timeouts(resolver, now_ms);
+    if (!resolver->closing) dns_channel_on_time(resolver->channel, now_ms);
+    expire_hurried(resolver, now_ms);
     expire_waiters(resolver, now_ms);
     deliver(resolver);
-}
-
-int resolve_check_nameservers(const char *nameservers)
-{
-    struct servers servers;
-    return servers_parse(nameservers, &servers);
-}
-
-/* ares_set_servers() of 1.18 refuses while queries are open: so the channel is exchanged. The questions that the old
- * one gives up with ARES_EDESTRUCTION are put to the new one; their waiters' deadlines stay. */
-int resolve_set_nameservers(struct resolver *resolver, const char *nameservers)
-{
-    struct servers servers;
-    ares_channel fresh;
-    int error = servers_parse(nameservers, &servers);
-    if (error == 0) error = channel_open(resolver, &servers, &fresh);
-    if (error != 0) return error;
-    ares_destroy(resolver->channel);
-    resolver->channel = fresh;
-    cache_clear(&resolver->cache);
-    counter_set(&resolver->stats.cached, 0);
-    while (!link_is_empty(&resolver->restarts)) {
-        struct cache_entry *entry = link_owner(resolver->restarts.next, struct cache_entry, order);
-        link_remove(&entry->order);
-        question_ask(resolver, question_of(entry));
-    }
-    return 0;
 }
 
 const struct resolve_stats *resolve_get_stats(const struct resolver *resolver)

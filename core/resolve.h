@@ -1,7 +1,9 @@
-/* Names to addresses: c-ares driven by the resolver thread's ring, with a cache that honours TTL.
+/* Names to addresses, by way of name servers (dns_channel.h), with a cache that honours TTL.
  *
- * Runs on one thread, the owner of `ring`. Equal queries in flight are asked once. /etc/hosts and resolv.conf's search
- * list as c-ares does. <ares.h> appears in resolve.c alone. */
+ * Runs on one thread, the owner of `ring`. Equal queries in flight are asked once. Both families are asked for at the
+ * same time, and neither waits for the other longer than RESOLVE_DELAY_MS (RFC 8305 section 3). /etc/hosts,
+ * nsswitch.conf and resolv.conf's search list count; a changed resolv.conf is seen within a second of the next look-up,
+ * and what is being looked up then is asked for again. */
 #ifndef SLUICE_CORE_RESOLVE_H
 #define SLUICE_CORE_RESOLVE_H
 
@@ -15,22 +17,30 @@
 
 #define RESOLVE_CACHE_ENTRIES   4096u
 #define RESOLVE_NEGATIVE_TTL_MS 5000u
+#define RESOLVE_DELAY_MS        50u
 
 struct resolver;
 
 struct resolve_options {
     const char *nameservers; /* "ip[:port],..." or NULL: resolv.conf. A bad list is -EINVAL */
+    const char *resolv_conf; /* its path; NULL: /etc/resolv.conf. Lives as long as the resolver */
     uint32_t timeout_ms;     /* of a whole query, all servers and tries */
+    uint32_t sockets_max;    /* for questions over UDP; 0: 1024 */
     uint8_t op; /* the tag's op for the ring operations of the resolver; slot is the resolver's own business */
 };
 
-struct resolve_stats { /* written by the owner, read by any thread */
-    counter queries, cache_hits, coalesced, failures, timeouts;
-    counter cached; /* gauge: entries now */
+struct resolve_stats {          /* written by the owner, read by any thread */
+    counter queries;            /* names that name servers were asked for; each request is one of these four */
+    counter cache_hits;         /* answered from the cache */
+    counter coalesced;          /* joined a question that was under way */
+    counter local;              /* literals, names of /etc/hosts, localhost, and what is no name */
+    counter failures, timeouts; /* requests */
+    counter mismatched;         /* answers of name servers that did not fit their question: were dropped */
+    counter cached;             /* gauge: entries now */
 };
 
 struct resolve_counts { /* the same at one moment */
-    uint64_t queries, cache_hits, coalesced, failures, timeouts, cached;
+    uint64_t queries, cache_hits, coalesced, local, failures, timeouts, mismatched, cached;
 };
 
 static inline struct resolve_counts resolve_count(const struct resolve_stats *stats)
@@ -38,8 +48,10 @@ static inline struct resolve_counts resolve_count(const struct resolve_stats *st
     return (struct resolve_counts){.queries = counter_read(&stats->queries),
                                    .cache_hits = counter_read(&stats->cache_hits),
                                    .coalesced = counter_read(&stats->coalesced),
+                                   .local = counter_read(&stats->local),
                                    .failures = counter_read(&stats->failures),
                                    .timeouts = counter_read(&stats->timeouts),
+                                   .mismatched = counter_read(&stats->mismatched),
                                    .cached = counter_read(&stats->cached)};
 }
 
@@ -68,6 +80,7 @@ void resolve_on_time(struct resolver *resolver, uint64_t now_ms);
 int resolve_check_nameservers(const char *nameservers); /* any thread: 0, or -EINVAL */
 int resolve_set_nameservers(struct resolver *resolver,
                             const char *nameservers); /* NULL: back to resolv.conf; drops the cache */
+int resolve_reload(struct resolver *resolver);        /* reads resolv.conf again, and drops the cache */
 const struct resolve_stats *resolve_get_stats(const struct resolver *resolver);
 
 #endif

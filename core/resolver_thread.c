@@ -38,6 +38,7 @@ struct resolver_thread {
     _Atomic uint32_t asker_count;
     _Atomic uint32_t phase;        /* enum resolver_phase; written by the opener */
     _Atomic(struct order *) order; /* from the opener, which owns what has not been taken */
+    _Atomic bool reload;           /* from the opener */
     bool hushed;                   /* the resolver knows of that phase */
 
     pthread_t thread;
@@ -88,6 +89,10 @@ static void thread_obey(struct resolver_thread *t)
         if (error < 0) LOGE("the name servers could not be changed: %s", strerror(-error));
     }
     free(order);
+    if (atomic_exchange(&t->reload, false) && !t->hushed) {
+        int error = resolve_reload(t->resolver);
+        if (error < 0) LOGE("resolv.conf could not be read again: %s", strerror(-error));
+    }
     if (t->hushed || atomic_load(&t->phase) == RESOLVER_RUNS) return;
     t->hushed = true;
     resolve_stop(t->resolver);
@@ -99,8 +104,8 @@ static bool thread_has_work(struct resolver_thread *t)
     uint32_t count = atomic_load(&t->asker_count);
     for (uint32_t i = 0; i < count; i++)
         if (!queue_is_empty(t->askers[i].questions)) return true;
-    return atomic_load(&t->order) != NULL || (atomic_load(&t->phase) != RESOLVER_RUNS && !t->hushed) ||
-           atomic_load(&t->phase) == RESOLVER_ENDS;
+    if (atomic_load(&t->order) != NULL || atomic_load(&t->reload)) return true;
+    return (atomic_load(&t->phase) != RESOLVER_RUNS && !t->hushed) || atomic_load(&t->phase) == RESOLVER_ENDS;
 }
 
 static int thread_turn(struct resolver_thread *t)
@@ -174,6 +179,7 @@ static void *thread_main(void *argument)
     thread_say(t, &t->ended);
     thread_hear(t, &t->gone);
     resolve_close(t->resolver);
+    ring_wait(t->ring, 0); /* submits the last closes */
     ring_destroy(t->ring);
     log_detach();
     return NULL;
@@ -264,6 +270,12 @@ int resolver_thread_set_nameservers(struct resolver_thread *t, struct ring *own,
     free(atomic_exchange(&t->order, order));
     thread_wake(t, own);
     return 0;
+}
+
+void resolver_thread_reload(struct resolver_thread *t, struct ring *own)
+{
+    atomic_store(&t->reload, true);
+    thread_wake(t, own);
 }
 
 const struct resolve_stats *resolver_thread_stats(const struct resolver_thread *t)

@@ -33,6 +33,9 @@ int resolver_thread_add_asker(struct resolver_thread *thread, const struct mailb
 /* NULL: back to resolv.conf. Takes effect soon; -EINVAL at once for a bad list, -ENOMEM. */
 int resolver_thread_set_nameservers(struct resolver_thread *thread, struct ring *own, const char *nameservers);
 
+/* Reads resolv.conf again, whether it has changed or not, and forgets all answers. */
+void resolver_thread_reload(struct resolver_thread *thread, struct ring *own);
+
 /* Counters of the resolver, readable from any thread until resolver_thread_close(). */
 const struct resolve_stats *resolver_thread_stats(const struct resolver_thread *thread);
 

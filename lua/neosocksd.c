@@ -200,7 +200,7 @@ static int neosocksd_stats(lua_State *L)
 {
     struct engine *e = engine_of(L);
     struct resolve_counts dns = coordinator_resolve_counts(e->c);
-    uint64_t asked = dns.queries + dns.cache_hits + dns.coalesced, failed = dns.failures + dns.timeouts;
+    uint64_t asked = dns.queries + dns.cache_hits + dns.coalesced + dns.local, failed = dns.failures;
     struct totals totals = {0};
     sum_workers(e->c, &totals);
     lua_createtable(L, 0, 24);

@@ -1,6 +1,7 @@
 #include "tests/dns_double.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -19,7 +20,7 @@
 #include <cmocka.h>
 
 #define TYPE_CNAME 5u
-#define KINDS_MAX  64
+#define KINDS_MAX  512
 
 struct question {
     char name[256];
@@ -38,6 +39,7 @@ static struct {
         unsigned questions;
     } seen[KINDS_MAX];
     unsigned seen_count;
+    _Atomic unsigned char ports[65536];
     _Atomic unsigned tcp_questions;
 } server;
 
@@ -48,6 +50,13 @@ unsigned dns_questions(const char *name, uint16_t type)
     for (unsigned i = 0; i < server.seen_count; i++)
         if (server.seen[i].type == type && strcmp(server.seen[i].name, name) == 0) count = server.seen[i].questions;
     pthread_mutex_unlock(&server.lock);
+    return count;
+}
+
+unsigned dns_ports(void)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < 65536; i++) count += server.ports[i];
     return count;
 }
 
@@ -74,8 +83,7 @@ static bool server_read(const uint8_t *message, size_t size, struct question *ou
         size_t label = message[at++];
         if (label > 63 || at + label >= size || used + label + 1 >= sizeof out->name) return false;
         if (used > 0) out->name[used++] = '.';
-        memcpy(out->name + used, message + at, label);
-        used += label;
+        for (size_t i = 0; i < label; i++) out->name[used++] = (char)tolower(message[at + i]); /* questions mix cases */
         at += label;
     }
     if (at + 5 > size) return false;
@@ -110,6 +118,13 @@ static void reply_add(struct reply *reply, uint16_t type, uint32_t ttl, const vo
     reply->octets[7]++;
 }
 
+static void reply_add_raw(struct reply *reply, const void *record, size_t size)
+{
+    memcpy(reply->octets + reply->size, record, size);
+    reply->size += size;
+    reply->octets[7]++;
+}
+
 static void reply_add_addresses(struct reply *reply, uint16_t type, unsigned count, uint32_t ttl)
 {
     for (unsigned i = 1; i <= count; i++) {
@@ -135,6 +150,8 @@ static bool server_decide(const struct question *question, bool over_tcp, struct
     uint16_t type = question->type;
     if (begins(name, "never")) return false;
     if (begins(name, "no6") && !ipv4) return false;
+    if (begins(name, "no4") && ipv4) return false;
+    if (begins(name, "late6") && !ipv4) usleep(400000);
     if (begins(name, "slow")) usleep(200000);
     if (begins(name, "snail")) usleep(400000);
     if (begins(name, "fail"))
@@ -151,12 +168,21 @@ static bool server_decide(const struct question *question, bool over_tcp, struct
         reply_add_addresses(reply, type, ipv4 ? 0 : 1, 60);
     else if (begins(name, "zero"))
         reply_add_addresses(reply, type, ipv4 ? 1 : 0, 0);
-    else if (begins(name, "alias")) {
+    else if (begins(name, "late6"))
+        reply_add_addresses(reply, type, 1, 60);
+    else if (begins(name, "no4"))
+        reply_add_addresses(reply, type, 1, 60);
+    else if (begins(name, "front")) { /* the address stands in front of its CNAME */
+        if (ipv4) reply_add_raw(reply, "\4real\4test\0\0\1\0\1\0\0\1\54\0\4\300\0\2\7", 25);
+        reply_add(reply, TYPE_CNAME, 30, "\4real\4test", 11);
+    } else if (begins(name, "chain")) { /* backwards: c has the address, b leads to c, the name to b */
+        if (ipv4) reply_add_raw(reply, "\1c\4test\0\0\1\0\1\0\0\1\54\0\4\300\0\2\11", 22);
+        reply_add_raw(reply, "\1b\4test\0\0\5\0\1\0\0\0\74\0\10\1c\4test\0", 26);
+        reply_add(reply, TYPE_CNAME, 30, "\1b\4test", 8);
+    } else if (begins(name, "alias")) {
         reply_add(reply, TYPE_CNAME, 1, "\4real\4test", 11); /* with its terminator, the root */
         if (ipv4) {
-            memcpy(reply->octets + reply->size, "\4real\4test\0\0\1\0\1\0\0\1\54\0\4\300\0\2\7", 25);
-            reply->size += 25;
-            reply->octets[7]++;
+            reply_add_raw(reply, "\4real\4test\0\0\1\0\1\0\0\1\54\0\4\300\0\2\7", 25);
         }
     } else
         reply_add_addresses(reply, type, ipv4 ? 1 : 0, 60);
@@ -177,6 +203,26 @@ static bool server_reply(const uint8_t *message, size_t size, bool over_tcp, str
     return server_decide(&question, over_tcp, reply);
 }
 
+/* What somebody sends who has not seen the question: other ids, other names, another case. */
+static void server_forge(struct reply *reply, const struct sockaddr_in *peer, socklen_t size)
+{
+    uint8_t label = reply->octets[12], forged[sizeof reply->octets];
+    char name[64] = "";
+    for (uint8_t i = 0; i < label && i < 63; i++) name[i] = (char)tolower(reply->octets[13 + i]);
+    if (begins(name, "lower")) /* this server does not keep the case */
+        for (uint8_t i = 0; i < label; i++) reply->octets[13 + i] = (uint8_t)name[i];
+    if (!begins(name, "forged")) return;
+    for (unsigned way = 0; way < 4; way++) {
+        memcpy(forged, reply->octets, reply->size);
+        forged[reply->size - 1] = 66; /* the address */
+        if (way == 0) forged[0] ^= 1;
+        if (way == 1) forged[13] = 'x';
+        if (way == 2) forged[2] = 1; /* a question */
+        if (way == 3) forged[5] = 0; /* with none */
+        sendto(server.udp, forged, reply->size, 0, (const struct sockaddr *)peer, size);
+    }
+}
+
 static void server_on_udp(void)
 {
     uint8_t message[512];
@@ -184,8 +230,11 @@ static void server_on_udp(void)
     socklen_t peer_size = sizeof peer;
     struct reply reply;
     ssize_t size = recvfrom(server.udp, message, sizeof message, 0, (struct sockaddr *)&peer, &peer_size);
-    if (size > 0 && server_reply(message, (size_t)size, false, &reply))
-        sendto(server.udp, reply.octets, reply.size, 0, (struct sockaddr *)&peer, peer_size);
+    if (size <= 0) return;
+    server.ports[ntohs(peer.sin_port)] = 1;
+    if (!server_reply(message, (size_t)size, false, &reply)) return;
+    server_forge(&reply, &peer, peer_size);
+    sendto(server.udp, reply.octets, reply.size, 0, (struct sockaddr *)&peer, peer_size);
 }
 
 static void server_on_tcp(void)

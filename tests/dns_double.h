@@ -13,5 +13,6 @@ int dns_stop(void **state);
 const char *dns_address(void); /* for --nameserver */
 unsigned dns_questions(const char *name, uint16_t type);
 unsigned dns_tcp_questions(void);
+unsigned dns_ports(void); /* different source ports of questions over UDP, as far as they are remembered */
 
 #endif

@@ -14,7 +14,7 @@ LAYERS = ["protocols", "core", "lua", "api", "main"]  # a layer includes itself 
 WATCHERS = ["tests", "fuzz", "bench"]
 ROOMS = {  # header: where it may be included besides tests, fuzz and bench
     "liburing.h": r"core/ring\.c",
-    "ares.h": r"core/resolve\.c",
+    "ares.h": r"core/dns_channel\.c",
     "microhttpd.h": r"api/.*",
     "lua.h": r"lua/.*",
     "lualib.h": r"lua/.*",

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 struct bench bench;
+const char *bench_resolv_conf;
 
 void bench_on_answered(void *context, struct resolve_request *request, void *cookie, int status)
 {
@@ -30,7 +31,8 @@ void bench_on_answered(void *context, struct resolve_request *request, void *coo
 
 void bench_open(const char *nameservers, uint32_t timeout_ms)
 {
-    struct resolve_options options = {.nameservers = nameservers, .timeout_ms = timeout_ms, .op = OP_DNS};
+    struct resolve_options options = {
+        .nameservers = nameservers, .resolv_conf = bench_resolv_conf, .timeout_ms = timeout_ms, .op = OP_DNS};
     memset(&bench, 0, sizeof bench);
     assert_int_equal(ring_open(&bench.ring, &(struct ring_options){.entries = 64}), 0);
     assert_int_equal(resolve_open(&bench.resolver, bench.ring, &options, bench_on_answered, &bench), 0);

@@ -19,6 +19,7 @@ struct bench {
     int answers, depth, depth_peak;
 };
 extern struct bench bench;
+extern const char *bench_resolv_conf; /* for bench_open(); NULL: the machine's */
 
 void bench_on_answered(void *context, struct resolve_request *request, void *cookie, int status);
 void bench_open(const char *nameservers, uint32_t timeout_ms);

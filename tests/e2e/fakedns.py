@@ -24,7 +24,7 @@ class NameServer:
         self.text = f"127.0.0.1:{self.port}"
         self.records = {}
         self.queries = []  # (name, type)
-        self.silent = set()  # names, or "*"
+        self.silent = set()  # names, (name, type), or "*"
         self.broken = set()  # names that are answered with SERVFAIL
         self.ttl = 60
         self.thread = threading.Thread(target=self._serve, daemon=True)
@@ -52,7 +52,7 @@ class NameServer:
         name, at = read_name(query, 12)
         kind = struct.unpack("!H", query[at:at + 2])[0]
         self.queries.append((name, kind))
-        if name in self.silent or "*" in self.silent:
+        if name in self.silent or (name, kind) in self.silent or "*" in self.silent:
             return None
         code = SERVFAIL if name in self.broken else NOERROR if name in self.records else NXDOMAIN
         version = {A: 4, AAAA: 6}.get(kind)

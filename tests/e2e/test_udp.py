@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import fakedns
 import process
 import wire
 from conftest import require
@@ -150,6 +151,16 @@ def test_names(sluice, target, dns):
         client.send(b"found", one.host, one.port)
         assert client.receive()[0] == b"found"
     assert [payload for payload, _ in one.seen] == [b"%d" % i for i in range(5)] + [b"found"]
+
+
+def test_name_of_which_one_family_is_never_answered(sluice, target, dns):
+    server, one = dns(), target()
+    server.add("half.example", "127.0.0.1", "::1")
+    server.silent.add(("half.example", fakedns.AAAA))
+    proxy = sluice(ON, "--nameserver", server.text)
+    with Association(proxy) as client:
+        client.send(b"hello", "half.example", one.port)
+        assert client.receive() == (b"hello", one.host, one.port)
 
 
 def test_names_are_judged_by_their_address(sluice, target, dns):
