@@ -760,6 +760,9 @@ int coordinator_open(struct coordinator **out, const struct config *config)
         LOGE("%s (%s)", ring_explain(error), strerror(-error));
         return error;
     }
+    char description[RING_DESCRIPTION_SIZE];
+    ring_describe(c->ring, description, sizeof description);
+    LOGI("%s", description);
     heartbeat_set(&c->heartbeat.turn_ms, ring_now_ms(c->ring));
     error = coordinator_open_waiters(c);
     if (error < 0) LOGE("start-up failed: %s", strerror(-error));

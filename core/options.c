@@ -711,7 +711,7 @@ static int print_version(struct parse *p, const char *operand)
 {
     (void)operand;
     p->stop = true;
-    puts("sluice " SLUICE_VERSION);
+    puts("sluice " SLUICE_VERSION " (needs Linux 6.1 or newer with io_uring)");
     return 0;
 }
 

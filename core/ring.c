@@ -8,15 +8,27 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
 /* Constants that the headers of Debian 12 lack; the values are the kernel's ABI. */
 #ifndef IORING_SETUP_DEFER_TASKRUN
 #define IORING_SETUP_DEFER_TASKRUN (1U << 13)
+#endif
+
+#ifndef IORING_FEAT_REG_REG_RING
+#define IORING_FEAT_REG_REG_RING (1U << 13)
+#endif
+#ifndef IORING_FEAT_RECVSEND_BUNDLE
+#define IORING_FEAT_RECVSEND_BUNDLE (1U << 14)
+#endif
+#ifndef IORING_FEAT_MIN_TIMEOUT
+#define IORING_FEAT_MIN_TIMEOUT (1U << 15)
 #endif
 
 #define RING_BATCH  128u
@@ -101,6 +113,27 @@ const char *ring_explain(int error)
     case -ENFILE: return "no descriptor left for an io_uring; raise the limit of open files (ulimit -n)";
     default: return "io_uring could not be set up";
     }
+}
+
+void ring_describe(const struct ring *ring, char *text, size_t size)
+{
+    static const struct {
+        unsigned bit;
+        const char *word;
+    } features[] = {
+        {IORING_FEAT_REG_REG_RING, " registered-ring (6.3)"},
+        {IORING_FEAT_RECVSEND_BUNDLE, " bundles (6.10)"},
+        {IORING_FEAT_MIN_TIMEOUT, " min-wait (6.12)"},
+    };
+    struct utsname kernel;
+    if (uname(&kernel) < 0) kernel.release[0] = '\0';
+    int used = snprintf(text, size, "io_uring of Linux %.64s, beyond 6.1:", kernel.release);
+    size_t end = used < 0 ? size : (size_t)used, begin = end;
+    for (size_t i = 0; i < sizeof features / sizeof *features && end < size; i++) {
+        if (ring->uring.features & features[i].bit)
+            end += (size_t)snprintf(text + end, size - end, "%s", features[i].word);
+    }
+    if (end == begin && end < size) snprintf(text + end, size - end, " nothing");
 }
 
 uint64_t ring_now_us(const struct ring *ring)

@@ -73,6 +73,10 @@ void ring_destroy(struct ring *ring);
 /* What stands in the way and what to do about it, one line, static text. */
 const char *ring_explain(int error);
 
+#define RING_DESCRIPTION_SIZE 160u
+/* What the kernel is and what its io_uring has beyond the floor of 6.1, one line for the log, cut to `size`. */
+void ring_describe(const struct ring *ring, char *text, size_t size);
+
 /* Milliseconds of a monotonic clock, read when ring_wait() last returned: the time that all deadlines use. */
 uint64_t ring_now_us(const struct ring *ring); /* the same clock in microseconds */
 static inline uint64_t ring_now_ms(const struct ring *ring)

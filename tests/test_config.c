@@ -646,7 +646,7 @@ static void test_version(void **state)
 {
     (void)state;
     assert_int_equal(run("--version", false), CONFIG_EXIT_SUCCESS);
-    assert_string_equal(out, "sluice " SLUICE_VERSION "\n");
+    assert_string_equal(out, "sluice " SLUICE_VERSION " (needs Linux 6.1 or newer with io_uring)\n");
     assert_int_equal(run("-t 4 --version", false), CONFIG_EXIT_FAILURE);
     assert_int_equal(run("--version -t 4", false), CONFIG_EXIT_SUCCESS); /* what follows is not looked at */
 }

@@ -37,7 +37,12 @@ def test_help(option):
 def test_version():
     code, out, err = process.run("--version")
     assert code == 0 and err == ""
-    assert re.fullmatch(r"sluice \d+\.\d+\.\d+\n", out)
+    assert re.fullmatch(r"sluice \d+\.\d+\.\d+ \(needs Linux 6\.1 or newer with io_uring\)\n", out)
+
+
+def test_the_kernel_is_described(sluice):
+    proxy = sluice("--loglevel", "5")
+    assert f"io_uring of Linux {os.uname().release}, beyond 6.1: " in proxy.log()
 
 
 WRONG = {
