@@ -69,7 +69,7 @@ THREADED  := test_queue test_log test_lua_script test_resolver_thread# what more
 CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE
-.PHONY: test-kernel deps deps-test deps-lint deps-bench deps-bench-lua deps-kernel deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
+.PHONY: test-kernel test-container deps-container deps deps-test deps-lint deps-bench deps-bench-lua deps-kernel deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -231,6 +231,10 @@ test-kernel: ## unit, simulator and end to end tests on Debian 12's kernels in a
 	@$(MAKE) --no-print-directory -j$(JOBS) test-programs node-modules
 	@$(PYTHON) tests/kernel/boot.py --build $(BUILD) $(addprefix --kernel ,$(KERNEL)) $(addprefix --accel ,$(ACCEL)) $(STEPS)
 
+test-container: ## build docs/Dockerfile with buildah and try the image, as root
+	@$(MAKE) --no-print-directory deps-container
+	@BUILD=$(BUILD) sh tests/container.sh
+
 # GNU make knows no numbers of its own, and the shell's SECONDS is no environment variable of ours.
 fuzz: ## every fuzz target, two at a time, SECONDS=60 in all
 	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
@@ -278,7 +282,7 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 	install -D -m 755 $(BUILD)/sluice $(DESTDIR)$(PREFIX)/bin/sluice
 	install -D -m 644 docs/sluice.8 $(DESTDIR)$(PREFIX)/share/man/man8/sluice.8
 	install -d $(DESTDIR)$(PREFIX)/share/doc/sluice $(DESTDIR)$(PREFIX)/lib/systemd/system
-	install -m 644 README.md $(wildcard docs/*.md) docs/seccomp.json docs/openapi.yaml $(DESTDIR)$(PREFIX)/share/doc/sluice
+	install -m 644 README.md $(wildcard docs/*.md) docs/Dockerfile docs/seccomp.json docs/openapi.yaml $(DESTDIR)$(PREFIX)/share/doc/sluice
 	sed 's|@PREFIX@|$(PREFIX)|' docs/sluice.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluice.service
 
 DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
@@ -294,6 +298,7 @@ DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-se
 DEPS_BENCH_LUA  = $(DEPS_BUILD) nginx dante-server openssh-server openssh-client curl iproute2 util-linux python3 \
                   gnuplot-nox
 DEPS_KERNEL     = $(DEPS_TEST) qemu-system-x86 mmdebstrap e2fsprogs git
+DEPS_CONTAINER  = buildah mmdebstrap curl
 DEPS_FLAMEGRAPH = $(DEPS_BUILD) linux-perf gdb curl util-linux python3
 
 # Asks dpkg what is missing of $(1) and installs that alone, with sudo where we are not root. Some packages bring a service:
@@ -331,6 +336,8 @@ deps-bench-lua:
 	$(call install-packages,$(DEPS_BENCH_LUA))
 deps-kernel:
 	$(call install-packages,$(DEPS_KERNEL))
+deps-container:
+	$(call install-packages,$(DEPS_CONTAINER))
 deps-flamegraph:
 	$(call install-packages,$(DEPS_FLAMEGRAPH))
 
