@@ -19,11 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CPUS = len(os.sched_getaffinity(0))
 SHOWN_LINES = 200  # of a failed step's output, from its end
 SLOW = int(os.environ.get("SLUICE_TEST_SLOW", "1"))  # how many times longer than usual everything takes: emulated machines
+WAITING = (4 if SLOW == 1 else 2) * CPUS  # tests that wait most of the while, at a time
+RUN = str(uuid.uuid4())  # marks whatever this run starts
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -68,31 +71,48 @@ def count_status(status, output):
 # --- running ---
 
 class Task:
-    """One or more commands that are counted as one thing, or as what their output says."""
+    """One or more commands that are counted as one thing, or as what their output says. `waits`: they wait for clocks most
+    of the while, so that many may run side by side; else one for each CPU, and behind those that wait."""
 
-    def __init__(self, name, commands, count=count_status, timeout=600, **environment):
+    def __init__(self, name, commands, count=count_status, timeout=600, waits=False, **environment):
+        self.waits = waits
         self.name, self.commands, self.count, self.timeout = name, commands, count, timeout * SLOW
         self.environment = {**os.environ, **SANITIZERS, **environment}
 
 
+def kill_tagged(run):
+    """Whatever a command has started has its environment, also in a session of its own and without a parent. `run`: of one
+    command, or the beginning that all of them share."""
+    mark = f"SLUICE_TEST_RUN={run}".encode()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/environ", "rb") as environment:
+                if any(word.startswith(mark) for word in environment.read().split(b"\0")):
+                    os.kill(int(name), signal.SIGKILL)
+        except OSError:
+            continue  # somebody else's, or gone
+
+
 def execute(command, timeout, environment):
-    """(exit status, output). A command that hangs is killed with all its children, and has failed."""
-    try:
-        child = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, text=True,
-                                 errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                 stderr=subprocess.STDOUT)
-    except OSError as missing:
-        return 127, f"{missing}\n"
-    try:
-        output, _ = child.communicate(timeout=timeout)
-        return child.returncode, output
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        output, _ = child.communicate()
-        return 124, f"{output}\nkilled after {timeout} s: {shlex.join(command)}\n"
-    except BaseException:  # interrupted: nothing is left behind
-        os.killpg(child.pid, signal.SIGKILL)
-        raise
+    """(exit status, output). A command that hangs has failed; it is killed, and what it has left behind in any case. The
+    output goes to a file: a pipe would have no end as long as a grandchild holds it."""
+    run = f"{RUN}.{uuid.uuid4()}"
+    with tempfile.TemporaryFile() as output:
+        try:
+            child = subprocess.Popen(command, cwd=ROOT, env={**environment, "SLUICE_TEST_RUN": run},
+                                     start_new_session=True, stdin=subprocess.DEVNULL, stdout=output,
+                                     stderr=subprocess.STDOUT)
+        except OSError as missing:
+            return 127, f"{missing}\n"
+        try:
+            status, ended = child.wait(timeout), ""
+        except subprocess.TimeoutExpired:
+            status, ended = 124, f"\nkilled after {timeout} s: {shlex.join(command)}\n"
+        finally:  # interrupted, too: nothing is left behind
+            kill_tagged(run)
+            child.wait()
+        output.seek(0)
+        return status, output.read().decode(errors="replace") + ended
 
 
 class Runner:
@@ -114,23 +134,35 @@ class Runner:
                 print(f"     | {line}")
 
     def run(self, tasks, jobs=CPUS):
-        """All commands of all tasks, `jobs` at a time, reported task by task."""
-        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            started = []
-            for task in tasks:
-                futures = [pool.submit(self.timed, command, task) for command in task.commands]
-                started.append((task, futures))
-            for task, futures in started:
-                results = [future.result() for future in futures]
-                status = next((status for status, _, _ in results if status != 0), 0)
-                counts = task.count(status, "".join(output for _, output, _ in results))
-                shown = [output for status, output, _ in results if status != 0 or not counts[1]]
-                self.report(task.name, counts, sum(took for _, _, took in results), shown)
+        """All commands of all tasks side by side: `jobs` of those that compute and WAITING of those that wait. What stands
+        first in the list begins first; each task is reported when it has ended."""
+        with concurrent.futures.ThreadPoolExecutor(jobs) as computing, \
+                concurrent.futures.ThreadPoolExecutor(WAITING if own_network() else 1) as waiting:
+            running = {task: [(waiting if task.waits else computing).submit(self.timed, command, task)
+                              for command in task.commands] for task in tasks}
+            try:
+                while running:
+                    concurrent.futures.wait([f for futures in running.values() for f in futures if not f.done()],
+                                            return_when=concurrent.futures.FIRST_COMPLETED)
+                    for task in [task for task, futures in running.items() if all(f.done() for f in futures)]:
+                        self.report_task(task, [future.result() for future in running.pop(task)])
+            except KeyboardInterrupt:
+                computing.shutdown(wait=False, cancel_futures=True)
+                waiting.shutdown(wait=False, cancel_futures=True)
+                kill_tagged(RUN)
+                raise
+
+    def report_task(self, task, results):
+        status = next((status for status, _, _ in results if status != 0), 0)
+        counts = task.count(status, "".join(output for _, output, _ in results))
+        shown = [output for status, output, _ in results if status != 0 or not counts[1]]
+        self.report(task.name, counts, sum(took for _, _, took in results), shown)
 
     @staticmethod
     def timed(command, task):
         begin = time.monotonic()
-        status, output = execute(command, task.timeout, task.environment)
+        words = command if task.waits else ["nice", "-n", "5", *command]
+        status, output = execute(words, task.timeout, task.environment)
         return status, output, time.monotonic() - begin
 
 
@@ -157,22 +189,21 @@ def e2e_task(options, binary, label, choice=(), prefix=(), without=()):
     """One run for each file, which may go side by side where each has a network of its own."""
     command = [*own_network(), *prefix, sys.executable, "-m", "pytest", "-q", *choice]
     return Task(label, [[*command, os.path.join(E2E, name)] for name in e2e_files() if name not in without],
-                count_pytest, 900,
+                count_pytest, 900, True,
                 SLUICE_BIN=os.path.join(options.build, binary), E2E_BUILD=os.path.join(options.build, "e2e"))
 
 
-def run_e2e_tasks(runner, tasks):
-    """They wait for clocks most of the while: three at a time for each CPU."""
-    runner.run(tasks, 3 * CPUS if own_network() else 1)
+def plain_units(options):
+    overlay = Task("agent.lua, simulated peers", [["lua5.4", "tests/lua/agent/run.lua"]], count_tap, 120)
+    return [*unit_tasks(options.build, "unit"), overlay]
 
 
 def run_unit(runner, options):
-    overlay = Task("agent.lua, simulated peers", [["lua5.4", "tests/lua/agent/run.lua"]], count_tap, 120)
-    runner.run([*unit_tasks(options.build, "unit"), overlay])
+    runner.run(plain_units(options))
 
 
 def run_e2e(runner, options):
-    run_e2e_tasks(runner, [e2e_task(options, "sluice", "e2e")])
+    runner.run([e2e_task(options, "sluice", "e2e")])
 
 
 def sim_task(options, first, count):
@@ -181,31 +212,37 @@ def sim_task(options, first, count):
                 [[os.path.join(options.build, "sim"), str(first), str(count), str(CPUS)]])
 
 
-def run_sim(runner, options):
+def sim_tasks(options):
     """The same 5,000 seeds every time, and 5,000 that nobody has tried before."""
     if options.count:
-        runner.run([sim_task(options, options.first, options.count)])
-    else:
-        runner.run([sim_task(options, 1, 5000), sim_task(options, random.randrange(10**6, 10**12), 5000)], 1)
+        return [sim_task(options, options.first, options.count)]
+    return [sim_task(options, 1, 5000), sim_task(options, random.randrange(10**6, 10**12), 5000)]
 
 
-def run_fuzz(runner, options):
+def run_sim(runner, options):
+    runner.run(sim_tasks(options), 1)
+
+
+def fuzz_tasks(options, scratch):
+    """New inputs stay in `scratch`, out of the committed corpus."""
     targets = sorted(glob.glob(os.path.join(ROOT, "fuzz", "fuzz_*.c")))
     each = max(1, options.seconds * CPUS // max(1, len(targets)))
     crashes = os.path.join(options.build, "crashes", "")
     os.makedirs(crashes, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:  # new inputs stay out of the committed corpus
-        tasks = []
-        for target in targets:
-            name = os.path.basename(target)[:-2]
-            fresh = os.path.join(scratch, name)
-            os.mkdir(fresh)
-            corpus = os.path.join(ROOT, "fuzz", "corpus", name)
-            tasks.append(Task(name, [[
-                os.path.join(options.build, name), f"-max_total_time={each}", "-timeout=10", "-rss_limit_mb=2048",
-                "-verbosity=0", f"-artifact_prefix={crashes}{name}-", fresh,
-                *([corpus] if os.path.isdir(corpus) else [])]], timeout=each + 60))
-        runner.run(tasks)
+    for target in targets:
+        name = os.path.basename(target)[:-2]
+        fresh = os.path.join(scratch, name)
+        os.mkdir(fresh)
+        corpus = os.path.join(ROOT, "fuzz", "corpus", name)
+        yield Task(name, [[
+            os.path.join(options.build, name), f"-max_total_time={each}", "-timeout=10", "-rss_limit_mb=2048",
+            "-verbosity=0", f"-artifact_prefix={crashes}{name}-", fresh,
+            *([corpus] if os.path.isdir(corpus) else [])]], timeout=each + 60)
+
+
+def run_fuzz(runner, options):
+    with tempfile.TemporaryDirectory() as scratch:
+        runner.run(list(fuzz_tasks(options, scratch)))
 
 
 # Not the page in a browser, which asks the API what other tests ask as well; nor the scripts of bench/.
@@ -232,13 +269,11 @@ def tsan_e2e(options, without=()):
 
 
 def run_asan(runner, options):
-    runner.run(asan_units(options))
-    run_e2e_tasks(runner, [asan_e2e(options)])
+    runner.run([asan_e2e(options), *asan_units(options)])
 
 
 def run_tsan(runner, options):
-    runner.run(tsan_units(options))
-    run_e2e_tasks(runner, [tsan_e2e(options)])
+    runner.run([tsan_e2e(options), *tsan_units(options)])
 
 
 @functools.cache
@@ -265,13 +300,13 @@ def own_network():
 
 
 def run_all(runner, options):
-    """Everything; the end to end suites of all flavours at the same time. Under ThreadSanitizer only where threads have
-    something to say to each other, beyond a name to resolve: `make tsan` has all of them."""
-    run_unit(runner, options)
-    run_sim(runner, options)
-    run_fuzz(runner, options)
-    runner.run([*asan_units(options), *tsan_units(options)])
-    run_e2e_tasks(runner, [e2e_task(options, "sluice", "e2e"), asan_e2e(options), tsan_e2e(options, ONE_THREAD)])
+    """Everything at once: the end to end suites of all flavours wait for clocks, and what computes fills the time. Under
+    ThreadSanitizer only where threads have something to say to each other, beyond a name to resolve: `make tsan` has all of
+    them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        runner.run([tsan_e2e(options, ONE_THREAD), asan_e2e(options), e2e_task(options, "sluice", "e2e"),
+                    *plain_units(options), *sim_tasks(options), *asan_units(options), *tsan_units(options),
+                    *fuzz_tasks(options, scratch)])
 
 
 # --- lint ---

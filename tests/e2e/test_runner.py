@@ -1,0 +1,59 @@
+"""tests/run.py itself: what it counts, and that nothing makes it hang or outlives it."""
+import contextlib
+import glob
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
+
+import process  # noqa: E402
+import run  # noqa: E402
+
+
+def sleeping(mark):
+    """Whether a process that was started with this word is still there."""
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as words:
+            if mark in words.read().split("\0"):
+                return True
+    return False
+
+
+def test_a_grandchild_does_not_hold_it():
+    mark = f"9{os.getpid()}1"
+    begin = time.monotonic()
+    status, output = run.execute(["sh", "-c", f"echo seen; setsid sleep {mark} & exec sleep {mark}"], 0.5, dict(os.environ))
+    assert status == 124 and output.startswith("seen\n\nkilled after 0.5 s: sh -c ")
+    assert time.monotonic() - begin < 20 * process.SLOW
+    assert process.wait_until(lambda: not sleeping(mark))
+
+
+def test_what_is_left_over_ends_with_the_command():
+    mark = f"9{os.getpid()}2"
+    assert run.execute(["sh", "-c", f"echo seen; setsid sleep {mark} & exit 3"], 20, dict(os.environ)) == (3, "seen\n")
+    assert process.wait_until(lambda: not sleeping(mark))
+
+
+def test_a_missing_program():
+    status, output = run.execute(["/nowhere/to/be/found"], 5, dict(os.environ))
+    assert status == 127 and "No such file" in output
+
+
+def test_counts():
+    tap = "1..4\nok 1 - a\nnot ok 2 - b\nok 3 - c\nnot ok 4 # SKIP d\n"
+    assert run.count_tap(1, tap) == (2, 1, 1)
+    assert run.count_tap(0, "1..2\nok 1 - a\n") == (1, 1, 0)  # ended before its plan was fulfilled
+    assert run.count_tap(-11, "") == (0, 1, 0)
+    assert run.count_pytest(1, "2 failed, 3 passed, 1 skipped in 4.56s") == (3, 2, 1)
+    assert run.count_pytest(0, "3 passed in 1.00s\n4 passed, 1 xfailed in 2.00s") == (7, 0, 1)
+    assert run.count_pytest(2, "nothing that it knows") == (0, 1, 0)
+
+
+def test_the_runner_runs_side_by_side(capsys):
+    one = run.Runner()
+    commands = [["sh", "-c", "echo out; exit 1"], ["true"]]
+    one.run([run.Task("first", commands), run.Task("second", [["true"]], waits=True)])
+    assert one.totals == [1, 1, 0]
+    shown = capsys.readouterr().out
+    assert "FAIL first" in shown and "     | out" in shown and "ok   second" in shown
