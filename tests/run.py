@@ -171,7 +171,7 @@ class Runner:
 def unit_tasks(folder, label, names=None, prefix=()):
     sources = sorted(glob.glob(os.path.join(ROOT, "tests", "test_*.c")))
     names = names or [os.path.basename(source)[:-2] for source in sources]
-    return [Task(f"{label} {name}", [[*prefix, os.path.join(folder, "tests", name)]], count_tap, 120,
+    return [Task(f"{label} {name}", [[*own_network(), *prefix, os.path.join(folder, "tests", name)]], count_tap, 120,
                  CMOCKA_MESSAGE_OUTPUT="TAP") for name in names]
 
 
