@@ -1,8 +1,7 @@
 #include "access.h"
 
+#include <assert.h>
 #include <errno.h>
-#include <gnutls/crypto.h>
-#include <gnutls/gnutls.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,15 +10,15 @@
 #include <sys/stat.h>
 
 #include "core/log.h"
+#include "lua/digest.h"
 #include "protocols/address.h"
 
 #define FILE_SIZE_MAX 131072u
 
 void access_hash(const void *data, size_t size, char out[ACCESS_HASH_TEXT_SIZE])
 {
-    uint8_t digest[32] = {0};
-    gnutls_hash_fast(GNUTLS_DIG_SHA256, data, size, digest);
-    for (size_t i = 0; i < sizeof digest; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
+    static_assert(ACCESS_HASH_TEXT_SIZE == DIGEST_TEXT_SIZE, "64 digits and the end");
+    digest_sha256(data, size, out);
 }
 
 /* --- tokens --- */

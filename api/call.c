@@ -140,11 +140,11 @@ bool call_query_flag(struct call *call, const char *name, bool otherwise)
 /* --- the copies --- */
 
 /* Who asks on a Unix socket, as the kernel knows it. */
-static void local_peer_text(struct call *call, char *out, size_t size)
+static void local_peer_text(struct MHD_Connection *connection, char *out, size_t size)
 {
     struct ucred peer;
     socklen_t length = sizeof peer;
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (info && getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0)
         snprintf(out, size, "uid %u, pid %d", (unsigned)peer.uid, (int)peer.pid);
     else
@@ -152,15 +152,14 @@ static void local_peer_text(struct call *call, char *out, size_t size)
 }
 
 /* The address as it was at accept(): the client may have gone since. */
-static void peer_text(struct call *call, char *out, size_t size)
+void call_peer_text(struct MHD_Connection *connection, char *out, size_t size)
 {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(call->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     const struct sockaddr *from = info ? info->client_addr : NULL;
     struct net_address peer = {0};
     struct address address;
     if (!from || (from->sa_family != AF_INET && from->sa_family != AF_INET6)) {
-        local_peer_text(call, out, size);
+        local_peer_text(connection, out, size);
         return;
     }
     peer.size = from->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
@@ -224,7 +223,7 @@ bool call_copy(struct call *call)
     if (!call->path_copy || !copy_fields(call)) return false;
     call->path_rest = call->path_copy;
     call->url_end = NULL;
-    peer_text(call, call->peer, sizeof call->peer);
+    call_peer_text(call->connection, call->peer, sizeof call->peer);
     call->connection = NULL;
     return true;
 }

@@ -83,6 +83,8 @@ const char *call_header(struct call *call, const char *name);
  * or an error, another one says so. */
 void call_log_change(struct call *call, const char *what);
 
+/* Who is at the other end of a connection, as it was at accept(): an address, or a local process. */
+void call_peer_text(struct MHD_Connection *connection, char *out, size_t size);
 /* Copies what a handler may ask for, and lets go of the connection. False: no memory. */
 bool call_copy(struct call *call);
 /* NULL: no memory. */
@@ -100,6 +102,9 @@ struct api_parts {
     const struct access_tokens *tokens; /* the supervisor's alone */
     struct snapshot_api counters;       /* the coordinator's; up to date when a handler is called */
     struct stats_previous previous;
+    struct history *history;         /* by api_open() */
+    uint64_t lines_dropped;          /* of what rulesets added to /metrics */
+    uint32_t lines_dropped_revision; /* of the ruleset that the log has spoken of */
     double started;
 };
 struct api_parts *call_parts(struct call *call);

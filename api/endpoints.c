@@ -5,8 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/log.h"
+#include "exposition.h"
 #include "fields.h"
 #include "health.h"
+#include "history.h"
 #include "lua/embedded.h"
 #include "metrics.h"
 #include "scripts.h"
@@ -77,7 +80,8 @@ static void handle_stats(struct call *call)
     struct text text = {0};
     take_snapshot(call, &now);
     if (format && strcmp(format, "json") == 0) {
-        stats_write_json(&text, &now, call_parts(call)->coordinator);
+        snapshot_count_descriptors(&now);
+        stats_write_json(&text, &now, call_parts(call)->coordinator, call_parts(call)->history);
         call_reply(call, 200, CALL_JSON, &text);
         return;
     }
@@ -91,19 +95,49 @@ static void handle_stats(struct call *call)
     call_reply(call, 200, CALL_TEXT, &text);
 }
 
+/* What of the ruleset's text is sound, behind a count of the lines that are not. These are spoken of once for each
+ * ruleset. */
+static void add_metrics(struct api_parts *parts, struct text *out, const struct engine_text *part, uint32_t revision)
+{
+    const char *data = part->data ? part->data : "";
+    struct text trial = {0}; /* the count stands in front of what it counts */
+    text_add(&trial, out->data, out->size);
+    metrics_write_dropped(&trial, 0);
+    size_t wrong = exposition_add(&trial, data, part->size);
+    text_free(&trial);
+    parts->lines_dropped += wrong;
+    metrics_write_dropped(out, parts->lines_dropped);
+    exposition_add(out, data, part->size);
+    if (wrong == 0 || parts->lines_dropped_revision == revision) return;
+    parts->lines_dropped_revision = revision;
+    LOGW("ruleset.metrics: %zu lines are left out: not in the text format of Prometheus, or of a family that is there "
+         "already",
+         wrong);
+}
+
 static void handle_metrics(struct call *call)
 {
     static struct snapshot now;
     struct engine_text part = {0};
     struct text text = {0};
     take_snapshot(call, &now);
+    snapshot_count_descriptors(&now);
     metrics_write(&text, &now, call_parts(call)->coordinator);
     scripts_write_metrics(&text, call_parts(call)->engine);
-    if (engine_metrics(call_parts(call)->engine, &part))
-        add_engine_text(&text, &part);
-    else
-        engine_text_free(&part); /* logged by the engine; a scrape must not fail for it */
+    /* An error is logged by the engine; a scrape must not fail for it. */
+    if (!engine_metrics(call_parts(call)->engine, &part)) engine_text_free(&part);
+    add_metrics(call_parts(call), &text, &part, now.revision);
+    engine_text_free(&part);
     call_reply(call, 200, METRICS_TYPE, &text);
+}
+
+static void handle_history(struct call *call)
+{
+    static struct snapshot now;
+    struct text text = {0};
+    take_snapshot(call, &now);
+    history_write_json(call_parts(call)->history, &now, &text);
+    call_reply(call, 200, CALL_JSON, &text);
 }
 
 /* --- the ruleset --- */
@@ -247,6 +281,7 @@ static const struct endpoint endpoints[] = {
      .parameters = "format nobanner server runtime q",
      .handle = handle_stats},
     {.path = "/metrics", .methods = READ, .scope = ACCESS_READ, .handle = handle_metrics},
+    {.path = "/history", .methods = READ, .scope = ACCESS_READ, .handle = handle_history},
     {.path = "/sessions", .methods = READ, .scope = ACCESS_READ, .handle = sessions_list},
     {.path = "/sessions",
      .methods = CALL_DELETE,

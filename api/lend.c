@@ -54,6 +54,7 @@ void lend_return(struct call *call)
 static void refresh_counters(struct lending *l)
 {
     struct snapshot_api *counters = &l->parts->counters;
+    counters->connections = counter_read(&l->connections);
     counters->requests = counter_read(&l->requests);
     counters->successes = counter_read(&l->successes);
     counters->errors = counter_read(&l->errors);

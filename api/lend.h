@@ -26,7 +26,7 @@ struct lending {
     struct call *held;
     bool closed;
     /* What the supervisor counts, for the coordinator to read. */
-    counter requests, successes, errors, bytes_in, bytes_out;
+    counter connections, requests, successes, errors, bytes_in, bytes_out;
 };
 
 struct lending *lend_of(struct call *call);

@@ -35,6 +35,11 @@ static void write_summary(struct text *out, const char *name, const char *help, 
                 (unsigned long long)sum->count);
 }
 
+static void write_sample(struct text *out, const char *name, const char *label, const char *value, uint64_t number)
+{
+    text_printf(out, "%s{%s=\"%s\"} %llu\n", name, label, value, (unsigned long long)number);
+}
+
 static void write_bytes(struct text *out, const char *module, uint64_t in, uint64_t sent)
 {
     text_printf(out, "neosocksd_protocol_bytes_total{direction=\"rx\",module=\"%s\"} %llu\n", module,
@@ -97,6 +102,63 @@ static void write_lua(struct text *out, const struct snapshot *s)
     write_integer(out, COUNTER, "sluice_decisions_remembered_total", "Requests answered by a remembered verdict.",
                   s->routes_remembered);
     write_integer(out, GAUGE, "sluice_ruleset_revision", "Rulesets installed so far; 0: there is none.", s->revision);
+}
+
+/* --- our own names --- */
+
+static void write_process(struct text *out, const struct snapshot *s)
+{
+    write_head(out, "sluice_build_info", "gauge", "Always 1; the version is a label.");
+    write_sample(out, "sluice_build_info", "version", SLUICE_VERSION, 1);
+    write_number(out, GAUGE, "sluice_start_time_seconds", "When the process began to serve, since 1970.",
+                 s->time - s->uptime);
+    write_number(out, COUNTER, "sluice_cpu_seconds_total", "CPU time of the process.", s->cpu);
+    if (s->descriptors > 0)
+        write_integer(out, GAUGE, "sluice_open_fds", "Open descriptors of the process.", s->descriptors);
+    write_integer(out, GAUGE, "sluice_max_fds", "Descriptors that the process may have.", s->descriptors_max);
+    write_integer(out, GAUGE, "sluice_workers", "Threads that carry traffic.", s->workers);
+}
+
+static void write_clients(struct text *out, const struct snapshot *s)
+{
+    write_head(out, "sluice_sessions", "gauge", "Sessions, by what they do.");
+    write_sample(out, "sluice_sessions", "state", "established", s->active);
+    write_sample(out, "sluice_sessions", "state", "handshake", s->half_open);
+    write_integer(out, GAUGE, "sluice_sessions_peak", "Most of both at a time since the start.", s->peak);
+    write_integer(out, COUNTER, "sluice_connections_accepted_total", "Connections let in.", s->accepted);
+    write_head(out, "sluice_connections_refused_total", "counter", "Connections reset at once, by reason.");
+    write_sample(out, "sluice_connections_refused_total", "reason", "max_sessions", s->refused_sessions);
+    write_sample(out, "sluice_connections_refused_total", "reason", "max_startups", s->refused_startups);
+    write_sample(out, "sluice_connections_refused_total", "reason", "pool", s->refused_pool);
+    write_sample(out, "sluice_connections_refused_total", "reason", "resource", s->refused_resource);
+    write_integer(out, COUNTER, "sluice_requests_total", "Requests that were understood.", s->requests);
+    write_integer(out, COUNTER, "sluice_requests_established_total", "Requests that led to a connection.",
+                  s->successes);
+    write_head(out, "sluice_bytes_total", "counter", "Octets delivered, by direction.");
+    write_sample(out, "sluice_bytes_total", "direction", "up", s->bytes_up);
+    write_sample(out, "sluice_bytes_total", "direction", "down", s->bytes_down);
+}
+
+static void write_services(struct text *out, const struct snapshot *s)
+{
+    write_head(out, "sluice_names_total", "counter", "Names that were asked for, by outcome.");
+    write_sample(out, "sluice_names_total", "outcome", "found", s->names_found);
+    write_sample(out, "sluice_names_total", "outcome", "failed", s->names_failed);
+    write_head(out, "sluice_api_requests_total", "counter", "Requests to the API, by outcome.");
+    write_sample(out, "sluice_api_requests_total", "outcome", "success", s->api_successes);
+    write_sample(out, "sluice_api_requests_total", "outcome", "error", s->api_errors);
+    write_integer(out, COUNTER, "sluice_api_connections_total", "Connections to the API.", s->api_connections);
+    write_head(out, "sluice_api_bytes_total", "counter", "Octets of the API, by direction.");
+    write_sample(out, "sluice_api_bytes_total", "direction", "in", s->api_in);
+    write_sample(out, "sluice_api_bytes_total", "direction", "out", s->api_out);
+    write_head(out, "sluice_calls_total", "counter", "Calls to peers, by outcome.");
+    write_sample(out, "sluice_calls_total", "outcome", "failed", s->engine.calls_failed);
+    write_sample(out, "sluice_calls_total", "outcome", "answered", s->engine.calls - s->engine.calls_failed);
+    write_integer(out, GAUGE, "sluice_lua_memory_bytes", "What the ruleset's Lua state holds.", s->memory.bytes);
+    write_integer(out, GAUGE, "sluice_lua_coroutines", "Coroutines at work or waiting.", s->memory.threads);
+    if (!s->has_ruleset) return;
+    write_head(out, "sluice_ruleset_info", "gauge", "Always 1; SHA-256 of the ruleset's text is a label.");
+    write_sample(out, "sluice_ruleset_info", "sha256", s->source_hash, 1);
 }
 
 /* Powers of two from 1 microsecond to a minute. */
@@ -188,11 +250,22 @@ static void write_relay(struct text *out, const struct coordinator *c)
     }
 }
 
+void metrics_write_dropped(struct text *out, uint64_t lines)
+{
+    write_integer(out, COUNTER, "sluice_ruleset_metrics_dropped_total",
+                  "Lines of ruleset.metrics() that were left out: malformed, or of a family that is there already.",
+                  lines);
+}
+
 void metrics_write(struct text *out, const struct snapshot *now, const struct coordinator *c)
 {
     write_sessions(out, now);
     write_traffic(out, now);
     write_lua(out, now);
+    write_process(out, now);
+    write_clients(out, now);
+    write_services(out, now);
+    write_histogram(out, "sluice_connect_seconds", "From a request to its connection.", &now->connect);
     write_histogram(out, "sluice_decision_seconds", "From a question to the ruleset to its answer.", &now->decision);
     write_failures(out, now);
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) write_family(out, &families[i], c);

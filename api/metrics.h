@@ -6,6 +6,8 @@
 #include "snapshot.h"
 #include "text.h"
 
+/* The count of lines of the ruleset's that were left out; in front of its lines. */
+void metrics_write_dropped(struct text *out, uint64_t lines);
 void metrics_write(struct text *out, const struct snapshot *now, const struct coordinator *c);
 
 #endif

@@ -24,6 +24,7 @@
 #include "lend.h"
 #include "lua/codec.h"
 #include "peers.h"
+#include "recorder.h"
 
 #define COMPRESS_MIN 256u /* octets: shorter answers are not worth it */
 #define BACKLOG      128
@@ -51,6 +52,7 @@ struct api {
     struct api_parts parts;
     struct lending lending;
     struct access_tokens tokens;
+    struct recorder *recorder; /* the coordinator's */
     struct MHD_Daemon *daemon;
     struct peers peers;
     struct visit *visits;
@@ -420,6 +422,13 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     *state = NULL;
 }
 
+static void log_connection(struct MHD_Connection *connection)
+{
+    char peer[ADDRESS_TEXT_SIZE];
+    call_peer_text(connection, peer, sizeof peer);
+    LOGI("api: connection from %s", peer);
+}
+
 static void on_connection(void *context, struct MHD_Connection *connection, void **state,
                           enum MHD_ConnectionNotificationCode code)
 {
@@ -434,6 +443,8 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
     }
     if (api->peers.count == 0) api->sweep_ms = now + PEERS_SWEEP_MS;
     api->entered++;
+    counter_add(&api->lending.connections, 1);
+    if (LOG_ON(LOG_LEVEL_INFO)) log_connection(connection);
     *state = info ? peers_take(&api->peers, info->connect_fd, now) : NULL;
 }
 
@@ -603,6 +614,12 @@ int api_open(struct api **out, struct supervisor *s, struct coordinator *c, stru
         api_dispose(api);
         return -EINVAL;
     }
+    api->recorder = recorder_open(&api->parts);
+    if (!api->recorder) {
+        LOGE("--api %s: there is no memory for its history", config->api_text);
+        api_dispose(api);
+        return -ENOMEM;
+    }
     supervisor_do(s, api_move_in, api);
     *out = api;
     return 0;
@@ -643,6 +660,7 @@ void api_close(struct api *api)
 {
     if (!api) return;
     lend_close(&api->lending);
+    recorder_close(api->recorder);
     supervisor_do(api->parts.supervisor, api_move_out, api);
     coordinator_deliver(api->parts.coordinator);
     supervisor_do(api->parts.supervisor, nothing, NULL);

@@ -1,7 +1,11 @@
 #include "snapshot.h"
 
+#include <dirent.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+
+#include "core/process.h"
 
 static double read_clock(clockid_t clock)
 {
@@ -22,6 +26,11 @@ static void add_worker(struct snapshot *s, const struct stats *w)
     s->peak += counter_read(&w->peak);
     s->accepted += counter_read(&w->accepted);
     s->refused += counter_read(&w->refused_limit) + counter_read(&w->refused_resource);
+    s->refused_sessions += counter_read(&w->refused_sessions);
+    s->refused_startups += counter_read(&w->refused_startups);
+    s->refused_pool +=
+        counter_read(&w->refused_limit) - counter_read(&w->refused_sessions) - counter_read(&w->refused_startups);
+    s->refused_resource += counter_read(&w->refused_resource);
     s->requests += counter_read(&w->requests);
     s->successes += counter_read(&w->successes);
     for (unsigned i = 0; i < FAIL_COUNT; i++) s->failures[i] += counter_read(&w->failures[i]);
@@ -72,6 +81,7 @@ void snapshot_take(struct snapshot *out, const struct coordinator *c, const stru
     group_rejects(out);
     out->dns = coordinator_resolve_counts(c);
     count_names(out, api);
+    out->api_connections = api->connections;
     out->api_requests = api->requests;
     out->api_successes = api->successes;
     out->api_errors = api->errors;
@@ -79,6 +89,23 @@ void snapshot_take(struct snapshot *out, const struct coordinator *c, const stru
     out->api_out = api->bytes_out;
     out->has_ruleset = engine_has_ruleset(e);
     out->revision = engine_revision(e);
+    out->source_hash = engine_source_hash(e);
     engine_get_memory(e, &out->memory);
     engine_get_counters(e, &out->engine);
+}
+
+/* Since Linux 6.2 the folder's size is their number. */
+void snapshot_count_descriptors(struct snapshot *out)
+{
+    struct stat info;
+    out->descriptors_max = process_descriptors();
+    if (stat("/proc/self/fd", &info) == 0 && info.st_size > 0) {
+        out->descriptors = (uint64_t)info.st_size;
+        return;
+    }
+    DIR *folder = opendir("/proc/self/fd");
+    if (!folder) return;
+    while (readdir(folder)) out->descriptors++;
+    closedir(folder);
+    out->descriptors -= out->descriptors < 3 ? out->descriptors : 3; /* itself, and the names . and .. */
 }

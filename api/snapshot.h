@@ -21,19 +21,24 @@ struct snapshot {
     uint64_t names_asked, names_found, names_failed;
     struct engine_memory memory;
     struct engine_counters engine;
-    uint64_t api_requests, api_successes, api_errors, api_in, api_out;
+    uint64_t api_connections, api_requests, api_successes, api_errors, api_in, api_out;
     bool has_ruleset;
     uint32_t revision, workers;
+    const char *source_hash;               /* of the ruleset's text; "": none */
+    uint64_t descriptors, descriptors_max; /* open, and allowed; 0: not known. By snapshot_count_descriptors() */
+    uint64_t refused_sessions, refused_startups, refused_pool, refused_resource; /* together: refused */
 };
 
 struct snapshot_api { /* of the API itself */
-    uint64_t requests, successes, errors, bytes_in, bytes_out;
+    uint64_t connections, requests, successes, errors, bytes_in, bytes_out;
     uint64_t names_found; /* most that was ever told */
 };
 
 /* started: seconds of the monotonic clock when the process began to serve. */
 void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e, struct snapshot_api *api,
                    double started);
+/* Counts what /proc shows: not for every second. */
+void snapshot_count_descriptors(struct snapshot *out);
 double snapshot_monotonic(void);
 
 #endif

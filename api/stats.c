@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "history.h"
 #include "stats_text.h"
 
 #define ABOUT "a proxy for SOCKS and HTTP, on io_uring"
@@ -192,6 +193,8 @@ static const struct json_counter worker_counters[] = {
     WORKER("peak", peak),
     WORKER("accepted", accepted),
     WORKER("refused_limit", refused_limit),
+    WORKER("refused_sessions", refused_sessions),
+    WORKER("refused_startups", refused_startups),
     WORKER("refused_resource", refused_resource),
     WORKER("requests", requests),
     WORKER("successes", successes),
@@ -237,11 +240,12 @@ static json_t *json_worker(const struct coordinator *c, uint32_t index)
 static json_t *json_ruleset(const struct snapshot *s)
 {
     const struct engine_memory *m = &s->memory;
-    return json_pack("{s:i, s:b, s:o, s:o, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:i}}", "revision", (int)s->revision,
-                     "loaded", (int)s->has_ruleset, "memory_bytes", number(m->bytes), "objects", number(m->objects),
-                     "threads", number(m->threads), "threads_peak", number(m->threads_peak), "event_latency", "p50",
-                     (double)m->event_p50 * 1e-9, "p90", (double)m->event_p90 * 1e-9, "p99",
-                     (double)m->event_p99 * 1e-9, "max", (double)m->event_max * 1e-9, "count", (int)m->events);
+    return json_pack("{s:i, s:s, s:b, s:o, s:o, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:i}}", "revision", (int)s->revision,
+                     "sha256", s->source_hash, "loaded", (int)s->has_ruleset, "memory_bytes", number(m->bytes),
+                     "objects", number(m->objects), "threads", number(m->threads), "threads_peak",
+                     number(m->threads_peak), "event_latency", "p50", (double)m->event_p50 * 1e-9, "p90",
+                     (double)m->event_p90 * 1e-9, "p99", (double)m->event_p99 * 1e-9, "max",
+                     (double)m->event_max * 1e-9, "count", (int)m->events);
 }
 
 static void add_sessions(json_t *all, const struct snapshot *s)
@@ -289,15 +293,23 @@ static void add_services(json_t *all, const struct snapshot *s)
                                   number(s->dns.cached)));
     json_object_set_new(all, "ruleset", json_ruleset(s));
     json_object_set_new(all, "api",
-                        json_pack("{s:o, s:o, s:o, s:o}", "requests", number(s->api_requests), "errors",
-                                  number(s->api_errors), "bytes_in", number(s->api_in), "bytes_out",
-                                  number(s->api_out)));
+                        json_pack("{s:o, s:o, s:o, s:o, s:o}", "connections", number(s->api_connections), "requests",
+                                  number(s->api_requests), "errors", number(s->api_errors), "bytes_in",
+                                  number(s->api_in), "bytes_out", number(s->api_out)));
     json_object_set_new(all, "calls",
                         json_pack("{s:o, s:o, s:o, s:o}", "made", number(e->calls), "failed", number(e->calls_failed),
                                   "bytes_in", number(e->call_bytes_in), "bytes_out", number(e->call_bytes_out)));
 }
 
-static json_t *json_build(const struct snapshot *s, const struct coordinator *c)
+static json_t *json_last_minute(const struct snapshot *s, const struct history *history)
+{
+    struct histogram_sum connect, decision;
+    history_last_minute(history, s, &connect, &decision);
+    return json_pack("{s:o, s:o}", "connect_latency", json_latency(&connect), "decision_latency",
+                     json_latency(&decision));
+}
+
+static json_t *json_build(const struct snapshot *s, const struct coordinator *c, const struct history *history)
 {
     json_t *all = json_pack("{s:s, s:f, s:f, s:f}", "version", SLUICE_VERSION, "uptime", s->uptime, "time", s->time,
                             "cpu", s->cpu);
@@ -305,14 +317,22 @@ static json_t *json_build(const struct snapshot *s, const struct coordinator *c)
     for (uint32_t i = 0; i < s->workers; i++) json_array_append_new(workers, json_worker(c, i));
     add_sessions(all, s);
     add_octets(all, s);
+    json_object_set_new(all, "last_minute", json_last_minute(s, history));
+    json_object_set_new(all, "descriptors",
+                        json_pack("{s:o, s:o}", "open", number(s->descriptors), "limit", number(s->descriptors_max)));
+    json_object_set_new(all, "refusals",
+                        json_pack("{s:o, s:o, s:o, s:o}", "max_sessions", number(s->refused_sessions), "max_startups",
+                                  number(s->refused_startups), "pool", number(s->refused_pool), "resource",
+                                  number(s->refused_resource)));
     json_object_set_new(all, "workers", workers);
     add_services(all, s);
     return all;
 }
 
-void stats_write_json(struct text *out, const struct snapshot *now, const struct coordinator *c)
+void stats_write_json(struct text *out, const struct snapshot *now, const struct coordinator *c,
+                      const struct history *history)
 {
-    json_t *all = json_build(now, c);
+    json_t *all = json_build(now, c, history);
     char *dump = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
     if (dump)
         text_add(out, dump, strlen(dump));

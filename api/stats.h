@@ -23,6 +23,8 @@ void stats_write(struct text *out, const struct snapshot *now, const struct stat
 void stats_write_rates(struct text *out, const struct snapshot *now, const struct stats_previous *previous, double dt);
 /* The three lines about the Lua state, also of /ruleset/gc. */
 void stats_write_memory(struct text *out, const struct engine_memory *memory);
-void stats_write_json(struct text *out, const struct snapshot *now, const struct coordinator *c);
+struct history;
+void stats_write_json(struct text *out, const struct snapshot *now, const struct coordinator *c,
+                      const struct history *history);
 
 #endif

@@ -42,12 +42,9 @@ static uint64_t accept_random(struct worker *w)
     return w->random;
 }
 
-/* Contract section 2.9, over all workers. */
-static bool accept_admits(struct worker *w)
+static bool accept_admits_startup(struct worker *w)
 {
     const struct config *config = w->config;
-    if (w->sessions.used == w->sessions.count || w->setups.used == w->setups.count) return false;
-    if (config->max_sessions > 0 && accept_sum_sessions(w) >= config->max_sessions) return false;
     if (config->startup_full == 0 && config->startup_start == 0) return true;
     uint64_t half_open = accept_sum_half_open(w);
     if (config->startup_full > 0 && half_open >= config->startup_full) return false;
@@ -55,9 +52,38 @@ static bool accept_admits(struct worker *w)
     return accept_random(w) % 100 >= config->startup_rate;
 }
 
-static void accept_refuse(struct worker *w, int fd)
+enum accept_verdict { ACCEPT_IN, ACCEPT_STOPS, ACCEPT_NO_SLOT, ACCEPT_SESSIONS, ACCEPT_STARTUPS };
+
+/* Contract section 2.9, over all workers. */
+static enum accept_verdict accept_judge(struct worker *w)
+{
+    const struct config *config = w->config;
+    if (w->draining) return ACCEPT_STOPS;
+    if (config->max_sessions > 0 && accept_sum_sessions(w) >= config->max_sessions) return ACCEPT_SESSIONS;
+    if (w->sessions.used == w->sessions.count || w->setups.used == w->setups.count) return ACCEPT_NO_SLOT;
+    return accept_admits_startup(w) ? ACCEPT_IN : ACCEPT_STARTUPS;
+}
+
+static void accept_log_refusal(int fd, enum accept_verdict why)
+{
+    static const char *const words[] = {[ACCEPT_STOPS] = "the server stops",
+                                        [ACCEPT_NO_SLOT] = "no slot is free",
+                                        [ACCEPT_SESSIONS] = "--max-sessions",
+                                        [ACCEPT_STARTUPS] = "--max-startups"};
+    char peer[ADDRESS_TEXT_SIZE] = "a local process";
+    struct net_address from;
+    struct address address;
+    if (net_peer_address(fd, &from) == 0 && net_address_to(&from, &address))
+        address_format(&address, peer, sizeof peer);
+    LOGI("connection from %s refused: %s", peer, words[why]);
+}
+
+static void accept_refuse(struct worker *w, int fd, enum accept_verdict why)
 {
     counter_add(&w->stats.refused_limit, 1);
+    if (why == ACCEPT_SESSIONS) counter_add(&w->stats.refused_sessions, 1);
+    if (why == ACCEPT_STARTUPS) counter_add(&w->stats.refused_startups, 1);
+    if (LOG_ON(LOG_LEVEL_INFO)) accept_log_refusal(fd, why);
     net_reset_on_close(fd);
     ring_close(w->ring, fd);
 }
@@ -103,10 +129,11 @@ void accept_on_completion(struct worker *w, const struct ring_completion *c)
 {
     struct listener *l = &w->listeners[c->tag.slot];
     if (!c->more) l->armed = false;
+    enum accept_verdict verdict = c->result < 0 ? ACCEPT_IN : accept_judge(w);
     if (c->result < 0)
         accept_on_error(w, l, c->result);
-    else if (w->draining || !accept_admits(w))
-        accept_refuse(w, c->result);
+    else if (verdict != ACCEPT_IN)
+        accept_refuse(w, c->result, verdict);
     else
         session_open(w, c->tag.slot, c->result);
     if (!l->armed && !w->draining && l->resume_ms == 0) accept_arm(w, c->tag.slot);

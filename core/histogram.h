@@ -53,6 +53,21 @@ static inline void histogram_add_to(struct histogram_sum *sum, const struct hist
     if (max_us > sum->max_us) sum->max_us = max_us;
 }
 
+/* Leaves what has come since `older` was taken of the same histograms. The largest value is then known to its bucket.
+ */
+static inline void histogram_subtract(struct histogram_sum *sum, const struct histogram_sum *older)
+{
+    uint64_t most = 0;
+    sum->count = 0;
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++) {
+        sum->buckets[i] -= older->buckets[i] < sum->buckets[i] ? older->buckets[i] : sum->buckets[i];
+        sum->count += sum->buckets[i];
+        if (sum->buckets[i] > 0) most = histogram_floor_us(i + 1) - 1;
+    }
+    sum->sum_us -= older->sum_us < sum->sum_us ? older->sum_us : sum->sum_us;
+    if (most < sum->max_us) sum->max_us = most;
+}
+
 /* Microseconds below which the share q (0 to 1) of all values lies; 0 if there are none. */
 static inline uint64_t histogram_quantile(const struct histogram_sum *sum, double q)
 {

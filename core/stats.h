@@ -7,13 +7,14 @@
 #include "histogram.h"
 
 struct stats {
-    counter accepted;         /* connections taken in */
-    counter refused_limit;    /* reset at once: limits, or a pool was empty */
-    counter refused_resource; /* reset or postponed: no descriptor, no memory */
-    counter half_open;        /* gauge: sessions before their relay */
-    counter established;      /* gauge: sessions that relay, or any other established form */
-    counter requests;         /* requests understood */
-    counter successes;        /* relays begun */
+    counter accepted;                           /* connections taken in */
+    counter refused_limit;                      /* reset at once: limits, or a pool was empty */
+    counter refused_sessions, refused_startups; /* the part of these that is --max-sessions', and --max-startups' */
+    counter refused_resource;                   /* reset or postponed: no descriptor, no memory */
+    counter half_open;                          /* gauge: sessions before their relay */
+    counter established;                        /* gauge: sessions that relay, or any other established form */
+    counter requests;                           /* requests understood */
+    counter successes;                          /* relays begun */
     counter failures[FAIL_COUNT];
     counter bytes_up, bytes_down;     /* delivered, relays and exchanges */
     counter bytes_copy, bytes_splice; /* the same by path */

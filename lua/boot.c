@@ -495,7 +495,7 @@ static int has_ruleset(lua_State *L)
     return 0;
 }
 
-/* Reads and runs a file. 0, or -1 and the reason. */
+/* Reads and runs a file. 0, and its hash is the engine's; or -1 and the reason. */
 static int run_file(struct engine *e, const char *path, lua_CFunction function, struct config *config,
                     struct engine_text *error)
 {
@@ -508,6 +508,7 @@ static int run_file(struct engine *e, const char *path, lua_CFunction function, 
     }
     struct boot boot = {path, &text, config};
     int result = engine_protect(e, function, config ? (void *)&boot : (void *)&text, error);
+    if (result == 0) digest_sha256(text.data ? text.data : "", text.size, e->source_hash);
     load_free(&text);
     return result;
 }
@@ -607,7 +608,8 @@ static void reload_config(struct engine *e, const char *path)
     if (!fresh) return;
     *fresh = *coordinator_config(e->c);
     struct config judged;
-    char why[256] = "";
+    char why[256] = "", old_hash[DIGEST_TEXT_SIZE];
+    memcpy(old_hash, e->source_hash, sizeof old_hash);
     engine_protect(e, keep_ruleset, NULL, NULL);
     int result = run_file(e, path, boot_run, fresh, &error);
     if (result == 0) {
@@ -633,6 +635,7 @@ static void reload_config(struct engine *e, const char *path)
     if (result < 0) {
         log_reload_error("config", *why ? why : text_of(&error), "everything stays as it was");
         engine_protect(e, restore_ruleset, NULL, NULL);
+        memcpy(e->source_hash, old_hash, sizeof old_hash);
         free(fresh);
     } else {
         engine_protect(e, obey, fresh, NULL);

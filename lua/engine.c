@@ -156,6 +156,11 @@ bool engine_has_ruleset(const struct engine *e)
     return e->has_ruleset;
 }
 
+const char *engine_source_hash(const struct engine *e)
+{
+    return e->has_ruleset ? e->source_hash : "";
+}
+
 uint32_t engine_revision(const struct engine *e)
 {
     return e->has_ruleset ? e->revision : 0;
@@ -462,6 +467,7 @@ int engine_update(struct engine *e, const char *module, const char *chunkname, c
 {
     struct source source = {module, chunkname, code, size};
     int result = engine_protect(e, module ? update_module : update_ruleset, &source, error);
+    if (result == 0 && !module) digest_sha256(code, size, e->source_hash);
     if (result == 0) engine_revise(e, !module || e->has_ruleset);
     return result;
 }

@@ -8,6 +8,7 @@
 #include "core/coordinator.h"
 #include "core/list.h"
 #include "coroutine.h"
+#include "digest.h"
 #include "engine.h"
 #include "limits.h"
 
@@ -33,6 +34,7 @@ struct engine {
     struct engine *root; /* of the process: has the ruleset, and all below that is not of each state; may be this one */
     struct script *script; /* script.c: whose state it is; NULL: the ruleset's */
     uint32_t revision;
+    char source_hash[DIGEST_TEXT_SIZE]; /* of the ruleset's text */
     bool has_ruleset, traceback, stopped;
     bool closing; /* no coroutine may begin or wait any more */
     uint64_t opened_ns;

