@@ -107,21 +107,27 @@ struct lookup {
     struct park park;
     bool lent; /* to the resolver, until it has answered */
     bool dead; /* its coroutine is gone */
+    bool all;  /* every address is wanted, not only the first */
     int status;
 };
 
 #define LOOKUP_OF(member, pointer) ((struct lookup *)((char *)(pointer)-offsetof(struct lookup, member)))
 
-/* The first address, or nothing. */
+static_assert(RESOLVE_ADDRESSES_MAX <= 20, "coroutine_resume() passes on 20 values");
+
+/* The first address, or as many as there are; or nothing. */
 static int lookup_push(lua_State *L, const struct lookup *l)
 {
     char text[ADDRESS_TEXT_SIZE];
-    const struct resolve_result *result = &l->question.request.results[0];
-    struct address address = {.kind = result->kind};
-    if (l->status < 0 || l->question.request.count == 0) return 0;
-    memcpy(address.ipv6, result->octets, sizeof address.ipv6);
-    lua_pushlstring(L, text, address_format_host(&address, text, sizeof text));
-    return 1;
+    uint32_t count = l->status < 0 ? 0 : l->question.request.count;
+    if (count > 1 && !l->all) count = 1;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct resolve_result *result = &l->question.request.results[i];
+        struct address address = {.kind = result->kind};
+        memcpy(address.ipv6, result->octets, sizeof address.ipv6);
+        lua_pushlstring(L, text, address_format_host(&address, text, sizeof text));
+    }
+    return (int)count;
 }
 
 static void lookup_answered(struct resolve_question *question, int status)
@@ -153,8 +159,7 @@ static int lookup_done(lua_State *L, int status, lua_KContext context)
     return lua_gettop(L) - 1;
 }
 
-/* await.resolve(host) -> address | nothing                                                    [-0, +1, e; yields] */
-static int await_resolve(lua_State *L)
+static int lookup_begin(lua_State *L, bool all)
 {
     size_t size;
     struct address name;
@@ -166,6 +171,7 @@ static int await_resolve(lua_State *L)
     struct engine *e = engine_of(L);
     struct lookup *l = calloc(1, sizeof *l);
     if (!l) return luaL_error(L, "not enough memory");
+    l->all = all;
     l->question.answered = lookup_answered;
     l->question.request.name = name;
     l->question.request.family = coordinator_config(e->c)->family;
@@ -181,15 +187,24 @@ static int await_resolve(lua_State *L)
     return lua_yieldk(L, 0, 0, lookup_done);
 }
 
+/* await.resolve(host) -> address | nothing                                                    [-0, +1, e; yields] */
+static int await_resolve(lua_State *L)
+{
+    return lookup_begin(L, false);
+}
+
+/* await.addresses(host) -> address, ...                                                       [-0, +n, e; yields] */
+static int await_addresses(lua_State *L)
+{
+    return lookup_begin(L, true);
+}
+
 int luaopen_await(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"sleep", await_sleep},
-                                         {"idle", await_idle},
-                                         {"resolve", await_resolve},
-                                         {"forward", await_forward},
-                                         {"invoke", await_invoke},
-                                         {"execute", await_execute},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"sleep", await_sleep},     {"idle", await_idle},
+                                         {"resolve", await_resolve}, {"addresses", await_addresses},
+                                         {"forward", await_forward}, {"invoke", await_invoke},
+                                         {"execute", await_execute}, {NULL, NULL}};
     luaL_newlib(L, functions);
     return 1;
 }

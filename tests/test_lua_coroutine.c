@@ -17,6 +17,9 @@ static void test_sleep(void **state)
             "  begin = time.monotonic() await.sleep(0.02) begin = time.monotonic() - begin assert(begin >= 0.02 and "
             "begin < 0.1, begin)\n"
             "  assert(await.resolve('1.2.3.4') == '1.2.3.4' and await.resolve('::1') == '::1')\n"
+            "  assert(await.addresses('1.2.3.4') == '1.2.3.4' and select('#', await.addresses('no name')) == 0)\n"
+            "  local first, second = await.addresses('localhost') assert(first == await.resolve('localhost'))\n"
+            "  assert(second == nil or second ~= first)\n"
             "  assert(select('#', await.resolve('no name')) == 0) assert(not pcall(await.resolve))\n"
             "  assert(await.resolve('localhost') == '127.0.0.1' or await.resolve('localhost') == '::1')\n"
             "  return addr end }");

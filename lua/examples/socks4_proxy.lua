@@ -65,18 +65,23 @@ local function refuse(client)
 end
 
 -- Returns a socket, or nothing.
-local function dial(request)
-    local host = request.host
-    if type(host) == "string" then
-        host = await.resolve(host)
-        if not host then return nil end
-    end
-    if sluice.is_own(host, request.port) then return nil end
+local function connect(host, port)
+    if sluice.is_own(host, port) then return nil end
     local is_ipv6 = type(host) == "string" and host:find(":", 1, true)
     local upstream = socket.new(is_ipv6 and "inet6" or "inet", "tcp")
     upstream:settimeout(setup_seconds)
-    if pcall(upstream.connect, upstream, host, request.port) then return upstream end
+    if pcall(upstream.connect, upstream, host, port) then return upstream end
     upstream:close()
+    return nil
+end
+
+-- The same. Of a name one address after the other is tried.
+local function dial(request)
+    if type(request.host) ~= "string" then return connect(request.host, request.port) end
+    for _, host in ipairs{ await.addresses(request.host) } do
+        local upstream = connect(host, request.port)
+        if upstream then return upstream end
+    end
     return nil
 end
 
