@@ -65,7 +65,7 @@ SIM_TESTS     := test_sessions test_dial# on the simulated kernel
 PLAIN_TESTS   := $(filter-out $(FULL_TESTS) $(SIM_TESTS),$(TESTS))
 FULL_FUZZERS  := $(filter fuzz_lua_% fuzz_api_%,$(FUZZERS))
 PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
-THREADED  := test_queue test_log test_lua_script test_resolver_thread# what more than one thread calls
+THREADED  := test_queue test_letter test_log test_lua_script test_resolver_thread# what more than one thread calls
 CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE

@@ -1,4 +1,5 @@
 """Stopping, and being asked how it is, whatever scripts and callers of the API are doing at that moment."""
+import contextlib
 import os
 import re
 import signal
@@ -39,6 +40,17 @@ def stops_within(proxy, seconds):
     assert proxy.wait(seconds + 10) == 0
     took = time.monotonic() - start
     assert took < seconds + 0.5 + 2 * (process.SLOW - 1), f"{took:.2f} s\n" + proxy.log()
+
+
+@contextlib.contextmanager
+def started(*words, **options):
+    """The program by itself; killed at the end, whatever came of it."""
+    child = subprocess.Popen([process.BINARY, *map(str, words)], **options)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
 
 
 # --- a script that does not return ---
@@ -109,8 +121,8 @@ def test_a_second_signal_does_not_wait_for_the_drain(ruled, origin):
 @pytest.mark.parametrize("option", ["-r", "-c", "--script"])
 def test_stop_while_a_script_starts(tmp_path, option):
     (tmp_path / "boot.lua").write_text(LOOP)
-    words = [process.BINARY, "-l", f"127.0.0.1:{process.free_port()}", option, str(tmp_path / "boot.lua"), *FOR_EVER]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as child:
+    words = ["-l", f"127.0.0.1:{process.free_port()}", option, tmp_path / "boot.lua", *FOR_EVER]
+    with started(*words, stderr=subprocess.PIPE, text=True) as child:
         time.sleep(0.5 * process.SLOW)
         start = time.monotonic()
         child.terminate()
@@ -121,10 +133,10 @@ def test_stop_while_a_script_starts(tmp_path, option):
 
 def test_stop_with_a_log_that_nobody_reads(tmp_path):
     """stderr is a pipe, and full: the last line cannot be written, and the process ends all the same."""
-    (tmp_path / "boot.lua").write_text("neosocksd.async(nil, function() await.sleep(0.3) while true do print(('x'):rep(4000)) end end)")
+    (tmp_path / "boot.lua").write_text("await.sleep(0.3) while true do print(('x'):rep(4000)) end")
     reading, writing = os.pipe()
-    words = [process.BINARY, "-l", f"127.0.0.1:{process.free_port()}", "--script", str(tmp_path / "boot.lua"), *FOR_EVER]
-    with subprocess.Popen(words, stdout=writing, stderr=writing) as child:
+    words = ["-l", f"127.0.0.1:{process.free_port()}", "--script", tmp_path / "boot.lua", *FOR_EVER]
+    with started(*words, stdout=writing, stderr=writing) as child:
         os.close(writing)
         time.sleep(1 * process.SLOW)  # the pipe is full
         start = time.monotonic()
