@@ -304,7 +304,6 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
         return -ENOMEM;
     }
     config_take_fixed(fresh, c->config);
-    coordinator_show(c, fresh);
     uint32_t count = coordinator_crew_size(c), stopped = 0;
     *all = (struct reconfiguration){.old = c->owned, .left = count};
     c->config = c->owned = fresh;
@@ -315,6 +314,7 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
     }
     reconfiguration_release(all, stopped);
     free(errands);
+    coordinator_show(c, fresh);
     return 0;
 }
 
