@@ -9,6 +9,10 @@
 /* Where guessing at the size of an output begins. */
 #define CODEC_GUESS_MIN ((size_t)4096)
 #define CODEC_LEVEL     6
+/* What is larger is compressed less: three times as fast, so that the largest request of a call takes a third of a
+ * second. */
+#define CODEC_LARGE      ((size_t)4 << 20)
+#define CODEC_LEVEL_FAST 1
 
 /* What stands before and behind the DEFLATE stream at least. */
 #define GZIP_HEADER_SIZE  10u
@@ -16,6 +20,7 @@
 #define ZLIB_TRAILER_SIZE 4u
 
 struct output {
+    bool exact; /* tell an input that ends too early from a wrong one */
     char *data;
     size_t size, room, limit;
 };
@@ -101,7 +106,7 @@ static enum codec_result decode_member(enum codec codec, struct libdeflate_decom
             if (grown != CODEC_OK) return grown;
             break;
         }
-        default: return decode_fault(codec, (const unsigned char *)data, size);
+        default: return out->exact ? decode_fault(codec, (const unsigned char *)data, size) : CODEC_CORRUPT;
         }
     }
 }
@@ -146,25 +151,38 @@ static enum codec_result finish(enum codec_result result, struct output *out, ch
     return CODEC_OK;
 }
 
+static enum codec_result decode(enum codec codec, const void *data, size_t size, struct output *output, char **out,
+                                size_t *out_size)
+{
+    if (codec == CODEC_NONE) return finish(copy(data, size, output->limit, output), output, out, out_size);
+    struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
+    if (!d) return CODEC_NO_MEMORY;
+    size_t guess = size < output->limit / 4 ? size * 4 : output->limit;
+    enum codec_result result = output_grow(output, guess > CODEC_GUESS_MIN ? guess : CODEC_GUESS_MIN);
+    if (result == CODEC_OK) result = decode_all(codec, d, data, size, output);
+    libdeflate_free_decompressor(d);
+    return finish(result, output, out, out_size);
+}
+
 enum codec_result codec_decode(enum codec codec, const void *data, size_t size, size_t limit, char **out,
                                size_t *out_size)
 {
     struct output output = {.limit = limit};
-    if (codec == CODEC_NONE) return finish(copy(data, size, limit, &output), &output, out, out_size);
-    struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
-    if (!d) return CODEC_NO_MEMORY;
-    size_t guess = size < limit / 4 ? size * 4 : limit;
-    enum codec_result result = output_grow(&output, guess > CODEC_GUESS_MIN ? guess : CODEC_GUESS_MIN);
-    if (result == CODEC_OK) result = decode_all(codec, d, data, size, &output);
-    libdeflate_free_decompressor(d);
-    return finish(result, &output, out, out_size);
+    return decode(codec, data, size, &output, out, out_size);
+}
+
+enum codec_result codec_decode_exactly(enum codec codec, const void *data, size_t size, size_t limit, char **out,
+                                       size_t *out_size)
+{
+    struct output output = {.limit = limit, .exact = true};
+    return decode(codec, data, size, &output, out, out_size);
 }
 
 enum codec_result codec_encode(enum codec codec, const void *data, size_t size, char **out, size_t *out_size)
 {
     struct output output = {.limit = SIZE_MAX - 1};
     if (codec == CODEC_NONE) return finish(copy(data, size, SIZE_MAX - 1, &output), &output, out, out_size);
-    struct libdeflate_compressor *c = libdeflate_alloc_compressor(CODEC_LEVEL);
+    struct libdeflate_compressor *c = libdeflate_alloc_compressor(size > CODEC_LARGE ? CODEC_LEVEL_FAST : CODEC_LEVEL);
     if (!c) return CODEC_NO_MEMORY;
     bool gzip = codec == CODEC_GZIP;
     size_t room = gzip ? libdeflate_gzip_compress_bound(c, size) : libdeflate_zlib_compress_bound(c, size);

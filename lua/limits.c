@@ -74,11 +74,11 @@ void *limits_allocate(void *ud, void *block, size_t old_size, size_t new_size)
     return fresh;
 }
 
-static struct limits *limits_of(lua_State *L)
+struct limits *limits_of(lua_State *L)
 {
+    static struct limits none; /* of a state that is not ours: never entered, and so never over */
     void *ud;
-    lua_getallocf(L, &ud);
-    return ud;
+    return lua_getallocf(L, &ud) == limits_allocate ? ud : &none;
 }
 
 static void limits_push_reason(lua_State *L, const struct limits *l)

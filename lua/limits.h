@@ -34,6 +34,8 @@ struct limits {
     struct watch_entry outer;
 };
 
+/* Those of a thread's state. */
+struct limits *limits_of(lua_State *L);
 /* The lua_Alloc of a state whose `ud` begins with a struct limits. */
 void *limits_allocate(void *ud, void *block, size_t old_size, size_t new_size);
 /* Sets the hook on a thread; threads that it creates inherit it. Again at each start: scripts have debug.sethook(). */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "limits.h"
 #include "modules.h"
 
 #define ENCODE_DEPTH_MAX 196
@@ -21,6 +22,7 @@
 
 struct writer {
     lua_State *L;
+    struct limits_meter meter;
     char *data; /* in the userdata at `index` */
     size_t used, room;
     int index;
@@ -29,7 +31,7 @@ struct writer {
 /* Pushes the writer's memory.                                                                       [-0, +1, m] */
 static void writer_open(struct writer *w, lua_State *L)
 {
-    *w = (struct writer){.L = L, .room = WRITER_ROOM_MIN, .index = lua_gettop(L) + 1};
+    *w = (struct writer){.L = L, .meter = {L, LIMITS_STEPS}, .room = WRITER_ROOM_MIN, .index = lua_gettop(L) + 1};
     w->data = lua_newuserdatauv(L, w->room, 0);
 }
 
@@ -73,6 +75,7 @@ static void encode_string(struct writer *w, const char *s, size_t size)
     write_text(w, "\"");
     for (size_t i = 0, plain = 0; i <= size; i++) {
         unsigned char octet = i < size ? (unsigned char)s[i] : '"';
+        limits_step(&w->meter, 1);
         bool quoted = octet == '"' || octet == '\\' || octet == '\n';
         bool control = !quoted && (octet < 0x20 || octet == 0x7f);
         if (!quoted && !control) continue;
@@ -156,6 +159,7 @@ static void encode_value(struct writer *w, int index, const struct within *outer
     lua_State *L = w->L;
     size_t size;
     const char *s;
+    limits_step(&w->meter, 16);
     switch (lua_type(L, index)) {
     case LUA_TNIL: write_text(w, "nil"); return;
     case LUA_TBOOLEAN: write_text(w, lua_toboolean(L, index) ? "true" : "false"); return;
@@ -216,6 +220,7 @@ int luaopen_marshal(lua_State *L)
 
 struct reader {
     lua_State *L;
+    struct limits_meter meter;
     const char *start, *at, *end;
     const char *wrong; /* static; NULL: nothing so far */
 };
@@ -345,6 +350,7 @@ static bool read_long_string(struct reader *r, int level)
     luaL_buffinit(r->L, &b);
     while (r->at < end) {
         const char *line = r->at;
+        limits_step(&r->meter, 16);
         while (r->at < end && !is_line_end((unsigned char)*r->at)) r->at++;
         luaL_addlstring(&b, line, (size_t)(r->at - line));
         if (r->at == end) break;
@@ -452,6 +458,7 @@ static bool read_string(struct reader *r)
     bool good = true;
     while (good && peek(r) != quote) {
         int c = peek(r);
+        limits_step(&r->meter, 1);
         if (c < 0 || is_line_end(c)) {
             good = fail(r, "unfinished string");
         } else if (c == '\\') {
@@ -598,6 +605,7 @@ static bool read_word(struct reader *r)
 /* Blanks have been skipped. Pushes one value if it is good. */
 static bool read_value(struct reader *r, int depth)
 {
+    limits_step(&r->meter, 16);
     if (!lua_checkstack(r->L, 8)) return fail(r, "too many values");
     int c = peek(r);
     if (c == '"' || c == '\'') return read_string(r);
@@ -627,7 +635,7 @@ static int read_list(struct reader *r)
 
 int marshal_decode(lua_State *L, const char *text, size_t size)
 {
-    struct reader r = {.L = L, .start = text, .at = text, .end = text + size};
+    struct reader r = {.L = L, .meter = {L, LIMITS_STEPS}, .start = text, .at = text, .end = text + size};
     int top = lua_gettop(L);
     int count = read_list(&r);
     if (!r.wrong) return count;

@@ -4,11 +4,13 @@
 #include <math.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "core/log.h"
 #include "core/stats.h"
+#include "offload.h"
 #include "profile.h"
 #include "rpc.h"
 #include "state.h"
@@ -129,19 +131,51 @@ static int neosocksd_splithostport(lua_State *L)
     return 2;
 }
 
+/* A look-up by the C library, on a thread: a server that does not answer takes longer than the time budget. */
+struct name_job {
+    struct offload_job job; /* first */
+    int family;
+    bool found;
+    char address[NI_MAXHOST];
+    char name[];
+};
+
+static void name_work(struct offload_job *job)
+{
+    struct name_job *n = (struct name_job *)job;
+    struct addrinfo *list, hints = {.ai_socktype = SOCK_STREAM, .ai_family = n->family};
+    if (getaddrinfo(n->name, NULL, &hints, &list) != 0) return;
+    n->found =
+        getnameinfo(list->ai_addr, list->ai_addrlen, n->address, sizeof n->address, NULL, 0, NI_NUMERICHOST) == 0;
+    freeaddrinfo(list);
+}
+
+static void name_discard(struct offload_job *job)
+{
+    free(job);
+}
+
 /* neosocksd.resolve(name) -> address | nothing. Waits, and all of Lua with it.                       [-0, +1, e] */
 static int neosocksd_resolve(lua_State *L)
 {
-    const char *name = luaL_checkstring(L, 1);
-    char text[NI_MAXHOST];
-    struct addrinfo *list;
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_family = coordinator_config(engine_of(L)->c)->family};
-    if (getaddrinfo(name, NULL, &hints, &list) != 0) return 0;
-    int error = getnameinfo(list->ai_addr, list->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST);
-    freeaddrinfo(list);
-    if (error != 0) return 0;
-    lua_pushstring(L, text);
-    return 1;
+    size_t size;
+    char address[NI_MAXHOST];
+    const char *name = luaL_checklstring(L, 1, &size);
+    struct name_job *n = calloc(1, sizeof *n + size + 1);
+    if (!n) return luaL_error(L, "not enough memory");
+    n->job.work = name_work;
+    n->job.discard = name_discard;
+    n->family = coordinator_config(engine_of(L)->c)->family;
+    memcpy(n->name, name, size);
+    if (!offload_run(L, &n->job)) {
+        limits_check(L);
+        return luaL_error(L, "too many look-ups have not ended yet");
+    }
+    bool found = n->found;
+    memcpy(address, n->address, sizeof address);
+    free(n);
+    if (found) lua_pushstring(L, address);
+    return found;
 }
 
 /* --- counters --- */

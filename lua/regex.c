@@ -7,6 +7,7 @@
 #include <string.h>
 #include <tre/tre.h>
 
+#include "limits.h"
 #include "modules.h"
 #include "pattern.h"
 
@@ -17,6 +18,8 @@
 /* Moves of the automaton in one search: one or two seconds at worst, commonly a tenth of that. The 255 octets of a name
  * are never too long; a pattern of 50 moves may search 5 MB. */
 #define REGEX_MOVES_MAX UINT64_C(250000000)
+/* Above this a search is fed octet by octet, and looks at the clock; below it takes a millisecond or two at worst. */
+#define REGEX_MOVES_FEW UINT64_C(250000)
 
 /* The values that libc's flags have, and scripts may have written down. */
 enum regex_flag { FLAG_EXTENDED = 1, FLAG_ICASE = 2, FLAG_NEWLINE = 4, FLAG_NOSUB = 8 };
@@ -111,12 +114,59 @@ static size_t regex_start(lua_State *L, int index, size_t size)
     return 0 - (lua_Unsigned)init < size ? size - (size_t)(0 - (lua_Unsigned)init) : 0;
 }
 
+/* A subject that ends when the time budget does. */
+struct subject {
+    const char *text;
+    size_t size, at;
+    uint64_t moves, left; /* for each octet; until the next look at the clock */
+    struct limits *limits;
+    bool over;
+};
+
+static int subject_next(tre_char_t *octet, unsigned *step, void *context)
+{
+    struct subject *s = context;
+    *step = 1;
+    if (s->left < s->moves) {
+        s->left = REGEX_MOVES_FEW;
+        s->over |= limits_look(s->limits);
+    } else {
+        s->left -= s->moves;
+    }
+    bool ended = s->over || s->at == s->size;
+    *octet = ended ? 0 : (unsigned char)s->text[s->at++];
+    return ended;
+}
+
+/* For matchers with back-references, which there are none of. */
+static void subject_rewind(size_t at, void *context)
+{
+    ((struct subject *)context)->at = at;
+}
+
+static int subject_compare(size_t a, size_t b, size_t size, void *context)
+{
+    const struct subject *s = context;
+    return memcmp(s->text + a, s->text + b, size);
+}
+
+static int regex_execute(lua_State *L, const struct regex *r, const char *text, size_t size, regmatch_t *matches)
+{
+    if (size * r->moves < REGEX_MOVES_FEW)
+        return tre_regnexec(&r->compiled_regex, text, size, REGEX_GROUPS_MAX, matches, 0);
+    struct subject s = {text, size, 0, r->moves, REGEX_MOVES_FEW, limits_of(L), false};
+    tre_str_source source = {subject_next, subject_rewind, subject_compare, &s};
+    int error = tre_reguexec(&r->compiled_regex, &source, REGEX_GROUPS_MAX, matches, 0);
+    if (s.over) limits_check(L);
+    return error;
+}
+
 /* The positions count from `text`. */
 static bool regex_search(lua_State *L, struct regex *r, const char *text, size_t size, regmatch_t *matches)
 {
     if (size > INT_MAX || size * r->moves > REGEX_MOVES_MAX)
         luaL_error(L, "string of %I octets is too long for this regex", (LUAI_UACINT)size);
-    int error = tre_regnexec(&r->compiled_regex, text, size, REGEX_GROUPS_MAX, matches, 0);
+    int error = regex_execute(L, r, text, size, matches);
     if (error == REG_NOMATCH) return false;
     if (error != 0) luaL_error(L, "not enough memory");
     return true;

@@ -150,8 +150,10 @@ int socket_setsockopt(lua_State *L)
     const struct sock *s = socket_check(L, 1, "setsockopt");
     const struct level *level = read_level(L, 2);
     int option = read_option(L, 3, level), value = read_value(L, 4);
-    struct linger linger = {.l_onoff = value >= 0, .l_linger = value > 0 ? value : 0};
+    struct linger linger = {.l_onoff = value >= 0, .l_linger = 0};
     bool is_linger = level->level == SOL_SOCKET && option == SO_LINGER;
+    /* The kernel would keep close() waiting for so long, and with it everything else. */
+    luaL_argcheck(L, !is_linger || value <= 0, 4, "LINGER is 0 (reset) or -1 (off): close never waits");
     socklen_t size = is_linger ? sizeof linger : sizeof value;
     if (setsockopt(s->handle->fd, level->level, option, is_linger ? (void *)&linger : &value, size) < 0)
         return socket_raise(L, "setsockopt", errno);

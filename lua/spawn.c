@@ -65,13 +65,11 @@ static bool spawn_look(const struct spawned *child, int *status)
 
 int spawn_wait(lua_State *L, struct spawned *child)
 {
-    void *limits;
     int status = 0;
     bool killed = false;
-    lua_getallocf(L, &limits);
     for (int looks = 0; !spawn_look(child, &status) && looks < WAIT_KILLED_LOOKS;) {
         if (killed) looks++;
-        if (killed || !limits_look(limits)) continue;
+        if (killed || !limits_look(limits_of(L))) continue;
         spawn_kill(child);
         killed = true;
     }

@@ -1,9 +1,12 @@
 /* zlib.*: strings to and from the zlib and gzip formats (contract section 5.5), on codec.h. */
 #include <lauxlib.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "codec.h"
+#include "limits.h"
 #include "modules.h"
+#include "offload.h"
 
 /* What zlib's own functions would have returned. */
 static int zlib_code(enum codec_result result)
@@ -34,13 +37,69 @@ static int zlib_return(lua_State *L, struct zlib_result *result)
     return status == LUA_OK ? 1 : lua_error(L);
 }
 
-static int zlib_decode(lua_State *L, enum codec codec, const char *name)
+/* What is large goes to a thread, with a copy of the input, so that the caller does not wait longer than it may. */
+#define ZLIB_LARGE ((size_t)16 << 10)
+
+struct zlib_job {
+    struct offload_job job; /* first */
+    enum codec codec;
+    bool encodes;
+    enum codec_result code;
+    struct zlib_result result;
+    size_t size;
+    char data[];
+};
+
+static enum codec_result zlib_run(enum codec codec, bool encodes, const char *data, size_t size,
+                                  struct zlib_result *result)
+{
+    if (encodes) return codec_encode(codec, data, size, &result->data, &result->size);
+    return codec_decode_exactly(codec, data, size, CODEC_OUTPUT_MAX, &result->data, &result->size);
+}
+
+static void zlib_work(struct offload_job *job)
+{
+    struct zlib_job *z = (struct zlib_job *)job;
+    z->code = zlib_run(z->codec, z->encodes, z->data, z->size, &z->result);
+}
+
+static void zlib_discard(struct offload_job *job)
+{
+    free(((struct zlib_job *)job)->result.data);
+    free(job);
+}
+
+static enum codec_result zlib_offload(lua_State *L, enum codec codec, bool encodes, const char *data, size_t size,
+                                      struct zlib_result *result)
+{
+    struct zlib_job *z = malloc(sizeof *z + size);
+    if (!z) return CODEC_NO_MEMORY;
+    *z = (struct zlib_job){
+        .job = {.work = zlib_work, .discard = zlib_discard}, .codec = codec, .encodes = encodes, .size = size};
+    memcpy(z->data, data, size);
+    if (!offload_run(L, &z->job)) {
+        limits_check(L);
+        luaL_error(L, "too many strings are being packed or unpacked already");
+    }
+    enum codec_result code = z->code;
+    *result = z->result;
+    free(z);
+    return code;
+}
+
+static enum codec_result zlib_convert(lua_State *L, enum codec codec, bool encodes, struct zlib_result *result)
 {
     size_t size;
-    struct zlib_result result;
     const char *data = luaL_checklstring(L, 1, &size);
     luaL_checkstack(L, 4, NULL);
-    enum codec_result code = codec_decode(codec, data, size, CODEC_OUTPUT_MAX, &result.data, &result.size);
+    if (size < ZLIB_LARGE) return zlib_run(codec, encodes, data, size, result);
+    return zlib_offload(L, codec, encodes, data, size, result);
+}
+
+static int zlib_decode(lua_State *L, enum codec codec, const char *name)
+{
+    struct zlib_result result = {0};
+    enum codec_result code = zlib_convert(L, codec, false, &result);
     if (code == CODEC_NO_MEMORY) return luaL_error(L, "not enough memory");
     if (code != CODEC_OK) return luaL_error(L, "%s error: %d", name, zlib_code(code));
     return zlib_return(L, &result);
@@ -48,12 +107,8 @@ static int zlib_decode(lua_State *L, enum codec codec, const char *name)
 
 static int zlib_encode(lua_State *L, enum codec codec)
 {
-    size_t size;
-    struct zlib_result result;
-    const char *data = luaL_checklstring(L, 1, &size);
-    luaL_checkstack(L, 4, NULL);
-    if (codec_encode(codec, data, size, &result.data, &result.size) != CODEC_OK)
-        return luaL_error(L, "not enough memory");
+    struct zlib_result result = {0};
+    if (zlib_convert(L, codec, true, &result) != CODEC_OK) return luaL_error(L, "not enough memory");
     return zlib_return(L, &result);
 }
 

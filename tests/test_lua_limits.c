@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "engine_asked.h"
+#include "lua/marshal.h"
 
 /* Far beyond what any of these takes, and far below what they would take without a bound. */
 #define HELD_MS 5000
@@ -329,6 +330,79 @@ static void test_text_only(void **state)
     exceeds("while true do load(function() return ' ' end) end");
 }
 
+/* What unpacks, parses and searches: counted, or on a thread that is left to itself. */
+static void test_formats(void **state)
+{
+    (void)state;
+    exceeds("local s = marshal(('x'):rep(1 << 24)) while true do marshal(s) end");
+    exceeds("local t = {} for i = 1, 1 << 14 do t[i] = i end while true do marshal(t) end");
+    exceeds("local s = zlib.compress(('x'):rep(1 << 24)) while true do zlib.uncompress(s) end");
+    exceeds("local t = {} for i = 1, 1 << 16 do t[i] = (i * 2654435761 % 4294967296) .. '' end local s = "
+            "table.concat(t):rep(40) "
+            "while true do zlib.gzip(s) end");
+    exceeds(
+        "local r, s = regex.compile('(a|b|c|ab|bc|ca)*(d|e)(a|b)*x'), ('abc'):rep(20000) while true do r:find(s) end");
+    exceeds(
+        "local r, s = regex.compile('(a*)(b|a)*(a|c)*d$'), ('a'):rep(1 << 20) r:find(s) while true do r:find(s) end");
+}
+
+/* The reader of a peer's answer. */
+static int decode(lua_State *L)
+{
+    const char *text = lua_touserdata(L, 1);
+    if (marshal_decode(L, text, strlen(text)) < 0) lua_error(L);
+    return 0;
+}
+
+static void decode_exceeds(const char *unit, size_t count)
+{
+    struct engine_text error = {0};
+    size_t size = strlen(unit);
+    char *text = malloc(size * count + 3);
+    assert_non_null(text);
+    text[0] = '{';
+    for (size_t i = 0; i < count; i++) memcpy(text + 1 + i * size, unit, size);
+    memcpy(text + 1 + size * count, "}", 2);
+    uint64_t begin = now_ms();
+    if (engine_protect(engine, decode, text, &error) == 0) fail_msg("no error: %s", unit);
+    if (!strstr(error.data, "time budget")) fail_msg("%s: %s", unit, error.data);
+    assert_true(now_ms() - begin < HELD_MS);
+    engine_text_free(&error);
+    free(text);
+}
+
+static void test_answers(void **state)
+{
+    (void)state;
+    engine->limits.budget_ms = 10;
+    decode_exceeds("1,", 1 << 23);
+    decode_exceeds("{},", 1 << 22);
+    decode_exceeds("x='y',", 1 << 22);
+    decode_exceeds("'\\x41\\065aaaaaaaaaaaaaaaa',", 1 << 21);
+    decode_exceeds("[[\n\n\n\n]],", 1 << 21);
+}
+
+/* With more moves than a few, a regex reads its subject another way: it finds the same. */
+static void test_regex_same(void **state)
+{
+    (void)state;
+    run("local seed = 1 local function random(n) seed = (seed * 1103515245 + 12345) % 2147483648 return seed // 65536 "
+        "% n + 1 end\n"
+        "local patterns = {'a+b', '(a|b)*c', '^a.*b$', '\\\\<b', 'c\\\\>', '[^ab]+', 'a{2,4}', '(a)(b)?(c)', '$', "
+        "'b\\\\b', '^$'}\n"
+        "for _, p in ipairs(patterns) do local r = regex.compile(p) for i = 1, 20 do local t = {}\n"
+        "    for j = 1, 200 do t[j] = ({'a', 'b', 'c', ' ', '\\n', '\\xe4'})[random(6)] end\n"
+        "    local s = table.concat(t) local long = s .. ('~'):rep(300000)\n"
+        "    local short = table.pack(r:find(s .. '~')) local other = table.pack(r:find(long))\n"
+        "    if short[2] and short[2] <= #s and p ~= '$' and p ~= '^$' and p ~= '^a.*b$' and p ~= '[^ab]+' then\n"
+        "        assert(short[1] == other[1] and short[2] == other[2], p)\n"
+        "        local m, n = table.pack(r:match(s .. '~')), table.pack(r:match(long))\n"
+        "        assert(m.n == n.n) for k = 1, m.n do assert(m[k] == n[k], p) end end end end\n"
+        "assert(select(2, regex.compile('b$'):find(('a'):rep(300000) .. 'b')) == 300001)\n"
+        "assert(regex.compile('^b'):find(('a'):rep(300000) .. '\\nb') == 300002)\n"
+        "assert(not regex.compile('x'):find(('a'):rep(300000)))");
+}
+
 static void test_locale(void **state)
 {
     (void)state;
@@ -360,6 +434,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_children, open_limited, close_engine),
         cmocka_unit_test_setup_teardown(test_children_same, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(test_text_only, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_formats, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_answers, open_limited, close_engine),
+        cmocka_unit_test_setup_teardown(test_regex_same, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(test_locale, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(test_exit, open_engine, close_engine),
         cmocka_unit_test_setup_teardown(test_tables, open_limited, close_engine),

@@ -122,7 +122,7 @@ static void test_gzip_members(void **state)
     memcpy(data + sizeof first, second, second_size);
     size_t size = sizeof first + second_size;
     for (size_t n = 0; n < size; n++) {
-        enum codec_result result = codec_decode(CODEC_GZIP, data, n, 100, &out, &out_size);
+        enum codec_result result = codec_decode_exactly(CODEC_GZIP, data, n, 100, &out, &out_size);
         assert_int_equal(result, n == sizeof first ? CODEC_OK : CODEC_TRUNCATED);
         if (result == CODEC_OK) free(out);
     }
