@@ -522,7 +522,7 @@ static uint16_t udp_port_named(const struct association *a, const struct address
 enum session_state udp_begin(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    struct address bound;
+    struct address bound = {.kind = ADDRESS_NONE};
     counter_add(&w->stats.requests, 1);
     setup->request_complete = true;
     int error = udp_open(w);

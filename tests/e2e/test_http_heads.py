@@ -141,6 +141,25 @@ def test_one_client_cannot_hold_plain_http(sluice, origin):
     assert ask(proxy, data + b"ab").read_all().endswith(b"ok")
 
 
+def test_tunnels_hold_nothing_of_plain_http(sluice, origin):
+    """A WebSocket may last for days: what plain HTTP needs of it is given back when it begins."""
+    def serve(one, connection):
+        origins.read_http_head(connection)
+        connection.sendall(b"HTTP/1.1 101 Go\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+        return origins.echo(one, connection)
+
+    proxy, target, plain = sluice("--workers", "1", "--max-sessions", "64"), origin(serve), Exchange(origin, OK)
+    tunnels = []
+    for _ in range(55):
+        tunnels.append(ask(proxy, b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n" %
+                           target.port))
+        assert tunnels[-1].read_head().startswith(b"HTTP/1.1 101 ")
+    assert ask(proxy, get(plain)).read_all().endswith(b"ok")
+    for tunnel in tunnels:
+        tunnel.send(b"still there")
+        assert tunnel.read(11) == b"still there"
+
+
 def wait_readable(client):
     client.socket.setblocking(False)
     try:
