@@ -26,7 +26,7 @@ struct snapshot {
     uint32_t revision, workers;
     const char *source_hash;               /* of the ruleset's text; "": none */
     uint64_t descriptors, descriptors_max; /* open, and allowed; 0: not known. By snapshot_count_descriptors() */
-    uint64_t refused_sessions, refused_startups, refused_pool, refused_resource; /* together: refused */
+    uint64_t refused_sessions, refused_startups, refused_share, refused_pool, refused_resource; /* together: refused */
 };
 
 struct snapshot_api { /* of the API itself */

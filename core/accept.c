@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "crowd.h"
 #include "log.h"
 
 /* How long a listener rests when descriptors or memory have run out: long enough not to spin, short enough not to be
@@ -42,6 +43,14 @@ static uint64_t accept_random(struct worker *w)
     return w->random;
 }
 
+/* Sessions that may still come, of the process. */
+static uint64_t accept_sessions_left(const struct worker *w)
+{
+    uint64_t most = w->config->max_sessions > 0 ? w->config->max_sessions : w->sessions.count;
+    uint64_t used = accept_sum_sessions(w);
+    return used < most ? most - used : 0;
+}
+
 static bool accept_admits_startup(struct worker *w)
 {
     const struct config *config = w->config;
@@ -52,16 +61,17 @@ static bool accept_admits_startup(struct worker *w)
     return accept_random(w) % 100 >= config->startup_rate;
 }
 
-enum accept_verdict { ACCEPT_IN, ACCEPT_STOPS, ACCEPT_NO_SLOT, ACCEPT_SESSIONS, ACCEPT_STARTUPS };
+enum accept_verdict { ACCEPT_IN, ACCEPT_STOPS, ACCEPT_NO_SLOT, ACCEPT_SESSIONS, ACCEPT_STARTUPS, ACCEPT_SHARE };
 
 /* Contract section 2.9, over all workers. */
-static enum accept_verdict accept_judge(struct worker *w)
+static enum accept_verdict accept_judge(struct worker *w, int fd)
 {
     const struct config *config = w->config;
     if (w->draining) return ACCEPT_STOPS;
     if (config->max_sessions > 0 && accept_sum_sessions(w) >= config->max_sessions) return ACCEPT_SESSIONS;
     if (w->sessions.used == w->sessions.count || w->setups.used == w->setups.count) return ACCEPT_NO_SLOT;
-    return accept_admits_startup(w) ? ACCEPT_IN : ACCEPT_STARTUPS;
+    if (!accept_admits_startup(w)) return ACCEPT_STARTUPS;
+    return crowd_admits(w, fd, accept_sessions_left(w)) ? ACCEPT_IN : ACCEPT_SHARE;
 }
 
 static void accept_log_refusal(int fd, enum accept_verdict why)
@@ -69,7 +79,8 @@ static void accept_log_refusal(int fd, enum accept_verdict why)
     static const char *const words[] = {[ACCEPT_STOPS] = "the server stops",
                                         [ACCEPT_NO_SLOT] = "no slot is free",
                                         [ACCEPT_SESSIONS] = "--max-sessions",
-                                        [ACCEPT_STARTUPS] = "--max-startups"};
+                                        [ACCEPT_STARTUPS] = "--max-startups",
+                                        [ACCEPT_SHARE] = "its source has its share of the handshakes"};
     char peer[ADDRESS_TEXT_SIZE] = "a local process";
     struct net_address from;
     struct address address;
@@ -83,6 +94,7 @@ static void accept_refuse(struct worker *w, int fd, enum accept_verdict why)
     counter_add(&w->stats.refused_limit, 1);
     if (why == ACCEPT_SESSIONS) counter_add(&w->stats.refused_sessions, 1);
     if (why == ACCEPT_STARTUPS) counter_add(&w->stats.refused_startups, 1);
+    if (why == ACCEPT_SHARE) counter_add(&w->stats.refused_share, 1);
     if (LOG_ON(LOG_LEVEL_INFO)) accept_log_refusal(fd, why);
     net_reset_on_close(fd);
     ring_close(w->ring, fd);
@@ -129,7 +141,7 @@ void accept_on_completion(struct worker *w, const struct ring_completion *c)
 {
     struct listener *l = &w->listeners[c->tag.slot];
     if (!c->more) l->armed = false;
-    enum accept_verdict verdict = c->result < 0 ? ACCEPT_IN : accept_judge(w);
+    enum accept_verdict verdict = c->result < 0 ? ACCEPT_IN : accept_judge(w, c->result);
     if (c->result < 0)
         accept_on_error(w, l, c->result);
     else if (verdict != ACCEPT_IN)

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "bind.h"
+#include "crowd.h"
 #include "exchange.h"
 #include "handshake.h"
 #include "hop.h"
@@ -234,6 +235,7 @@ void session_open(struct worker *w, unsigned listener, int fd)
     session_init(w, s, slot, listener, fd);
     s->setup = pool_take(&w->setups);
     assert(s->setup != POOL_NONE);
+    crowd_take(w, s->setup);
     setup_init(setup_of(w, s), s->opened_ms + w->config->timeout_ms);
     counter_add(&w->stats.accepted, 1);
     session_enter(w, s, SESSION_HELLO);
@@ -654,6 +656,7 @@ void session_release_setup(struct worker *w, struct session *s)
     session_label(w, s);
     head_buffer_shrink(w, &setup->head, setup->head_small, sizeof setup->head_small);
     head_buffer_shrink(w, &setup->hop_in, setup->hop_small, sizeof setup->hop_small);
+    crowd_give(w, s->setup);
     pool_give(&w->setups, s->setup);
     pool_trim(&w->setups); /* a burst of handshakes must not be paid for by all the idle sessions that it leaves */
     s->setup = POOL_NONE;

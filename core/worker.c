@@ -29,6 +29,7 @@ static int worker_open_pools(struct worker *w)
     const struct config *config = w->config;
     int error = pool_open(&w->sessions, config->sessions, sizeof(struct session));
     if (error == 0) error = pool_open(&w->setups, config->setups, sizeof(struct setup));
+    if (error == 0) error = crowd_open(&w->crowd, config->setups);
     if (error == 0) error = pool_open(&w->exchanges, config->exchanges, sizeof(struct exchange));
     if (error == 0) error = share_open(&w->exchanges_held, config->exchanges);
     if (error == 0) error = pool_open(&w->heads, config->heads, HEAD_BUFFER_SIZE);
@@ -73,6 +74,8 @@ void worker_close(struct worker *w)
     if (w->spare_fd > 0) net_close(w->spare_fd);
     udp_close(w);
     machine_close(w->machine);
+    crowd_close(w->crowd);
+    w->crowd = NULL;
     buffers_close(&w->buffers);
     if (w->timers) timer_close(w->timers);
     pool_close(&w->heads);

@@ -5,6 +5,7 @@
 
 #include "buffers.h"
 #include "config.h"
+#include "crowd.h"
 #include "mailbox.h"
 #include "own.h"
 #include "pipes.h"
@@ -59,6 +60,7 @@ struct worker {
     struct listener listeners[CONFIG_LISTENERS_MAX];
     struct verdicts verdicts;
     const _Atomic uint32_t *revision; /* of the ruleset; 0: there is none, nobody is asked */
+    struct crowd *crowd;              /* of handshakes, see crowd.h */
     struct own *own;                  /* of the process */
     int machine;                      /* to ask the kernel what is ours, see machine.h */
     struct stats stats;

@@ -49,6 +49,33 @@ def test_max_sessions(sluice, origin, workers):
         client.close()
 
 
+def is_let_in(proxy, source, clients):
+    """Whether a client from that address gets an answer to its first word; it says nothing more."""
+    try:
+        client = wire.Client(proxy.address, source=(source, 0)).send(b"\5\1\0")
+        clients.append(client)
+        return client.read(2) == b"\5\0"
+    except (ConnectionResetError, BrokenPipeError):
+        return False
+
+
+def test_one_source_cannot_take_all_handshakes(ruled):
+    """Silent clients of one address fill half of what there is; everybody else gets in, and it is counted and logged once."""
+    proxy, api = ruled(None, "--max-sessions", "300", "--workers", "1")
+    clients = []
+    taken = sum(is_let_in(proxy, "127.0.0.1", clients) for _ in range(320))
+    assert 100 <= taken <= 200
+    for last in range(2, 40):
+        assert is_let_in(proxy, f"127.0.0.{last}", clients)
+    assert not is_let_in(proxy, "127.0.0.1", clients)
+    assert api.get("/stats?format=json").json()["refusals"]["share"] == 321 - taken
+    assert len([line for line in proxy.log().splitlines() if "handshakes under way" in line]) == 1
+    for client in clients:
+        client.close()
+    clients = []
+    assert process.wait_until(lambda: is_let_in(proxy, "127.0.0.1", clients))
+
+
 def test_max_sessions_counts_handshakes(sluice, origin):
     proxy, target = sluice("--max-sessions", "5", "--workers", "1"), origin()
     clients = [wire.greet(wire.Client(proxy.address)) for _ in range(5)]
