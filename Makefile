@@ -208,7 +208,7 @@ $(NODE)/node_modules/.package-lock.json: tests/e2e/package.json
 run: ## install what is missing, build, start on 127.0.0.1:1080 (LISTEN=, ARGS=)
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory -j$(JOBS) all
-	$(BUILD)/sluice -l $(LISTEN) --block-outbound multicast $(ARGS)
+	$(BUILD)/sluice -l $(LISTEN) $(ARGS)
 
 test: ## install what is missing, build, run all tests
 	@$(MAKE) --no-print-directory deps-test

@@ -118,8 +118,9 @@ static bool dial_start(struct worker *w, struct session *s)
         struct address to;
         dial_candidate(setup, dial->next++, &to);
         enum failure refused = self_forbids(w, s, &to);
-        /* Its client's note may have been written since the request was read: before the next round, look again. */
-        if (refused == FAIL_NONE && self_may_return(w, s, &to) && self_came_back(w, s)) refused = FAIL_LOOP;
+        /* Its client's note may have been written while the name was looked up: before the next round, look again. */
+        bool again = setup->resolve.name.kind == ADDRESS_NAME && self_may_return(w, s, &to);
+        if (refused == FAIL_NONE && again && self_came_back(w, s)) refused = FAIL_LOOP;
         if (refused == FAIL_NONE && !policy_allows(w->config->blocked, &to)) refused = FAIL_BLOCKED;
         if (refused != FAIL_NONE) {
             if (dial->failure == FAIL_NONE) dial->failure = (uint8_t)refused;

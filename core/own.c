@@ -305,6 +305,14 @@ bool own_has_notes(const struct own *own)
     return atomic_load_explicit(&own->noted, memory_order_acquire);
 }
 
+bool own_knows(const struct own *own, const struct address *from, uint64_t now_ms)
+{
+    struct own_trail trail;
+    bool elsewhere;
+    static const struct address nowhere;
+    return own_find(own, from, &nowhere, now_ms, &trail, &elsewhere) || elsewhere;
+}
+
 bool own_find(const struct own *own, const struct address *from, const struct address *to, uint64_t now_ms,
               struct own_trail *trail, bool *elsewhere)
 {

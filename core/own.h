@@ -59,6 +59,8 @@ void own_forget(struct own *own, uint32_t note);
 #define OWN_NO_NOTE UINT32_MAX
 /* Whether there are notes at all: else there is no need to ask who a client is. */
 bool own_has_notes(const struct own *own);
+/* Whether connections of ours come from `from`: else there is no need to ask where this one went. */
+bool own_knows(const struct own *own, const struct address *from, uint64_t now_ms);
 /* Whether a connection that has come from `from` to `to` is one of ours; from one that went elsewhere a firewall may
  * have turned it: *elsewhere says that the port, at least, is ours. */
 bool own_find(const struct own *own, const struct address *from, const struct address *to, uint64_t now_ms,

@@ -92,6 +92,7 @@ static bool self_find(const struct worker *w, const struct session *s, struct ow
     uint64_t now = ring_now_ms(w->ring);
     bool elsewhere = false;
     if (net_peer_address(s->fd[CLIENT], &raw) < 0 || !net_address_to(&raw, &from)) return false;
+    if (!own_knows(w->own, &from, now)) return false; /* as a rule */
     if (net_local_address(s->fd[CLIENT], &raw) < 0 || !net_address_to(&raw, &to)) return false;
     if (own_find(w->own, &from, &to, now, trail, &elsewhere)) return true;
     if (!elsewhere || net_original_address(s->fd[CLIENT], &raw) < 0 || !net_address_to(&raw, &to)) return false;

@@ -196,6 +196,9 @@ static void test_notes(void **state)
     assert_false(own_find(own, &from, &to, 1000, &trail, &elsewhere));
     uint32_t note = own_note(own, &from, &to, (struct own_trail){.listeners = 0x80000001u, .depth = 3}, 1000);
     assert_true(own_has_notes(own));
+    assert_true(own_knows(own, &mapped, 2000));
+    assert_false(own_knows(own, &to, 2000));
+    assert_false(own_knows(own, &from, 30000));
     assert_true(own_find(own, &mapped, &to, 2000, &trail, &elsewhere));
     assert_int_equal(trail.listeners, 0x80000001u);
     assert_int_equal(trail.depth, 3);
