@@ -69,6 +69,12 @@ static bool has_kind(const struct config *c, enum listener_kind kind)
     return false;
 }
 
+/* A target without a host or without a port. */
+static bool is_left_open(const struct address *target)
+{
+    return target->kind == ADDRESS_NONE || (target->kind != ADDRESS_UNIX && target->port == 0);
+}
+
 /* What has to do with rulesets. A -c script may bring one, or not: that is known only when it has run. */
 static int check_ruleset(const struct config *c)
 {
@@ -80,7 +86,7 @@ static int check_ruleset(const struct config *c)
     if (c->auth_required && (c->tproxy || has_kind(c, LISTENER_FORWARD)))
         result = fault(c, "--auth-required: forwarded and transparent clients cannot authenticate, leave it out");
     for (uint32_t i = 0; i < c->listener_count && !c->ruleset && !c->boot; i++)
-        if (c->listeners[i].kind == LISTENER_FORWARD && c->listeners[i].forward.kind == ADDRESS_NONE)
+        if (c->listeners[i].kind == LISTENER_FORWARD && is_left_open(&c->listeners[i].forward))
             result = fault(c, "--forward \"%s\": a target that is left to a ruleset needs one, give -r",
                            c->listeners[i].forward_text);
     return result;
@@ -200,8 +206,7 @@ static int resolve_listener(const struct config *c, struct listener_config *l)
     found.size = list->ai_addrlen;
     memcpy(&found.storage, list->ai_addr, list->ai_addrlen); /* the first answer only, as the contract has it */
     freeaddrinfo(list);
-    if (!net_address_to(&found, &l->address) || l->address.port == 0)
-        return fault(c, "listener \"%s\": give an IPv4 or IPv6 address and a port of 1 to 65535", l->text);
+    if (!net_address_to(&found, &l->address)) return fault(c, "listener \"%s\": give an IPv4 or IPv6 address", l->text);
     return 0;
 }
 
@@ -219,11 +224,17 @@ static int resolve_unix(const struct config *c, struct listener_config *l)
     return 0;
 }
 
+static bool takes_any_port(const struct address *a)
+{
+    return a->kind != ADDRESS_UNIX && a->port == 0;
+}
+
 /* SO_REUSEPORT is always on, so that the kernel would not object to a port that is given twice. */
 static int check_twins(const struct config *c, uint32_t index)
 {
     for (uint32_t i = 0; i < index; i++)
-        if (address_equal(&c->listeners[i].address, &c->listeners[index].address))
+        if (!takes_any_port(&c->listeners[i].address) &&
+            address_equal(&c->listeners[i].address, &c->listeners[index].address))
             return fault(c, "listeners \"%s\" and \"%s\" are the same address, give it once", c->listeners[i].text,
                          c->listeners[index].text);
     return 0;
@@ -252,7 +263,7 @@ static int check_api(struct config *c)
                      "loopback address or unix:/path",
                      c->api_text);
     for (uint32_t i = 0; i < c->listener_count; i++)
-        if (address_equal(&c->listeners[i].address, &c->api))
+        if (!takes_any_port(&c->api) && address_equal(&c->listeners[i].address, &c->api))
             return fault(c, "--api and listener \"%s\" are the same address, choose another", c->listeners[i].text);
     return 0;
 }

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -112,6 +114,25 @@ static int listen_open_unix(const struct config *config, const struct listener_c
     process_give_file(config->user, listener->address.name);
     if (listen(fd, SOMAXCONN) < 0) return listen_fail(listener, "listen", fd);
     return fd;
+}
+
+int listen_learn_port(int fd, struct address *address, const char **text)
+{
+    struct net_address local;
+    struct address found;
+    if (address->kind == ADDRESS_UNIX || address->port != 0) return 0;
+    const char *colon = strrchr(*text, ':');
+    size_t host = colon ? (size_t)(colon - *text) : strlen(*text), size = host + sizeof ":65535";
+    char *fresh = malloc(size);
+    if (!fresh || net_local_address(fd, &local) < 0 || !net_address_to(&local, &found)) {
+        LOGE("cannot listen on %s: the port that was taken is not known; give one", *text);
+        free(fresh);
+        return -1;
+    }
+    snprintf(fresh, size, "%.*s:%u", (int)host, *text, found.port);
+    address->port = found.port;
+    *text = fresh;
+    return 0;
 }
 
 int listen_open(const struct config *config, const struct listener_config *listener, bool first)

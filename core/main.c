@@ -30,6 +30,7 @@ static int main_open_listeners(int *fds)
         else
             fds[i] = listen_open(&config, listener, first);
         if (fds[i] < 0) return -1; /* the process ends, and with it what is open */
+        if (first && listen_learn_port(fds[i], &listener->address, &listener->text) < 0) return -1;
     }
     return 0;
 }
@@ -134,7 +135,7 @@ static int main_open_ports(void)
     parts.listening = error == 0; /* else a file of a Unix listener may be somebody else's */
     if (error == 0 && config.api_text) {
         parts.api_fd = api_listen(&config);
-        error = parts.api_fd < 0 ? -1 : 0;
+        error = parts.api_fd < 0 ? -1 : listen_learn_port(parts.api_fd, &config.api, &config.api_text);
     }
     if (error == 0) main_note_doors(parts.fds);
     if (error == 0) supervisor_set_last(parts.supervisor, main_remove_files);

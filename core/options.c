@@ -208,8 +208,8 @@ static int check_listen_text(struct parse *p, const char *text)
     if (text[0] == '[' && text[host_size - 1] != ']')
         return complain(p, "\"%s\" has an open bracket, give [address]:port", text);
     if (strspn(colon + 1, "0123456789") == strlen(colon + 1) &&
-        (!read_number(colon + 1, strlen(colon + 1), &port) || port < 1 || port > 65535))
-        return complain(p, "port \"%s\" is out of range, give 1 to 65535", colon + 1);
+        (!read_number(colon + 1, strlen(colon + 1), &port) || port > 65535))
+        return complain(p, "port \"%s\" is out of range, give 1 to 65535, or 0 for any that is free", colon + 1);
     return 0;
 }
 
@@ -225,10 +225,19 @@ static struct listener_config *add_listener(struct parse *p, const char *text, e
     return l;
 }
 
-/* ":" and ":0": a ruleset is to say where. */
+/* ":" and ":0": a ruleset is to say where. With a host and port 0, or none, it is asked for that host. */
 static bool is_left_open(const char *text)
 {
     return strcmp(text, ":") == 0 || strcmp(text, ":0") == 0;
+}
+
+static bool parse_target(const char *text, struct address *out)
+{
+    size_t size = strlen(text);
+    char whole[ADDRESS_TEXT_SIZE + 2];
+    if (size == 0 || size >= ADDRESS_TEXT_SIZE) return false;
+    snprintf(whole, sizeof whole, "%s%s", text, text[size - 1] == ':' ? "0" : "");
+    return address_parse(whole, strlen(whole), ADDRESS_PORT_REQUIRED, 0, out);
 }
 
 static int read_forward(struct parse *p, const char *text, struct listener_config *l)
@@ -239,7 +248,7 @@ static int read_forward(struct parse *p, const char *text, struct listener_confi
         memcpy(l->forward.name, text + 5, l->forward.name_size);
     } else if (is_left_open(text)) {
         l->forward = (struct address){.kind = ADDRESS_NONE};
-    } else if (!address_parse(text, strlen(text), ADDRESS_PORT_REQUIRED, 0, &l->forward) || !l->forward.port) {
+    } else if (!parse_target(text, &l->forward)) {
         return complain(p, "\"%s\" is no target, give host:port with a port of 1 to 65535, or unix:/path", text);
     }
     l->kind = LISTENER_FORWARD;

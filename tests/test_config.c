@@ -349,6 +349,25 @@ static void test_forward_left_to_a_ruleset(void **state)
     assert_int_equal(config.listeners[0].kind, LISTENER_FORWARD);
     assert_int_equal(config.listeners[0].forward.kind, ADDRESS_NONE);
     refuses("-l 127.0.0.1:1 -f :", "a target that is left to a ruleset needs one");
+    for (const char *const *host = (const char *const[]){"192.0.2.1:0", "192.0.2.1:", "name:0", "[::1]:", NULL}; *host;
+         host++) {
+        char line[64];
+        snprintf(line, sizeof line, "-l 127.0.0.1:1 -f %s -r x", *host);
+        accepts(line);
+        assert_int_equal(config.listeners[0].forward.port, 0);
+        snprintf(line, sizeof line, "-l 127.0.0.1:1 -f %s", *host);
+        refuses(line, "a target that is left to a ruleset needs one");
+    }
+}
+
+/* Any port that is free: two that ask for it are no twins. */
+static void test_port_zero(void **state)
+{
+    (void)state;
+    accepts("-l 127.0.0.1:0 -l 127.0.0.1:0 --http 127.0.0.1:0 --api 127.0.0.1:0");
+    assert_int_equal(config.listener_count, 3);
+    assert_int_equal(config.listeners[0].address.port, 0);
+    refuses("-l 127.0.0.1:1 -l 127.0.0.1:1", "are the same address");
 }
 
 static void test_words_from_elsewhere(void **state)
@@ -501,7 +520,6 @@ static void test_pairing_faults(void **state)
     refuses("-l :1 -f a:1 --http", "--http: no -l is left");
     refuses("--http -f a:1 -l :1", "--http and -f cannot share one listener");
     refuses("-f host", "\"host\" is no target, give host:port");
-    refuses("-l :1 -f host:0", "is no target");
     refuses("-l :1 -f host:65536", "is no target");
     refuses("-l :1 -f :80", "is no target");
     refuses("-f unix:", "give unix:/path");
@@ -513,7 +531,6 @@ static void test_listener_syntax(void **state)
     (void)state;
     refuses("-l 1080", "\"1080\" has no port, give host:port");
     refuses("-l host:", "\"host:\" has no port");
-    refuses("-l :0", "port \"0\" is out of range, give 1 to 65535");
     refuses("-l :65536", "port \"65536\" is out of range");
     refuses("-l :99999", "port \"99999\" is out of range");
     refuses("-l :99999999999999999999", "out of range");
@@ -842,6 +859,7 @@ int main(void)
         cmocka_unit_test(test_end_of_options),
         cmocka_unit_test(test_scripts_and_api),
         cmocka_unit_test(test_forward_left_to_a_ruleset),
+        cmocka_unit_test(test_port_zero),
         cmocka_unit_test(test_words_from_elsewhere),
         cmocka_unit_test(test_obsolete_options_warn),
         cmocka_unit_test(test_name_servers),

@@ -55,7 +55,7 @@ WRONG = {
     "no operand, long": ([*LISTEN, "--timeout"], "--timeout"),
     "a value for a flag": ([*LISTEN, "--tproxy=yes"], "--tproxy"),
     "no port": (["-l", "127.0.0.1"], "-l"),
-    "port 0": (["-l", "127.0.0.1:0"], "-l"),
+    "forward to port 0": ([*LISTEN, "-f", "127.0.0.1:0"], "-r"),
     "port 65536": (["-l", "127.0.0.1:65536"], "-l"),
     "port 99999": (["-l", ":99999"], "-l"),
     "bare IPv6": (["-l", "::1:1080"], "-l"),
