@@ -105,6 +105,11 @@ const struct failure_page *failure_page(enum failure failure)
     return &pages[failure];
 }
 
+bool failure_is_rejection(enum failure failure)
+{
+    return failure == FAIL_REJECTED;
+}
+
 bool failure_is_timeout(enum failure failure)
 {
     return failure == FAIL_HANDSHAKE_TIMEOUT || failure == FAIL_CONNECT_TIMEOUT || failure == FAIL_RESPONSE_TIMEOUT;

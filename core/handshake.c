@@ -62,6 +62,7 @@ static enum session_state handshake_route(struct worker *w, struct session *s)
     uint32_t revision = atomic_load_explicit(w->revision, memory_order_acquire);
     counter_add(&w->stats.requests, 1);
     setup->request_complete = true;
+    setup->revision = revision; /* also of the questions behind tries: it is the same run of the same callback */
     route->target = setup->target;
     route->credentials = &setup->credentials;
     route->callback = (uint8_t)handshake_callback(s, setup);
@@ -94,14 +95,22 @@ void handshake_ask(struct worker *w, struct session *s)
     setup->asking = !session_ask_route(w, s);
 }
 
+/* The ruleset said no. If it has tried before and given up, the client learns what went wrong, and the contract's
+ * counters call it a rejection all the same. Readers subtract: a failure is counted before it is called one of the
+ * ruleset's. */
+static enum session_state handshake_reject(struct worker *w, struct session *s, enum failure tried)
+{
+    enum session_state next = session_fail(w, s, tried == FAIL_NONE ? FAIL_REJECTED : tried);
+    if (failure_is_upstream(tried)) counter_add(&w->stats.gave_up, 1);
+    return next;
+}
+
 /* The verdict is there. Without a ruleset it never left the worker. */
 enum session_state handshake_obey(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     const struct route_verdict *verdict = &setup->route.verdict;
-    /* A ruleset that has tried and given up: the client learns what went wrong. */
-    if (verdict->order == ROUTE_REJECT)
-        return session_fail(w, s, setup->route.failure == FAIL_NONE ? FAIL_REJECTED : setup->route.failure);
+    if (verdict->order == ROUTE_REJECT) return handshake_reject(w, s, (enum failure)setup->route.failure);
     s->rule = verdict->rule;
     s->hops = verdict->hop_count;
     setup->trial = verdict->order == ROUTE_TRY;
@@ -119,8 +128,7 @@ enum session_state handshake_route_step(struct worker *w, struct session *s)
     }
     histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
     if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
-    uint32_t revision = atomic_load_explicit(w->revision, memory_order_acquire);
-    verdicts_keep(&w->verdicts, &setup->route, revision, ring_now_ms(w->ring));
+    verdicts_keep(&w->verdicts, &setup->route, setup->revision, ring_now_ms(w->ring));
     return handshake_obey(w, s);
 }
 
@@ -161,7 +169,7 @@ static enum session_state hello_socks4(struct worker *w, struct session *s)
     setup->target = request.target;
     memcpy(setup->credentials.user, request.user, sizeof request.user);
     setup->credentials.password[0] = '\0';
-    setup->credentials.present = true;
+    setup->credentials.present = setup->credentials.user_only = true;
     setup->by_name = request.by_name;
     if (w->config->auth_required && !request.user[0]) return session_fail(w, s, FAIL_AUTH);
     if (request.command != SOCKS4_CONNECT) return session_fail(w, s, FAIL_COMMAND);

@@ -222,7 +222,7 @@ static void setup_init(struct setup *setup, uint64_t deadline_ms)
     setup->request_complete = setup->head_shut = false;
     setup->by_name = setup->asking = setup->trial = false;
     setup->target.kind = ADDRESS_NONE;
-    setup->credentials.present = false;
+    setup->credentials.present = setup->credentials.user_only = false;
     setup->dial.next = setup->dial.live = setup->dial.polled = 0;
     for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++) setup->dial.fds[i] = -1;
 }

@@ -115,6 +115,7 @@ struct setup {
     bool by_name;                /* the target came as a name, even if it reads as an address */
     bool asking;                 /* ROUTE: the question could not be posted yet */
     bool trial;                  /* the verdict was ROUTE_TRY, and its end is not reported yet */
+    uint32_t revision;           /* of the ruleset that is asked */
     uint64_t deadline_ms;        /* of all that comes before the relay */
     uint64_t asked_us;           /* when the question was posted */
     uint64_t dialled_us;         /* when dialling began */

@@ -17,6 +17,7 @@ struct stats {
     counter requests;                           /* requests understood */
     counter successes;                          /* relays begun */
     counter failures[FAIL_COUNT];
+    counter gave_up; /* of those that are upstream: a ruleset tried, and then refused: rejected by it, too */
     counter bytes_up, bytes_down;     /* delivered, relays and exchanges */
     counter bytes_copy, bytes_splice; /* the same by path */
     counter datagrams_up, datagrams_down, datagrams_dropped;

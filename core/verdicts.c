@@ -54,7 +54,7 @@ static bool same_target(const struct address *a, const struct address *b)
 
 static bool same_credentials(const struct credentials *a, const struct credentials *b)
 {
-    if (a->present != b->present) return false;
+    if (a->present != b->present || a->user_only != b->user_only) return false;
     return !a->present || (strcmp(a->user, b->user) == 0 && strcmp(a->password, b->password) == 0);
 }
 

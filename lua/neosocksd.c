@@ -188,7 +188,7 @@ static void set_count(lua_State *L, const char *name, uint64_t value)
 
 struct totals {
     uint64_t half_open, active, peak, accepted, refused, requests, successes, bytes_up, bytes_down;
-    uint64_t failures[FAIL_COUNT];
+    uint64_t failures[FAIL_COUNT], gave_up;
 };
 
 static void sum_workers(const struct coordinator *c, struct totals *t)
@@ -204,14 +204,16 @@ static void sum_workers(const struct coordinator *c, struct totals *t)
         t->successes += counter_read(&w->successes);
         t->bytes_up += counter_read(&w->bytes_up);
         t->bytes_down += counter_read(&w->bytes_down);
+        t->gave_up += counter_read(&w->gave_up); /* before the failures that it is a part of */
         for (unsigned f = 0; f < FAIL_COUNT; f++) t->failures[f] += counter_read(&w->failures[f]);
     }
 }
 
 static void push_totals(lua_State *L, const struct totals *t)
 {
-    uint64_t timeout = 0, upstream = 0;
+    uint64_t rejected = t->gave_up, timeout = 0, upstream = 0;
     for (enum failure f = FAIL_NONE; f < FAIL_COUNT; f++) {
+        if (failure_is_rejection(f)) rejected += t->failures[f];
         if (failure_is_timeout(f)) timeout += t->failures[f];
         if (failure_is_upstream(f)) upstream += t->failures[f];
     }
@@ -220,9 +222,9 @@ static void push_totals(lua_State *L, const struct totals *t)
     set_count(L, "num_sessions_peak", t->peak);
     set_count(L, "num_request", t->requests);
     set_count(L, "num_success", t->successes);
-    set_count(L, "num_reject_ruleset", t->failures[FAIL_REJECTED]);
+    set_count(L, "num_reject_ruleset", rejected);
     set_count(L, "num_reject_timeout", timeout);
-    set_count(L, "num_reject_upstream", upstream);
+    set_count(L, "num_reject_upstream", upstream - t->gave_up);
     set_count(L, "byt_up", t->bytes_up);
     set_count(L, "byt_down", t->bytes_down);
     set_count(L, "num_accept", t->accepted + t->refused);
@@ -237,8 +239,9 @@ static int neosocksd_stats(lua_State *L)
     uint64_t asked = dns.queries + dns.cache_hits + dns.coalesced + dns.local, failed = dns.failures;
     struct totals totals = {0};
     sum_workers(e->c, &totals);
-    lua_createtable(L, 0, 24);
+    lua_createtable(L, 0, 25);
     push_totals(L, &totals);
+    set_count(L, "num_forward_failed", e->root->counters.forwards_failed); /* ours */
     set_count(L, "num_api_request", e->root->api.requests);
     set_count(L, "num_api_success", e->root->api.successes);
     set_count(L, "num_dns_query", asked);

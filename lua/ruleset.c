@@ -136,13 +136,13 @@ static void decide(struct question *q, lua_State *L, int first)
     struct route_request *request = q->request;
     luaL_checkstack(L, 4, NULL);
     request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
-    if (lua_gettop(L) < first || lua_isnil(L, first)) return;
+    if (lua_gettop(L) < first || !lua_toboolean(L, first)) return;
     if (read_verdict(L, first, request, q->engine)) {
         request->verdict.order = ROUTE_DIAL;
         request->verdict.cache_ms = q->cache_ms;
         request->verdict.rule = q->rule;
     } else {
-        LOGE("ruleset error: the decision is neither nil nor host:port and proxy URIs");
+        LOGE("ruleset error: the decision is neither nil, false nor host:port and proxy URIs");
     }
 }
 
@@ -202,7 +202,7 @@ static int question_start(lua_State *L)
     if (!engine_push_callback(L, name)) return luaL_error(L, "the ruleset has no function %s", name);
     push_target(L, &request->target);
     lua_pushstring(L, c->present ? c->user : NULL);
-    lua_pushstring(L, c->present ? c->password : NULL);
+    lua_pushstring(L, c->present && !c->user_only ? c->password : NULL);
     routine_start(L, &question_class, q, 3, &q->routine);
     return 0;
 }
@@ -230,7 +230,8 @@ static struct question *question_open(struct engine *e, struct route_request *re
 
 /* --- the coordinator's hooks --- */
 
-static void forward_failed(struct question *q, const char *why);
+static void forward_failed(struct question *q, const char *why, const char *label);
+static void forward_refused(struct question *q, enum failure failure);
 
 static void ruleset_on_route(void *context, struct route_request *request)
 {
@@ -242,7 +243,7 @@ static void ruleset_on_route(void *context, struct route_request *request)
         q->request = request;
         q->stage = ASKED;
         e->counters.forwards_failed++;
-        forward_failed(q, failure_row((enum failure)request->failure)->word);
+        forward_refused(q, (enum failure)request->failure);
         return;
     }
     if (request->failure != FAIL_NONE) { /* the coroutine that tried is gone: it is not asked all over again */
@@ -272,7 +273,7 @@ static void ruleset_on_cancel(void *context, uint32_t worker, uint32_t slot, uin
     if (!q) return; /* answered, the messages have crossed */
     if (q->stage == TRYING) {
         question_detach(q);
-        forward_failed(q, "request cancelled");
+        forward_failed(q, "request cancelled", NULL);
         return;
     }
     question_answer(q, -ECANCELED);
@@ -287,7 +288,7 @@ static void ruleset_on_routed(void *context, uint32_t worker, uint32_t slot, uin
     question_detach(q);
     if (result < 0) {
         e->counters.forwards_failed++;
-        forward_failed(q, result == -ETIMEDOUT ? "timeout" : "request cancelled");
+        forward_failed(q, result == -ETIMEDOUT ? "timeout" : "request cancelled", NULL);
         return;
     }
     q->forwarded = true;
@@ -329,14 +330,42 @@ void ruleset_stop(struct engine *e)
 
 /* --- await.forward --- */
 
-/* A failure's words are short: the coroutine has room for them, and an error here cannot be raised. */
-static void forward_failed(struct question *q, const char *why)
+/* The contract's words (section 2.2), which scripts compare. */
+static const char *forward_word(enum failure failure)
+{
+    switch (failure) {
+    case FAIL_RESOLVE:
+    case FAIL_RESOLVE_TIMEOUT: return "name resolution failed";
+    case FAIL_BLOCKED: return "connection blocked by policy";
+    case FAIL_PROXY_AUTH: return "proxy authentication failed";
+    case FAIL_PROXY_REJECTED: return "request rejected by proxy";
+    case FAIL_PROXY_REFUSED:
+    case FAIL_PROXY_NETWORK:
+    case FAIL_PROXY_HOST:
+    case FAIL_PROXY_TTL: return "proxy refused connection";
+    case FAIL_PROXY_PROTOCOL: return "proxy protocol error";
+    case FAIL_PROXY_CLOSED: return "unexpected end of connection";
+    case FAIL_RESOURCE:
+    case FAIL_INTERNAL: return "system error";
+    default: return "connection failed";
+    }
+}
+
+/* A failure's words are short: the coroutine has room for them, and an error here cannot be raised. label: ours, NULL
+ * where no try has failed. */
+static void forward_failed(struct question *q, const char *why, const char *label)
 {
     lua_State *L = q->park.L;
     if (!L) return; /* a script has resumed it by itself */
     lua_pushboolean(L, 0);
     lua_pushstring(L, why);
-    coroutine_resume(&q->park, 2);
+    lua_pushstring(L, label);
+    coroutine_resume(&q->park, 3);
+}
+
+static void forward_refused(struct question *q, enum failure failure)
+{
+    forward_failed(q, forward_word(failure), failure_row(failure)->label);
 }
 
 static void forward_abandon(struct park *park)
@@ -357,7 +386,7 @@ static struct question *question_of(lua_State *L)
     return r && r->live && r->class == &question_class ? r->owner : NULL;
 }
 
-/* await.forward(addr, proxyN, ..., proxy1) -> true | false, message | nil                    [-0, +2, e; yields] */
+/* await.forward(addr, proxyN, ..., proxy1) -> true | false, message[, label] | nil           [-0, +3, e; yields] */
 int await_forward(lua_State *L)
 {
     struct question *q = question_of(L);

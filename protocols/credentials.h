@@ -9,6 +9,7 @@
 
 struct credentials {
     bool present;                            /* the peer gave them, even if both are empty */
+    bool user_only;                          /* SOCKS4, which knows no passwords */
     char user[CREDENTIALS_PART_MAX + 1];     /* terminated */
     char password[CREDENTIALS_PART_MAX + 1]; /* terminated */
 };

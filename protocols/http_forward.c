@@ -141,7 +141,7 @@ static void put_via(struct http_writer *w, const struct http_head *head)
 {
     http_put_text(w, "Via: 1.");
     http_put_number(w, head->minor);
-    http_put_text(w, " sluice\r\n");
+    http_put_text(w, " neosocksd\r\n"); /* what clients and upstreams of neosocksd look for */
 }
 
 static void put_framing(struct http_writer *w, enum http_framing framing, uint64_t length)

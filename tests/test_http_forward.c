@@ -104,7 +104,7 @@ static void request_is_rewritten(void **state)
                                 "Host: Example.com\r\n"
                                 "User-Agent: t\r\n"
                                 "Accept: */*\r\n"
-                                "Via: 1.1 sluice\r\n"
+                                "Via: 1.1 neosocksd\r\n"
                                 "Connection: close\r\n"
                                 "\r\n");
     assert_target(p, "Example.com:80");
@@ -116,7 +116,7 @@ static void host_comes_from_the_target(void **state)
 {
     (void)state;
     struct passage *p = forward("GET http://u:p@h@[::1]:8080 HTTP/1.0\r\nHost: evil\r\nVia: 1.1 x\r\n\r\n",
-                                "GET / HTTP/1.0\r\nHost: [::1]:8080\r\nVia: 1.1 x\r\nVia: 1.0 sluice\r\n"
+                                "GET / HTTP/1.0\r\nHost: [::1]:8080\r\nVia: 1.1 x\r\nVia: 1.0 neosocksd\r\n"
                                 "Connection: close\r\n\r\n");
     assert_target(p, "[::1]:8080");
     assert_true(p->request.client_is_http10);
@@ -126,7 +126,7 @@ static void assert_path(const char *method, const char *target, const char *path
 {
     char text[256], expected[256];
     snprintf(text, sizeof text, "%s %s HTTP/1.1\r\n\r\n", method, target);
-    snprintf(expected, sizeof expected, "%s %s HTTP/1.1\r\nHost: a\r\nVia: 1.1 sluice\r\nConnection: close\r\n\r\n",
+    snprintf(expected, sizeof expected, "%s %s HTTP/1.1\r\nHost: a\r\nVia: 1.1 neosocksd\r\nConnection: close\r\n\r\n",
              method, path);
     forward(text, expected);
 }
@@ -179,7 +179,7 @@ static void hop_by_hop_fields_end_here(void **state)
             "X-Secrets: 2\r\n"
             "Expect: 100-continue\r\n"
             "Authorization: Basic YTpi\r\n"
-            "Via: 1.1 sluice\r\n"
+            "Via: 1.1 neosocksd\r\n"
             "Connection: close\r\n"
             "\r\n");
 }
@@ -190,18 +190,18 @@ static void connection_cannot_drop_framing(void **state)
     (void)state;
     forward("POST http://a/ HTTP/1.1\r\nConnection: Content-Length, Host, Via, Connection\r\nContent-Length: "
             "03\r\nHost: a\r\n\r\n",
-            "POST / HTTP/1.1\r\nHost: a\r\nVia: 1.1 sluice\r\nContent-Length: 3\r\nConnection: close\r\n\r\n");
+            "POST / HTTP/1.1\r\nHost: a\r\nVia: 1.1 neosocksd\r\nContent-Length: 3\r\nConnection: close\r\n\r\n");
 }
 
 static void bodies_are_framed_anew(void **state)
 {
     (void)state;
     struct passage *p = forward("POST http://a/ HTTP/1.1\r\nX: y\r\nTransfer-Encoding:  CHUNKED\r\nA: b\r\n\r\n",
-                                "POST / HTTP/1.1\r\nHost: a\r\nX: y\r\nA: b\r\nVia: 1.1 sluice\r\n"
+                                "POST / HTTP/1.1\r\nHost: a\r\nX: y\r\nA: b\r\nVia: 1.1 neosocksd\r\n"
                                 "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n");
     assert_int_equal(p->request.framing, HTTP_BODY_CHUNKED);
     p = forward("PUT http://a/ HTTP/1.0\r\nContent-Length: 9223372036854775807\r\n\r\n",
-                "PUT / HTTP/1.0\r\nHost: a\r\nVia: 1.0 sluice\r\nContent-Length: 9223372036854775807\r\n"
+                "PUT / HTTP/1.0\r\nHost: a\r\nVia: 1.0 neosocksd\r\nContent-Length: 9223372036854775807\r\n"
                 "Connection: close\r\n\r\n");
     assert_int_equal(p->request.framing, HTTP_BODY_LENGTH);
     assert_true(p->request.length == INT64_MAX);
@@ -212,7 +212,7 @@ static void upgrades(void **state)
     (void)state;
     struct passage *p = forward("GET http://a/ HTTP/1.1\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n"
                                 "Sec-WebSocket-Key: x\r\n\r\n",
-                                "GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Key: x\r\nVia: 1.1 sluice\r\n"
+                                "GET / HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Key: x\r\nVia: 1.1 neosocksd\r\n"
                                 "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert_true(p->request.upgrade);
     static const char *const none[] = {
@@ -313,7 +313,7 @@ static void response_is_rewritten(void **state)
                                "Server: x\r\n"
                                "Set-Cookie: a\r\n"
                                "Set-Cookie: b\r\n"
-                               "Via: 1.0 sluice\r\n"
+                               "Via: 1.0 neosocksd\r\n"
                                "Content-Length: 5\r\n"
                                "Connection: close\r\n"
                                "\r\n");
@@ -327,14 +327,14 @@ static void response_framing(void **state)
     (void)state;
     static const char chunked[] = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     struct passage *p = answer(chunked, plain,
-                               "HTTP/1.1 200 OK\r\nVia: 1.1 sluice\r\nTransfer-Encoding: chunked\r\n"
+                               "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\nTransfer-Encoding: chunked\r\n"
                                "Connection: close\r\n\r\n");
     assert_int_equal(p->response.framing, HTTP_BODY_CHUNKED);
     assert_true(p->response.rechunk);
-    p = answer(chunked, http10, "HTTP/1.1 200 OK\r\nVia: 1.1 sluice\r\nConnection: close\r\n\r\n");
+    p = answer(chunked, http10, "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\nConnection: close\r\n\r\n");
     assert_int_equal(p->response.framing, HTTP_BODY_CHUNKED);
     assert_false(p->response.rechunk);
-    p = answer("HTTP/1.1 599\r\n\r\n", plain, "HTTP/1.1 599 \r\nVia: 1.1 sluice\r\nConnection: close\r\n\r\n");
+    p = answer("HTTP/1.1 599\r\n\r\n", plain, "HTTP/1.1 599 \r\nVia: 1.1 neosocksd\r\nConnection: close\r\n\r\n");
     assert_int_equal(p->response.framing, HTTP_BODY_UNTIL_CLOSE);
     assert_false(p->response.rechunk);
 }
@@ -344,20 +344,20 @@ static void responses_without_body(void **state)
     (void)state;
     struct passage *p =
         answer("HTTP/1.1 200 OK\r\nContent-Length: 0700\r\n\r\n", head_request,
-               "HTTP/1.1 200 OK\r\nVia: 1.1 sluice\r\nContent-Length: 700\r\nConnection: close\r\n\r\n");
+               "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\nContent-Length: 700\r\nConnection: close\r\n\r\n");
     assert_int_equal(p->response.framing, HTTP_BODY_NONE);
     p = answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", head_request,
-               "HTTP/1.1 200 OK\r\nVia: 1.1 sluice\r\nConnection: close\r\n\r\n");
+               "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\nConnection: close\r\n\r\n");
     assert_int_equal(p->response.framing, HTTP_BODY_NONE);
     assert_false(p->response.rechunk);
     p = answer("HTTP/1.1 200 OK\r\n\r\n", head_request,
-               "HTTP/1.1 200 OK\r\nVia: 1.1 sluice\r\nConnection: close\r\n\r\n");
+               "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\nConnection: close\r\n\r\n");
     assert_int_equal(p->response.framing, HTTP_BODY_NONE);
     p = answer("HTTP/1.1 304 x\r\nContent-Length: 7\r\n\r\n", plain,
-               "HTTP/1.1 304 Not Modified\r\nVia: 1.1 sluice\r\nContent-Length: 7\r\nConnection: close\r\n\r\n");
+               "HTTP/1.1 304 Not Modified\r\nVia: 1.1 neosocksd\r\nContent-Length: 7\r\nConnection: close\r\n\r\n");
     assert_int_equal(p->response.framing, HTTP_BODY_NONE);
     p = answer("HTTP/1.1 204 x\r\nContent-Length: 7\r\n\r\n", plain,
-               "HTTP/1.1 204 No Content\r\nVia: 1.1 sluice\r\nConnection: close\r\n\r\n");
+               "HTTP/1.1 204 No Content\r\nVia: 1.1 neosocksd\r\nConnection: close\r\n\r\n");
     assert_int_equal(p->response.framing, HTTP_BODY_NONE);
 }
 
@@ -365,12 +365,12 @@ static void responses_without_body(void **state)
 static void interim_responses(void **state)
 {
     (void)state;
-    struct passage *p = answer("HTTP/1.1 100 go\r\n\r\n", plain, "HTTP/1.1 100 Continue\r\nVia: 1.1 sluice\r\n\r\n");
+    struct passage *p = answer("HTTP/1.1 100 go\r\n\r\n", plain, "HTTP/1.1 100 Continue\r\nVia: 1.1 neosocksd\r\n\r\n");
     assert_true(p->response.interim);
     assert_int_equal(p->response.framing, HTTP_BODY_NONE);
     p = answer(
         "HTTP/1.1 103 x\r\nLink: </a>\r\nContent-Length: 5\r\nTransfer-Encoding: gzip\r\nConnection: close\r\n\r\n",
-        upgrade, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nVia: 1.1 sluice\r\n\r\n");
+        upgrade, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nVia: 1.1 neosocksd\r\n\r\n");
     assert_true(p->response.interim);
     assert_false(p->response.switched);
 }
@@ -382,14 +382,14 @@ static void switching_protocols(void **state)
         "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: y\r\n"
         "Content-Length: 5\r\n\r\n";
     struct passage *p = answer(text, upgrade,
-                               "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: y\r\nVia: 1.1 sluice\r\n"
+                               "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: y\r\nVia: 1.1 neosocksd\r\n"
                                "Connection: upgrade\r\nUpgrade: websocket\r\n\r\n");
     assert_true(p->response.switched);
     assert_false(p->response.interim);
     assert_int_equal(p->response.framing, HTTP_BODY_NONE);
     assert_int_equal(judge_answer(text, plain, &p), 502);
     answer("HTTP/1.1 200 OK\r\nUpgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n", upgrade,
-           "HTTP/1.1 200 OK\r\nVia: 1.1 sluice\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+           "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
 }
 
 static void responses_that_are_refused(void **state)
@@ -417,7 +417,8 @@ static void full_heads_go_on(void **state)
     (void)state;
     char text[HTTP_HEAD_SIZE_MAX + 1] = "GET http://a/ HTTP/1.1\r\n", expected[HTTP_HEAD_SIZE_MAX + 100];
     for (unsigned i = 0; i < HTTP_FIELDS_MAX; i++) sprintf(text + strlen(text), "N%u: %0110u\r\n", i, i);
-    snprintf(expected, sizeof expected, "GET / HTTP/1.1\r\nHost: a\r\n%sVia: 1.1 sluice\r\nConnection: close\r\n\r\n",
+    snprintf(expected, sizeof expected,
+             "GET / HTTP/1.1\r\nHost: a\r\n%sVia: 1.1 neosocksd\r\nConnection: close\r\n\r\n",
              strstr(text, "\r\n") + 2);
     strcat(text, "\r\n");
     struct passage *p = passage_begin(text);

@@ -987,7 +987,8 @@ local function pause() return booting and (replaced and 1 or setting("BOOTSTRAP_
 
 -- While the overlay is used, connections that fail may be those that go through it.
 local function watch_failures()
-    local count = neosocksd.stats().num_reject_upstream or 0
+    local stats = neosocksd.stats()
+    local count = (stats.num_reject_upstream or 0) + (stats.num_reject_timeout or 0) + (stats.num_forward_failed or 0)
     if used and rejects and count > rejects then hasten() end
     rejects = count
 end

@@ -125,7 +125,7 @@ def test_request_is_rewritten(sluice, origin):
         "host", "accept", "upgrade-insecure-requests", "cookie", "x-last"]
     assert value(fields, "X-Last") == "two  words"
     assert value(fields, "Connection") == "close"
-    assert ", ".join(text for name, text in fields if name.lower() == "via") == "1.0 before, 1.1 sluice"
+    assert ", ".join(text for name, text in fields if name.lower() == "via") == "1.0 before, 1.1 neosocksd"
 
 
 @pytest.mark.parametrize("target, line", [
@@ -263,7 +263,7 @@ def test_version_1_0(sluice, origin):
     client = ask(proxy, get(exchange, version=b"1.0"))
     head, _, body = client.read_all().partition(b"\r\n\r\n")
     assert body == b"plain text" and b"ransfer-" not in head  # such a client knows no chunks
-    assert "1.0 sluice" in (value(parse(exchange.request()[0])[1], "Via") or "")
+    assert "1.0 neosocksd" in (value(parse(exchange.request()[0])[1], "Via") or "")
 
 
 # --- requests that are refused ---

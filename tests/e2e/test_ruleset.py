@@ -84,7 +84,7 @@ def test_what_callbacks_are_asked(ruled, origin):
     assert client.read(len(wire.HTTP_ESTABLISHED)) == wire.HTTP_ESTABLISHED
     echoes(client)
     assert api.call("return table.concat(asked, '\\n')") == 'return true,"' + "\\\n".join([
-        "route 192.0.2.9:81  ", "resolve Name.Example:82 someone ", "route 192.0.2.9:83 nil nil",
+        "route 192.0.2.9:81  nil", "resolve Name.Example:82 someone nil", "route 192.0.2.9:83 nil nil",
         "route6 [2001:db8::1]:84 nil nil", "resolve Name.Example:85 nil nil", "resolve 192.0.2.9:86 nil nil",
         "resolve x:87 user secret", "resolve 192.0.2.9:88 nil nil", "resolve h:89 u p:q"]) + '"'
 
@@ -219,7 +219,7 @@ def test_forward_and_failover(ruled, origin):
         end }}""")
     echoes(wire.through_socks5(proxy.address, "192.0.2.1", 1))
     assert api.call("return table.unpack(seen)") == (
-        'return true,{false,"connection refused",},{},{true,false,"await.forward: the request is not forwardable",}')
+        'return true,{false,"connection failed","refused",},{},{true,false,"await.forward: the request is not forwardable",}')
     assert "must be called from a ruleset request handler" in api.call("return pcall(await.forward, 'a:1')")
 
 

@@ -80,7 +80,7 @@ _G.await = {
     forward = function(addr, ...)
         if not stubs.handling then error("await.forward must be called from a ruleset request handler", 2) end
         table.insert(stubs.forwards, table.pack(addr, ...))
-        return stubs.forward_result ~= false, stubs.forward_result == false and "connection refused" or nil
+        return stubs.forward_result ~= false, stubs.forward_result == false and "connection failed" or nil
     end,
     -- a peer that is ourselves; as there, the results come behind a true, an error behind a false
     invoke = function(code, ...)

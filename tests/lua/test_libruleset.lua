@@ -779,7 +779,7 @@ function tests.handlers()
     is(#stubs.forwards, 1)
     stubs.forward_result = false
     is(libruleset.route6("[::1]:80"), nil)
-    is(recent_events:get(1).msg, 'forward "[::1]:80": connection refused')
+    is(recent_events:get(1).msg, 'forward "[::1]:80": connection failed')
     is(num_requests, before + 3)
     is(#stubs.forwards, 2)
     _G.route_default = { rule.reject() }
