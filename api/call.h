@@ -26,7 +26,7 @@
 #define CALL_BODY_MAX    ((size_t)4 << 20)
 #define CALL_CHANGE_SIZE 96u
 
-enum call_method { CALL_GET = 1, CALL_HEAD = 2, CALL_POST = 4, CALL_DELETE = 8 };
+enum call_method { CALL_GET = 1, CALL_HEAD = 2, CALL_POST = 4, CALL_DELETE = 8, CALL_OTHER = 16, CALL_ANY = 31 };
 
 struct MHD_Connection;
 struct api;
@@ -46,6 +46,8 @@ struct call {
     size_t body_expected; /* by its Content-Length; 0: none */
     const char *url_end;  /* of its URL, as it was sent; until it is lent */
     bool sound;           /* the escapes of its URL */
+    size_t answer_size;   /* of the body of its answer, as it goes out */
+    bool persists;        /* the client lets its connection live on */
     bool query_wrong;     /* it names a parameter that the route does not have, or one twice */
 
     /* Copies. */

@@ -268,7 +268,7 @@ static void handle_dashboard(struct call *call)
 static const struct endpoint endpoints[] = {
     {.path = "/", .methods = READ, .scope = ACCESS_NONE, .outside = handle_dashboard},
     {.path = "/healthy",
-     .methods = READ | CALL_POST,
+     .methods = CALL_ANY,
      .scope = ACCESS_NONE,
      .limit_ms = HEALTH_LIMIT_MS,
      .outside = health_live,

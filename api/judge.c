@@ -192,7 +192,7 @@ static enum call_method read_method(const char *name)
     if (strcmp(name, "GET") == 0) return CALL_GET;
     if (strcmp(name, "HEAD") == 0) return CALL_HEAD;
     if (strcmp(name, "POST") == 0) return CALL_POST;
-    return strcmp(name, "DELETE") == 0 ? CALL_DELETE : 0;
+    return strcmp(name, "DELETE") == 0 ? CALL_DELETE : CALL_OTHER;
 }
 
 unsigned judge_head(struct call *call, const char *url, const char *method, const char *version)

@@ -60,7 +60,13 @@ static void refresh_counters(struct lending *l)
     counters->errors = counter_read(&l->errors);
     counters->bytes_in = counter_read(&l->bytes_in);
     counters->bytes_out = counter_read(&l->bytes_out);
-    engine_set_api_counters(l->parts->engine, &(struct engine_api_counters){counters->requests, counters->successes});
+}
+
+void lend_read_counters(void *context, struct engine_api_counters *out)
+{
+    struct lending *l = context;
+    out->successes = counter_read(&l->successes);
+    out->requests = counter_read(&l->requests);
 }
 
 /* A ruleset cannot go, but a script may have failed to bring one since the head was judged. */

@@ -44,5 +44,7 @@ void lend_withdraw(struct lending *l, uint64_t serial);
 void lend_return(struct call *call); /* it is answered */
 /* Every call that is there, or will come, is answered with 503 and returned; no handler runs any more. */
 void lend_close(struct lending *l);
+/* For scripts: an engine_api_reader of a lending. */
+void lend_read_counters(void *context, struct engine_api_counters *out);
 
 #endif

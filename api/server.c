@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "answer_size.h"
 #include "call.h"
 #include "core/log.h"
 #include "core/net.h"
@@ -133,6 +134,7 @@ static struct MHD_Response *make_response(struct call *call)
     if (!response) return NULL;
     MHD_set_response_options(response, MHD_RF_SEND_KEEP_ALIVE_HEADER, MHD_RO_END); /* as neosocksd says it */
     if (call->method != CALL_HEAD) counter_add(&call->api->lending.bytes_out, call->answer.size);
+    call->answer_size = call->answer.size;
     call->answer = (struct text){0};
     if (plain_size >= COMPRESS_MIN) add_header(response, MHD_HTTP_HEADER_VARY, MHD_HTTP_HEADER_ACCEPT_ENCODING);
     if (codec != CODEC_NONE)
@@ -151,6 +153,8 @@ static enum MHD_Result visit_answer(struct visit *visit)
     add_policy(call, response);
     add_allow(call, response);
     if (call->status >= 400) add_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+    counter_add(&visit->api->lending.bytes_out,
+                answer_head_size(response, call->status, call->persists, call->answer_size));
     enum MHD_Result result = MHD_queue_response(call->connection, call->status, response);
     MHD_destroy_response(response);
     visit->succeeded = call->status < 400;
@@ -372,12 +376,21 @@ static void count_head(struct visit *visit)
     if (info) counter_add(&visit->api->lending.bytes_in, info->header_size);
 }
 
+/* HTTP/1.1 persists unless the client says otherwise, HTTP/1.0 only if it says so. */
+static bool client_persists(struct call *call, const char *version)
+{
+    const char *connection = call_header(call, MHD_HTTP_HEADER_CONNECTION);
+    if (strcmp(version, MHD_HTTP_VERSION_1_1) != 0) return connection && strcasecmp(connection, "keep-alive") == 0;
+    return !connection || strcasecmp(connection, "close") != 0;
+}
+
 /* The head is there. */
 static enum MHD_Result visit_begin(struct visit *visit, const char *url, const char *method, const char *version)
 {
     struct call *call = visit->call;
     visit->begun = true;
     count_head(visit);
+    call->persists = client_persists(call, version);
     unsigned refused = judge_head(call, url, method, version);
     if (!refused) return MHD_YES;
     visit->dispatched = true;
@@ -620,6 +633,7 @@ int api_open(struct api **out, struct supervisor *s, struct coordinator *c, stru
         api_dispose(api);
         return -ENOMEM;
     }
+    engine_set_api_reader(e, lend_read_counters, &api->lending);
     supervisor_do(s, api_move_in, api);
     *out = api;
     return 0;
@@ -661,6 +675,7 @@ void api_close(struct api *api)
     if (!api) return;
     lend_close(&api->lending);
     recorder_close(api->recorder);
+    engine_set_api_reader(api->parts.engine, NULL, NULL);
     supervisor_do(api->parts.supervisor, api_move_out, api);
     coordinator_deliver(api->parts.coordinator);
     supervisor_do(api->parts.supervisor, nothing, NULL);

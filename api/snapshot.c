@@ -34,6 +34,7 @@ static void add_worker(struct snapshot *s, const struct stats *w)
     s->refused_resource += counter_read(&w->refused_resource);
     s->requests += counter_read(&w->requests);
     s->successes += counter_read(&w->successes);
+    s->gave_up += counter_read(&w->gave_up); /* before the failures that it is a part of */
     for (unsigned i = 0; i < FAIL_COUNT; i++) s->failures[i] += counter_read(&w->failures[i]);
     s->bytes_up += counter_read(&w->bytes_up);
     s->bytes_down += counter_read(&w->bytes_down);
@@ -52,11 +53,13 @@ static void add_worker(struct snapshot *s, const struct stats *w)
 /* Failures as the contract groups them: by the ruleset, by time, by what is upstream. */
 static void group_rejects(struct snapshot *s)
 {
-    s->reject_ruleset = s->failures[FAIL_REJECTED];
+    s->reject_ruleset = s->gave_up;
     for (enum failure f = FAIL_NONE; f < FAIL_COUNT; f++) {
+        if (failure_is_rejection(f)) s->reject_ruleset += s->failures[f];
         if (failure_is_timeout(f)) s->reject_timeout += s->failures[f];
         if (failure_is_upstream(f)) s->reject_upstream += s->failures[f];
     }
+    s->reject_upstream -= s->gave_up;
 }
 
 /* The resolver counts what was asked, and what has failed, timeouts among it. What is still open counts as found until

@@ -13,6 +13,7 @@ struct snapshot {
     uint64_t accepted, refused, requests, successes;
     uint64_t reject_ruleset, reject_timeout, reject_upstream;
     uint64_t failures[FAIL_COUNT];
+    uint64_t gave_up; /* of those upstream: the ruleset tried, and then refused */
     uint64_t bytes_up, bytes_down, bytes_copy, bytes_splice;
     uint64_t handshake_in, handshake_out, hop_in, hop_out;
     uint64_t routes_asked, routes_remembered;

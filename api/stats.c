@@ -11,7 +11,8 @@
 #include "history.h"
 #include "stats_text.h"
 
-#define ABOUT "a proxy for SOCKS and HTTP, on io_uring"
+#define CONTRACT "1.5.1" /* the neosocksd that we stand in for */
+#define ABOUT    "a proxy for SOCKS and HTTP, on io_uring"
 
 /* A label in 20 columns, a colon, the value. */
 static void write_line(struct text *out, const char *label, const char *format, ...)
@@ -55,7 +56,7 @@ static void write_histogram(struct text *out, const char *label, const struct hi
 
 void stats_write_banner(struct text *out)
 {
-    text_printf(out, "sluice " SLUICE_VERSION "\n  " ABOUT "\n\n");
+    text_printf(out, "neosocksd " CONTRACT " (sluice " SLUICE_VERSION ")\n  " ABOUT "\n\n");
 }
 
 /* RFC 3339 in local time. */

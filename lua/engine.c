@@ -395,6 +395,12 @@ void engine_get_counters(const struct engine *e, struct engine_counters *out)
     out->call_bytes_out = rpc->bytes_out;
 }
 
+void engine_set_api_reader(struct engine *e, engine_api_reader *read, void *context)
+{
+    e->api_reader = read;
+    e->api_context = context;
+}
+
 void engine_set_api_counters(struct engine *e, const struct engine_api_counters *counters)
 {
     e->api = *counters;

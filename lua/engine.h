@@ -137,5 +137,8 @@ struct engine_api_counters {
     uint64_t requests, successes;
 };
 void engine_set_api_counters(struct engine *e, const struct engine_api_counters *counters);
+/* Asked whenever a script looks, so that what it sees is never behind. NULL: what was set last stays. */
+typedef void engine_api_reader(void *context, struct engine_api_counters *out);
+void engine_set_api_reader(struct engine *e, engine_api_reader *read, void *context);
 
 #endif

@@ -239,6 +239,7 @@ static int neosocksd_stats(lua_State *L)
     uint64_t asked = dns.queries + dns.cache_hits + dns.coalesced + dns.local, failed = dns.failures;
     struct totals totals = {0};
     sum_workers(e->c, &totals);
+    if (e->root->api_reader) e->root->api_reader(e->root->api_context, &e->root->api);
     lua_createtable(L, 0, 25);
     push_totals(L, &totals);
     set_count(L, "num_forward_failed", e->root->counters.forwards_failed); /* ours */

@@ -56,6 +56,8 @@ struct engine {
     char last_error[ENGINE_ERROR_SIZE]; /* "": none */
     struct engine_counters counters;
     struct engine_api_counters api;
+    engine_api_reader *api_reader; /* NULL: `api` stays as it was set */
+    void *api_context;
 
     /* call.c */
     struct engine_call *calls;

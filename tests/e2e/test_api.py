@@ -75,7 +75,7 @@ def test_stats_text(ruled, origin):
     answer = api.get("/stats")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8" and answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.text.startswith("sluice ") and labels(answer.text) == LINES
+    assert answer.text.startswith("neosocksd 1.5.1 (sluice ") and labels(answer.text) == LINES
     assert process.wait_until(lambda: re.search(r"^Traffic             : Up 5B, Down 5B$", api.get("/stats").text, re.MULTILINE))
     assert labels(api.get("/stats?nobanner=1&runtime=yes").text) == [
         *LINES[:-1], "Ruleset Allocated", "Ruleset Threads", "Ruleset Events", LINES[-1]]
@@ -179,7 +179,7 @@ def test_layout_of_the_text(ruled, origin):
         text = api.post("/stats?nobanner=1&runtime=1").text
         assert re.fullmatch(LAYOUT, text), text
         wire.through_socks5(proxy.address, "127.0.0.1", origin().port).close()
-    assert re.fullmatch(r"sluice \S+\n  \S.*\n\n(.|\n)*", api.get("/stats").text)
+    assert re.fullmatch(r"neosocksd \S+ \(sluice \S+\)\n  \S.*\n\n(.|\n)*", api.get("/stats").text)
     assert re.fullmatch(r"Difference          : -?\S+ \(-?\S+ objects\)\nRuleset Allocated   : .*\nRuleset Threads     : .*\n"
                         r"Ruleset Events      : .*\nTime Cost           : \S+\n", api.post("/ruleset/gc").text)
 
@@ -462,7 +462,7 @@ def test_content_codings(ruled):
     for accept, coding in [("deflate", "deflate"), ("gzip, deflate", "deflate"), ("gzip", "gzip"), ("*", "deflate"), ("br", None),
                            ("deflate;q=0.5", "deflate"), ("deflate; q=0, gzip;q=0.1", "gzip"), ("identity, *;q=0", None)]:
         answer = api.get("/stats", Accept_Encoding=accept)
-        assert answer.headers.get("content-encoding") == coding and answer.text.startswith("sluice ")
+        assert answer.headers.get("content-encoding") == coding and answer.text.startswith("neosocksd 1.5.1 (sluice ")
     assert api.call("return ('x'):rep(300)", **{"Accept-Encoding": "deflate"}) == 'return true,"' + "x" * 300 + '"'
 
 
