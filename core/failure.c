@@ -67,7 +67,7 @@ static const struct failure_page pages[FAIL_COUNT] = {
     [FAIL_LINE_TOO_LONG] = {"http_request_error", "The address is longer than the proxy can handle."},
     [FAIL_HEAD_TOO_LARGE] = {"http_request_error", "The fields of the request, cookies for example, are too large."},
     [FAIL_AUTH_METHOD] = {"http_request_denied", "The proxy wants to know who you are first."},
-    [FAIL_AUTH] = {"http_request_denied", "The proxy wants to know who you are first."},
+    [FAIL_AUTH] = {"http_request_denied", "The proxy does not accept this user name and password."},
     [FAIL_COMMAND] = {"http_request_error", "The proxy cannot do what was asked."},
     [FAIL_ADDRESS_TYPE] = {"http_request_error", "The proxy does not know this kind of address."},
     [FAIL_REJECTED] = {"http_request_denied", "The proxy's rules do not let you connect to this destination."},
@@ -107,7 +107,7 @@ const struct failure_page *failure_page(enum failure failure)
 
 bool failure_is_rejection(enum failure failure)
 {
-    return failure == FAIL_REJECTED;
+    return failure == FAIL_REJECTED || failure == FAIL_AUTH;
 }
 
 bool failure_is_timeout(enum failure failure)

@@ -69,7 +69,8 @@ struct failure_page {
 /* Only for failures that have an HTTP status. */
 const struct failure_page *failure_page(enum failure failure);
 
-/* The contract's groups of counters: what the ruleset refused, what took too long, and what went wrong on the way to the target or there. */
+/* The contract's groups of counters: what the ruleset refused, what took too long, and what went wrong on the way to
+ * the target or there. */
 bool failure_is_rejection(enum failure failure);
 bool failure_is_timeout(enum failure failure);
 bool failure_is_upstream(enum failure failure);

@@ -110,6 +110,7 @@ enum session_state handshake_obey(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     const struct route_verdict *verdict = &setup->route.verdict;
+    if (verdict->order == ROUTE_UNAUTHORIZED) return session_fail(w, s, FAIL_AUTH);
     if (verdict->order == ROUTE_REJECT) return handshake_reject(w, s, (enum failure)setup->route.failure);
     s->rule = verdict->rule;
     s->hops = verdict->hop_count;
@@ -153,6 +154,67 @@ enum session_state handshake_begin(struct worker *w, struct session *s)
     }
 }
 
+/* --- who may come in --- */
+
+/* By the settings, or by the word of the ruleset that is in force. */
+static bool wants_credentials(const struct worker *w)
+{
+    uint32_t revision = atomic_load_explicit(w->revision, memory_order_acquire);
+    return w->config->auth_required || (revision & ROUTE_REVISION_AUTH) != 0;
+}
+
+static enum session_state handshake_admit(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    handshake_append(setup, socks5_write_auth_status(out_at(setup), out_room(setup), true));
+    session_flush(w, s);
+    return SESSION_REQUEST;
+}
+
+static enum session_state handshake_judge_login(struct worker *w, struct session *s)
+{
+    struct route_request *route = &setup_of(w, s)->route;
+    if (route->verdict.order == ROUTE_UNAUTHORIZED) return session_fail(w, s, FAIL_AUTH);
+    if (route->verdict.order != ROUTE_ACCEPT) return session_fail(w, s, FAIL_REJECTED);
+    route->admitted = true;
+    return handshake_admit(w, s);
+}
+
+/* RFC 1929 answers before the client says where to: so the ruleset is asked about user and password alone. One that
+ * has no word on them lets everybody pass, and judges with the request. */
+static enum session_state handshake_login(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    struct route_request *route = &setup->route;
+    uint32_t revision = atomic_load_explicit(w->revision, memory_order_acquire);
+    if (revision == 0 || !wants_credentials(w)) return handshake_admit(w, s);
+    setup->revision = revision;
+    route->target = (struct address){.kind = ADDRESS_NONE};
+    route->credentials = &setup->credentials;
+    route->callback = ROUTE_BY_LOGIN;
+    route->failure = FAIL_NONE;
+    if (verdicts_find(&w->verdicts, route, revision, ring_now_ms(w->ring))) {
+        counter_add(&w->stats.routes_remembered, 1);
+        return handshake_judge_login(w, s);
+    }
+    setup->asking = true;
+    handshake_ask(w, s);
+    return SESSION_LOGIN;
+}
+
+enum session_state handshake_login_step(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    if (s->op != SESSION_LENT) {
+        if (setup->asking) handshake_ask(w, s);
+        return SESSION_LOGIN;
+    }
+    histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
+    if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
+    verdicts_keep(&w->verdicts, &setup->route, setup->revision, ring_now_ms(w->ring));
+    return handshake_judge_login(w, s);
+}
+
 /* --- SOCKS4 --- */
 
 static enum session_state hello_socks4(struct worker *w, struct session *s)
@@ -171,7 +233,7 @@ static enum session_state hello_socks4(struct worker *w, struct session *s)
     setup->credentials.password[0] = '\0';
     setup->credentials.present = setup->credentials.user_only = true;
     setup->by_name = request.by_name;
-    if (w->config->auth_required && !request.user[0]) return session_fail(w, s, FAIL_AUTH);
+    if (!request.user[0] && wants_credentials(w)) return session_fail(w, s, FAIL_AUTH_METHOD);
     if (request.command != SOCKS4_CONNECT) return session_fail(w, s, FAIL_COMMAND);
     return handshake_route(w, s);
 }
@@ -183,7 +245,7 @@ static enum session_state hello_socks5(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     uint8_t method;
     size_t used;
-    switch (socks5_parse_greeting(head_at(setup), head_left(setup), w->config->auth_required, &method, &used)) {
+    switch (socks5_parse_greeting(head_at(setup), head_left(setup), wants_credentials(w), &method, &used)) {
     case PARSE_MORE: return SESSION_HELLO;
     case PARSE_OK: break;
     default: return session_fail(w, s, FAIL_SYNTAX);
@@ -195,7 +257,7 @@ static enum session_state hello_socks5(struct worker *w, struct session *s)
     return method == SOCKS5_METHOD_PASSWORD ? SESSION_AUTH : SESSION_REQUEST;
 }
 
-/* Whether the pair is right is the ruleset's decision, later; here it only has to be whole. */
+/* Whether the pair is right is for the ruleset to say; here it only has to be whole. */
 enum session_state handshake_auth_step(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
@@ -207,9 +269,7 @@ enum session_state handshake_auth_step(struct worker *w, struct session *s)
     }
     setup->consumed += (uint32_t)used;
     if (!setup->credentials.user[0] || !setup->credentials.password[0]) return session_fail(w, s, FAIL_AUTH);
-    handshake_append(setup, socks5_write_auth_status(out_at(setup), out_room(setup), true));
-    session_flush(w, s);
-    return SESSION_REQUEST;
+    return handshake_login(w, s);
 }
 
 enum session_state handshake_request_step(struct worker *w, struct session *s)
@@ -286,7 +346,8 @@ static enum session_state hello_http(struct worker *w, struct session *s)
     }
     setup->consumed = (uint32_t)used;
     enum http_auth_result auth = http_parse_proxy_authorization(data, &head, &setup->credentials);
-    if (auth != HTTP_AUTH_OK && w->config->auth_required) return session_fail(w, s, FAIL_AUTH);
+    if (auth != HTTP_AUTH_OK && wants_credentials(w)) /* most clients give them when they are asked to */
+        return session_fail(w, s, auth == HTTP_AUTH_BAD ? FAIL_AUTH : FAIL_AUTH_METHOD);
     if (auth == HTTP_AUTH_BAD) return session_fail(w, s, FAIL_SYNTAX);
     if (http_span_equals(data, head.method, "CONNECT")) return hello_http_connect(w, s, &head);
     return hello_http_plain(w, s, &head);
@@ -375,6 +436,7 @@ static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size,
     case SESSION_HELLO:
         return failure == FAIL_AUTH_METHOD ? socks5_write_method(out, size, SOCKS5_METHOD_UNACCEPTABLE) : 0;
     case SESSION_AUTH: return failure == FAIL_AUTH ? socks5_write_auth_status(out, size, false) : 0;
+    case SESSION_LOGIN: return code == 0 ? 0 : socks5_write_auth_status(out, size, false);
     case SESSION_BIND: return refusal_bind(s, out, size, code);
     default: return code == 0 ? 0 : socks5_write_reply(out, size, code, NULL);
     }

@@ -8,6 +8,7 @@
 enum session_state handshake_begin(struct worker *w, struct session *s);
 enum session_state handshake_hello_step(struct worker *w, struct session *s);
 enum session_state handshake_auth_step(struct worker *w, struct session *s);
+enum session_state handshake_login_step(struct worker *w, struct session *s);
 enum session_state handshake_request_step(struct worker *w, struct session *s);
 enum session_state handshake_route_step(struct worker *w, struct session *s);
 /* ROUTE: posts the question that is due (setup.asking), if that can be done now. */

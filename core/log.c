@@ -212,6 +212,20 @@ void log_write_lines(int level, const char *file, int line, const char *format, 
     }
 }
 
+void log_quote(const char *text, char *out, size_t size)
+{
+    size_t used = 0, end = size - sizeof "...";
+    for (; *text; text++) {
+        bool plain = *text >= ' ' && *text < 0x7f && *text != '"' && *text != '\\';
+        if (used + (plain ? 1 : 4) > end) {
+            memcpy(out + used, "...", sizeof "...");
+            return;
+        }
+        used += (size_t)snprintf(out + used, size - used, plain ? "%c" : "\\x%02x", (unsigned char)*text);
+    }
+    out[used] = '\0';
+}
+
 int log_attach(void)
 {
     if (own_place) return 0;

@@ -9,6 +9,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum log_level {
@@ -38,6 +39,10 @@ void log_write(int level, const char *file, int line, const char *format, ...) _
  * begin with two blanks, tabs are blanks. At most LOG_LINES_MAX octets. */
 void log_write_lines(int level, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/* Text of others, with printable ASCII but `"` and `\` as it is and the rest as \xHH; what does not fit ends in "...".
+ * size  of `out`, at least 8. */
+#define LOG_USER_SIZE 132u
+void log_quote(const char *text, char *out, size_t size);
 int log_attach(void);       /* 0 or -ENOMEM */
 void log_detach(void);      /* before a thread ends: its ring is still flushed, then free for the next thread */
 void log_flush(void);       /* writes out what the workers have queued, unless another thread is doing so */

@@ -58,9 +58,11 @@ struct resolve_request {
 #define ROUTE_HOPS_MAX 16u /* of -x and of a ruleset's decision together */
 
 enum route_order {
-    ROUTE_REJECT, /* refuse the client */
-    ROUTE_DIAL,   /* connect; a failure is the client's */
-    ROUTE_TRY,    /* connect; a failure comes back as the same question (await.forward), an end as ROUTED */
+    ROUTE_REJECT,       /* refuse the client */
+    ROUTE_UNAUTHORIZED, /* the same: who it says it is is not proven */
+    ROUTE_ACCEPT,       /* ROUTE_BY_LOGIN only: it may go on */
+    ROUTE_DIAL,         /* connect; a failure is the client's */
+    ROUTE_TRY,          /* connect; a failure comes back as the same question (await.forward), an end as ROUTED */
 };
 
 struct route_verdict {
@@ -72,13 +74,18 @@ struct route_verdict {
     const struct proxy_uri *hops; /* route_request.hops, or an array that lives as long as the process */
 };
 
-enum route_callback { ROUTE_BY_NAME, ROUTE_BY_IPV4, ROUTE_BY_IPV6 };
+/* BY_LOGIN: user and password alone are judged, before the client has said where to (RFC 1929); target is NONE. */
+enum route_callback { ROUTE_BY_NAME, ROUTE_BY_IPV4, ROUTE_BY_IPV6, ROUTE_BY_LOGIN };
+
+/* Set in a ruleset's revision, as workers see it: clients must give user and password, as with --auth-required. */
+#define ROUTE_REVISION_AUTH UINT32_C(0x80000000)
 
 struct route_request {
     _Atomic uint32_t cancelled;
     uint8_t callback;      /* enum route_callback: which function of the ruleset is to decide */
     uint8_t failure;       /* enum failure of the ROUTE_TRY before; FAIL_NONE: asked for the first time */
-    struct address target; /* NONE: a forwarder without a target (-f :) */
+    bool admitted;         /* BY_LOGIN has been asked and has let it in */
+    struct address target; /* NONE: a forwarder without a target (-f :), or BY_LOGIN */
     const struct credentials *credentials; /* lent with the request */
     struct message origin;                 /* the coordinator's note of whom to answer */
     uint32_t origin_worker;

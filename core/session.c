@@ -34,6 +34,7 @@ static session_step *const session_steps[SESSION_STATE_COUNT] = {
     [SESSION_HELLO] = handshake_hello_step,
     [SESSION_AUTH] = handshake_auth_step,
     [SESSION_REQUEST] = handshake_request_step,
+    [SESSION_LOGIN] = handshake_login_step,
     [SESSION_ROUTE] = handshake_route_step,
     [SESSION_RESOLVE] = dial_resolve_step,
     [SESSION_DIAL] = dial_step,
@@ -51,7 +52,8 @@ static session_step *const session_steps[SESSION_STATE_COUNT] = {
 static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_FREE] = STATE(HELLO),
     [SESSION_HELLO] = STATE(HELLO) | STATE(AUTH) | STATE(REQUEST) | STATE(RELAY) | STATES_UPSTREAM | STATES_END,
-    [SESSION_AUTH] = STATE(AUTH) | STATE(REQUEST) | STATES_END,
+    [SESSION_AUTH] = STATE(AUTH) | STATE(LOGIN) | STATE(REQUEST) | STATES_END,
+    [SESSION_LOGIN] = STATE(LOGIN) | STATE(REQUEST) | STATES_END,
     [SESSION_REQUEST] = STATE(REQUEST) | STATES_UPSTREAM | STATES_END,
     [SESSION_ROUTE] = STATES_UPSTREAM | STATES_END,
     [SESSION_RESOLVE] = STATE(RESOLVE) | STATE(DIAL) | STATE(ROUTE) | STATES_END,
@@ -76,7 +78,7 @@ const char *session_state_name(enum session_state state)
         [SESSION_BIND] = "bind",         [SESSION_REPLY] = "reply",
         [SESSION_LINGER] = "linger",     [SESSION_RELAY] = "relay",
         [SESSION_EXCHANGE] = "exchange", [SESSION_ASSOCIATE] = "associate",
-        [SESSION_CLOSING] = "closing",
+        [SESSION_CLOSING] = "closing",   [SESSION_LOGIN] = "login",
     };
     assert(state < SESSION_STATE_COUNT);
     return names[state];
@@ -91,6 +93,11 @@ static bool session_is_established(enum session_state state)
 static bool session_is_half_open(enum session_state state)
 {
     return state != SESSION_FREE && state != SESSION_CLOSING && !session_is_established(state);
+}
+
+static bool session_asks_ruleset(const struct session *s)
+{
+    return s->state == SESSION_LOGIN || s->state == SESSION_ROUTE;
 }
 
 /* --- the state and what moves with it --- */
@@ -140,6 +147,7 @@ static void session_set_deadline(struct worker *w, struct session *s, enum sessi
     uint64_t now = ring_now_ms(w->ring);
     uint64_t deadline = session_deadline_ms(w, s);
     switch (next) {
+    case SESSION_LOGIN:
     case SESSION_ROUTE:
     case SESSION_RESOLVE:
     case SESSION_DIAL:
@@ -191,6 +199,17 @@ void session_log(struct worker *w, struct session *s, int level, const char *tex
         text);
 }
 
+/* Who tries passwords: at the level that is the default, for programs that lock sources out (docs/fail2ban/). What
+ * clients name stands behind the source, escaped, so that nobody can name another source in its place. */
+static void session_log_intruder(struct worker *w, struct session *s)
+{
+    char client[ADDRESS_TEXT_SIZE], user[LOG_USER_SIZE];
+    if (!LOG_ON(LOG_LEVEL_NOTICE)) return;
+    session_format_client(s, client, sizeof client);
+    log_quote(s->setup == POOL_NONE ? "" : setup_of(w, s)->credentials.user, user, sizeof user);
+    LOG(LOG_LEVEL_NOTICE, "[%u:%u] %s: authentication failed for user \"%s\"", w->index, s->slot, client, user);
+}
+
 /* --- opening --- */
 
 static void session_init(struct worker *w, struct session *s, uint32_t slot, unsigned listener, int fd)
@@ -222,7 +241,7 @@ static void setup_init(struct setup *setup, uint64_t deadline_ms)
     setup->request_complete = setup->head_shut = false;
     setup->by_name = setup->asking = setup->trial = false;
     setup->target.kind = ADDRESS_NONE;
-    setup->credentials.present = setup->credentials.user_only = false;
+    setup->credentials.present = setup->credentials.user_only = setup->route.admitted = false;
     setup->dial.next = setup->dial.live = setup->dial.polled = 0;
     for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++) setup->dial.fds[i] = -1;
 }
@@ -539,7 +558,7 @@ void session_on_answer(struct worker *w, const struct message *answer)
         session_join(w, s);
     else if (s->state == SESSION_ASSOCIATE)
         udp_on_answer(w, s);
-    else if (s->state == SESSION_ROUTE || s->state == SESSION_RESOLVE || s->state == SESSION_BIND)
+    else if (session_asks_ruleset(s) || s->state == SESSION_RESOLVE || s->state == SESSION_BIND)
         session_advance(w, s);
 }
 
@@ -567,7 +586,7 @@ static void session_on_wait(struct worker *w, struct session *s)
         session_proceed(w, s, dial_on_time(w, s));
         if (s->state != SESSION_DIAL) return;
         if (now + DIAL_STAGGER_MS < next) next = now + DIAL_STAGGER_MS;
-    } else if (s->state == SESSION_ROUTE && setup_of(w, s)->asking) {
+    } else if (session_asks_ruleset(s) && setup_of(w, s)->asking) {
         handshake_ask(w, s);
         if (now + TIMER_TICK_MS < next) next = now + TIMER_TICK_MS;
     }
@@ -670,7 +689,7 @@ static void session_withdraw_request(struct worker *w, struct session *s)
     setup->asking = false;
     session_report_trial(w, s, s->failure == FAIL_CONNECT_TIMEOUT ? -ETIMEDOUT : -ECANCELED);
     if (!(s->inflight & SESSION_BIT(SESSION_LENT))) return;
-    if (s->state == SESSION_ROUTE) session_tell(w, s, MESSAGE_CANCEL, 0);
+    if (session_asks_ruleset(s)) session_tell(w, s, MESSAGE_CANCEL, 0);
     atomic_store_explicit(&setup->route.cancelled, 1, memory_order_relaxed);
     atomic_store_explicit(&setup->resolve.cancelled, 1, memory_order_relaxed);
 }
@@ -718,7 +737,10 @@ enum session_state session_fail(struct worker *w, struct session *s, enum failur
     if (session_is_trial(w, s, failure)) return session_end_trial(w, s, failure);
     s->failure = (uint8_t)failure;
     if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.failures[failure], 1);
-    session_log(w, s, LOG_LEVEL_INFO, failure_row(failure)->word);
+    if (failure == FAIL_AUTH)
+        session_log_intruder(w, s);
+    else
+        session_log(w, s, LOG_LEVEL_INFO, failure_row(failure)->word);
     if (!handshake_write_refusal(w, s, failure)) {
         session_close(w, s, SESSION_ORDERLY);
         return SESSION_CLOSING;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "auth.h"
 #include "core/log.h"
 #include "core/policy.h"
 #include "load.h"
@@ -472,6 +473,8 @@ static int boot_run(lua_State *L)
     int table = lua_gettop(L);
     judge_table(L, boot, table);
     apply_table(L, boot, table);
+    if (lua_getfield(L, table, "ruleset") != LUA_TTABLE) lua_getglobal(L, "ruleset");
+    auth_judge(L, -1, boot->config, coordinator_config(engine_of(L)->c)->auth_required || engine_of(L)->auth);
     if (lua_getfield(L, table, "ruleset") == LUA_TTABLE) lua_setglobal(L, "ruleset");
     return 0;
 }
@@ -483,6 +486,8 @@ static int ruleset_run(lua_State *L)
     lua_pushliteral(L, "ruleset");
     lua_call(L, 1, 1);
     if (!lua_istable(L, -1)) return luaL_error(L, "ruleset: expected table, got %s", luaL_typename(L, -1));
+    const struct config *config = coordinator_config(engine_of(L)->c);
+    auth_judge(L, -1, config, config->auth_required || engine_of(L)->auth);
     lua_setglobal(L, "ruleset");
     return 0;
 }
@@ -750,7 +755,9 @@ static void push_field(lua_State *L, const struct config *c, const struct field 
         push_text(L, c, field->name);
     } else if (field->kind == FIELD_BOOLEAN) {
         const bool *place = boolean_of((struct config *)(uintptr_t)c, field->name);
-        lua_pushboolean(L, place ? *place : (c->blocked & block_of(field->name)) != 0);
+        bool on = place ? *place : (c->blocked & block_of(field->name)) != 0;
+        if (place == &c->auth_required) on |= engine_of(L)->root->auth; /* what is in force */
+        lua_pushboolean(L, on);
     } else {
         push_number(L, c, field);
     }

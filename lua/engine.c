@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth.h"
 #include "core/log.h"
 #include "execute.h"
 #include "load.h"
@@ -146,9 +147,10 @@ bool engine_push_callback(lua_State *L, const char *name)
 
 void engine_revise(struct engine *e, bool has_ruleset)
 {
-    if (++e->revision == 0) e->revision = 1;
+    e->revision = e->revision + 1 < ROUTE_REVISION_AUTH ? e->revision + 1 : 1;
     e->has_ruleset = has_ruleset;
-    coordinator_set_revision(e->c, has_ruleset ? e->revision : 0);
+    e->auth = has_ruleset && auth_read(e, coordinator_config(e->c)->auth_required);
+    coordinator_set_revision(e->c, has_ruleset ? e->revision | (e->auth ? ROUTE_REVISION_AUTH : 0) : 0);
 }
 
 bool engine_has_ruleset(const struct engine *e)
@@ -443,6 +445,8 @@ static int update_ruleset(lua_State *L)
     const struct source *source = lua_touserdata(L, 1);
     run_chunk(L, source, "ruleset");
     if (!lua_istable(L, -1)) return luaL_error(L, "ruleset: expected table, got %s", luaL_typename(L, -1));
+    const struct config *config = coordinator_config(engine_of(L)->c);
+    auth_judge(L, -1, config, config->auth_required || engine_of(L)->auth);
     lua_setglobal(L, "ruleset");
     return 0;
 }

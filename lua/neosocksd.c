@@ -293,6 +293,7 @@ int luaopen_neosocksd(lua_State *L)
                                          {"stats", neosocksd_stats},
                                          {"tag", sluice_tag},
                                          {"traceback", neosocksd_traceback},
+                                         {"unauthorized", sluice_unauthorized},
                                          {NULL, NULL}};
     luaL_newlib(L, functions);
     return 1;

@@ -26,7 +26,8 @@ struct question {
     struct route_request *request; /* ASKED only */
     uint32_t worker, slot, generation;
     enum stage stage;
-    bool forwarded; /* a try has succeeded: what the callback returns is ignored */
+    bool forwarded;    /* a try has succeeded: what the callback returns is ignored */
+    bool unauthorized; /* it has said so: a refusal is one of who the client says it is */
     uint32_t cache_ms, rule;
     struct routine *routine;
     struct park park; /* TRYING */
@@ -80,7 +81,8 @@ static void question_answer(struct question *q, int32_t result)
     struct route_request *request = q->request;
     q->request = NULL;
     if (!request) return;
-    q->engine->counters.rejects += result < 0 || request->verdict.order == ROUTE_REJECT;
+    q->engine->counters.rejects +=
+        result < 0 || request->verdict.order == ROUTE_REJECT || request->verdict.order == ROUTE_UNAUTHORIZED;
     q->engine->answer(q->engine->c, request, result);
 }
 
@@ -131,11 +133,19 @@ static bool read_verdict(lua_State *L, int first, struct route_request *request,
 
 /* --- the callback's coroutine --- */
 
+/* What is true lets the client go on. */
+static void decide_login(struct question *q, lua_State *L, int first)
+{
+    bool good = lua_gettop(L) >= first && lua_toboolean(L, first);
+    q->request->verdict =
+        (struct route_verdict){.order = good ? ROUTE_ACCEPT : ROUTE_UNAUTHORIZED, .cache_ms = good ? q->cache_ms : 0};
+}
+
 static void decide(struct question *q, lua_State *L, int first)
 {
     struct route_request *request = q->request;
     luaL_checkstack(L, 4, NULL);
-    request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
+    request->verdict = (struct route_verdict){.order = q->unauthorized ? ROUTE_UNAUTHORIZED : ROUTE_REJECT};
     if (lua_gettop(L) < first || !lua_toboolean(L, first)) return;
     if (read_verdict(L, first, request, q->engine)) {
         request->verdict.order = ROUTE_DIAL;
@@ -158,6 +168,8 @@ static void question_deliver(struct routine *r, lua_State *L, bool ok, int first
     struct question *q = r->owner;
     if (!ok)
         question_fail(q, engine_error_text(L, first));
+    else if (q->request && q->request->callback == ROUTE_BY_LOGIN)
+        decide_login(q, L, first);
     else if (q->request)
         decide(q, L, first);
     question_answer(q, 0);
@@ -179,6 +191,7 @@ static const char *callback_name(const struct route_request *request)
     switch ((enum route_callback)request->callback) {
     case ROUTE_BY_IPV4: return "route";
     case ROUTE_BY_IPV6: return "route6";
+    case ROUTE_BY_LOGIN: return "login";
     case ROUTE_BY_NAME: break;
     }
     return "resolve";
@@ -191,19 +204,93 @@ static void push_target(lua_State *L, const struct address *target)
     lua_pushlstring(L, size > 0 ? text : ":0", size > 0 ? size : 2); /* a forwarder that leaves it to us */
 }
 
-/* Arguments of the callback: address, user or nil, password or nil. SOCKS4 has no passwords. */
+static struct question *question_of(lua_State *L)
+{
+    struct routine *r = routine_of(L);
+    return r && r->live && r->class == &question_class ? r->owner : NULL;
+}
+
+/* user or nil, password or nil. SOCKS4 has no passwords. */
+static void push_credentials(lua_State *L, const struct credentials *c)
+{
+    lua_pushstring(L, c->present ? c->user : NULL);
+    lua_pushstring(L, c->present && !c->user_only ? c->password : NULL);
+}
+
+/* The function ruleset.login, or nothing: false. */
+static bool push_login(lua_State *L)
+{
+    int top = lua_gettop(L);
+    if (engine_push_callback(L, "login") && lua_isfunction(L, -1)) return true;
+    lua_settop(L, top);
+    return false;
+}
+
+/* Only credentials are judged. A ruleset without `login` has no word on them yet. */
+static int login_start(lua_State *L, struct question *q)
+{
+    lua_pushnil(L);
+    if (!push_login(L)) {
+        q->request->verdict = (struct route_verdict){.order = ROUTE_ACCEPT};
+        question_answer(q, 0);
+        question_free(q);
+        return 0;
+    }
+    push_credentials(L, q->request->credentials);
+    routine_start(L, &question_class, q, 2, &q->routine);
+    return 0;
+}
+
+/* --- a request whose credentials were not judged before it: first `login`, then the callback --- */
+
+#define ADMISSION_VALUES 5 /* login, callback, address, user, password */
+
+static int admission_decided(lua_State *L, int status, lua_KContext context)
+{
+    (void)status, (void)context;
+    return lua_gettop(L) - ADMISSION_VALUES;
+}
+
+static int admission_judged(lua_State *L, int status, lua_KContext context)
+{
+    struct question *q = question_of(L);
+    bool good = lua_toboolean(L, -1);
+    (void)status, (void)context;
+    lua_settop(L, ADMISSION_VALUES);
+    if (!q) return 0;
+    q->cache_ms = 0; /* it was about the credentials */
+    q->unauthorized = !good;
+    if (!good) return 0;
+    for (int i = 2; i <= ADMISSION_VALUES; i++) lua_pushvalue(L, i);
+    lua_callk(L, 3, LUA_MULTRET, 0, admission_decided);
+    return admission_decided(L, LUA_OK, 0);
+}
+
+static int admission_body(lua_State *L)
+{
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 4);
+    lua_pushvalue(L, 5);
+    lua_callk(L, 2, 1, 0, admission_judged);
+    return admission_judged(L, LUA_OK, 0);
+}
+
+/* Arguments of the callback: address and credentials. */
 static int question_start(lua_State *L)
 {
     struct question *q = lua_touserdata(L, 1);
     const struct route_request *request = q->request;
-    const struct credentials *c = request->credentials;
     const char *name = callback_name(request);
+    bool wanted = q->engine->auth || coordinator_config(q->engine->c)->auth_required;
+    if (request->callback == ROUTE_BY_LOGIN) return login_start(L, q);
     lua_pushnil(L);
+    lua_pushcfunction(L, admission_body);
+    bool judge = wanted && !request->admitted && push_login(L);
+    if (!judge) lua_pop(L, 1);
     if (!engine_push_callback(L, name)) return luaL_error(L, "the ruleset has no function %s", name);
     push_target(L, &request->target);
-    lua_pushstring(L, c->present ? c->user : NULL);
-    lua_pushstring(L, c->present && !c->user_only ? c->password : NULL);
-    routine_start(L, &question_class, q, 3, &q->routine);
+    push_credentials(L, request->credentials);
+    routine_start(L, &question_class, q, judge ? ADMISSION_VALUES : 3, &q->routine);
     return 0;
 }
 
@@ -380,18 +467,12 @@ static int forward_done(lua_State *L, int status, lua_KContext context)
     return lua_gettop(L) - (int)context;
 }
 
-static struct question *question_of(lua_State *L)
-{
-    struct routine *r = routine_of(L);
-    return r && r->live && r->class == &question_class ? r->owner : NULL;
-}
-
 /* await.forward(addr, proxyN, ..., proxy1) -> true | false, message[, label] | nil           [-0, +3, e; yields] */
 int await_forward(lua_State *L)
 {
     struct question *q = question_of(L);
     if (!q) return luaL_error(L, "await.forward must be called from a ruleset request handler");
-    if (q->forwarded || q->stage != ASKED || !q->request)
+    if (q->forwarded || q->stage != ASKED || !q->request || q->request->callback == ROUTE_BY_LOGIN)
         return luaL_error(L, "await.forward: the request is not forwardable");
     if (lua_isnoneornil(L, 1)) {
         lua_pushnil(L);
@@ -425,6 +506,16 @@ int sluice_tag(lua_State *L)
     struct question *q = question_of(L);
     luaL_checkany(L, 1);
     if (q) q->rule = tags_number(L, 1);
+    lua_pushboolean(L, q != NULL);
+    return 1;
+}
+
+/* sluice.unauthorized() -> whether there is a request that is being decided                           [-0, +1, -]
+ * If it is refused, the client is told that user and password are wrong, and may give others. */
+int sluice_unauthorized(lua_State *L)
+{
+    struct question *q = question_of(L);
+    if (q) q->unauthorized = true;
     lua_pushboolean(L, q != NULL);
     return 1;
 }

@@ -36,6 +36,7 @@ struct engine {
     uint32_t revision;
     char source_hash[DIGEST_TEXT_SIZE]; /* of the ruleset's text */
     bool has_ruleset, traceback, stopped;
+    bool auth;    /* the ruleset wants credentials of every client, see auth.h */
     bool closing; /* no coroutine may begin or wait any more */
     uint64_t opened_ns;
 
@@ -172,6 +173,7 @@ void ruleset_set_interval(struct engine *e, double seconds);
 int await_forward(lua_State *L);
 int sluice_cache(lua_State *L);
 int sluice_tag(lua_State *L);
+int sluice_unauthorized(lua_State *L);
 
 /* --- own.c --- */
 

@@ -110,7 +110,14 @@ static int32_t answer_route(const struct message *message)
     if (atomic_load(&request->cancelled) && sim_chance(500)) return -ECANCELED;
     if (!world.peers.calm && sim_chance(50)) return -EIO;
     route_decide_builtin(request, world.config.hops, (uint8_t)world.config.hop_count);
-    if (!world.peers.calm && sim_chance(50)) request->verdict.order = ROUTE_REJECT;
+    uint8_t refusal = sim_chance(500) ? ROUTE_REJECT : ROUTE_UNAUTHORIZED;
+    if (request->callback == ROUTE_BY_LOGIN) {
+        bool refused = !world.peers.calm && sim_chance(100);
+        request->verdict.order = refused ? refusal : ROUTE_ACCEPT;
+        request->verdict.cache_ms = sim_chance(200) ? sim_below(2000) : 0;
+        return 0;
+    }
+    if (!world.peers.calm && sim_chance(50)) request->verdict.order = refusal;
     if (request->target.kind == ADDRESS_NONE) request->verdict.order = ROUTE_REJECT; /* no script can name that */
     if (sim_chance(200)) request->verdict.cache_ms = sim_below(2000);
     if (request->verdict.order == ROUTE_REJECT || trial->count >= 3 || sim_chance(500)) return 0;
@@ -388,7 +395,8 @@ static void world_plan(void)
     memset(&world.errands, 0, sizeof world.errands);
     world.errands.on = !calm && sim_chance(400);
     world.errands.reaches = world.config.hop_count == 0;
-    atomic_store(&world.revision, sim_chance(500) ? 0 : 1 + sim_below(2));
+    uint32_t auth = !calm && sim_chance(300) ? ROUTE_REVISION_AUTH : 0;
+    atomic_store(&world.revision, sim_chance(500) ? 0 : (1 + sim_below(2)) | auth);
     world.peers.moved_us = sim_now_us();
     world.stop_at_us = calm || sim_chance(800) ? 0 : sim_now_us() + sim_below(sim_chance(500) ? 20000 : 2000000);
     world.stopping = world.stopped = world.stuffed = false;

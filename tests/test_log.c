@@ -296,6 +296,34 @@ static void test_two_writers_and_a_reader(void **state)
     assert_int_equal(seen + log_dropped() - before, WRITERS * WRITER_LINES);
 }
 
+/* What others write stands between quotes, and cannot end them. */
+static void test_quote(void **state)
+{
+    static const struct {
+        const char *text, *quoted;
+    } cases[] = {{"", ""},
+                 {"alice", "alice"},
+                 {"a b", "a b"},
+                 {"\"", "\\x22"},
+                 {"\\", "\\x5c"},
+                 {"\n\r\t\x7f\x01", "\\x0a\\x0d\\x09\\x7f\\x01"},
+                 {"\xc3\xa9\xff", "\\xc3\\xa9\\xff"}};
+    char out[LOG_USER_SIZE], small[8], longest[300];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        log_quote(cases[i].text, out, sizeof out);
+        assert_string_equal(out, cases[i].quoted);
+    }
+    memset(longest, 'x', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    log_quote(longest, out, sizeof out);
+    assert_int_equal(strlen(out), sizeof out - 1);
+    assert_string_equal(out + sizeof out - 5, "x...");
+    memset(longest, '\n', sizeof longest - 1);
+    log_quote(longest, small, sizeof small);
+    assert_string_equal(small, "\\x0a...");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +333,7 @@ int main(void)
         cmocka_unit_test(test_targets),
         cmocka_unit_test(test_hostile_text),
         cmocka_unit_test(test_errno_survives),
+        cmocka_unit_test(test_quote),
         cmocka_unit_test(test_rings),
         cmocka_unit_test(test_full_rings_drop),
         cmocka_unit_test(test_places_are_reused),

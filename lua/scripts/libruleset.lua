@@ -743,6 +743,9 @@ local function authenticate(addr, username, password)
     return good
 end
 
+-- a refusal that follows is one of who the client says it is: HTTP 407, and the label `auth`
+local unauthorized = neosocksd.unauthorized or function() end
+
 -- Connects as decided. In a handler of requests the client is told by await.forward, and what the handler returns behind
 -- it is ignored; so the decision is always returned, for callers that expect one, as up to 1.5.
 local function answer(...)
@@ -760,7 +763,10 @@ local function handler(decision)
     return function(addr, username, password)
         _G.num_requests = num_requests + 1
         if setting("auth_required") then
-            if not authenticate(addr, username, password) then return nil end
+            if not authenticate(addr, username, password) then
+                unauthorized()
+                return nil
+            end
             _G.num_authorized = num_authorized + 1
         end
         return answer(decision(addr))
@@ -773,6 +779,20 @@ local libruleset = {
     route = handler(function(addr) return decide.route(addr) end),
     route6 = handler(function(addr) return decide.route6(addr) end),
 }
+
+-- User and password alone, before the client has said where to: SOCKS5 wants to know then. A judge of the script's own
+-- gets the address, too, and handlers of its own may know users that we do not: these judge with the request.
+function libruleset.login(username, password)
+    local current = rawget(_G, "ruleset")
+    if table.get(current, "authenticate") then return true end
+    for _, name in ipairs{ "resolve", "route", "route6" } do
+        if table.get(current, name) ~= libruleset[name] then return true end
+    end
+    if check_secret(username, password) then return true end
+    _G.num_requests = num_requests + 1 -- a request that is not heard any more
+    evlogf("authenticate failed: %s", quoted(username or ""))
+    return false
+end
 
 -- chains: { { proxy1, proxy2 }, {}, ... }; true at the first one that connects
 function libruleset.failover(addr, chains)

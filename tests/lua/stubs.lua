@@ -59,6 +59,7 @@ _G.neosocksd = {
     resolve = function(host) return stubs.names[host] end,
     setinterval = function() end,
     tag = function(tag) stubs.tag = tag end,
+    unauthorized = function() stubs.unauthorized = (stubs.unauthorized or 0) + 1 end,
     stats = function() return { num_request = 0, uptime = 1e9 } end,
     traceback = debug.traceback,
 }

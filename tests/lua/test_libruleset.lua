@@ -788,6 +788,35 @@ function tests.handlers()
     same({ num_requests, #stubs.forwards }, { before + 4, 2 })
 end
 
+-- asked before the client says where to; what the handlers will judge better is left to them
+function tests.login()
+    _G.secrets.alice, _G.secrets.open = "right", true
+    _G.ruleset = setmetatable({}, { __index = function(_, k) return libruleset[k] end })
+    local before = num_requests - num_authorized
+    is(libruleset.login("alice", "right"), true)
+    is(libruleset.login("open", nil), true)
+    is(num_requests - num_authorized, before, "who comes in is counted with the request")
+    is(libruleset.login("alice", "wrong"), false)
+    is(recent_events:get(1).msg, 'authenticate failed: "alice"')
+    is(libruleset.login("alice", nil), false)
+    is(libruleset.login(nil, nil), false)
+    is(libruleset.login("mallory", "right"), false)
+    is(num_requests - num_authorized, before + 4)
+    _G.ruleset = { authenticate = function() end }
+    is(libruleset.login("alice", "wrong"), true, "a judge of its own wants the address, too")
+    for _, name in ipairs{ "resolve", "route", "route6" } do
+        _G.ruleset = setmetatable({ [name] = function() end }, { __index = libruleset })
+        is(libruleset.login("alice", "wrong"), true, "a handler of its own may know others: " .. name)
+    end
+    stubs.settings.auth_required, stubs.unauthorized = true, 0
+    _G.ruleset = libruleset
+    is(libruleset.resolve("a:1", "alice", "wrong"), nil)
+    is(stubs.unauthorized, 1, "a refusal of who it is")
+    _G.route_default = { rule.reject() }
+    is(libruleset.resolve("a:1", "alice", "right"), nil)
+    is(stubs.unauthorized, 1, "any other one is not")
+end
+
 function tests.authentication()
     stubs.settings.auth_required = true -- after the library was loaded
     _G.secrets.alice, _G.secrets.open = "right", true
