@@ -60,6 +60,8 @@ class FakeApi:
             self.send(handler, 200, self.body)
         elif path == "/stats":
             self.send(handler, 200, json.dumps(self.figures()).encode())
+        elif path == "/history":
+            self.send(handler, 200, json.dumps(self.history()).encode())
         elif path == "/sessions":
             first = int(urllib.parse.parse_qs(query).get("cursor", ["0-0"])[0].split("-")[1], 16)
             self.send(handler, 200, json.dumps(self.sessions(first)).encode())
@@ -74,9 +76,9 @@ class FakeApi:
         handler.end_headers()
         handler.wfile.write(body)
 
-    def grown(self, rate, swing=0.4, period=97.0):
+    def grown(self, rate, swing=0.4, period=97.0, ago=0):
         """A counter: the integral of a rate that swings around its mean."""
-        t = time.monotonic() - self.start
+        t = time.monotonic() - self.start - ago
         return int(rate * (t + swing * period / (2 * math.pi) * math.sin(2 * math.pi * t / period)))
 
     def worker(self, index):
@@ -102,16 +104,35 @@ class FakeApi:
             "bytes": {"up": self.grown(24e6), "down": self.grown(360e6, 0.5), "copy": self.grown(64e6, 0.2, 45),
                       "splice": self.grown(320e6, 0.5)},
             "connect_latency": latency, "decision_latency": {n: v / 40 if n != "count" else v for n, v in latency.items()},
+            "last_minute": {"connect_latency": latency, "decision_latency": {n: v / 40 if n != "count" else v for n, v in latency.items()}},
+            "descriptors": {"open": 9911, "limit": 20000},
+            "refusals": {"max_sessions": 11, "max_startups": 22, "pool": 3, "resource": 5},
             "workers": [self.worker(i) for i in range(4)],
             "dns": {"queries": self.grown(40), "cache_hits": self.grown(900), "coalesced": self.grown(30),
                     "failures": self.grown(3), "timeouts": 91, "cached": 8120},
-            "ruleset": {"revision": self.revision, "loaded": True, "memory_bytes": int(wave(t, 20, 3.1e6, 6.2e6)),
+            "ruleset": {"revision": self.revision, "loaded": True, "sha256": "5e" * 32, "memory_bytes": int(wave(t, 20, 3.1e6, 6.2e6)),
                         "objects": 31877, "threads": 18, "threads_peak": 644,
                         "event_latency": {"p50": 9e-6, "p90": 22e-6, "p99": 140e-6, "max": 0.004, "count": 2000}},
-            "api": {"requests": int(t), "errors": 3},
+            "api": {"connections": int(t / 9), "requests": int(t), "errors": 3},
         }
         figures.update(self.stats)
         return figures
+
+    def ring(self, step, size):
+        """Counters of the past: each had half of its rate of today, so that a test knows one from the other."""
+        times = [i * step for i in range(size, 0, -1)]
+        ring = {"uptime": [time.monotonic() - self.start - ago for ago in times]}
+        for name, rate in [("bytes_up", 12e6), ("bytes_down", 180e6), ("bytes_copy", 32e6), ("bytes_splice", 160e6), ("accepted", 1400),
+                           ("requests", 1395), ("successes", 1350), ("failures", 40)]:
+            ring[name] = [self.grown(rate, 0, ago=ago) for ago in times]
+        for name, value in [("active", 2000), ("half_open", 20), ("connect_p50", 0.001), ("connect_p90", 0.01), ("connect_p99", 0.1),
+                            ("decision_p50", None), ("decision_p90", None), ("decision_p99", None)]:
+            ring[name] = [value] * size
+        ring["revision"] = [self.revision - (ago > 90) for ago in times]
+        return ring
+
+    def history(self):
+        return {"time": time.time(), "uptime": time.monotonic() - self.start, "seconds": self.ring(1, 200), "minutes": self.ring(60, 70)}
 
     def row(self, i):
         names = ["objects.mirror.example:443", "video-cdn-7.example.net:443", "[2001:db8:12::77]:8443", "10.40.2.17:5432",

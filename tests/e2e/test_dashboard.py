@@ -9,6 +9,7 @@ import pytest
 
 import fake_api
 import process
+import scripts
 import wire
 from conftest import HERE, require
 from test_limits import serves
@@ -208,6 +209,49 @@ def test_restart_and_revision_are_marked(fake, browser):
     assert page.errors() == []
 
 
+def test_it_shows_what_happened_before(fake, browser):
+    """The server's history is in the charts at once: seconds, then minutes; and it fills what a lost connection has left out."""
+    server, page = fake(), browser()
+    page.open_live(server.port)
+    first = page.see("samples.map((sample) => [sample.t - Date.now() / 1000, sample.down, sample.active, sample.connect99])")
+    times, down = [sample[0] for sample in first], [sample[1] for sample in first if sample[1] is not None]
+    assert times == sorted(times) and -4300 < times[0] < -3500 and len([t for t in times if t > -200]) > 190
+    old = [sample for sample in first if sample[0] < -10 and sample[1] is not None]
+    assert all(abs(sample[1] / (180e6 * 8) - 1) < 0.05 and sample[2:] == [2000, 0.1] for sample in old), old[:3]
+    assert page.see("marks.map((mark) => mark.text)") == ["revision 7"] and len(down) > 250
+    label = "document.querySelector('canvas').getAttribute('aria-label')"
+    assert "the last 5 minutes" in page.see(label)
+    page.do("await page.selectOption('#span', '3600');")
+    page.until(f"{label}.includes('the last hour')")
+    server.status = 503
+    page.until("document.querySelector('#status').className === 'lost'")
+    page.do("await page.waitForTimeout(3000);")
+    server.status = None
+    page.until("document.querySelector('#status').className === 'live'")
+    assert page.see("samples.filter((sample) => sample.t > lostAt + 0.5 && 'down' in sample).length") >= 2
+    assert page.see("samples.every((sample, i) => !i || sample.t >= samples[i - 1].t)")
+    assert [error for error in page.errors() if "503" not in error] == []
+
+
+def test_history_of_the_program_itself(busy, browser):
+    _, port = busy
+    api = scripts.Api(("127.0.0.1", port))
+    assert process.wait_until(lambda: len(api.get("/history").json()["seconds"]["uptime"]) >= 4)
+    page = browser()
+    page.open_live(port)
+    assert page.see("samples.filter((sample) => sample.down > 0 && sample.connect50 > 0).length") >= 3
+    tiles = page.text("#tiles").split("\n")
+    assert tiles[tiles.index("Connect p99") + 1].endswith("s") and "–" not in tiles[tiles.index("Connect p99") + 1], tiles
+    page.until("document.querySelector('#targets').innerText.includes('127.0.0.1:')")
+    page.do("await page.selectOption('#group', 'client');")
+    page.until("document.querySelector('#targets th').textContent === '127.0.0.1'")
+    assert page.see("document.querySelectorAll('#targets tr').length") == 1  # one address, whatever its ports
+    shown, newest = page.see("(() => { const n = plots.find((plot) => plot.title === 'Connections'); return "
+                             "[document.querySelectorAll('#tiles .card')[4].querySelector('b').textContent, n.outputs[2].textContent]; })()")
+    assert shown == newest  # the tile and the chart speak of the same second
+    assert page.errors() == []
+
+
 def test_names_of_strangers_are_text(fake, browser):
     server, page = fake(), browser(viewport={"width": 360, "height": 740})
     page.open_live(server.port)
@@ -234,7 +278,7 @@ def test_many_sessions_are_not_all_asked_for(fake, browser):
 @pytest.mark.parametrize("stats", [
     {"failures": {}, "workers": [], "ruleset": {"loaded": False}, "connect_latency": {"count": 0}},
     {"failures": None, "workers": None, "ruleset": None, "connect_latency": None, "sessions": None, "bytes": None,
-     "dns": None, "api": None, "version": None, "decision_latency": {"p50": "x", "count": "many"}}])
+     "dns": None, "api": None, "version": None, "last_minute": None, "refusals": None, "descriptors": None, "decision_latency": {"p50": "x", "count": "many"}}])
 def test_figures_that_are_missing(fake, browser, stats):
     server, page = fake(), browser()
     server.stats, server.rows = stats, 0
