@@ -4,6 +4,7 @@
 
 #include "handshake.h"
 #include "http_connect.h"
+#include "self.h"
 #include "socks4.h"
 #include "worker.h"
 
@@ -73,6 +74,8 @@ enum session_state hop_begin(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     if (setup->route.verdict.hop_count == 0) return handshake_established(w, s);
+    enum failure refused = self_forbids_behind_chain(w, s);
+    if (refused != FAIL_NONE) return session_fail(w, s, refused);
     setup->hop = 0;
     setup->hop_received = 0;
     return hop_greet(w, s);

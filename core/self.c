@@ -58,8 +58,14 @@ static bool is_localhost(const struct address *name)
     return strncasecmp(name->name + size - length, word, length) == 0;
 }
 
-static bool self_runs_here(const struct worker *w, const struct address *host)
+/* Once the first proxy of a chain is reached, its address is known. */
+static bool self_runs_here(const struct worker *w, const struct session *s, unsigned hop)
 {
+    const struct address *host = &setup_of(w, s)->route.verdict.hops[hop].address;
+    struct net_address raw;
+    struct address peer;
+    if (hop == 0 && s->fd[UPSTREAM] >= 0 && net_peer_address(s->fd[UPSTREAM], &raw) >= 0 && net_address_to(&raw, &peer))
+        return machine_has(w->machine, &peer);
     switch ((enum address_kind)host->kind) {
     case ADDRESS_IPV4:
     case ADDRESS_IPV6: return machine_has(w->machine, host);
@@ -79,7 +85,7 @@ enum failure self_forbids_behind_chain(const struct worker *w, const struct sess
     if (to.kind == ADDRESS_NAME || !own_is(w->own, w->machine, &to, &listener)) return FAIL_NONE;
     if (policy_classify(&to) & (POLICY_LOOPBACK | POLICY_NOWHERE))
         for (unsigned i = 0; i < verdict->hop_count; i++)
-            if (!self_runs_here(w, &verdict->hops[i].address)) return FAIL_NONE;
+            if (!self_runs_here(w, s, i)) return FAIL_NONE;
     return FAIL_SELF;
 }
 

@@ -16,7 +16,7 @@ struct worker;
  * listener that it has passed), else FAIL_NONE. */
 enum failure self_forbids(const struct worker *w, const struct session *s, const struct address *to);
 /* The same for the target that a chain is about to be asked for: what the last proxy takes for this machine is known
- * only if that proxy runs here. */
+ * only if that proxy runs here. Asked before dialling, and again when the first proxy is reached. */
 enum failure self_forbids_behind_chain(const struct worker *w, const struct session *s);
 /* Whether the session's client is a connection of ours that has passed the same listener before. Else the session
  * learns from it what it has passed. */

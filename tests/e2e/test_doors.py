@@ -214,6 +214,19 @@ def test_a_chain_on_this_machine_leads_back(sluice, ruled, tmp_path, host):
     assert not mark.exists() and count(api, "self") == 4
 
 
+def test_a_chain_on_this_machine_that_has_a_name(sluice, ruled, dns, tmp_path):
+    """Where it runs is known when it is reached: it is not asked."""
+    names = dns()
+    names.add("next.test", "127.0.0.1")
+    other = sluice("--loglevel", "5")
+    proxy, api = ruled(None, "-x", f"socks5://next.test:{other.port}", "--nameserver", names.text)
+    mark = tmp_path / "taken"
+    for host in ["127.0.0.1", b"localhost"]:
+        every_way(proxy, host, api.address[1], mark)
+    assert not mark.exists() and count(api, "self") == 8
+    assert str(api.address[1]) not in other.log()
+
+
 def test_what_a_far_chain_calls_loopback_is_its_own(sluice, ruled, origin):
     """The next proxy is somewhere else, as far as we can tell: its loopback is not ours."""
     heard = []
