@@ -288,11 +288,11 @@ static void add_services(json_t *all, const struct snapshot *s)
 {
     const struct engine_counters *e = &s->engine;
     json_object_set_new(all, "dns",
-                        json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "queries", number(s->dns.queries),
+                        json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "queries", number(s->dns.queries),
                                   "cache_hits", number(s->dns.cache_hits), "coalesced", number(s->dns.coalesced),
                                   "local", number(s->dns.local), "failures", number(s->dns.failures), "timeouts",
-                                  number(s->dns.timeouts), "mismatched", number(s->dns.mismatched), "cached",
-                                  number(s->dns.cached)));
+                                  number(s->dns.timeouts), "refused", number(s->dns.refused), "mismatched",
+                                  number(s->dns.mismatched), "cached", number(s->dns.cached)));
     json_object_set_new(all, "ruleset", json_ruleset(s));
     json_object_set_new(all, "api",
                         json_pack("{s:o, s:o, s:o, s:o, s:o}", "connections", number(s->api_connections), "requests",

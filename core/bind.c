@@ -137,8 +137,7 @@ static enum session_state bind_listen(struct worker *w, struct session *s)
 static enum session_state bind_on_resolved(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    if (s->result == -ETIMEDOUT) return session_fail(w, s, FAIL_RESOLVE_TIMEOUT);
-    if (s->result < 0 || setup->resolve.count == 0) return session_fail(w, s, FAIL_RESOLVE);
+    if (s->result < 0 || setup->resolve.count == 0) return session_fail(w, s, failure_from_resolver(s->result));
     if (!bind_apply_policy(w, setup)) return session_fail(w, s, FAIL_BLOCKED);
     return bind_listen(w, s);
 }

@@ -168,8 +168,8 @@ enum session_state dial_begin(struct worker *w, struct session *s)
 enum session_state dial_resolve_step(struct worker *w, struct session *s)
 {
     if (s->op != SESSION_LENT) return SESSION_RESOLVE;
-    if (s->result == -ETIMEDOUT) return session_fail(w, s, FAIL_RESOLVE_TIMEOUT);
-    if (s->result < 0 || setup_of(w, s)->resolve.count == 0) return session_fail(w, s, FAIL_RESOLVE);
+    if (s->result < 0 || setup_of(w, s)->resolve.count == 0)
+        return session_fail(w, s, failure_from_resolver(s->result));
     return dial_go_on(w, s);
 }
 

@@ -46,6 +46,7 @@ static const struct failure_row rows[FAIL_COUNT] = {
     [FAIL_PROXY_PROTOCOL] = {NO, SOCKS5_GENERAL_FAILURE, 502, "proxy_protocol", "proxy protocol error"},
     [FAIL_PROXY_CLOSED] = {NO, SOCKS5_GENERAL_FAILURE, 502, "proxy_closed", "proxy closed the connection"},
     [FAIL_RESOURCE] = {NO, SOCKS5_GENERAL_FAILURE, 503, "resource", "out of resources"},
+    [FAIL_RESOLVE_SHARE] = {NO, SOCKS5_GENERAL_FAILURE, 503, "resolve_share", "out of resources for names"},
     [FAIL_UPSTREAM_RESPONSE] = {NO, SOCKS5_GENERAL_FAILURE, 502, "upstream_response", "malformed upstream response"},
     [FAIL_RESPONSE_TOO_LARGE] = {NO, SOCKS5_GENERAL_FAILURE, 502, "response_too_large", "response head too large"},
     [FAIL_RESPONSE_INCOMPLETE] = {NO, SOCKS5_GENERAL_FAILURE, 502, "response_incomplete", "response incomplete"},
@@ -91,6 +92,7 @@ static const struct failure_page pages[FAIL_COUNT] = {
     [FAIL_PROXY_PROTOCOL] = {"destination_unavailable", "The next proxy sent an answer that makes no sense."},
     [FAIL_PROXY_CLOSED] = {"connection_terminated", "The next proxy closed the connection."},
     [FAIL_RESOURCE] = {"proxy_internal_error", "The proxy has no room for this request at the moment."},
+    [FAIL_RESOLVE_SHARE] = {"proxy_internal_error", "Too many names are being looked up at the moment."},
     [FAIL_UPSTREAM_RESPONSE] = {"http_protocol_error", "The destination sent an answer that makes no sense."},
     [FAIL_RESPONSE_TOO_LARGE] = {"http_response_header_section_size", "The answer's fields are too large."},
     [FAIL_RESPONSE_INCOMPLETE] = {"http_response_incomplete", "The destination broke off in the middle of its answer."},
@@ -141,5 +143,14 @@ enum failure failure_from_errno(int error)
     case EACCES: /* a prohibit route, a firewall on this machine: the operator's policy, only kept elsewhere */
     case EPERM: return FAIL_BLOCKED;
     default: return FAIL_CONNECT;
+    }
+}
+
+enum failure failure_from_resolver(int status)
+{
+    switch (status) {
+    case -ETIMEDOUT: return FAIL_RESOLVE_TIMEOUT;
+    case -ENOMEM: return FAIL_RESOLVE_SHARE;
+    default: return FAIL_RESOLVE;
     }
 }

@@ -39,6 +39,7 @@ enum failure {
     FAIL_PROXY_PROTOCOL,      /* a hop answered something that its protocol does not know */
     FAIL_PROXY_CLOSED,        /* a hop closed the connection in the middle of the handshake */
     FAIL_RESOURCE,            /* a pool is empty, or descriptors, ports or kernel memory have run out */
+    FAIL_RESOLVE_SHARE,       /* too many names are being looked up, for this source or in all */
     FAIL_UPSTREAM_RESPONSE,   /* plain HTTP: the response is malformed */
     FAIL_RESPONSE_TOO_LARGE,  /* plain HTTP: its head is longer than we are willing to hold */
     FAIL_RESPONSE_INCOMPLETE, /* plain HTTP: the upstream has closed before it was complete */
@@ -76,5 +77,7 @@ bool failure_is_timeout(enum failure failure);
 bool failure_is_upstream(enum failure failure);
 /* What the errno of a socket, connect, send or receive call means. error  not 0; its sign does not matter. */
 enum failure failure_from_errno(int error);
+/* What the resolver's answer means. status  struct resolve_request's, below 0, or 0 without an address. */
+enum failure failure_from_resolver(int status);
 
 #endif

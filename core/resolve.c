@@ -34,6 +34,7 @@
 
 #define RESOLVE_QUERIES_MAX  4096u  /* questions on their way at the same time; more are answered with -ENOMEM */
 #define RESOLVE_WAITERS_MAX  65536u /* requests on their way */
+#define RESOLVE_SHARES       4096u  /* places for sources, a power of two */
 #define RESOLVE_SOCKETS      1024u
 #define RESOLVE_TTL_MS_MIN   1000u
 #define RESOLVE_TTL_MS_MAX   (60u * 60 * 1000)
@@ -64,6 +65,7 @@ struct question {
     uint64_t ttl_ms;    /* decided: how long the answer holds */
     uint32_t candidate; /* of the search list */
     uint32_t asks;      /* that are not back */
+    uint32_t share;     /* place of the source that it is asked for + 1; 0: of nobody */
     bool decided;       /* entry.status, count and results are set */
     bool restart;       /* the servers have changed: to be asked anew */
     struct half halves[HALVES];
@@ -98,6 +100,8 @@ struct resolver {
     struct cache cache; /* of questions */
     struct pool waiters, asks;
     struct link restarts, waiting, ready, hurried;
+    uint64_t seed;
+    uint32_t shares[RESOLVE_SHARES]; /* open questions by source; who shares a place by chance shares its bound */
     struct resolve_stats stats;
 };
 
@@ -182,9 +186,27 @@ static struct question *question_of(struct cache_entry *entry)
     return link_owner(entry, struct question, entry);
 }
 
+/* splitmix64, with a seed that nobody knows: sources cannot choose their place. + 1; 0: not bounded. */
+static uint32_t share_place(const struct resolver *resolver, const struct share_source *source)
+{
+    uint64_t z = resolver->seed + source->size;
+    if (source->size == 0) return 0;
+    for (unsigned i = 0; i < sizeof source->octets; i++) z = (z ^ source->octets[i]) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (uint32_t)(z >> 40) % RESOLVE_SHARES + 1;
+}
+
+/* As with the slots of other pools (share.h): the last quarter is for sources that hold less than a sixteenth. */
+static bool share_admits(const struct resolver *resolver, uint32_t place)
+{
+    if (place == 0 || resolver->cache.open_count < RESOLVE_QUERIES_MAX / 4 * 3) return true;
+    return resolver->shares[place - 1] < RESOLVE_QUERIES_MAX / 16;
+}
+
 /* The question that answers this one: a kept one, one that is being asked, or a new one that is not being asked yet.
- * NULL: too many are. */
-static struct question *question_for(struct resolver *resolver, const struct cache_key *key, bool *fresh)
+ * NULL: too many are, in all or for this source. */
+static struct question *question_for(struct resolver *resolver, const struct cache_key *key,
+                                     const struct share_source *source, bool *fresh)
 {
     struct cache_entry *entry = cache_find(&resolver->cache, key, ring_now_ms(resolver->ring));
     counter_set(&resolver->stats.cached, resolver->cache.kept_count);
@@ -193,10 +215,14 @@ static struct question *question_for(struct resolver *resolver, const struct cac
         counter_add(cache_is_open(entry) ? &resolver->stats.coalesced : &resolver->stats.cache_hits, 1);
         return question_of(entry);
     }
+    uint32_t place = share_place(resolver, source);
+    if (!share_admits(resolver, place)) return NULL;
     entry = cache_add(&resolver->cache, key);
     *fresh = entry != NULL;
     if (entry == NULL) return NULL;
     struct question *question = question_of(entry);
+    question->share = place;
+    if (place > 0) resolver->shares[place - 1]++;
     question->resolver = resolver;
     link_init(&question->waiters);
     link_init(&question->hurry);
@@ -219,6 +245,8 @@ static void question_keep(struct question *question)
     struct resolver *resolver = question->resolver;
     struct cache_entry *entry = &question->entry;
     assert(question->decided && question->asks == 0);
+    if (question->share > 0) resolver->shares[question->share - 1]--;
+    question->share = 0;
     link_remove(&question->hurry);
     question_answer(question);
     if (entry->status == 0 || entry->status == -ENOENT)
@@ -522,6 +550,7 @@ static int resolver_open_parts(struct resolver *resolver, const struct resolve_o
     if (error == 0)
         error = cache_open(&resolver->cache, RESOLVE_CACHE_ENTRIES, RESOLVE_QUERIES_MAX, sizeof(struct question),
                            seed_make(resolver));
+    resolver->seed = seed_make(resolver);
     return error == 0 ? dns_channel_open(&resolver->channel, &channel) : error;
 }
 
@@ -644,8 +673,9 @@ static void waiter_ask(struct resolver *resolver, struct waiter *waiter)
         waiter_finish(resolver, waiter, -ENOENT, NULL);
         return;
     }
-    struct question *question = question_for(resolver, &key, &fresh);
+    struct question *question = question_for(resolver, &key, &request->source, &fresh);
     if (question == NULL) {
+        counter_add(&resolver->stats.refused, 1);
         waiter_finish(resolver, waiter, -ENOMEM, NULL);
     } else if (!cache_is_open(&question->entry)) {
         waiter_finish(resolver, waiter, question->entry.status, &question->entry);
@@ -666,6 +696,7 @@ int resolve_ask(struct resolver *resolver, struct resolve_request *request, void
     struct waiter *waiter = waiter_open(resolver, request, cookie);
     if (waiter == NULL) {
         counter_add(&resolver->stats.failures, 1);
+        counter_add(&resolver->stats.refused, 1);
         return -ENOMEM;
     }
     look_at_conf(resolver);

@@ -35,12 +35,13 @@ struct resolve_stats {          /* written by the owner, read by any thread */
     counter coalesced;          /* joined a question that was under way */
     counter local;              /* literals, names of /etc/hosts, localhost, and what is no name */
     counter failures, timeouts; /* requests */
+    counter refused;            /* requests for which there was no room */
     counter mismatched;         /* answers of name servers that did not fit their question: were dropped */
     counter cached;             /* gauge: entries now */
 };
 
 struct resolve_counts { /* the same at one moment */
-    uint64_t queries, cache_hits, coalesced, local, failures, timeouts, mismatched, cached;
+    uint64_t queries, cache_hits, coalesced, local, failures, timeouts, refused, mismatched, cached;
 };
 
 static inline struct resolve_counts resolve_count(const struct resolve_stats *stats)
@@ -51,6 +52,7 @@ static inline struct resolve_counts resolve_count(const struct resolve_stats *st
                                    .local = counter_read(&stats->local),
                                    .failures = counter_read(&stats->failures),
                                    .timeouts = counter_read(&stats->timeouts),
+                                   .refused = counter_read(&stats->refused),
                                    .mismatched = counter_read(&stats->mismatched),
                                    .cached = counter_read(&stats->cached)};
 }

@@ -20,6 +20,7 @@
 #include "credentials.h"
 #include "failure.h"
 #include "queue.h"
+#include "share.h"
 #include "url.h"
 
 enum message_kind {
@@ -39,13 +40,14 @@ enum message_kind {
 
 /* A name to be resolved. Answer: message.result 0 and at least one address in the order to be tried (RFC 6724 sorted,
  * families interlaced as RFC 8305 section 4 says), or -ENOENT (no such name, no address), -ETIMEDOUT (no server
- * answered), -ECANCELED, -EIO. */
+ * answered), -ENOMEM (too many names are being looked up, in all or for this source), -ECANCELED, -EIO. */
 struct resolve_request {
     _Atomic uint32_t cancelled;
-    int family;            /* AF_UNSPEC, AF_INET, AF_INET6: strict */
-    struct address name;   /* kind NAME; its port goes into the answers */
-    struct message origin; /* the resolver's note of what to answer */
-    uint32_t asker;        /* and whom */
+    int family;                 /* AF_UNSPEC, AF_INET, AF_INET6: strict */
+    struct address name;        /* kind NAME; its port goes into the answers */
+    struct share_source source; /* for whom; size 0: for nobody who is bounded */
+    struct message origin;      /* the resolver's note of what to answer */
+    uint32_t asker;             /* and whom */
     uint32_t count;
     struct resolve_result {
         uint8_t kind; /* ADDRESS_IPV4 or ADDRESS_IPV6 */

@@ -497,6 +497,7 @@ bool session_ask_address(struct worker *w, struct session *s, struct resolve_req
     assert(!(s->inflight & SESSION_BIT(SESSION_LENT)));
     assert(request->name.kind == ADDRESS_NAME);
     request->family = w->config->family;
+    request->source = share_source_of(s->fd[CLIENT]);
     request->count = 0;
     atomic_store_explicit(&request->cancelled, 0, memory_order_relaxed);
     struct message question = {.kind = MESSAGE_RESOLVE,

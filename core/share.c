@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "net.h"
+#include "pool.h"
 
 int share_open(struct share *share, uint32_t count)
 {
@@ -24,7 +25,7 @@ struct share_source share_source_of(int fd)
     struct share_source source = {.size = 0};
     struct net_address peer;
     struct address plain;
-    if (net_peer_address(fd, &peer) < 0 || !net_address_to(&peer, &plain)) return source;
+    if (fd < 0 || net_peer_address(fd, &peer) < 0 || !net_address_to(&peer, &plain)) return source;
     if (plain.kind == ADDRESS_IPV4) source.size = sizeof plain.ipv4;
     if (plain.kind == ADDRESS_IPV6) source.size = sizeof source.octets;
     memcpy(source.octets, plain.ipv6, source.size);

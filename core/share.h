@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "pool.h"
+struct pool;
 
 struct share_source {
     uint8_t octets[8];

@@ -212,6 +212,39 @@ static void test_queries_are_bounded(void **state)
     free(asks);
 }
 
+/* One source whose names nobody answers: others find room. */
+static void test_shares(void **state)
+{
+    (void)state;
+    enum { NAMES = 4000, OTHERS = 300 };
+    struct ask *asks = calloc(NAMES + OTHERS, sizeof *asks), good;
+    int refused[2] = {0, 0};
+    bench_open(dns_address(), 4000);
+    for (int i = 0; i < NAMES + OTHERS; i++) {
+        char name[32];
+        int size = snprintf(name, sizeof name, "never%d.test.", i);
+        asks[i] = (struct ask){.request.family = AF_INET};
+        assert_true(address_from_host(name, (size_t)size, 80, &asks[i].request.name));
+        asks[i].request.source = (struct share_source){{192, 0, 2, (uint8_t)(i < NAMES ? 1 : 2)}, 4};
+        assert_int_equal(resolve_ask(bench.resolver, &asks[i].request, &asks[i]), 0);
+    }
+    bench_turn(0);
+    for (int i = 0; i < NAMES + OTHERS; i++) refused[i >= NAMES] += asks[i].status == -ENOMEM;
+    assert_int_equal(refused[0], NAMES - 3072);
+    assert_int_equal(refused[1], OTHERS - 256);
+    assert_int_equal(resolve_get_stats(bench.resolver)->refused, refused[0] + refused[1]);
+    ask_start(&good, "plain-share.test.", AF_INET); /* of nobody who is bounded */
+    while (good.answers == 0) bench_turn(100);
+    assert_int_equal(good.status, 0);
+    bench_run(NAMES + OTHERS + 1);
+    ask_start(&asks[0], "plain-share2.test.", AF_INET); /* all of it has been given back */
+    asks[0].request.source.size = 4;
+    bench_run(NAMES + OTHERS + 2);
+    assert_int_equal(asks[0].status, 0);
+    bench_close();
+    free(asks);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_negative),
         cmocka_unit_test(test_cache_is_bounded),
         cmocka_unit_test(test_queries_are_bounded),
+        cmocka_unit_test(test_shares),
     };
     return cmocka_run_group_tests_name("answers", tests, dns_start, dns_stop);
 }

@@ -1,6 +1,7 @@
 /* Who holds a pool's slots: nobody is bounded while there are enough, and nobody can take the last ones. */
 #include <string.h>
 
+#include "pool.h"
 #include "share.h"
 #include "support.h"
 
