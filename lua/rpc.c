@@ -14,6 +14,7 @@
 #include "core/log.h"
 #include "coroutine.h"
 #include "marshal.h"
+#include "zlib.h"
 
 /* Shorter source is sent as it is: neosocksd does the same. */
 #define RPC_DEFLATE_MIN 256u
@@ -141,30 +142,24 @@ static void call_tell(struct rpc_call *call, const uint8_t *text, size_t size)
 
 /* --- the answer --- */
 
-static void call_decode(struct rpc_call *call)
+static void call_give(struct rpc_call *call)
 {
     static const enum codec codecs[] = {
         [RPC_IDENTITY] = CODEC_NONE, [RPC_DEFLATE] = CODEC_DEFLATE, [RPC_GZIP] = CODEC_GZIP};
     const struct rpc_answer *answer = &call->answer;
-    const uint8_t *body = call->data + answer->body_at;
     enum codec codec = answer->body_size > 0 ? codecs[answer->coding] : CODEC_NONE;
-    char *text;
-    size_t size;
-    switch (codec_decode(codec, body, answer->body_size, CODEC_OUTPUT_MAX, &text, &size)) {
-    case CODEC_OK: call_finish(call, true, text, size); return;
-    case CODEC_NO_MEMORY: call_fail(call, "out of memory"); return;
-    case CODEC_CORRUPT:
-    case CODEC_TRUNCATED:
-    case CODEC_TOO_LARGE: break;
-    }
-    call_fail(call, "error parsing response");
+    char *body = copy_octets(call->data + answer->body_at, answer->body_size);
+    call_close(call);
+    call->done(call->context,
+               &(struct rpc_result){.ok = true, .codec = codec, .data = body, .size = answer->body_size});
+    call_join(call);
 }
 
 static void call_answered(struct rpc_call *call)
 {
     const struct rpc_answer *answer = &call->answer;
     switch ((enum rpc_outcome)answer->outcome) {
-    case RPC_VALUES: call_decode(call); return;
+    case RPC_VALUES: call_give(call); return;
     case RPC_MESSAGE: call_tell(call, call->data + answer->body_at, answer->body_size); return;
     case RPC_STATUS:
         counters.failed++;
@@ -500,13 +495,30 @@ static int push_result(lua_State *L, const struct rpc_result *result)
     return 2;
 }
 
+/* Unpacks what the peer has sent; NULL, or why it cannot be. Raises over the time budget. */
+static const char *invocation_unpack(lua_State *L, struct rpc_result *result)
+{
+    char *text;
+    size_t size;
+    if (!result->ok || !result->data || result->codec == CODEC_NONE) return NULL;
+    enum codec_result code = zlib_unpack(L, result->codec, result->data, result->size, &text, &size);
+    if (code == CODEC_OK) {
+        free(result->data);
+        *result = (struct rpc_result){.ok = true, .data = text, .size = size};
+        return NULL;
+    }
+    counters.failed++;
+    return code == CODEC_NO_MEMORY ? "out of memory" : "error parsing response";
+}
+
 static int await_invoke_finish(lua_State *L, int status, lua_KContext context)
 {
     struct invocation *invocation = *(struct invocation **)lua_touserdata(L, 1);
     (void)status;
     (void)context;
     if (!invocation->answered) return luaL_error(L, "resumed by a script while waiting for a peer");
-    int results = push_result(L, &invocation->result);
+    const char *wrong = invocation_unpack(L, &invocation->result);
+    int results = wrong ? push_failure(L, wrong, strlen(wrong)) : push_result(L, &invocation->result);
     free(invocation->result.data); /* megabytes perhaps; an error has left it to the collector */
     invocation->result.data = NULL;
     return results;

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "codec.h"
 #include "protocols/rpc_message.h"
 #include "protocols/url.h"
 
@@ -29,10 +30,12 @@ struct rpc_request {
     uint32_t timeout_ms; /* for all of it */
 };
 
-/* ok: the text of the values (RPC_CALL), decoded. Else why not. data is malloc'd, the receiver's to free, with a
+/* ok: the text of the values (RPC_CALL), packed by `codec`: unpacking may take long, and is for who has a time budget.
+ * Else why not, as it is. data is malloc'd, the receiver's to free, with a
  * terminating zero that size does not count; NULL: out of memory. */
 struct rpc_result {
     bool ok;
+    enum codec codec;
     char *data;
     size_t size;
 };

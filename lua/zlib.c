@@ -7,6 +7,7 @@
 #include "limits.h"
 #include "modules.h"
 #include "offload.h"
+#include "zlib.h"
 
 /* What zlib's own functions would have returned. */
 static int zlib_code(enum codec_result result)
@@ -40,27 +41,33 @@ static int zlib_return(lua_State *L, struct zlib_result *result)
 /* What is large goes to a thread, with a copy of the input, so that the caller does not wait longer than it may. */
 #define ZLIB_LARGE ((size_t)16 << 10)
 
+enum zlib_what { ZLIB_PACK, ZLIB_UNPACK, ZLIB_UNPACK_EXACTLY };
+
 struct zlib_job {
     struct offload_job job; /* first */
     enum codec codec;
-    bool encodes;
+    enum zlib_what what;
     enum codec_result code;
     struct zlib_result result;
     size_t size;
     char data[];
 };
 
-static enum codec_result zlib_run(enum codec codec, bool encodes, const char *data, size_t size,
+static enum codec_result zlib_run(enum codec codec, enum zlib_what what, const char *data, size_t size,
                                   struct zlib_result *result)
 {
-    if (encodes) return codec_encode(codec, data, size, &result->data, &result->size);
+    switch (what) {
+    case ZLIB_PACK: return codec_encode(codec, data, size, &result->data, &result->size);
+    case ZLIB_UNPACK: return codec_decode(codec, data, size, CODEC_OUTPUT_MAX, &result->data, &result->size);
+    case ZLIB_UNPACK_EXACTLY: break;
+    }
     return codec_decode_exactly(codec, data, size, CODEC_OUTPUT_MAX, &result->data, &result->size);
 }
 
 static void zlib_work(struct offload_job *job)
 {
     struct zlib_job *z = (struct zlib_job *)job;
-    z->code = zlib_run(z->codec, z->encodes, z->data, z->size, &z->result);
+    z->code = zlib_run(z->codec, z->what, z->data, z->size, &z->result);
 }
 
 static void zlib_discard(struct offload_job *job)
@@ -69,13 +76,13 @@ static void zlib_discard(struct offload_job *job)
     free(job);
 }
 
-static enum codec_result zlib_offload(lua_State *L, enum codec codec, bool encodes, const char *data, size_t size,
-                                      struct zlib_result *result)
+static enum codec_result zlib_offload(lua_State *L, enum codec codec, enum zlib_what what, const char *data,
+                                      size_t size, struct zlib_result *result)
 {
     struct zlib_job *z = malloc(sizeof *z + size);
     if (!z) return CODEC_NO_MEMORY;
     *z = (struct zlib_job){
-        .job = {.work = zlib_work, .discard = zlib_discard}, .codec = codec, .encodes = encodes, .size = size};
+        .job = {.work = zlib_work, .discard = zlib_discard}, .codec = codec, .what = what, .size = size};
     memcpy(z->data, data, size);
     if (!offload_run(L, &z->job)) {
         limits_check(L);
@@ -87,19 +94,30 @@ static enum codec_result zlib_offload(lua_State *L, enum codec codec, bool encod
     return code;
 }
 
-static enum codec_result zlib_convert(lua_State *L, enum codec codec, bool encodes, struct zlib_result *result)
+static enum codec_result zlib_convert(lua_State *L, enum codec codec, enum zlib_what what, struct zlib_result *result)
 {
     size_t size;
     const char *data = luaL_checklstring(L, 1, &size);
     luaL_checkstack(L, 4, NULL);
-    if (size < ZLIB_LARGE) return zlib_run(codec, encodes, data, size, result);
-    return zlib_offload(L, codec, encodes, data, size, result);
+    if (size < ZLIB_LARGE) return zlib_run(codec, what, data, size, result);
+    return zlib_offload(L, codec, what, data, size, result);
+}
+
+enum codec_result zlib_unpack(lua_State *L, enum codec codec, const char *data, size_t size, char **out,
+                              size_t *out_size)
+{
+    struct zlib_result result = {0};
+    enum codec_result code = size < ZLIB_LARGE ? zlib_run(codec, ZLIB_UNPACK, data, size, &result)
+                                               : zlib_offload(L, codec, ZLIB_UNPACK, data, size, &result);
+    *out = result.data;
+    *out_size = result.size;
+    return code;
 }
 
 static int zlib_decode(lua_State *L, enum codec codec, const char *name)
 {
     struct zlib_result result = {0};
-    enum codec_result code = zlib_convert(L, codec, false, &result);
+    enum codec_result code = zlib_convert(L, codec, ZLIB_UNPACK_EXACTLY, &result);
     if (code == CODEC_NO_MEMORY) return luaL_error(L, "not enough memory");
     if (code != CODEC_OK) return luaL_error(L, "%s error: %d", name, zlib_code(code));
     return zlib_return(L, &result);
@@ -108,7 +126,7 @@ static int zlib_decode(lua_State *L, enum codec codec, const char *name)
 static int zlib_encode(lua_State *L, enum codec codec)
 {
     struct zlib_result result = {0};
-    if (zlib_convert(L, codec, true, &result) != CODEC_OK) return luaL_error(L, "not enough memory");
+    if (zlib_convert(L, codec, ZLIB_PACK, &result) != CODEC_OK) return luaL_error(L, "not enough memory");
     return zlib_return(L, &result);
 }
 
