@@ -74,8 +74,6 @@ static void write_traffic(struct text *out, const struct snapshot *s)
 {
     write_integer(out, COUNTER, "neosocksd_dns_queries_total", "Names that were asked for.", s->names_asked);
     write_integer(out, COUNTER, "neosocksd_dns_success_total", "Names that had an address.", s->names_found);
-    write_integer(out, COUNTER, "neosocksd_dns_mismatched_total",
-                  "Answers of name servers that did not fit their question.", s->dns.mismatched);
     write_integer(out, COUNTER, "neosocksd_api_requests_total", "Requests to the API.", s->api_requests);
     write_integer(out, COUNTER, "neosocksd_api_requests_success_total", "Requests to the API that succeeded.",
                   s->api_successes);
@@ -97,6 +95,8 @@ static void write_lua(struct text *out, const struct snapshot *s)
     write_integer(out, GAUGE, "neosocksd_lua_objects", "Blocks of the Lua state.", s->memory.objects);
     write_integer(out, GAUGE, "neosocksd_lua_threads_active", "Coroutines at work or waiting.", s->memory.threads);
     write_integer(out, GAUGE, "neosocksd_lua_threads_peak", "Most coroutines at a time.", s->memory.threads_peak);
+    write_integer(out, COUNTER, "sluice_dns_mismatched_total",
+                  "Answers of name servers that did not fit their question.", s->dns.mismatched);
     write_integer(out, COUNTER, "sluice_decisions_asked_total", "Requests that the ruleset was asked about.",
                   s->routes_asked);
     write_integer(out, COUNTER, "sluice_decisions_remembered_total", "Requests answered by a remembered verdict.",
@@ -269,6 +269,8 @@ void metrics_write(struct text *out, const struct snapshot *now, const struct co
     write_histogram(out, "sluice_connect_seconds", "From a request to its connection.", &now->connect);
     write_histogram(out, "sluice_decision_seconds", "From a question to the ruleset to its answer.", &now->decision);
     write_failures(out, now);
+    write_integer(out, COUNTER, "sluice_drain_resets_total",
+                  "Sessions that were left when the drain of a stop was over.", coordinator_drain_resets(c));
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) write_family(out, &families[i], c);
     write_relay(out, c);
 }

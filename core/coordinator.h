@@ -126,7 +126,7 @@ void coordinator_stop(struct coordinator *c);
  * Before coordinator_start() it only notes the status. */
 void coordinator_exit(struct coordinator *c, int status);
 int coordinator_exit_status(const struct coordinator *c); /* -1: nobody has */
-/* Sessions that had to be reset because the drain was over; after coordinator_run(). */
+/* Sessions that had to be reset because the drain was over. */
 uint64_t coordinator_drain_resets(const struct coordinator *c);
 
 /* --- from other threads --- */
