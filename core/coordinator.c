@@ -71,7 +71,7 @@ struct coordinator {
     uint32_t next_worker;                  /* for what any worker may do */
     uint32_t running;                      /* workers that have not said MESSAGE_STOPPED */
     bool broken;                           /* a worker's ring broke */
-    int exit_status;                       /* that a script has asked for; -1: none has */
+    _Atomic int exit_status;               /* that a script has asked for; -1: none has */
     uint64_t
         quiet_ms; /* names are answered until then: the drain is over after it; UINT64_MAX while nobody asks to stop */
     struct crew *crew;

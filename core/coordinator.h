@@ -125,7 +125,7 @@ void coordinator_stop(struct coordinator *c);
 /* The same for a script that ends the process, with the status that main returns then, 0 to 255. The first one counts.
  * Before coordinator_start() it only notes the status. */
 void coordinator_exit(struct coordinator *c, int status);
-int coordinator_exit_status(const struct coordinator *c); /* -1: nobody has */
+int coordinator_exit_status(const struct coordinator *c); /* -1: nobody has; any thread */
 /* Sessions that had to be reset because the drain was over. */
 uint64_t coordinator_drain_resets(const struct coordinator *c);
 

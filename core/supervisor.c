@@ -134,10 +134,13 @@ void supervisor_do(struct supervisor *s, void (*function)(void *context), void *
 
 /* --- the end --- */
 
+/* What the process ends with: a script may have asked for another status (os.exit). */
+static _Atomic int last_status = EXIT_SUCCESS;
+
 static void on_alarm(int number)
 {
     (void)number;
-    _exit(EXIT_SUCCESS);
+    _exit(atomic_load(&last_status));
 }
 
 /* Should even the last line find nobody who takes it. */
@@ -155,6 +158,7 @@ static void supervisor_begin_end(struct supervisor *s, uint32_t stops)
     struct coordinator *c = supervisor_coordinator(s);
     bool serving = atomic_load(&s->serving);
     uint64_t drain_ms = stops == 1 && serving && c ? coordinator_drain_ms(c) : 0;
+    if (c && coordinator_exit_status(c) >= 0) atomic_store(&last_status, coordinator_exit_status(c));
     s->stops = stops;
     atomic_store(&s->stopping, true);
     s->end_ms = clock_ms() + drain_ms + SUPERVISOR_GRACE_MS;
@@ -183,7 +187,7 @@ static void supervisor_cut(struct supervisor *s)
     else
         LOGW("stopped by force: the end took too long; what scripts were doing was cut, %llu sessions were reset",
              resets);
-    _exit(EXIT_SUCCESS);
+    _exit(atomic_load(&last_status));
 }
 
 /* --- signals --- */

@@ -146,7 +146,16 @@ def test_stop_with_a_log_that_nobody_reads(tmp_path):
     os.close(reading)
 
 
-def test_a_script_that_asks_to_stop_late_is_waited_for(ruled):
+def test_a_forced_end_has_the_status_that_was_asked_for(sluice, tmp_path):
+    (tmp_path / "ends.lua").write_text("await.sleep(0.2) os.exit(7)")
+    (tmp_path / "spins.lua").write_text("await.sleep(0.4) " + LOOP)
+    proxy = sluice("--drain", "0.5", "--script", tmp_path / "ends.lua", "--script", tmp_path / "spins.lua", *FOR_EVER)
+    proxy.expected_exit = 7
+    assert proxy.wait() == 7
+    assert "script spins did not return" in proxy.log()
+
+
+def test_a_script_that_returns_in_time_is_waited_for(ruled):
     """Held for less than the grace: everything ends in order."""
     proxy, api = ruled(DIRECT)
     client = invoke_and_leave(api, "local t = time.monotonic() while time.monotonic() - t < 0.3 do end")
