@@ -45,7 +45,7 @@ def reload(proxy, path, text, part):
     ("lua_budget = 5", "field `lua_budget' is out of range, give 10 to 60000"),
     ("timeout = '9'", "field `timeout' must be a number"), ("pipe = 1", "field `pipe' must be a boolean"),
     ("proxy = 'ftp://x'", "field `proxy': proxy 1: unknown scheme"), ("nameserver = 'x'", "field `nameserver': \"x\" is no name server"),
-    ("forward = 'x:0'", "field `forward': \"x:0\" is no target"), ("http_listen = 'x'", "field `http_listen': \"x\" has no port"),
+    ("forward = 'x'", "field `forward': \"x\" is no target"), ("http_listen = 'x'", "field `http_listen': \"x\" has no port"),
     ("relay = 'fast'", "field `relay': \"fast\" is unknown, give one of auto, splice, copy")])
 def test_what_is_wrong_and_where(tmp_path, field, part):
     path = written(tmp_path, f"-- {field}\nlocal timeout, loglevel = 1, 2\nreturn {{\n  listen = '127.0.0.1:{process.free_port()}',\n\n  {field},\n}}\n")
