@@ -79,15 +79,21 @@ static uint64_t clock_ms(void)
     return (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
 }
 
-uint64_t supervisor_stuck_ms(const struct supervisor *s, char *who, size_t size)
+/* For how long the coordinator's turn has lasted, or its present run of Lua; 0: it waits. */
+static uint64_t supervisor_busy_ms(const struct supervisor *s, char *who, size_t size)
 {
     struct coordinator *c = supervisor_coordinator(s);
     if (!c) return 0;
     struct heartbeat_reading reading = heartbeat_read(coordinator_heartbeat(c));
-    uint64_t now = clock_ms();
-    if (reading.turn_ms == 0 || now < reading.turn_ms + SUPERVISOR_STUCK_MS) return 0;
+    uint64_t now = clock_ms(), since = reading.entry_ms > reading.turn_ms ? reading.entry_ms : reading.turn_ms;
     snprintf(who, size, "%s", reading.entry_ms > 0 && reading.text[0] ? reading.text : "the coordinator");
-    return now - (reading.entry_ms > reading.turn_ms ? reading.entry_ms : reading.turn_ms);
+    return reading.turn_ms > 0 && now > since ? now - since : 0;
+}
+
+uint64_t supervisor_stuck_ms(const struct supervisor *s, char *who, size_t size)
+{
+    uint64_t busy_ms = supervisor_busy_ms(s, who, size);
+    return busy_ms >= SUPERVISOR_STUCK_MS ? busy_ms : 0;
 }
 
 static void supervisor_wake(struct supervisor *s)
@@ -176,14 +182,14 @@ static void supervisor_cut(struct supervisor *s)
     char who[HEARTBEAT_TEXT_SIZE] = "";
     struct coordinator *c = supervisor_coordinator(s);
     void (*last)(void) = atomic_load(&s->last);
-    uint64_t stuck_ms = supervisor_stuck_ms(s, who, sizeof who);
+    uint64_t busy_ms = supervisor_busy_ms(s, who, sizeof who);
     unsigned long long resets = c ? (unsigned long long)coordinator_drain_resets(c) : 0;
     if (last) last();
     log_flush();
-    if (stuck_ms > 0)
+    if (busy_ms > 0)
         LOGW("stopped by force: %s did not return for %.1f s; its work and that of all scripts was cut, %llu sessions "
              "were reset",
-             who, (double)stuck_ms / 1000, resets);
+             who, (double)busy_ms / 1000, resets);
     else
         LOGW("stopped by force: the end took too long; what scripts were doing was cut, %llu sessions were reset",
              resets);

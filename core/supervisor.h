@@ -38,8 +38,8 @@ void supervisor_set_serving(struct supervisor *s); /* unless it was asked to sto
 /* What is to be done, and can be done at any moment, before the process is ended by force; one at most. */
 void supervisor_set_last(struct supervisor *s, void (*last)(void));
 
-/* Since when the coordinator has not come back from its turn: 0: it waits, or not for as long as SUPERVISOR_STUCK_MS;
- * else milliseconds, and `who` says what it does, `script "x"` for example. */
+/* For how long the coordinator's turn has lasted, or the run of Lua that it is in: 0, it waits or has not been at it
+ * for SUPERVISOR_STUCK_MS; else milliseconds, and `who` says what it does, `script x` for example. Any thread. */
 #define SUPERVISOR_STUCK_MS 1000u
 uint64_t supervisor_stuck_ms(const struct supervisor *s, char *who, size_t size);
 
