@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "parting.h"
 #include "relay.h"
 #include "worker.h"
 
@@ -86,8 +87,7 @@ static void exchange_fail(struct worker *w, struct session *s, enum failure fail
 /* The response is delivered. Our side is shut down first: closing at once could reset what the client has not read. */
 static void exchange_finish(struct worker *w, struct session *s)
 {
-    session_drop_side(w, s, UPSTREAM, SESSION_ORDERLY);
-    session_end_after_reply(w, s);
+    parting_end_exchange(w, s);
 }
 
 /* A relay needs none of this, and may last for days. */

@@ -7,9 +7,11 @@
 #include <fcntl.h>
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6/ip6_tables.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -162,6 +164,15 @@ void net_set_local(int fd)
 void net_set_fastopen_connect(int fd)
 {
     net_set_option(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
+}
+
+uint32_t net_unacknowledged(int fd)
+{
+    int left = 0, domain = AF_UNIX;
+    socklen_t size = sizeof domain;
+    if (ioctl(fd, SIOCOUTQ, &left) < 0 || left <= 0) return 0;
+    (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+    return domain == AF_UNIX ? 0 : (uint32_t)left; /* nothing can be lost in a Unix socket */
 }
 
 bool net_is_closed(int fd)

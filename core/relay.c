@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include "log.h"
+#include "parting.h"
 #include "worker.h"
 
 /* Reads in a row that fill a whole buffer before a flow counts as bulk and turns to SPLICE. */
@@ -402,7 +403,7 @@ static void flow_finish(struct worker *w, struct session *s, enum session_side f
     flow_return_pipe(w, f);
     f->phase = FLOW_DONE;
     if (s->flows[other(from)].phase == FLOW_DONE) {
-        session_close(w, s, SESSION_ORDERLY);
+        parting_end_relay(w, s, other(from));
         return;
     }
     net_shutdown_write(s->fd[other(from)]);

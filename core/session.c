@@ -14,6 +14,7 @@
 #include "hop.h"
 #include "log.h"
 #include "own.h"
+#include "parting.h"
 #include "relay.h"
 #include "self.h"
 #include "udp.h"
@@ -62,9 +63,10 @@ static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_BIND] = STATE(BIND) | STATE(RELAY) | STATES_END,
     [SESSION_REPLY] = STATE(REPLY) | STATE(LINGER) | STATE(CLOSING),
     [SESSION_LINGER] = STATE(LINGER) | STATE(CLOSING),
-    [SESSION_RELAY] = STATE(RELAY) | STATE(CLOSING),
-    [SESSION_EXCHANGE] = STATE(EXCHANGE) | STATE(RELAY) | STATE(LINGER) | STATES_END,
+    [SESSION_RELAY] = STATE(RELAY) | STATE(PARTING) | STATE(CLOSING),
+    [SESSION_EXCHANGE] = STATE(EXCHANGE) | STATE(RELAY) | STATE(PARTING) | STATES_END,
     [SESSION_ASSOCIATE] = STATE(ASSOCIATE) | STATES_END,
+    [SESSION_PARTING] = STATE(CLOSING),
     [SESSION_CLOSING] = STATE(FREE),
 };
 
@@ -79,6 +81,7 @@ const char *session_state_name(enum session_state state)
         [SESSION_LINGER] = "linger",     [SESSION_RELAY] = "relay",
         [SESSION_EXCHANGE] = "exchange", [SESSION_ASSOCIATE] = "associate",
         [SESSION_CLOSING] = "closing",   [SESSION_LOGIN] = "login",
+        [SESSION_PARTING] = "parting",
     };
     assert(state < SESSION_STATE_COUNT);
     return names[state];
@@ -86,7 +89,8 @@ const char *session_state_name(enum session_state state)
 
 static bool session_is_established(enum session_state state)
 {
-    return state == SESSION_RELAY || state == SESSION_EXCHANGE || state == SESSION_ASSOCIATE;
+    return state == SESSION_RELAY || state == SESSION_EXCHANGE || state == SESSION_ASSOCIATE ||
+           state == SESSION_PARTING;
 }
 
 /* From accept until the relay begins, or until there is nothing left but to wait for the kernel. */
@@ -158,6 +162,7 @@ static void session_set_deadline(struct worker *w, struct session *s, enum sessi
     case SESSION_LINGER: deadline = now + SESSION_LINGER_MS; break;
     case SESSION_ASSOCIATE:
     case SESSION_RELAY: deadline = now + session_settle_ms(w->config); break;
+    case SESSION_PARTING: return;
     case SESSION_FREE:
     case SESSION_CLOSING: timer_clear(w->timers, s->slot); return;
     default: break;
@@ -488,6 +493,8 @@ void session_on_completion(struct worker *w, const struct ring_completion *c)
         udp_on_completion(w, s);
     else if (s->state == SESSION_EXCHANGE)
         exchange_on_completion(w, s, op, c->result);
+    else if (s->state == SESSION_PARTING)
+        parting_on_completion(w, s);
     else if (!session_is_stray(s, op))
         session_handshake_on_completion(w, s);
 }
@@ -594,6 +601,16 @@ static void session_on_wait(struct worker *w, struct session *s)
     timer_set(w->timers, s->slot, next);
 }
 
+/* A refusal is short, but its way may be long or lossy. */
+static void session_on_lingered(struct worker *w, struct session *s)
+{
+    uint64_t now = ring_now_ms(w->ring);
+    if (now < session_deadline_ms(w, s) && net_unacknowledged(s->fd[CLIENT]) > 1)
+        timer_set(w->timers, s->slot, now + SESSION_LINGER_MS);
+    else
+        session_close(w, s, SESSION_ORDERLY);
+}
+
 void session_on_timer(struct worker *w, uint32_t slot)
 {
     struct session *s = session_at(w, slot);
@@ -602,8 +619,9 @@ void session_on_timer(struct worker *w, uint32_t slot)
     case SESSION_RELAY: relay_on_timer(w, s); return;
     case SESSION_ASSOCIATE: udp_on_timer(w, s); return;
     case SESSION_EXCHANGE: exchange_on_timer(w, s); return;
-    case SESSION_REPLY:
-    case SESSION_LINGER: session_close(w, s, SESSION_ORDERLY); return;
+    case SESSION_PARTING: parting_on_timer(w, s); return;
+    case SESSION_LINGER: session_on_lingered(w, s); return;
+    case SESSION_REPLY: session_close(w, s, SESSION_ORDERLY); return;
     default: break;
     }
     if (ring_now_ms(w->ring) < session_deadline_ms(w, s))
@@ -765,12 +783,6 @@ static void session_begin_linger(struct worker *w, struct session *s)
     net_shutdown_write(s->fd[CLIENT]);
     if (s->inflight & SESSION_BIT(SESSION_RECV + CLIENT)) return;
     session_discard(w, s);
-}
-
-void session_end_after_reply(struct worker *w, struct session *s)
-{
-    session_begin_linger(w, s);
-    session_enter(w, s, SESSION_LINGER);
 }
 
 /* The refusal is sent. */

@@ -3,6 +3,7 @@
  *   accept > HELLO > AUTH > REQUEST > ROUTE > RESOLVE > DIAL > HOP... > RELAY > CLOSING > FREE
  *                      any of them > REPLY (a refusal is being sent) > LINGER > CLOSING
  *                      DIAL > EXCHANGE (plain HTTP)      REQUEST > ASSOCIATE (UDP), BIND > RELAY
+ *                      RELAY, EXCHANGE > PARTING (unacknowledged octets) > CLOSING
  *
  * Operations in flight are bits beside the state. Closing is stop, join, release: cancel and close, wait for every bit
  * to clear, give the slot back. What a session needs only until its relay stands in a setup slot, so that an
@@ -90,6 +91,7 @@ struct session {
     struct relay_errand *errand; /* goes back when this ends; NULL: nobody waits */
     uint64_t moved;              /* octets delivered when idleness was last judged */
     uint64_t moved_ms;           /* when that was last seen to have changed */
+    uint64_t parted_ms;          /* when PARTING began */
     struct flow flows[2];
     char label[SESSION_LABEL_SIZE]; /* when the setup slot is gone: user, target, chain, a zero behind each; cut to fit
                                      */
@@ -160,8 +162,6 @@ void session_join(struct worker *w, struct session *s);
 void session_proceed(struct worker *w, struct session *s, enum session_state next);
 /* Sends what `out` holds, unless a send is in flight already, which will go on with it. */
 void session_flush(struct worker *w, struct session *s);
-/* Everything for the client is sent: LINGER, so that it can be read, then the end. */
-void session_end_after_reply(struct worker *w, struct session *s);
 /* Lends the resolver a question: the answer comes with op SESSION_LENT, until then the slot is pinned. One at a
  * time. False: the queue is full. */
 bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);

@@ -18,6 +18,7 @@ enum session_state {
     SESSION_RELAY,     /* two flows, see relay.h */
     SESSION_EXCHANGE,  /* a plain HTTP request and its response, see exchange.h */
     SESSION_ASSOCIATE, /* SOCKS5 UDP, see udp.h */
+    SESSION_PARTING,   /* established, and over; a peer has not acknowledged everything, see parting.h */
     SESSION_CLOSING,   /* sockets closed; waiting for inflight to reach zero */
     SESSION_STATE_COUNT,
 };

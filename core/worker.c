@@ -159,6 +159,10 @@ static void worker_reset_all(struct worker *w)
         if (!pool_is_taken(&w->sessions, slot)) continue;
         struct session *s = session_at(w, slot);
         if (s->state == SESSION_CLOSING) continue;
+        if (s->state == SESSION_PARTING) { /* it has sent everything: the rest is between the kernel and its peer */
+            session_close(w, s, SESSION_ORDERLY);
+            continue;
+        }
         if (s->protocol != PROTOCOL_INTERNAL) {
             session_log(w, s, LOG_LEVEL_INFO, "reset: the drain is over");
             counter_add(&w->stats.drain_resets, 1);

@@ -564,6 +564,14 @@ void net_set_fastopen_connect(int fd)
     sim_file_at(fd, "net_set_fastopen_connect()");
 }
 
+/* Here only what is read is acknowledged. */
+uint32_t net_unacknowledged(int fd)
+{
+    const struct sim_conn *conn = sim_stream_at(fd, "net_unacknowledged()")->conn;
+    if (conn->broken) return 0;
+    return conn->out.used + (conn->out_ended && conn->out.used > 0 ? 1u : 0u);
+}
+
 bool net_is_closed(int fd)
 {
     sim_stream_at(fd, "net_is_closed()");

@@ -189,3 +189,59 @@ def wire_ends(end):
         return end.ends_with() if isinstance(end, wire.Client) else ("end" if end.recv(1) == b"" else "octets")
     except ConnectionResetError:
         return "reset"
+
+
+# --- closing ---
+
+TAIL = os.urandom(400000)
+
+
+def send_tail(_origin, connection):
+    connection.recv(1 << 16)
+    connection.sendall(TAIL)
+
+
+def send_page(_origin, connection):
+    origins.read_http_head(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(TAIL) + TAIL)
+
+
+@pytest.mark.parametrize("way", ["relay", "half-closed", "plain"])
+def test_a_close_waits_for_what_is_not_acknowledged(sluice, origin, way):
+    """A client with a small window that has not read the end yet: were its socket closed now, the kernel would own it
+    alone, and might drop it together with the octets."""
+    proxy, target = sluice(), origin(send_page if way == "plain" else send_tail)
+    client = wire.Client(proxy.address, timeout=20)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    if way == "plain":
+        client.send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: x\r\n\r\n" % target.port)
+    else:
+        client.send(wire.socks4("127.0.0.1", target.port) + b"go")
+    if way == "half-closed":
+        client.shut()
+    target.result()  # the upstream has sent everything and is gone
+    if way == "relay":
+        client.shut()
+    time.sleep(3.5)
+    assert proxy.sockets() == proxy.sockets_at_start + 1, "its socket is not ours any more"
+    if way == "plain":
+        client.read_head()
+    else:
+        assert client.read(8) == wire.SOCKS4_GRANTED
+    assert client.read_all() == TAIL
+    client.close()
+    assert proxy.flat()
+
+
+def test_a_parting_client_does_not_hold_a_stop(sluice, origin):
+    proxy, target = sluice(), origin(send_tail)
+    client = wire.Client(proxy.address, timeout=20)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client.send(wire.socks4("127.0.0.1", target.port) + b"go").shut()
+    target.result()
+    time.sleep(0.3)
+    proxy.process.terminate()
+    assert proxy.wait(5) == 0
+    assert client.read(8) == wire.SOCKS4_GRANTED
+    assert client.read_all() == TAIL  # the kernel goes on with it
+    client.close()
