@@ -4,14 +4,12 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* One turn of the loop may complete a receive on each of so many connections before replacements are given. */
-#define BUFFERS_LENT_MAX 1024u
-
-int buffers_open(struct buffers *buffers, struct ring *ring, uint16_t group, uint32_t count, uint32_t size)
+int buffers_open(struct buffers *buffers, struct ring *ring, uint16_t group, uint32_t count, uint32_t lent,
+                 uint32_t size)
 {
-    assert(count < BUFFERS_NONE);
+    assert(count < BUFFERS_NONE && lent <= count);
     *buffers = (struct buffers){.ring = ring, .group = group, .count = count, .size = size};
-    buffers->lent_max = count < BUFFERS_LENT_MAX ? count : BUFFERS_LENT_MAX;
+    buffers->lent_max = lent;
     void *base =
         mmap(NULL, (size_t)count * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return -ENOMEM;

@@ -39,7 +39,9 @@ struct buffer_list {
 };
 #define BUFFER_LIST_EMPTY ((struct buffer_list){.first = BUFFERS_NONE, .last = BUFFERS_NONE})
 
-int buffers_open(struct buffers *buffers, struct ring *ring, uint16_t group, uint32_t count, uint32_t size);
+/* lent: how many the kernel has at a time, a power of two. What one wait may lease at most. 0 or -errno. */
+int buffers_open(struct buffers *buffers, struct ring *ring, uint16_t group, uint32_t count, uint32_t lent,
+                 uint32_t size);
 void buffers_close(struct buffers *buffers);
 /* A completion brought `buffer` with `filled` octets: it joins the end of the list. */
 void buffers_append(struct buffers *buffers, struct buffer_list *list, uint16_t buffer, uint32_t filled);

@@ -395,10 +395,15 @@ void config_size(struct config *config)
     /* A handshake holds its received head: some 20 KiB of address space, of which SOCKS touches two pages. */
     c->setups = (uint32_t)smaller(sessions, SETUPS_MAX);
     /* 16 KiB is what a bulk flow fills at once. 16384 of them are 256 MiB of address space: what peers that read slowly
-     * may hold before others starve. Only those become resident that have been needed at the same time (buffers.h), 16
-     * MiB in normal service. */
+     * may hold, one each; when they hold three quarters, octets are read only where they can be sent at once
+     * (scarcity.h). Only those become resident that have been needed at the same time (buffers.h), 16 MiB in normal
+     * service: one turn may complete a receive on each of 1024 connections before replacements are given. */
     c->buffers = 16384;
+    c->buffers_lent = 1024;
     c->buffer_size = 16384;
+    /* A third of a millisecond's work: so long an interactive session waits for its turn beside bulk flows. One more
+     * system call in so many octets is nothing. */
+    c->bulk_turn = 1u << 20;
     /* Submissions between two waits: one batch of completions causes about two each; a full queue is submitted early.
      */
     c->ring_entries = 1024;

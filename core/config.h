@@ -85,7 +85,9 @@ struct config {
     uint32_t sessions;       /* slots of the session pool */
     uint32_t setups;         /* sessions that may be in their handshake at the same time */
     uint32_t buffers;        /* of the receive group, a power of two */
+    uint32_t buffers_lent;   /* of them with the kernel at a time, a power of two */
     uint32_t buffer_size;    /* octets each */
+    uint32_t bulk_turn;      /* octets that bulk flows may move in one turn of the loop */
     uint32_t pipes;          /* at most in the pipe pool */
     uint32_t pipe_size;      /* octets asked for */
     uint32_t ring_entries;   /* submission queue */

@@ -62,7 +62,9 @@ void config_take_fixed(struct config *fresh, const struct config *now)
     fresh->sessions = now->sessions;
     fresh->setups = now->setups;
     fresh->buffers = now->buffers;
+    fresh->buffers_lent = now->buffers_lent;
     fresh->buffer_size = now->buffer_size;
+    fresh->bulk_turn = now->bulk_turn;
     fresh->pipes = now->pipes;
     fresh->pipe_size = now->pipe_size;
     fresh->ring_entries = now->ring_entries;

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/netfilter_ipv4.h>
 #include <linux/netfilter_ipv6/ip6_tables.h>
+#include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -164,6 +165,18 @@ void net_set_local(int fd)
 void net_set_fastopen_connect(int fd)
 {
     net_set_option(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
+}
+
+uint32_t net_send_room(int fd)
+{
+    uint32_t info[SK_MEMINFO_VARS] = {0};
+    socklen_t size = sizeof info;
+    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &size) < 0) return UINT32_MAX;
+    /* TCP counts what it has queued; a Unix socket only what it has allocated. */
+    uint32_t queued = info[SK_MEMINFO_WMEM_QUEUED], limit = info[SK_MEMINFO_SNDBUF];
+    if (queued == 0) queued = info[SK_MEMINFO_WMEM_ALLOC];
+    uint32_t room = queued < limit ? limit - queued : 0;
+    return room - room / 4; /* the kernel's own structures count, too */
 }
 
 uint32_t net_unacknowledged(int fd)

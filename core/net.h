@@ -63,6 +63,8 @@ int net_set_device(int fd, const char *name);
  * gain where nothing is ever lost. Before connect or listen; accepted sockets inherit it. */
 void net_set_local(int fd);
 void net_set_fastopen_connect(int fd);
+/* Octets that a send would take now, rather fewer than more; UINT32_MAX: unknown. */
+uint32_t net_send_room(int fd);
 /* Octets that a TCP peer has not acknowledged, the end of the stream counted as one if it is announced; 0 for other
  * sockets. */
 uint32_t net_unacknowledged(int fd);

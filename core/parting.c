@@ -41,7 +41,7 @@ static void side_wait(struct worker *w, struct session *s, enum session_side sid
     if (s->flows[side].phase == FLOW_DONE) {
         if (again && !in_flight(s, watch)) ring_watch(w->ring, s->fd[side], session_arm(w, s, watch));
     } else if (!in_flight(s, receive)) {
-        ring_recv_group_once(w->ring, s->fd[side], w->buffers.group, session_arm(w, s, receive));
+        ring_recv_group_once(w->ring, s->fd[side], w->buffers.group, w->buffers.size, session_arm(w, s, receive));
     }
 }
 

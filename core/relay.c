@@ -5,6 +5,7 @@
 
 #include "log.h"
 #include "parting.h"
+#include "scarcity.h"
 #include "worker.h"
 
 /* Reads in a row that fill a whole buffer before a flow counts as bulk and turns to SPLICE. */
@@ -14,8 +15,13 @@
 /* Rounds of splicing in a row that move less than RELAY_SMALL before a flow turns back to COPY. */
 #define RELAY_SMALL_STREAK 8u
 #define RELAY_SMALL        16384u
-/* Buffers that a flow may hold before its receive is stopped; it resumes when all are sent. */
-#define RELAY_HELD_MAX 4u
+/* Buffers that a flow may hold before its receive is stopped: one is being sent, and another shows that the sink is
+ * slower. From then on it holds one at most. */
+#define RELAY_HELD_MAX 2u
+/* Sends in a row that leave nothing held before such a flow may receive ahead again. */
+#define RELAY_PROMPT_STREAK 32u
+/* With less room the sink is waited for; what a sink takes at least that poll(2) calls writable. */
+#define RELAY_ROOM_MIN 2048u
 /* Fills and drains of the pipe per turn: one busy flow must not keep the others waiting. */
 #define RELAY_SPLICE_ROUNDS 4u
 /* A flow that has moved so much in one go rests for so long. */
@@ -83,7 +89,7 @@ static size_t preload_consume(struct worker *w, struct session *s, enum session_
 /* The last of the setup slot's octets are sent: what remains of the session is small. */
 static void preload_finish(struct worker *w, struct session *s, struct flow *f)
 {
-    f->flags &= (uint8_t)~FLOW_PRELOADED;
+    f->flags &= (uint16_t)~FLOW_PRELOADED;
     if (!((s->flows[CLIENT].flags | s->flows[UPSTREAM].flags) & FLOW_PRELOADED)) session_release_setup(w, s);
 }
 
@@ -114,6 +120,17 @@ static size_t flow_asked(struct worker *w, struct session *s, enum session_side 
     return from == UPSTREAM ? setup_of(w, s)->out_asked : preload_of(w, s, from, &data);
 }
 
+/* A buffer is sent. */
+static void flow_judge_sink(struct flow *f)
+{
+    if (!(f->flags & FLOW_SINGLE) || f->flags & FLOW_PAUSED) return;
+    if (f->flags & FLOW_WAITED || f->streak > 0)
+        f->prompt = 0;
+    else if (++f->prompt >= RELAY_PROMPT_STREAK)
+        f->flags &= (uint16_t)~FLOW_SINGLE;
+    f->flags &= (uint16_t)~FLOW_WAITED;
+}
+
 static void flow_on_sent(struct worker *w, struct session *s, enum session_side from, int32_t result)
 {
     struct flow *f = &s->flows[from];
@@ -133,6 +150,7 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
         if (f->offset == w->buffers.filled[f->held.first]) {
             buffers_drop_first(&w->buffers, &f->held);
             f->offset = 0;
+            flow_judge_sink(f);
         }
     }
     /* An error has cut it, and that was the only notice: the receive may now find what looks like an orderly end. */
@@ -158,14 +176,6 @@ static void flow_judge_bulk(struct worker *w, struct flow *f, uint32_t filled)
     if (f->streak >= flow_bulk_streak(w, f)) f->flags |= FLOW_TURNING;
 }
 
-static void flow_starve(struct worker *w, struct flow *f)
-{
-    counter_add(&w->stats.starved, 1);
-    if (f->flags & FLOW_STARVED) return;
-    f->flags |= FLOW_STARVED;
-    w->starved++;
-}
-
 static void flow_on_received(struct worker *w, struct session *s, enum session_side from,
                              const struct ring_completion *c)
 {
@@ -180,7 +190,7 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
     if (c->result == 0) {
         f->phase = FLOW_ENDING;
     } else if (c->result == -ENOBUFS) {
-        flow_starve(w, f);
+        scarcity_starve(w, f);
     } else if (c->result < 0 && c->result != -ECANCELED) {
         relay_reset(w, s, from, c->result);
         return;
@@ -188,12 +198,30 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
     flow_advance(w, s, from);
 }
 
-/* Keeps the receive armed while little is held, stops it when much is. After a stop the flow receives one buffer at a
- * time: a peer that reads slowly must not hold what others need. */
+/* One receive of what the sink takes at once. Without room the octets stay with the kernel, which tells the source to
+ * stop, and no buffer waits for the sink. */
+static void flow_receive_once(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    uint32_t room = net_send_room(s->fd[other(from)]);
+    if (room < RELAY_ROOM_MIN && !(f->flags & FLOW_WRITABLE)) {
+        f->flags |= FLOW_WAITED;
+        ring_poll(w->ring, s->fd[other(from)], POLLOUT, session_arm(w, s, SESSION_POLL_OUT + other(from)));
+        return;
+    }
+    f->flags &= (uint16_t)~FLOW_WRITABLE;
+    if (room < RELAY_ROOM_MIN) room = RELAY_ROOM_MIN;
+    if (room > w->buffers.size) room = w->buffers.size;
+    ring_recv_group_once(w->ring, s->fd[from], w->buffers.group, room, session_arm(w, s, SESSION_RECV + from));
+}
+
+/* Keeps the receive armed while little is held, stops it when more is. After a stop, or where buffers are scarce, the
+ * flow receives one buffer at a time: a peer that reads slowly must not hold what others need. */
 static void flow_receive(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
     unsigned op = SESSION_RECV + from;
+    if (in_flight(s, SESSION_POLL_OUT + other(from))) return;
     if (f->phase != FLOW_OPEN || f->flags & FLOW_STARVED) return;
     bool enough = f->flags & FLOW_TURNING || f->held.count >= RELAY_HELD_MAX;
     if (in_flight(s, op)) {
@@ -203,11 +231,12 @@ static void flow_receive(struct worker *w, struct session *s, enum session_side 
         return;
     }
     if (f->flags & FLOW_TURNING || (f->held.count > 0 && f->flags & (FLOW_PAUSED | FLOW_SINGLE))) return;
-    if (f->flags & FLOW_PAUSED) f->flags = (uint8_t)((f->flags & ~FLOW_PAUSED) | FLOW_SINGLE);
-    if (f->flags & FLOW_SINGLE)
-        ring_recv_group_once(w->ring, s->fd[from], w->buffers.group, session_arm(w, s, op));
-    else
-        ring_recv_group(w->ring, s->fd[from], w->buffers.group, session_arm(w, s, op));
+    if (f->flags & FLOW_PAUSED) f->flags = (uint16_t)((f->flags & ~FLOW_PAUSED) | FLOW_SINGLE);
+    if (f->streak > 0 && f->held.count > 0) return; /* much is coming: after this is sent */
+    if (!(f->flags & FLOW_SINGLE) && !w->scarce)
+        ring_recv_group(w->ring, s->fd[from], w->buffers.group, w->buffers.size, session_arm(w, s, op));
+    else if (f->held.count == 0 && !(f->flags & FLOW_PRELOADED))
+        flow_receive_once(w, s, from);
 }
 
 /* --- SPLICE --- */
@@ -230,7 +259,7 @@ static void flow_turn_to_copy(struct worker *w, struct session *s, enum session_
     flow_return_pipe(w, f);
     f->mode = FLOW_COPY;
     f->streak = 0;
-    f->flags &= (uint8_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
+    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
     counter_add(&w->stats.to_copy, 1);
     flow_advance(w, s, from);
 }
@@ -260,8 +289,8 @@ static ssize_t splice_fill(struct worker *w, struct session *s, enum session_sid
 {
     struct flow *f = &s->flows[from];
     const struct pipe *pipe = &w->pipes.all[f->pipe];
-    if (f->phase != FLOW_OPEN || f->pipe_fill >= pipe->size) return 0;
-    ssize_t moved = net_splice(s->fd[from], pipe->write_fd, pipe->size - f->pipe_fill, false);
+    if (f->phase != FLOW_OPEN || f->pipe_fill > 0) return 0;
+    ssize_t moved = net_splice(s->fd[from], pipe->write_fd, f->room < pipe->size ? f->room : pipe->size, false);
     if (moved == 0 && splice_end_is_reset(s, from)) return -ECONNRESET;
     if (moved == 0) f->phase = FLOW_ENDING;
     if (moved > 0) f->pipe_fill += (uint32_t)moved;
@@ -276,6 +305,8 @@ static ssize_t splice_drain(struct worker *w, struct session *s, enum session_si
     ssize_t moved = net_splice(w->pipes.all[f->pipe].read_fd, s->fd[other(from)], f->pipe_fill, false);
     if (moved > 0) {
         f->pipe_fill -= (uint32_t)moved;
+        f->room -= (uint32_t)moved < f->room ? (uint32_t)moved : f->room;
+        w->bulk_left -= (uint32_t)moved < w->bulk_left ? (uint32_t)moved : w->bulk_left;
         flow_count(w, f, from, (uint64_t)moved);
     }
     return moved == -EAGAIN ? 0 : moved;
@@ -293,18 +324,27 @@ static struct flow *resting_flow(const struct worker *w, uint32_t entry)
 /* Polling a busy source at once would wake us for every few segments, and every wake-up of ours causes some of the
  * sink's. So a bulk flow is left alone for a moment, without a poll; what gathers meanwhile moves in one go. The slot
  * is pinned, as by an operation. */
-static void flow_rest(struct worker *w, struct session *s, enum session_side from)
+static void flow_rest(struct worker *w, struct session *s, enum session_side from, uint64_t until_us)
 {
     struct flow *f = &s->flows[from];
     uint32_t entry = s->slot * 2 + from;
     s->inflight |= SESSION_BIT(SESSION_REST + from);
-    f->rest_until_us = ring_now_us(w->ring) + RELAY_REST_US;
+    f->rest_until_us = until_us;
     f->rest_next = POOL_NONE;
     if (w->rest_first == POOL_NONE)
         w->rest_first = entry;
     else
         resting_flow(w, w->rest_last)->rest_next = entry;
     w->rest_last = entry;
+}
+
+/* This turn's work is done: the flow goes on in the next one, behind those that wait already. */
+static void flow_defer(struct worker *w, struct session *s, enum session_side from)
+{
+    uint64_t until_us = ring_now_us(w->ring);
+    if (w->rest_first != POOL_NONE && resting_flow(w, w->rest_last)->rest_until_us > until_us)
+        until_us = resting_flow(w, w->rest_last)->rest_until_us;
+    flow_rest(w, s, from, until_us);
 }
 
 uint64_t relay_rest_us(const struct worker *w)
@@ -316,7 +356,7 @@ uint64_t relay_rest_us(const struct worker *w)
 
 void relay_wake_resting(struct worker *w)
 {
-    while (relay_rest_us(w) == 0) {
+    while (w->bulk_left > 0 && relay_rest_us(w) == 0) {
         uint32_t entry = w->rest_first;
         struct session *s = session_at(w, entry / 2);
         w->rest_first = resting_flow(w, entry)->rest_next;
@@ -342,7 +382,7 @@ static void splice_pause(struct worker *w, struct session *s, enum session_side 
         return;
     }
     if (moved >= RELAY_REST_MIN)
-        flow_rest(w, s, from);
+        flow_rest(w, s, from, ring_now_us(w->ring) + RELAY_REST_US);
     else
         ring_poll(w->ring, s->fd[from], POLLIN, session_arm(w, s, SESSION_POLL_IN + from));
 }
@@ -352,14 +392,34 @@ static void splice_wait_for_sink(struct worker *w, struct session *s, enum sessi
     ring_poll(w->ring, s->fd[other(from)], POLLOUT, session_arm(w, s, SESSION_POLL_OUT + other(from)));
 }
 
+/* Whether the sink takes anything: only so much is put into the pipe, so that a flow whose sink is slow waits without
+ * one, and the others have pipes however many such flows there are. Asked again only when what was known is used up. */
+static bool splice_has_room(struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    if (f->room == 0) f->room = net_send_room(s->fd[other(from)]);
+    if (f->room == 0 && f->flags & FLOW_WRITABLE) f->room = RELAY_ROOM_MIN;
+    f->flags &= (uint16_t)~FLOW_WRITABLE;
+    return f->room > 0;
+}
+
 static void flow_splice(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
     uint64_t total = 0;
     if (in_flight(s, SESSION_POLL_IN + from) || in_flight(s, SESSION_POLL_OUT + other(from))) return;
     if (in_flight(s, SESSION_REST + from)) return;
+    if (w->bulk_left == 0) {
+        flow_defer(w, s, from);
+        return;
+    }
     if (!flow_borrow_pipe(w, s, from)) return;
     for (unsigned round = 0; round < RELAY_SPLICE_ROUNDS; round++) {
+        if (f->pipe_fill == 0 && f->phase == FLOW_OPEN && !splice_has_room(s, from)) {
+            flow_return_pipe(w, f);
+            splice_wait_for_sink(w, s, from);
+            return;
+        }
         ssize_t in = splice_fill(w, s, from);
         if (in == -EINVAL && f->pipe_fill == 0) {
             f->flags |= FLOW_COPY_ONLY;
@@ -372,12 +432,18 @@ static void flow_splice(struct worker *w, struct session *s, enum session_side f
             return;
         }
         total += (uint64_t)out;
-        if (f->pipe_fill > 0) { /* the sink is the slower one */
+        if (f->pipe_fill > 0) { /* the sink is the slower one, and took less than it had room for */
+            f->room = 0;
             splice_wait_for_sink(w, s, from);
             return;
         }
         if (f->phase == FLOW_ENDING) {
             flow_finish(w, s, from);
+            return;
+        }
+        if (w->bulk_left == 0) {
+            flow_return_pipe(w, f);
+            flow_defer(w, s, from);
             return;
         }
         if (in < (ssize_t)(w->pipes.all[f->pipe].size / 2)) break;
@@ -390,7 +456,7 @@ static void flow_turn_to_splice(struct worker *w, struct session *s, enum sessio
     struct flow *f = &s->flows[from];
     f->mode = FLOW_SPLICE;
     f->streak = 0;
-    f->flags &= (uint8_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
+    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
     counter_add(&w->stats.to_splice, 1);
     flow_splice(w, s, from);
 }
@@ -445,6 +511,11 @@ static void flow_begin(struct worker *w, struct session *s, enum session_side fr
     if (w->config->relay == RELAY_SPLICE) s->flows[from].flags |= FLOW_TURNING;
 }
 
+void relay_advance(struct worker *w, struct session *s, enum session_side from)
+{
+    flow_advance(w, s, from);
+}
+
 void relay_begin(struct worker *w, struct session *s)
 {
     s->moved_ms = ring_now_ms(w->ring);
@@ -463,6 +534,13 @@ static void relay_on_watch(struct worker *w, struct session *s, enum session_sid
     relay_reset(w, s, side, -ECONNRESET);
 }
 
+/* The sink of the flow takes something. */
+static void flow_on_writable(struct worker *w, struct session *s, enum session_side from)
+{
+    s->flows[from].flags |= FLOW_WRITABLE;
+    flow_advance(w, s, from);
+}
+
 void relay_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c)
 {
     switch (op) {
@@ -470,10 +548,10 @@ void relay_on_completion(struct worker *w, struct session *s, unsigned op, const
     case SESSION_RECV + UPSTREAM: flow_on_received(w, s, UPSTREAM, c); return;
     case SESSION_SEND + UPSTREAM: flow_on_sent(w, s, CLIENT, c->result); return;
     case SESSION_SEND + CLIENT: flow_on_sent(w, s, UPSTREAM, c->result); return;
-    case SESSION_POLL_IN + CLIENT:
-    case SESSION_POLL_OUT + UPSTREAM: flow_advance(w, s, CLIENT); return;
-    case SESSION_POLL_IN + UPSTREAM:
-    case SESSION_POLL_OUT + CLIENT: flow_advance(w, s, UPSTREAM); return;
+    case SESSION_POLL_IN + CLIENT: flow_advance(w, s, CLIENT); return;
+    case SESSION_POLL_IN + UPSTREAM: flow_advance(w, s, UPSTREAM); return;
+    case SESSION_POLL_OUT + CLIENT: flow_on_writable(w, s, UPSTREAM); return;
+    case SESSION_POLL_OUT + UPSTREAM: flow_on_writable(w, s, CLIENT); return;
     case SESSION_WATCH + CLIENT: relay_on_watch(w, s, CLIENT, c->result); return;
     case SESSION_WATCH + UPSTREAM: relay_on_watch(w, s, UPSTREAM, c->result); return;
     default: return; /* a connect that lost its race */
@@ -531,58 +609,7 @@ void relay_on_timer(struct worker *w, struct session *s)
     timer_set(w->timers, s->slot, ring_now_ms(w->ring) + (quarter > TIMER_TICK_MS ? quarter : TIMER_TICK_MS));
 }
 
-/* --- starvation and the end --- */
-
-static void relay_feed(struct worker *w, struct session *s, enum session_side from)
-{
-    struct flow *f = &s->flows[from];
-    if (s->state != SESSION_RELAY || !(f->flags & FLOW_STARVED)) return;
-    f->flags &= (uint8_t)~FLOW_STARVED;
-    w->starved--;
-    flow_advance(w, s, from);
-}
-
-/* Rare, so a walk over the sessions is fine; it goes on where the last one ended, for fairness. */
-void relay_feed_starved(struct worker *w)
-{
-    uint32_t count = w->sessions.untouched;
-    for (uint32_t i = 0; i < count && w->starved > 0; i++) {
-        w->starved_at = w->starved_at + 1 < count ? w->starved_at + 1 : 0;
-        if (!pool_is_taken(&w->sessions, w->starved_at)) continue;
-        relay_feed(w, session_at(w, w->starved_at), CLIENT);
-        relay_feed(w, session_at(w, w->starved_at), UPSTREAM);
-    }
-}
-
-static bool relay_is_hoarding(const struct session *s, uint32_t limit)
-{
-    return s->state == SESSION_RELAY &&
-           (s->flows[CLIENT].held.count >= limit || s->flows[UPSTREAM].held.count >= limit);
-}
-
-/* True if there was one. */
-static bool relay_reset_hoarders(struct worker *w, uint32_t limit)
-{
-    bool found = false;
-    for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
-        struct session *s = session_at(w, slot);
-        if (!pool_is_taken(&w->sessions, slot) || !relay_is_hoarding(s, limit)) continue;
-        counter_add(&w->stats.refused_resource, 1); /* as a session it was a success */
-        session_log(w, s, LOG_LEVEL_INFO, "reset: its peer reads too slowly, and others need the buffers");
-        session_close(w, s, SESSION_RESET);
-        found = true;
-    }
-    return found;
-}
-
-/* Many may hold less than the limit, and all of them together too much: then the others have to do with what is left,
- * and only when nothing is left the limit falls. */
-void relay_relieve(struct worker *w)
-{
-    uint32_t limit = RELAY_HELD_MAX;
-    while (limit > 0 && !relay_reset_hoarders(w, limit) && w->buffers.lent == 0) limit--;
-    if (w->buffers.lent > 0) relay_feed_starved(w);
-}
+/* --- the end --- */
 
 static void flow_drop(struct worker *w, struct flow *f)
 {

@@ -21,6 +21,8 @@ enum flow_flag {
     FLOW_PATIENT = 1 << 5,   /* there was no pipe the last time */
     FLOW_SINGLE = 1 << 6,    /* receives one buffer at a time: its sink was slow */
     FLOW_INTERNAL = 1 << 7,  /* the coordinator's own: not counted as traffic */
+    FLOW_WRITABLE = 1 << 8,  /* the poll of the sink has just said so */
+    FLOW_WAITED = 1 << 9,    /* SINGLE: had to wait for the sink since the last buffer was sent */
 };
 
 /* The session enters RELAY: octets in the setup slot go first (`out` to the client, the rest of `head` to the
@@ -28,15 +30,12 @@ enum flow_flag {
 void relay_begin(struct worker *w, struct session *s);
 void relay_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c);
 void relay_on_timer(struct worker *w, struct session *s);
-/* Buffers came back: lets starved flows receive again. */
-void relay_feed_starved(struct worker *w);
+/* Looks at a flow again, for scarcity.h. */
+void relay_advance(struct worker *w, struct session *s, enum session_side from);
 /* Microseconds until the first resting flow goes on; UINT64_MAX: none rests. */
 uint64_t relay_rest_us(const struct worker *w);
 /* Resting flows whose time has come go on. */
 void relay_wake_resting(struct worker *w);
-/* All buffers have been held for too long: resets the sessions that hold more than their share because a peer does not
- * read. */
-void relay_relieve(struct worker *w);
 /* Gives back the flows' pipes; for session_close(). */
 void relay_drop(struct worker *w, struct session *s);
 /* Gives back the held buffers, when no send can be reading them any more. */

@@ -45,6 +45,7 @@ struct ring {
     struct io_uring uring;
     uint64_t now_us;
     unsigned batch_at, batch_count;
+    bool limits_multishot; /* the kernel ends a multishot receive behind so many octets: 6.17 */
     struct ring_stats stats;
     struct ring_group groups[RING_GROUPS];
     struct io_uring_cqe *batch[RING_BATCH];
@@ -55,6 +56,20 @@ static void ring_read_clock(struct ring *ring)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     ring->now_us = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
+
+/* A kernel that knows no limit refuses the field before it looks at the descriptor, which is none. */
+static bool ring_probe_limit(struct ring *ring)
+{
+    struct io_uring_cqe *cqe;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+    io_uring_prep_recv_multishot(sqe, -1, NULL, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->file_index = 1;
+    if (io_uring_submit_and_wait(&ring->uring, 1) < 0 || io_uring_peek_cqe(&ring->uring, &cqe) < 0) return false;
+    bool known = cqe->res == -EBADF;
+    io_uring_cqe_seen(&ring->uring, cqe);
+    return known;
 }
 
 int ring_open(struct ring **out, const struct ring_options *options)
@@ -73,6 +88,7 @@ int ring_open(struct ring **out, const struct ring_options *options)
         return result;
     }
     io_uring_register_ring_fd(&ring->uring); /* saves a descriptor look-up per enter; fine without */
+    ring->limits_multishot = ring_probe_limit(ring);
     ring_read_clock(ring);
     *out = ring;
     return 0;
@@ -239,20 +255,22 @@ void ring_recv(struct ring *ring, int fd, void *buffer, size_t size, struct ring
     ring_tag_sqe(sqe, tag);
 }
 
-void ring_recv_group(struct ring *ring, int fd, uint16_t group, struct ring_tag tag)
+void ring_recv_group(struct ring *ring, int fd, uint16_t group, size_t size, struct ring_tag tag)
 {
     struct io_uring_sqe *sqe = ring_sqe(ring);
     io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
+    if (ring->limits_multishot) sqe->file_index = (uint32_t)size; /* named optlen in newer headers */
     sqe->ioprio |= IORING_RECVSEND_POLL_FIRST; /* nothing can be there yet, as a rule: no vain attempt */
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = group;
     ring_tag_sqe(sqe, tag);
 }
 
-void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, struct ring_tag tag)
+void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, size_t size, struct ring_tag tag)
 {
     struct io_uring_sqe *sqe = ring_sqe(ring);
-    io_uring_prep_recv(sqe, fd, NULL, 0, 0);
+    io_uring_prep_recv(sqe, fd, NULL, size, 0);
+    sqe->ioprio |= IORING_RECVSEND_POLL_FIRST;
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = group;
     ring_tag_sqe(sqe, tag);

@@ -56,11 +56,13 @@ struct flow {
     uint8_t phase;  /* enum flow_phase, relay.h */
     uint8_t mode;   /* enum flow_mode */
     uint8_t streak; /* reads in a row that speak for the other mode */
-    uint8_t flags;  /* enum flow_flag */
+    uint8_t prompt; /* SINGLE: sends in a row that left nothing held */
+    uint16_t flags; /* enum flow_flag */
     uint16_t pipe;  /* borrowed, or PIPES_NONE */
     struct buffer_list held;
     uint32_t offset;    /* octets of the first held buffer that are sent */
     uint32_t pipe_fill; /* octets in the pipe */
+    uint32_t room;      /* SPLICE: octets that the sink is known to take */
     uint64_t bytes;     /* delivered */
     uint64_t rest_until_us;
     uint32_t rest_next; /* on the list of resting flows: slot * 2 + side */

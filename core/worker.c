@@ -9,11 +9,10 @@
 #include "log.h"
 #include "machine.h"
 #include "relay.h"
+#include "scarcity.h"
 #include "udp.h"
 
 #define WORKER_BUFFER_GROUP 0u
-/* So long may all buffers be held by peers that do not read. */
-#define WORKER_STARVE_MS 2000u
 /* Before the last message is tried again. */
 #define WORKER_AGAIN_MS 1u
 
@@ -35,7 +34,8 @@ static int worker_open_pools(struct worker *w)
     if (error == 0) error = pool_open(&w->heads, config->heads, HEAD_BUFFER_SIZE);
     if (error == 0) error = timer_open(&w->timers, config->sessions, ring_now_ms(w->ring), TIMER_TICK_MS);
     if (error == 0)
-        error = buffers_open(&w->buffers, w->ring, WORKER_BUFFER_GROUP, config->buffers, config->buffer_size);
+        error = buffers_open(&w->buffers, w->ring, WORKER_BUFFER_GROUP, config->buffers, config->buffers_lent,
+                             config->buffer_size);
     pipes_open(&w->pipes, config->pipes, config->pipe_size);
     return error;
 }
@@ -185,7 +185,6 @@ static uint64_t worker_wait_ms(const struct worker *w, uint64_t timeout_ms)
     uint64_t now = ring_now_ms(w->ring);
     timeout_ms = least(timeout_ms, timer_wait(w->timers, now));
     timeout_ms = least(timeout_ms, accept_wait_ms(w));
-    if (w->starved > 0) timeout_ms = least(timeout_ms, WORKER_STARVE_MS);
     if (w->draining && w->sessions.used == 0) timeout_ms = least(timeout_ms, WORKER_AGAIN_MS);
     if (w->draining && w->drain_until_ms > now) timeout_ms = least(timeout_ms, w->drain_until_ms - now);
     return timeout_ms;
@@ -195,22 +194,6 @@ static void worker_expire(struct worker *w)
 {
     uint64_t now = ring_now_ms(w->ring);
     for (uint32_t slot; (slot = timer_expire(w->timers, now)) != TIMER_NONE;) session_on_timer(w, slot);
-}
-
-/* Flows that found no buffer receive again when some have come back. Peers that never read must not be able to prevent
- * that. */
-static void worker_feed(struct worker *w)
-{
-    uint64_t now = ring_now_ms(w->ring);
-    if (w->starved == 0 || buffers_are_plenty(&w->buffers)) {
-        w->starved_since_ms = 0;
-        if (w->starved > 0) relay_feed_starved(w);
-    } else if (w->starved_since_ms == 0) {
-        w->starved_since_ms = now;
-    } else if (now - w->starved_since_ms >= WORKER_STARVE_MS) {
-        relay_relieve(w);
-        w->starved_since_ms = 0;
-    }
 }
 
 /* Gauges that are cheaper to look at once a turn than to keep. */
@@ -231,6 +214,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     int error = ring_wait_us(w->ring, least(timeout_us, relay_rest_us(w)));
     sleeper_awake(&w->sleeper);
     if (error < 0) return error;
+    w->bulk_left = w->config->bulk_turn;
     while (ring_next(w->ring, &completion)) worker_dispatch(w, &completion);
     relay_wake_resting(w);
     worker_read_inbox(w);
@@ -238,7 +222,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     worker_heed_stop(w);
     worker_expire(w);
     accept_resume(w);
-    worker_feed(w);
+    scarcity_judge(w);
     worker_measure(w);
     udp_feed_starved(w);
     worker_drain(w);

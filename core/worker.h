@@ -43,10 +43,11 @@ struct worker {
     bool draining; /* asked to stop: no new connections */
     bool stopped;  /* the last session is gone */
     uint64_t drain_until_ms;
-    uint32_t starved;          /* flows that wait for buffers */
-    uint64_t starved_since_ms; /* 0: there are buffers */
-    uint32_t starved_at;       /* where the search for them goes on */
-    uint32_t rest_first;       /* bulk flows that rest, in the order of their time: slot * 2 + side; POOL_NONE: none */
+    bool scarce;         /* buffers are, see scarcity.h */
+    uint32_t bulk_left;  /* octets that bulk flows may still move in this turn */
+    uint32_t starved;    /* flows that wait for buffers */
+    uint32_t starved_at; /* where the search for them goes on */
+    uint32_t rest_first; /* bulk flows that rest, in the order of their time: slot * 2 + side; POOL_NONE: none */
     uint32_t rest_last;
     int spare_fd;    /* given up for a moment to refuse a connection when no other descriptor is left */
     uint64_t random; /* state of a small generator for --max-startups */

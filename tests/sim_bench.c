@@ -60,6 +60,8 @@ void sim_bench_prepare(struct sim_bench *bench)
         .sessions = 32,
         .setups = 32,
         .buffers = 64,
+        .buffers_lent = 8,
+        .bulk_turn = 1u << 20,
         .buffer_size = 16384,
         .pipes = 8,
         .pipe_size = 65536,

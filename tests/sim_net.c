@@ -564,6 +564,13 @@ void net_set_fastopen_connect(int fd)
     sim_file_at(fd, "net_set_fastopen_connect()");
 }
 
+uint32_t net_send_room(int fd)
+{
+    const struct sim_conn *conn = sim_stream_at(fd, "net_send_room()")->conn;
+    if (conn->broken || conn->far_closed) return UINT32_MAX;
+    return conn->out.used < conn->out.room ? conn->out.room - conn->out.used : 0;
+}
+
 /* Here only what is read is acknowledged. */
 uint32_t net_unacknowledged(int fd)
 {

@@ -56,6 +56,8 @@ static void plan_pace(struct actor *a, bool calm)
     if (a->chunk < floor) a->chunk = least(floor, CHUNK_MAX);
     if (a->gulp < floor) a->gulp = least(floor, CHUNK_MAX);
     if (sim_chance(300)) a->pause_us = sim_chance(700) || calm ? 3000 : 400000;
+    a->nap_us = sim_chance(100) ? sim_between(1000000, 20000000) : 0;
+    a->nap_at = sim_below(a->to_send + a->to_receive + 1);
 }
 
 static uint8_t plan_fault(uint32_t chance, uint32_t volume, uint32_t *at)
@@ -184,6 +186,7 @@ static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_m
     plan_dial(t, peers->calm);
     plan_words(t);
     plan_pace(&t->client, peers->calm);
+    if (t->speech == SPEECH_POST) t->client.nap_us = 0;
     if (t->garbage) plan_garbage(t);
     uint32_t volume = t->client.to_send + t->client.to_receive;
     t->client.manner = (uint8_t)(t->speech == SPEECH_POST ? END_LAST : sim_below(3));
@@ -319,6 +322,11 @@ static bool actor_act(struct actor *a, actor_hears *hears, void *self, uint64_t 
         return false;
     }
     if (a->quiet) return false;
+    if (a->nap_us > 0 && a->received > 0 && a->moved >= a->nap_at) { /* what it says must not be late */
+        a->awake_us = sim_now_us() + a->nap_us;
+        a->nap_us = 0;
+        return true;
+    }
     bool moved = actor_fault(a);
     if (a->gone || a->quiet) return true;
     moved |= actor_speak(a);
@@ -488,6 +496,7 @@ static void upstream_begin_stream(struct upstream *u)
     a->sends_stream = a->reads_stream = t->speech != SPEECH_POST;
     plan_pace(a, true);
     if (a->gulp < t->client.say_size / 40) a->gulp = t->client.say_size / 40;
+    if (t->speech == SPEECH_POST) a->nap_us = 0;
 }
 
 static void hop_check_next(struct peers *peers, struct upstream *u, const struct address *asked)

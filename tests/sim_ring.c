@@ -46,6 +46,7 @@ struct sim_op {
     struct sim_conn *conn;
     uint8_t *memory; /* the kernel's while the operation is in flight */
     size_t size, done;
+    size_t limit; /* of a single receive into a group's buffer */
     uint64_t sum; /* of the memory, when it was armed */
     struct ring *target;
     const struct sockaddr *address;
@@ -278,16 +279,19 @@ void ring_recv(struct ring *ring, int fd, void *buffer, size_t size, struct ring
     op->size = size;
 }
 
-void ring_recv_group(struct ring *ring, int fd, uint16_t group, struct ring_tag tag)
+void ring_recv_group(struct ring *ring, int fd, uint16_t group, size_t size, struct ring_tag tag)
 {
+    (void)size; /* an old kernel */
     assert(group < SIM_GROUPS && ring->groups[group].count > 0);
     sim_arm_receive(ring, OP_RECV_GROUP, fd, tag)->group = group;
 }
 
-void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, struct ring_tag tag)
+void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, size_t size, struct ring_tag tag)
 {
-    assert(group < SIM_GROUPS && ring->groups[group].count > 0);
-    sim_arm_receive(ring, OP_RECV_GROUP_ONCE, fd, tag)->group = group;
+    assert(group < SIM_GROUPS && ring->groups[group].count > 0 && size > 0);
+    struct sim_op *op = sim_arm_receive(ring, OP_RECV_GROUP_ONCE, fd, tag);
+    op->group = group;
+    op->limit = size;
 }
 
 void ring_send(struct ring *ring, int fd, const void *data, size_t size, struct ring_tag tag)
@@ -484,7 +488,8 @@ static void try_recv_group(struct ring *ring, struct sim_op *op)
         return;
     }
     uint16_t buffer = g->queue[g->head];
-    int32_t result = sim_conn_take(conn, g->base + buffer * g->size, g->size);
+    size_t size = op->kind == OP_RECV_GROUP_ONCE && op->limit < g->size ? op->limit : g->size;
+    int32_t result = sim_conn_take(conn, g->base + buffer * g->size, size);
     if (result > 0) group_take(g);
     bool more = result > 0 && op->kind == OP_RECV_GROUP && !sim_chance(sim_chances_now.multishot);
     sim_post(ring, op,

@@ -358,6 +358,8 @@ static void plan_config(struct config *config, bool calm, uint32_t tunnels)
     config->sessions = calm ? 16 : sim_between(2, 16);
     config->setups = calm ? 16 : sim_between(1, 12);
     config->buffers = 8u << sim_below(3);
+    config->buffers_lent = config->buffers / 8;
+    config->bulk_turn = 65536u << sim_below(3);
     config->buffer_size = 512u << sim_below(6);
     config->pipes = sim_below(4);
     config->pipe_size = 65536;
@@ -436,8 +438,12 @@ static void world_open(void)
 
 static void world_turn(uint32_t *turns)
 {
+    uint64_t before = counter_read(&world.worker.stats.bytes_splice);
     if (++*turns > TURNS_MAX) sim_fail("no end in sight: the worker goes round and round");
     if (worker_turn(&world.worker, TURN_MS) < 0) sim_fail("worker_turn() failed");
+    uint64_t moved = counter_read(&world.worker.stats.bytes_splice) - before;
+    if (moved > world.config.bulk_turn + world.config.pipe_size)
+        sim_fail("bulk flows moved %llu octets in one turn, which others wait for", (unsigned long long)moved);
 }
 
 static bool world_is_over(void)

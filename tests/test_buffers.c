@@ -22,7 +22,7 @@ static void bench_open(struct bench *b, uint32_t count)
 {
     int fds[2];
     assert_int_equal(ring_open(&b->ring, &(struct ring_options){.entries = 64}), 0);
-    assert_int_equal(buffers_open(&b->buffers, b->ring, GROUP, count, SIZE), 0);
+    assert_int_equal(buffers_open(&b->buffers, b->ring, GROUP, count, count < 1024 ? count : 1024, SIZE), 0);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
     b->far = fds[0];
     b->near = fds[1];
@@ -41,7 +41,7 @@ static struct ring_completion bench_receive(struct bench *b, char octet)
 {
     struct ring_completion c = {.result = 0};
     assert_int_equal(write(b->far, &octet, 1), 1);
-    ring_recv_group_once(b->ring, b->near, GROUP, (struct ring_tag){.op = 1});
+    ring_recv_group_once(b->ring, b->near, GROUP, SIZE, (struct ring_tag){.op = 1});
     while (!ring_next(b->ring, &c)) assert_int_equal(ring_wait(b->ring, 1000), 0);
     struct ring_completion none;
     while (ring_next(b->ring, &none)) fail_msg("one receive, two completions");
@@ -91,7 +91,7 @@ static void test_empty_group_says_enobufs_and_recovers(void **state)
     assert_int_equal(bench_receive(&b, 'y').result, -ENOBUFS);
     buffers_drop_all(&b.buffers, &list);
     assert_true(buffers_are_plenty(&b.buffers));
-    ring_recv_group_once(b.ring, b.near, GROUP, (struct ring_tag){.op = 1});
+    ring_recv_group_once(b.ring, b.near, GROUP, SIZE, (struct ring_tag){.op = 1});
     struct ring_completion c;
     while (!ring_next(b.ring, &c)) assert_int_equal(ring_wait(b.ring, 1000), 0);
     assert_int_equal(c.result, 1);

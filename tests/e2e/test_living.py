@@ -4,6 +4,7 @@ What takes the kernel minutes is made short on the proxy's own sockets, of which
 import ctypes
 import os
 import socket
+import subprocess
 import threading
 import time
 
@@ -15,6 +16,7 @@ import process
 import wire
 
 SYS_PIDFD_GETFD = 438
+KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -245,3 +247,25 @@ def test_a_parting_client_does_not_hold_a_stop(sluice, origin):
     assert client.read(8) == wire.SOCKS4_GRANTED
     assert client.read_all() == TAIL  # the kernel goes on with it
     client.close()
+
+
+# --- many that pause ---
+
+def test_paused_readers_cost_a_buffer_each_at_most(sluice, origin, load, load_origin):
+    """What they do not take waits in the kernel; and none is reset, whatever the others do."""
+    proxy = sluice("--workers", "1", "--relay", "copy", "--socket-buffer", "64K")
+    target = origin(origins.flood)
+    before = proxy.rss()
+    crowd = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(150)]
+    sent = -1
+    while sent != target.sent:  # until nothing moves any more
+        sent = target.sent
+        time.sleep(0.5)
+    if not process.SANITIZED and KERNEL >= (6, 17):  # older ones take all that there is when the first octets come
+        assert proxy.rss() - before < (20 << 20) + 150 * 16384, f"{(proxy.rss() - before) / 150:.0f} octets each"
+    verify = [load, "verify", "--via", "socks5", "--proxy", proxy.url, "--target", f"127.0.0.1:{load_origin + 5}", "--flows",
+              "4", "--bytes", str(8 << 20)]
+    assert subprocess.run(verify, stdout=subprocess.DEVNULL, timeout=100).returncode == 0
+    for client in crowd:
+        assert client.read(200000) == b"f" * 200000
+        client.close()
