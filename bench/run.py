@@ -662,6 +662,7 @@ def format_facts(bench, started):
         ("congestion control", read_setting("/proc/sys/net/ipv4/tcp_congestion_control") +
          "; sluice takes reno on loopback legs, its peers do not, which decides the bulk rows with few flows "
          "(docs/architecture.md)"),
+        ("transparent huge pages", read_setting("/sys/kernel/mm/transparent_hugepage/enabled")),
         ("open files", str(limit)),
         ("samples", f"{bench.options.repeat} of each, {bench.seconds:g} s long, alternating"),
     ]

@@ -4,15 +4,19 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "memory.h"
+
+/* Buffers that are given back to the system at a time: a system call each. */
+#define BUFFERS_TRIM_MAX 128u
+
 int buffers_open(struct buffers *buffers, struct ring *ring, uint16_t group, uint32_t count, uint32_t lent,
                  uint32_t size)
 {
     assert(count < BUFFERS_NONE && lent <= count);
     *buffers = (struct buffers){.ring = ring, .group = group, .count = count, .size = size};
     buffers->lent_max = lent;
-    void *base =
-        mmap(NULL, (size_t)count * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED) return -ENOMEM;
+    void *base = memory_map((size_t)count * size);
+    if (!base) return -ENOMEM;
     buffers->base = base;
     buffers->next = malloc(count * sizeof *buffers->next);
     buffers->filled = malloc(count * sizeof *buffers->filled);
@@ -25,6 +29,7 @@ int buffers_open(struct buffers *buffers, struct ring *ring, uint16_t group, uin
     }
     buffers->lent = buffers->lent_max;
     for (uint32_t i = count; i > buffers->lent; i--) buffers->spare[buffers->spare_count++] = (uint16_t)(i - 1);
+    buffers->clean = buffers->spare_low = buffers->spare_count;
     return 0;
 }
 
@@ -50,7 +55,10 @@ static void buffers_replace(struct buffers *buffers)
 {
     assert(buffers->lent > 0);
     buffers->lent--;
-    if (buffers->spare_count > 0) buffers_lend(buffers, buffers->spare[--buffers->spare_count]);
+    if (buffers->spare_count == 0) return;
+    buffers_lend(buffers, buffers->spare[--buffers->spare_count]);
+    if (buffers->spare_low > buffers->spare_count) buffers->spare_low = buffers->spare_count;
+    if (buffers->clean > buffers->spare_count) buffers->clean = buffers->spare_count;
 }
 
 static void buffers_take_back(struct buffers *buffers, uint16_t buffer)
@@ -59,6 +67,13 @@ static void buffers_take_back(struct buffers *buffers, uint16_t buffer)
         buffers_lend(buffers, buffer);
     else
         buffers->spare[buffers->spare_count++] = buffer;
+}
+
+void buffers_trim(struct buffers *buffers)
+{
+    for (unsigned i = 0; i < BUFFERS_TRIM_MAX && buffers->clean < buffers->spare_low; i++)
+        memory_give_back(buffers_at(buffers, buffers->spare[buffers->clean++]), buffers->size);
+    buffers->spare_low = buffers->spare_count;
 }
 
 void buffers_append(struct buffers *buffers, struct buffer_list *list, uint16_t buffer, uint32_t filled)

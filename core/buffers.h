@@ -30,6 +30,8 @@ struct buffers {
     uint32_t lent_max;
     uint16_t *spare; /* stack of those that are neither */
     uint32_t spare_count;
+    uint32_t clean;     /* of the stack, from the bottom: not resident */
+    uint32_t spare_low; /* fewest spare ones since they were trimmed last */
     uint16_t group;
 };
 
@@ -54,6 +56,14 @@ void buffers_return(struct buffers *buffers, uint16_t buffer);
 static inline uint8_t *buffers_at(const struct buffers *buffers, uint16_t buffer)
 {
     return buffers->base + (size_t)buffer * buffers->size;
+}
+
+/* Called now and then: gives spare buffers that nobody has needed since the last call back to the system, a few at a
+ * time. */
+void buffers_trim(struct buffers *buffers);
+static inline bool buffers_are_trimmed(const struct buffers *buffers)
+{
+    return buffers->clean == buffers->spare_count;
 }
 
 /* Enough is back with the kernel to let starved flows receive again. */

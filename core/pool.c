@@ -5,6 +5,7 @@
  *     taken or on the free list | zeroed by the kernel, never resident */
 #include "pool.h"
 
+#include "memory.h"
 #include "ring.h"
 
 #include <assert.h>
@@ -14,13 +15,6 @@
 #define POOL_TAKEN     (UINT32_MAX - 1) /* in next_free[] */
 #define POOL_TRIM_MIN  256u             /* slots: fewer are not worth a system call */
 #define POOL_ALIGNMENT 64u              /* a cache line: two slots never share one */
-
-/* NORESERVE: pools are sized for the worst case, the accounting of overcommit shall not refuse that. */
-static void *pool_map(size_t size)
-{
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-}
 
 static size_t pool_index_size(const struct pool *pool)
 {
@@ -35,9 +29,9 @@ int pool_open(struct pool *pool, uint32_t count, size_t slot_size)
     *pool = (struct pool){.slot_size = (uint32_t)rounded, .count = count, .first_free = POOL_NONE};
     if (rounded > SIZE_MAX / count) return -ENOMEM;
 
-    pool->slots = pool_map(rounded * count);
-    pool->generations = pool_map(pool_index_size(pool));
-    pool->next_free = pool_map(pool_index_size(pool));
+    pool->slots = memory_map(rounded * count);
+    pool->generations = memory_map(pool_index_size(pool));
+    pool->next_free = memory_map(pool_index_size(pool));
     if (pool->slots != NULL && pool->generations != NULL && pool->next_free != NULL) return 0;
     pool_close(pool);
     return -ENOMEM;
@@ -72,6 +66,7 @@ uint32_t pool_take(struct pool *pool)
     assert(slot < pool->untouched);
     pool->next_free[slot] = POOL_TAKEN;
     if (++pool->used > pool->used_peak) pool->used_peak = pool->used;
+    if (pool->used > pool->used_high) pool->used_high = pool->used;
     return slot;
 }
 
@@ -87,10 +82,27 @@ void pool_give(struct pool *pool, uint32_t slot)
     pool->used--;
 }
 
+/* The pages between slots that are taken. Slots smaller than a page are given back by the run. */
+static void pool_give_back_free(struct pool *pool)
+{
+    for (uint32_t slot = 0; slot < pool->untouched;) {
+        uint32_t first = slot;
+        while (slot < pool->untouched && !pool_is_taken(pool, slot)) slot++;
+        if (slot > first) memory_give_back(pool_at(pool, first), (size_t)(slot - first) * pool->slot_size);
+        slot++;
+    }
+}
+
+/* A walk over the slots is paid for by as many slots given, but for a factor. */
 void pool_trim(struct pool *pool)
 {
-    if (pool->used > 0 || pool->untouched < POOL_TRIM_MIN) return;
-    (void)madvise(pool->slots, (size_t)pool->untouched * pool->slot_size, MADV_DONTNEED);
+    uint32_t fallen = pool->used_high - pool->used;
+    if (pool->used > 0 && (fallen < POOL_TRIM_MIN || fallen < pool->untouched / 8 || pool->used > pool->used_high / 4))
+        return;
+    if (pool->used == 0 && pool->untouched < POOL_TRIM_MIN) return;
+    pool_give_back_free(pool);
+    pool->used_high = pool->used;
+    if (pool->used > 0) return;
     pool->first_free = POOL_NONE;
     pool->untouched = 0;
 }

@@ -21,6 +21,7 @@ struct pool {
     uint32_t count;
     uint32_t used; /* slots taken */
     uint32_t used_peak;
+    uint32_t used_high; /* most since it was trimmed */
     uint32_t first_free;
     uint32_t untouched; /* slots from here on were never handed out */
 };
@@ -30,8 +31,8 @@ void pool_close(struct pool *pool);
 /* A slot's index, or POOL_NONE when none is free. Its contents are what its last owner left (zero at first). */
 uint32_t pool_take(struct pool *pool);
 void pool_give(struct pool *pool, uint32_t slot); /* asserts that it was taken */
-/* A pool that nobody uses now, after it was used by many: gives the memory back to the system. No effect while a slot
- * is taken, or while little was touched. Contents are zero again, generations go on. */
+/* After a burst: gives the memory of free slots back to the system. No effect while a quarter of the slots that were
+ * taken at the same time still are, or while little was touched. Contents are zero again, generations go on. */
 void pool_trim(struct pool *pool);
 uint32_t pool_generation(const struct pool *pool, uint32_t slot);
 bool pool_is_taken(const struct pool *pool, uint32_t slot);

@@ -440,6 +440,7 @@ static void session_release(struct worker *w, struct session *s)
     session_release_setup(w, s);
     session_enter(w, s, SESSION_FREE);
     pool_give(&w->sessions, s->slot);
+    pool_trim(&w->sessions);
 }
 
 void session_join(struct worker *w, struct session *s)

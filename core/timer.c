@@ -18,6 +18,8 @@
 #include <stddef.h>
 #include <sys/mman.h>
 
+#include "memory.h"
+
 #define DIGIT_BITS 6u
 #define SLOTS      (1u << DIGIT_BITS)
 #define LEVELS     11u              /* 66 bits: more than a tick has */
@@ -53,9 +55,8 @@ int timer_open(struct timer_wheel **out, uint32_t count, uint64_t now, uint32_t 
 {
     assert(count > 0 && count < TIMER_NONE);
     assert(tick > 0);
-    struct timer_wheel *wheel =
-        mmap(NULL, timer_size(count), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (wheel == MAP_FAILED) return -ENOMEM;
+    struct timer_wheel *wheel = memory_map(timer_size(count));
+    if (!wheel) return -ENOMEM;
     wheel->units = tick;
     wheel->tick = now / tick;
     wheel->count = count;

@@ -13,6 +13,8 @@
 #include "udp.h"
 
 #define WORKER_BUFFER_GROUP 0u
+/* How often memory that a burst has needed is given back, while there is some. */
+#define WORKER_TRIM_MS 500u
 /* Before the last message is tried again. */
 #define WORKER_AGAIN_MS 1u
 
@@ -185,6 +187,7 @@ static uint64_t worker_wait_ms(const struct worker *w, uint64_t timeout_ms)
     uint64_t now = ring_now_ms(w->ring);
     timeout_ms = least(timeout_ms, timer_wait(w->timers, now));
     timeout_ms = least(timeout_ms, accept_wait_ms(w));
+    if (!buffers_are_trimmed(&w->buffers)) timeout_ms = least(timeout_ms, w->trim_ms > now ? w->trim_ms - now : 0);
     if (w->draining && w->sessions.used == 0) timeout_ms = least(timeout_ms, WORKER_AGAIN_MS);
     if (w->draining && w->drain_until_ms > now) timeout_ms = least(timeout_ms, w->drain_until_ms - now);
     return timeout_ms;
@@ -194,6 +197,14 @@ static void worker_expire(struct worker *w)
 {
     uint64_t now = ring_now_ms(w->ring);
     for (uint32_t slot; (slot = timer_expire(w->timers, now)) != TIMER_NONE;) session_on_timer(w, slot);
+}
+
+static void worker_trim(struct worker *w)
+{
+    uint64_t now = ring_now_ms(w->ring);
+    if (now < w->trim_ms || buffers_are_trimmed(&w->buffers)) return;
+    buffers_trim(&w->buffers);
+    w->trim_ms = now + WORKER_TRIM_MS;
 }
 
 /* Gauges that are cheaper to look at once a turn than to keep. */
@@ -223,6 +234,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     worker_expire(w);
     accept_resume(w);
     scarcity_judge(w);
+    worker_trim(w);
     worker_measure(w);
     udp_feed_starved(w);
     worker_drain(w);

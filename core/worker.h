@@ -43,6 +43,7 @@ struct worker {
     bool draining; /* asked to stop: no new connections */
     bool stopped;  /* the last session is gone */
     uint64_t drain_until_ms;
+    uint64_t trim_ms;    /* when spare buffers are looked at next */
     bool scarce;         /* buffers are, see scarcity.h */
     uint32_t bulk_left;  /* octets that bulk flows may still move in this turn */
     uint32_t starved;    /* flows that wait for buffers */

@@ -51,7 +51,7 @@ struct actor {
     uint32_t pause_us;                      /* at most, now and then */
     uint64_t awake_us;
     uint32_t nap_at, nap_us; /* one long pause, when so many octets have moved */
-    uint32_t moved; /* octets in both directions, handshakes included */
+    uint32_t moved;          /* octets in both directions, handshakes included */
     uint32_t fault_at;
     uint8_t manner, fault;
     bool sends_stream, reads_stream;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -18,11 +19,11 @@ struct bench {
     int far, near;
 };
 
-static void bench_open(struct bench *b, uint32_t count)
+static void bench_open(struct bench *b, uint32_t count, uint32_t lent)
 {
     int fds[2];
     assert_int_equal(ring_open(&b->ring, &(struct ring_options){.entries = 64}), 0);
-    assert_int_equal(buffers_open(&b->buffers, b->ring, GROUP, count, count < 1024 ? count : 1024, SIZE), 0);
+    assert_int_equal(buffers_open(&b->buffers, b->ring, GROUP, count, lent, SIZE), 0);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
     b->far = fds[0];
     b->near = fds[1];
@@ -59,7 +60,7 @@ static void test_list_is_first_in_first_out(void **state)
     struct bench b;
     struct buffer_list list = BUFFER_LIST_EMPTY;
     (void)state;
-    bench_open(&b, 8);
+    bench_open(&b, 8, 8);
     for (int octet = 'a'; octet <= 'e'; octet++) {
         struct ring_completion c = bench_receive(&b, (char)octet);
         assert_true(c.has_buffer);
@@ -85,7 +86,7 @@ static void test_empty_group_says_enobufs_and_recovers(void **state)
     struct bench b;
     struct buffer_list list = BUFFER_LIST_EMPTY;
     (void)state;
-    bench_open(&b, 4);
+    bench_open(&b, 4, 4);
     for (int i = 0; i < 4; i++) buffers_append(&b.buffers, &list, bench_receive(&b, 'x').buffer, 1);
     assert_false(buffers_are_plenty(&b.buffers));
     assert_int_equal(bench_receive(&b, 'y').result, -ENOBUFS);
@@ -104,7 +105,7 @@ static void test_reserve_replaces_what_is_leased(void **state)
     struct bench b;
     struct buffer_list list = BUFFER_LIST_EMPTY;
     (void)state;
-    bench_open(&b, 2048);
+    bench_open(&b, 2048, 1024);
     uint32_t lent = b.buffers.lent;
     assert_true(lent < 2048);
     assert_int_equal(b.buffers.spare_count, 2048 - lent);
@@ -124,7 +125,7 @@ static void test_buffer_that_nobody_wants_goes_back(void **state)
 {
     struct bench b;
     (void)state;
-    bench_open(&b, 4);
+    bench_open(&b, 4, 4);
     for (int i = 0; i < 100; i++) {
         struct ring_completion c = bench_receive(&b, 'x');
         assert_int_equal(c.result, 1);
@@ -161,6 +162,29 @@ static void test_pipes_are_a_budget(void **state)
     pipes_close(&pipes);
 }
 
+/* What was held at the same time once is not resident for ever: the spare ones that nobody needs are given back. */
+static void test_memory_of_a_burst_is_given_back(void **state)
+{
+    struct bench b;
+    struct buffer_list list = BUFFER_LIST_EMPTY;
+    static unsigned char pages[1024];
+    size_t count = 0;
+    (void)state;
+    bench_open(&b, 1024, 16);
+    for (unsigned i = 0; i < 1000; i++) {
+        struct ring_completion c = bench_receive(&b, 'x');
+        buffers_append(&b.buffers, &list, c.buffer, (uint32_t)c.result);
+    }
+    buffers_drop_all(&b.buffers, &list);
+    assert_false(buffers_are_trimmed(&b.buffers));
+    for (unsigned i = 0; i < 20; i++) buffers_trim(&b.buffers);
+    assert_true(buffers_are_trimmed(&b.buffers));
+    assert_int_equal(mincore(b.buffers.base, 1024 * SIZE, pages), 0);
+    for (unsigned i = 0; i < 1024; i++) count += pages[i] & 1;
+    assert_true(count <= 16); /* those of the kernel */
+    bench_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -169,6 +193,7 @@ int main(void)
         cmocka_unit_test(test_reserve_replaces_what_is_leased),
         cmocka_unit_test(test_buffer_that_nobody_wants_goes_back),
         cmocka_unit_test(test_pipes_are_a_budget),
+        cmocka_unit_test(test_memory_of_a_burst_is_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

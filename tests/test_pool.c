@@ -213,6 +213,57 @@ static void test_give_asserts(void **state)
     pool_close(&pool);
 }
 
+/* Where huge pages are `always` one slot would bring 2 MiB along. */
+static void test_no_huge_pages(void **state)
+{
+    (void)state;
+    struct pool pool;
+    char line[512], flags[512] = "";
+    unsigned long first, end;
+    bool ours = false;
+    assert_int_equal(pool_open(&pool, 4096, 1024), 0);
+    FILE *smaps = fopen("/proc/self/smaps", "re");
+    assert_non_null(smaps);
+    while (fgets(line, sizeof line, smaps)) {
+        uintptr_t at = (uintptr_t)pool.slots;
+        if (sscanf(line, "%lx-%lx ", &first, &end) == 2) ours = first <= at && at < end;
+        if (ours && strncmp(line, "VmFlags:", 8) == 0) memcpy(flags, line, sizeof flags);
+    }
+    fclose(smaps);
+    assert_true(flags[0] != '\0');
+    assert_non_null(strstr(flags, " nh"));
+    pool_close(&pool);
+}
+
+/* Octets of a pool's slots that are resident. */
+static size_t resident(const struct pool *pool)
+{
+    static unsigned char pages[4096];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), size = (size_t)pool->slot_size * pool->count, count = 0;
+    assert_true(size / page <= sizeof pages);
+    assert_int_equal(mincore(pool->slots, size, pages), 0);
+    for (size_t i = 0; i < size / page; i++) count += pages[i] & 1;
+    return count * page;
+}
+
+/* One session that stays must not keep the memory of all those that have gone. */
+static void test_memory_of_a_burst_is_given_back(void **state)
+{
+    (void)state;
+    struct pool pool;
+    assert_int_equal(pool_open(&pool, 4096, 1024), 0);
+    for (uint32_t i = 0; i < 4096; i++) memset(pool_at(&pool, pool_take(&pool)), 1, 1024);
+    assert_int_equal(resident(&pool), 4096 * 1024);
+    for (uint32_t slot = 0; slot < 4096; slot++) {
+        if (slot % 400 == 7) continue;
+        pool_give(&pool, slot);
+        pool_trim(&pool);
+    }
+    assert_true(resident(&pool) <= 1024 * 1024 + 4096);
+    for (uint32_t slot = 7; slot < 4096; slot += 400) assert_int_equal(*(uint8_t *)pool_at(&pool, slot), 1);
+    pool_close(&pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +275,8 @@ int main(void)
         cmocka_unit_test(test_untouched_is_not_resident),
         cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_give_asserts),
+        cmocka_unit_test(test_no_huge_pages),
+        cmocka_unit_test(test_memory_of_a_burst_is_given_back),
     };
     return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
 }
