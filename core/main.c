@@ -121,7 +121,7 @@ static int main_check(void)
 {
     int error = main_drop_privileges();
     if (error == 0) error = api_check(&config);
-    if (error == 0) config_warn_open(&config);
+    if (error == 0 && !engine_requires_auth(parts.engine)) config_warn_open(&config);
     if (error == 0) puts("configuration is valid");
     return error == 0 && fflush(stdout) == 0 ? 0 : -1;
 }
@@ -156,7 +156,7 @@ static int main_serve(void)
     int error = coordinator_start(parts.coordinator, parts.fds);
     if (error < 0) return error;
     if (config.daemonize) process_daemonize_ready(0, NULL);
-    config_warn_open(&config);
+    if (!engine_requires_auth(parts.engine)) config_warn_open(&config);
     if (config.api_text) LOGN("API on %s", config.api_text);
     for (uint32_t i = 0; i < config.listener_count; i++) LOGN("listening on %s", config.listeners[i].text);
     engine_start_scripts(parts.engine);

@@ -163,6 +163,11 @@ const char *engine_source_hash(const struct engine *e)
     return e->has_ruleset ? e->source_hash : "";
 }
 
+bool engine_requires_auth(const struct engine *e)
+{
+    return e && e->auth;
+}
+
 uint32_t engine_revision(const struct engine *e)
 {
     return e->has_ruleset ? e->revision : 0;

@@ -243,6 +243,15 @@ def test_secrets_that_nobody_is_asked_for(tmp_path, way):
         assert ("there are secrets, but nobody is asked for them: give --auth-required" in text) == warned, text
 
 
+def test_a_ruleset_that_wants_credentials_is_no_open_door(tmp_path):
+    """The line that says what an open listener means is not for one whose ruleset asks for credentials."""
+    rules = tmp_path / "r.lua"
+    for script, warned in [(REQUIRED, False), (AUTH + "return libruleset", True)]:
+        rules.write_text(script)
+        code, out, err = process.run("-l", "0.0.0.0:1", "-r", str(rules), "--check")
+        assert code == 0 and ("whoever reaches it may use the proxy" in out + err) == warned, out + err
+
+
 def test_a_word_that_means_nothing(ruled):
     proxy, _ = ruled(AUTH + "return setmetatable({ auth = 'Required' }, { __index = libruleset })")
     assert 'auth is "Required": only "required" has a meaning' in proxy.log()
