@@ -61,8 +61,9 @@ static void wakeup_on_completion(struct waiter *waiter, unsigned op, const struc
     root->waking--;
     uint64_t end = limits_now_ns() + WAKEUP_SLICE_NS;
     for (uint32_t left = root->ready_count; left > 0 && root->ready_count > 0; left--) {
-        struct pause *p = link_owner(root->ready.next, struct pause, link);
-        pause_unready(root, p);
+        struct pause *p = link_owner(link_take_first(&root->ready), struct pause, link);
+        p->ready = false;
+        root->ready_count--;
         coroutine_resume(&p->park, 0);
         free(p);
         if (limits_now_ns() >= end) break;
