@@ -35,7 +35,7 @@ bool engine_has_ruleset(const struct engine *e);
 /* SHA-256 of the text that the ruleset came from: the file of -r or -c, or the body of an update; "": there is none. */
 const char *engine_source_hash(const struct engine *e);
 bool engine_requires_auth(const struct engine *e); /* the ruleset's auth = "required"; NULL: there is none */
-uint32_t engine_revision(const struct engine *e); /* grows with every installed ruleset; 0: there is none */
+uint32_t engine_revision(const struct engine *e);  /* grows with every installed ruleset; 0: there is none */
 
 /* --- what the API asks for; a ruleset must be there except where it says otherwise --- */
 

@@ -53,8 +53,8 @@ def test_ingress(ruled, origin, tmp_path):
     client = wire.greet(wire.Client(proxy.address), b"alice", b"change me").send(wire.socks5("127.0.0.1", target.port))
     assert client.read_all() == wire.socks5_failure(1)
     assert api.post("/ruleset/invoke", "_G.secrets = { alice = 'new' }").status == 200
-    client = wire.greet(wire.Client(proxy.address), b"alice", b"change me").send(wire.socks5(b"wiki", 80))
-    assert client.read_all() == wire.socks5_failure(1)
+    client = wire.Client(proxy.address).send(b"\5\1\2" + wire.socks5_auth(b"alice", b"change me"))
+    assert client.read_all() == b"\5\2\1\1"
 
 
 def test_egress(ruled, dns, origin, tmp_path):
