@@ -1,6 +1,7 @@
 #include "accept.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "crowd.h"
 #include "log.h"
@@ -10,6 +11,8 @@
 #define ACCEPT_PAUSE_MS 100u
 /* Connections that are refused by way of the spare descriptor before it rests. */
 #define ACCEPT_REFUSALS_MAX 64u
+/* Connections that a stop still takes in: the longest backlog. */
+#define ACCEPT_REST_MAX 4096u
 
 void accept_arm(struct worker *w, unsigned listener)
 {
@@ -67,7 +70,7 @@ enum accept_verdict { ACCEPT_IN, ACCEPT_STOPS, ACCEPT_NO_SLOT, ACCEPT_SESSIONS, 
 static enum accept_verdict accept_judge(struct worker *w, int fd)
 {
     const struct config *config = w->config;
-    if (w->draining) return ACCEPT_STOPS;
+    if (w->draining && ring_now_ms(w->ring) >= w->drain_until_ms) return ACCEPT_STOPS;
     if (config->max_sessions > 0 && accept_sum_sessions(w) >= config->max_sessions) return ACCEPT_SESSIONS;
     if (w->sessions.used == w->sessions.count || w->setups.used == w->setups.count) return ACCEPT_NO_SLOT;
     if (!accept_admits_startup(w)) return ACCEPT_STARTUPS;
@@ -116,6 +119,21 @@ static void accept_refuse_waiting(struct worker *w, int listener_fd)
     w->spare_fd = net_socket(AF_INET, SOCK_STREAM);
 }
 
+/* What stands in the way, and what comes of it. */
+static const char *accept_explain(int error)
+{
+    switch (error) {
+    case -EMFILE:
+    case -ENFILE:
+        return "no descriptor left (raise ulimit -n or lower --max-sessions); new connections are refused until there "
+               "is "
+               "room again";
+    case -ENOMEM:
+    case -ENOBUFS: return "the kernel is out of memory; new connections wait until there is room again";
+    default: return strerror(-error); /* tried again soon */
+    }
+}
+
 static void accept_on_error(struct worker *w, struct listener *l, int error)
 {
     switch (error) {
@@ -128,26 +146,28 @@ static void accept_on_error(struct worker *w, struct listener *l, int error)
     default: break;
     }
     if (l->fd < 0) return; /* stopped meanwhile */
-    bool descriptors = error == -EMFILE || error == -ENFILE;
-    if (descriptors) accept_refuse_waiting(w, l->fd);
-    if (l->resume_ms == 0)
-        LOGW("accept: %s; new connections are refused until there is room again",
-             descriptors ? "no descriptor left (raise ulimit -n or lower --max-sessions)"
-                         : "the kernel is out of memory");
+    if (error == -EMFILE || error == -ENFILE) accept_refuse_waiting(w, l->fd);
+    if (l->resume_ms == 0) LOGW("accept: %s", accept_explain(error));
     l->resume_ms = ring_now_ms(w->ring) + ACCEPT_PAUSE_MS;
+}
+
+static void accept_take(struct worker *w, unsigned listener, int fd)
+{
+    enum accept_verdict verdict = accept_judge(w, fd);
+    if (verdict == ACCEPT_IN)
+        session_open(w, listener, fd);
+    else
+        accept_refuse(w, fd, verdict);
 }
 
 void accept_on_completion(struct worker *w, const struct ring_completion *c)
 {
     struct listener *l = &w->listeners[c->tag.slot];
     if (!c->more) l->armed = false;
-    enum accept_verdict verdict = c->result < 0 ? ACCEPT_IN : accept_judge(w, c->result);
     if (c->result < 0)
         accept_on_error(w, l, c->result);
-    else if (verdict != ACCEPT_IN)
-        accept_refuse(w, c->result, verdict);
     else
-        session_open(w, c->tag.slot, c->result);
+        accept_take(w, c->tag.slot, c->result);
     if (!l->armed && !w->draining && l->resume_ms == 0) accept_arm(w, c->tag.slot);
 }
 
@@ -162,6 +182,13 @@ void accept_resume(struct worker *w)
     }
 }
 
+bool accept_is_armed(const struct worker *w)
+{
+    for (unsigned i = 0; i < w->config->listener_count; i++)
+        if (w->listeners[i].armed) return true;
+    return false;
+}
+
 uint64_t accept_wait_ms(const struct worker *w)
 {
     uint64_t now = ring_now_ms(w->ring), wait = UINT64_MAX;
@@ -174,11 +201,23 @@ uint64_t accept_wait_ms(const struct worker *w)
     return wait;
 }
 
+/* Who waits in the backlog has been told by the kernel that it is connected, before the stop. */
+static void accept_rest(struct worker *w, unsigned listener)
+{
+    for (unsigned i = 0; i < ACCEPT_REST_MAX; i++) {
+        int fd = net_accept(w->listeners[listener].fd);
+        if (fd == -ECONNABORTED || fd == -EINTR) continue;
+        if (fd < 0) return;
+        accept_take(w, listener, fd);
+    }
+}
+
 void accept_stop(struct worker *w)
 {
     for (unsigned i = 0; i < w->config->listener_count; i++) {
         struct listener *l = &w->listeners[i];
         if (l->fd < 0) continue;
+        accept_rest(w, i);
         if (l->armed) ring_cancel(w->ring, (struct ring_tag){.op = WORKER_OP_ACCEPT, .slot = i});
         if (!l->shared) ring_close(w->ring, l->fd);
         l->fd = -1;

@@ -10,6 +10,7 @@ void accept_on_completion(struct worker *w, const struct ring_completion *c);
 void accept_resume(struct worker *w);
 /* Milliseconds until accept_resume() has something to do; UINT64_MAX: nothing. */
 uint64_t accept_wait_ms(const struct worker *w);
+bool accept_is_armed(const struct worker *w); /* behind accept_stop(): a connection may still come in */
 void accept_stop(struct worker *w);
 
 #endif

@@ -358,7 +358,10 @@ void exchange_on_completion(struct worker *w, struct session *s, unsigned op, in
     case SESSION_SEND + UPSTREAM: stream_on_sent(w, s, CLIENT, result); break;
     case SESSION_SEND + CLIENT: stream_on_sent(w, s, UPSTREAM, result); break;
     case SESSION_WATCH + CLIENT:
-        if (result >= 0 && result & POLLERR) exchange_fail(w, s, FAIL_PEER);
+        if (result >= 0 && result & POLLERR)
+            exchange_fail(w, s, FAIL_PEER);
+        else if (result == 0 && !in_flight(s, SESSION_WATCH + CLIENT)) /* ended by want of room for its completion */
+            ring_watch(w->ring, s->fd[CLIENT], session_arm(w, s, SESSION_WATCH + CLIENT));
         break;
     default: break; /* a connect that lost its race */
     }

@@ -33,6 +33,9 @@
 
 #define RING_BATCH  128u
 #define RING_GROUPS 8u
+/* How often, and how far apart, a full queue is offered to a kernel that does not take it: two seconds in all. */
+#define RING_TRIES    200u
+#define RING_PAUSE_NS 10000000
 
 struct ring_group {
     struct io_uring_buf_ring *entries;
@@ -44,6 +47,8 @@ struct ring_group {
 struct ring {
     struct io_uring uring;
     uint64_t now_us;
+    int broken;                /* -errno: the kernel has not taken what was armed */
+    struct io_uring_sqe scrap; /* what is armed from then on */
     unsigned batch_at, batch_count;
     bool limits_multishot; /* the kernel ends a multishot receive behind so many octets: 6.17 */
     struct ring_stats stats;
@@ -179,6 +184,7 @@ static int ring_enter(struct ring *ring, uint64_t timeout_us)
 int ring_wait_us(struct ring *ring, uint64_t timeout_us)
 {
     assert(ring->batch_at == ring->batch_count); /* the owner has taken all of the last batch */
+    if (ring->broken) return ring->broken;
     counter_add(&ring->stats.submissions, io_uring_sq_ready(&ring->uring));
     counter_add(&ring->stats.enters, 1);
     int result = ring_enter(ring, timeout_us);
@@ -216,16 +222,31 @@ bool ring_next(struct ring *ring, struct ring_completion *completion)
 
 /* --- arming --- */
 
+/* The queue is full: it is submitted, and there is room again. When the kernel takes nothing for so long, the ring is
+ * broken: the operation is thrown away, and the next wait says so. */
+static struct io_uring_sqe *ring_make_room(struct ring *ring)
+{
+    struct timespec pause = {.tv_nsec = RING_PAUSE_NS};
+    for (unsigned i = 0; i < RING_TRIES; i++) {
+        counter_add(&ring->stats.submissions, io_uring_sq_ready(&ring->uring));
+        counter_add(&ring->stats.enters, 1);
+        int result = io_uring_submit_and_get_events(&ring->uring);
+        struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+        if (sqe) return sqe;
+        ring->broken = result < 0 ? result : -EBUSY;
+        nanosleep(&pause, NULL);
+    }
+    return &ring->scrap;
+}
+
 static struct io_uring_sqe *ring_sqe(struct ring *ring)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
-    while (!sqe) {
-        counter_add(&ring->stats.submissions, io_uring_sq_ready(&ring->uring));
-        counter_add(&ring->stats.enters, 1);
-        io_uring_submit(&ring->uring);
-        sqe = io_uring_get_sqe(&ring->uring);
+    if (!sqe && !ring->broken) {
+        sqe = ring_make_room(ring);
+        if (sqe != &ring->scrap) ring->broken = 0;
     }
-    return sqe;
+    return sqe ? sqe : &ring->scrap;
 }
 
 static void ring_tag_sqe(struct io_uring_sqe *sqe, struct ring_tag tag)

@@ -5,7 +5,8 @@
  *
  * A ring belongs to the thread that opened it (SINGLE_ISSUER): only that thread calls any function here with it, except
  * that any thread may name it as the receiver of ring_wake(). Arming never fails: when the submission queue is full it
- * is submitted and there is room again. What an operation reads or writes stays the kernel's until its last completion
+ * is submitted and there is room again; if the kernel takes nothing for two seconds, the next ring_wait() says so. What
+ * an operation reads or writes stays the kernel's until its last completion
  * (`more` false). Every armed operation completes exactly once with `more` false, cancelled or not, unless its comment
  * says that it is silent. */
 #ifndef SLUICE_CORE_RING_H

@@ -402,12 +402,26 @@ static bool session_on_received(struct worker *w, struct session *s)
     return true;
 }
 
+/* The watch has ended though nothing was wrong: the kernel had no room for its completion. The timer arms another one;
+ * not at once, for an orderly end that is there already would end it again and again. */
+static void session_watch_again(struct worker *w, const struct session *s)
+{
+    bool waits = s->state == SESSION_ROUTE || s->state == SESSION_RESOLVE || s->state == SESSION_DIAL ||
+                 s->state == SESSION_HOP || s->state == SESSION_BIND;
+    uint64_t soon = ring_now_ms(w->ring) + DIAL_STAGGER_MS, deadline = session_deadline_ms(w, s);
+    if (!waits || s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT)) return;
+    timer_set(w->timers, s->slot, soon < deadline ? soon : deadline);
+}
+
 /* The client of a session that waits for somebody else is gone. */
 static void session_on_client_lost(struct worker *w, struct session *s)
 {
     /* An orderly end is no reason to stop; but who waits for a peer to connect has nothing to send, and is gone. */
     int gone = s->state == SESSION_BIND ? POLLERR | POLLHUP | POLLRDHUP : POLLERR;
-    if (s->result < 0 || !(s->result & gone)) return;
+    if (s->result < 0 || !(s->result & gone)) {
+        session_watch_again(w, s);
+        return;
+    }
     if (s->state == SESSION_REPLY || s->state == SESSION_LINGER) { /* it has read our answer and closed */
         session_close(w, s, SESSION_ORDERLY);
         return;

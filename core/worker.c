@@ -177,7 +177,7 @@ static void worker_drain(struct worker *w)
 {
     if (!w->draining || w->stopped) return;
     if (w->sessions.used > 0 && ring_now_ms(w->ring) >= w->drain_until_ms) worker_reset_all(w);
-    if (w->sessions.used > 0) return;
+    if (w->sessions.used > 0 || accept_is_armed(w)) return;
     /* Without it the process would not end: a queue that is full is tried again. */
     w->stopped = worker_post(w, &(struct message){.kind = MESSAGE_STOPPED, .slot = w->index});
 }

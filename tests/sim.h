@@ -27,6 +27,7 @@ struct sim_chances {
     uint16_t multishot;    /* a multishot operation ends for no reason */
     uint16_t no_buffers;   /* ENOBUFS although there are some */
     uint16_t spurious;     /* a poll wakes for nothing */
+    uint16_t watch;        /* a watch ends for no reason */
     uint16_t accept;       /* accept fails: EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED */
     uint16_t socket;       /* no socket to be had: EMFILE, ENFILE, ENOBUFS, ENOMEM */
     uint16_t pipe;         /* no pipe, or a tiny one */

@@ -24,7 +24,7 @@ static bool bench_act(void *self, uint64_t *wake_us)
     struct message message;
     bool moved = false;
     for (; queue_pop(bench->mail, &message); moved = true) continue;
-    for (; queue_pop(bench->questions, &message); moved = true) bench_answer(bench, &message);
+    for (; !bench->holds && queue_pop(bench->questions, &message); moved = true) bench_answer(bench, &message);
     return (bench->act && bench->act(bench, wake_us)) || moved;
 }
 

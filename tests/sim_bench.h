@@ -18,6 +18,7 @@ struct sim_bench {
     struct sleeper far_sleeper;
     struct queue *mail, *questions; /* to them */
     _Atomic uint32_t revision, stops;
+    bool holds;             /* the resolver answers nobody now */
     uint32_t address_count; /* of every name: 10.0.0.0, 10.0.0.1, ... */
     /* What becomes of a connect; NULL: it succeeds at once. */
     void (*on_connect)(struct sim_bench *bench, const struct address *to, struct sim_verdict *verdict);

@@ -539,7 +539,8 @@ static void try_poll(struct ring *ring, struct sim_op *op)
     events = (short)(events & op->events);
     if (events == 0 && op->events & (POLLIN | POLLOUT) && sim_chance(sim_chances_now.spurious))
         events = (short)(op->events & (POLLIN | POLLOUT));
-    if (events != 0) sim_post_result(ring, op, events);
+    bool watch = !(op->events & (POLLIN | POLLOUT)); /* multishot: ends when there is no room for its completion */
+    if (events != 0 || (watch && sim_chance(sim_chances_now.watch))) sim_post_result(ring, op, events);
 }
 
 static void sim_try(struct ring *ring, struct sim_op *op, bool now)

@@ -306,6 +306,7 @@ static void plan_chances(bool calm)
     chances->multishot = (uint16_t)(sim_chance(500) ? 0 : sim_below(200));
     chances->no_buffers = (uint16_t)(sim_chance(500) ? 0 : sim_below(50));
     chances->spurious = (uint16_t)(sim_chance(700) ? 0 : sim_below(20));
+    chances->watch = (uint16_t)(sim_chance(700) ? 0 : sim_below(20));
     chances->pipe = (uint16_t)(sim_chance(700) ? 0 : sim_below(500));
     if (calm) return;
     chances->accept = (uint16_t)(sim_chance(500) ? 0 : sim_below(300));
