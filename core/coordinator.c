@@ -53,6 +53,7 @@ struct coordinator {
     struct queue *names_answers; /* and what becomes of them */
     uint32_t names_open;
     bool hushed;      /* no name is resolved any more */
+    bool expiring;    /* deadlines are being handed out */
     bool wakes_armed; /* of workers, that no system call has submitted yet */
     struct own *own;
     struct coordinator_hooks hooks;
@@ -180,15 +181,18 @@ int coordinator_set_nameservers(struct coordinator *c, const char *nameservers)
 
 /* --- errands --- */
 
+/* An errand leaves room for the answers that must not be lost. */
+bool coordinator_may_send(const struct coordinator *c, uint32_t worker)
+{
+    if (worker >= coordinator_crew_size(c) || c->crew[worker].closed) return false;
+    return queue_depth(c->crew[worker].inbox) <= c->config->queue_capacity / 4;
+}
+
 bool coordinator_send(struct coordinator *c, uint32_t worker, enum message_kind kind, struct errand *errand)
 {
     assert(kind >= MESSAGE_DIAL && kind <= MESSAGE_CONFIG);
-    if (worker >= coordinator_crew_size(c)) return false;
-    struct crew *to = &c->crew[worker];
     struct message message = {.kind = kind, .body = errand};
-    /* An errand leaves room for the answers that must not be lost. */
-    if (to->closed || queue_depth(to->inbox) > c->config->queue_capacity / 4) return false;
-    return coordinator_try_push(c, to, &message);
+    return coordinator_may_send(c, worker) && coordinator_try_push(c, &c->crew[worker], &message);
 }
 
 /* With its descriptor: no worker has taken it. Our end of the pair is new and empty, the one octet always fits. */
@@ -420,6 +424,9 @@ void coordinator_set_deadline(struct coordinator *c, struct waiter *waiter, uint
 void coordinator_set_deadline_us(struct coordinator *c, struct waiter *waiter, uint64_t deadline_us)
 {
     assert(waiter->slot != POOL_NONE);
+    /* What has become due by another's end is for the next turn: two that end each other would hold this one for ever.
+     */
+    if (c->expiring && deadline_us <= ring_now_us(c->ring)) deadline_us = ring_now_us(c->ring) + 1;
     timer_set(c->timers, waiter->slot, deadline_us);
 }
 
@@ -441,11 +448,13 @@ static void coordinator_on_waiter(struct coordinator *c, const struct ring_compl
 static void coordinator_expire(struct coordinator *c)
 {
     uint64_t now = ring_now_us(c->ring);
+    c->expiring = true;
     for (uint32_t slot; (slot = timer_expire(c->timers, now)) != TIMER_NONE;) {
         struct waiter *waiter = *coordinator_waiter(c, slot);
         coordinator_let_go(c);
         waiter->on_time(waiter);
     }
+    c->expiring = false;
 }
 
 struct ring *coordinator_ring(struct coordinator *c)
@@ -523,7 +532,8 @@ static void coordinator_read(struct coordinator *c)
 {
     struct message message;
     for (uint32_t i = 0; i < coordinator_crew_size(c); i++)
-        while (queue_pop(c->crew[i].outbox, &message)) coordinator_on_message(c, i, &message);
+        for (uint32_t left = queue_depth(c->crew[i].outbox); left > 0 && queue_pop(c->crew[i].outbox, &message); left--)
+            coordinator_on_message(c, i, &message);
 }
 
 /* The last look before sleep. */

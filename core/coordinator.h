@@ -101,6 +101,7 @@ int coordinator_set_nameservers(struct coordinator *c, const char *nameservers);
 
 /* Lends an errand to a worker, MESSAGE_DIAL to MESSAGE_CONFIG; done() is called when it comes back, with -ECANCELED
  * when the process stops first. False: the queue is full, or the worker has stopped; done() is not called then. */
+bool coordinator_may_send(const struct coordinator *c, uint32_t worker); /* the next coordinator_send() will do it */
 bool coordinator_send(struct coordinator *c, uint32_t worker, enum message_kind kind, struct errand *errand);
 /* A connection to `target` by way of -x and `hops`, made by a worker: our end of a socket pair, non-blocking, on which
  * the first octet is 0 or an enum failure (struct dial_errand); or -errno. */

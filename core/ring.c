@@ -50,6 +50,7 @@ struct ring {
     int broken;                /* -errno: the kernel has not taken what was armed */
     struct io_uring_sqe scrap; /* what is armed from then on */
     unsigned batch_at, batch_count;
+    unsigned left;         /* of what the last ring_wait() has found, behind the batch */
     bool limits_multishot; /* the kernel ends a multishot receive behind so many octets: 6.17 */
     struct ring_stats stats;
     struct ring_group groups[RING_GROUPS];
@@ -190,6 +191,7 @@ int ring_wait_us(struct ring *ring, uint64_t timeout_us)
     int result = ring_enter(ring, timeout_us);
     if (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) counter_add(&ring->stats.overflows, 1);
     ring_read_clock(ring);
+    ring->left = io_uring_cq_ready(&ring->uring);
     if (result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN || result == -EBUSY) return 0;
     return result;
 }
@@ -199,8 +201,10 @@ static bool ring_refill(struct ring *ring)
     io_uring_cq_advance(&ring->uring, ring->batch_count);
     ring->batch_at = 0;
     ring->batch_count = 0;
-    if (io_uring_cq_ready(&ring->uring) == 0) return false;
-    ring->batch_count = io_uring_peek_batch_cqe(&ring->uring, ring->batch, RING_BATCH);
+    if (ring->left == 0) return false;
+    ring->batch_count =
+        io_uring_peek_batch_cqe(&ring->uring, ring->batch, ring->left < RING_BATCH ? ring->left : RING_BATCH);
+    ring->left -= ring->batch_count;
     counter_add(&ring->stats.completions, ring->batch_count);
     return ring->batch_count > 0;
 }

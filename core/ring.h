@@ -87,8 +87,8 @@ static inline uint64_t ring_now_ms(const struct ring *ring)
 const struct ring_stats *ring_get_stats(const struct ring *ring);
 
 /* Submits what was armed and waits until a completion is there or timeout_us has passed (0: only looks;
- * RING_NO_TIMEOUT: for ever). Then ring_next() hands out the completions one by one until it returns false. -errno only
- * for a broken ring. */
+ * RING_NO_TIMEOUT: for ever). Then ring_next() hands out the completions that were there one by one until it returns
+ * false; those that ring_flush() brings meanwhile are for the next turn. -errno only for a broken ring. */
 int ring_wait_us(struct ring *ring, uint64_t timeout_us);
 static inline int ring_wait(struct ring *ring, uint64_t timeout_ms)
 {
