@@ -32,7 +32,7 @@ static void sleep_free(struct sleep *s)
 static void sleep_on_time(struct waiter *waiter)
 {
     struct sleep *s = SLEEP_OF(waiter, waiter);
-    coroutine_resume(&s->park, 0);
+    coroutine_resume(&s->park, NULL);
     sleep_free(s);
 }
 
@@ -42,7 +42,7 @@ static void sleep_on_completion(struct waiter *waiter, unsigned op, const struct
     (void)op, (void)completion;
     s->waking = false;
     s->engine->waking--;
-    if (!s->dead) coroutine_resume(&s->park, 0);
+    if (!s->dead) coroutine_resume(&s->park, NULL);
     sleep_free(s);
 }
 
@@ -113,14 +113,13 @@ struct lookup {
 
 #define LOOKUP_OF(member, pointer) ((struct lookup *)((char *)(pointer)-offsetof(struct lookup, member)))
 
-static_assert(RESOLVE_ADDRESSES_MAX <= 20, "coroutine_resume() passes on 20 values");
-
 /* The first address, or as many as there are; or nothing. */
 static int lookup_push(lua_State *L, const struct lookup *l)
 {
     char text[ADDRESS_TEXT_SIZE];
     uint32_t count = l->status < 0 ? 0 : l->question.request.count;
     if (count > 1 && !l->all) count = 1;
+    luaL_checkstack(L, (int)count, NULL);
     for (uint32_t i = 0; i < count; i++) {
         const struct resolve_result *result = &l->question.request.results[i];
         struct address address = {.kind = result->kind};
@@ -134,10 +133,7 @@ static void lookup_answered(struct resolve_question *question, int status)
 {
     struct lookup *l = LOOKUP_OF(question, question);
     l->status = status;
-    if (!l->dead) {
-        int count = lookup_push(l->park.L, l);
-        coroutine_resume(&l->park, count);
-    }
+    if (!l->dead) coroutine_resume(&l->park, l);
     free(l);
 }
 
@@ -152,11 +148,12 @@ static void lookup_abandon(struct park *park)
     atomic_store_explicit(&l->question.request.cancelled, 1, memory_order_relaxed);
 }
 
-/* Continuation: what has been pushed since stands above the one argument. */
+/* Continuation: the addresses, or what a script has resumed the coroutine with. */
 static int lookup_done(lua_State *L, int status, lua_KContext context)
 {
+    const struct lookup *l = coroutine_result(L);
     (void)status, (void)context;
-    return lua_gettop(L) - 1;
+    return l ? lookup_push(L, l) : lua_gettop(L) - 1;
 }
 
 static int lookup_begin(lua_State *L, bool all)

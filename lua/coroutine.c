@@ -23,9 +23,23 @@ struct engine *engine_of(lua_State *L)
     return ud;
 }
 
+/* The extra space of a thread has its routine, or for a coroutine that a script has made the place in which it is
+ * parked, as an odd number; 0: neither. */
+static uintptr_t *thread_mark(lua_State *L)
+{
+    static_assert(LUA_EXTRASPACE >= sizeof(uintptr_t), "a thread has room for its mark");
+    return lua_getextraspace(L);
+}
+
+static uintptr_t place_mark(int place)
+{
+    return (uintptr_t)place << 1 | 1;
+}
+
 struct routine *routine_of(lua_State *L)
 {
-    return *(struct routine **)lua_getextraspace(L);
+    uintptr_t mark = *thread_mark(L);
+    return mark & 1 ? NULL : (struct routine *)mark;
 }
 
 /* --- parking --- */
@@ -72,11 +86,28 @@ static lua_CFunction running_function(lua_State *L)
     return function;
 }
 
+/* What the thread is parked for, or NULL: one thing at a time, whoever has made it. */
+static struct park *thread_park(struct engine *e, lua_State *L)
+{
+    const struct routine *r = routine_of(L);
+    uintptr_t mark = *thread_mark(L);
+    if (r) return r->park;
+    return mark & 1 ? e->parked[mark >> 1].park : NULL;
+}
+
+static void thread_set_park(lua_State *L, struct park *park)
+{
+    struct routine *r = routine_of(L);
+    if (r)
+        r->park = park;
+    else
+        *thread_mark(L) = park ? place_mark(park->anchor) : 0;
+}
+
 /* Takes the park off; the coroutine is no longer anchored. */
 static void park_release(struct park *park)
 {
     struct engine *e = park->engine;
-    struct routine *r = routine_of(park->L);
     struct parked *place = &e->parked[park->anchor];
     assert(place->park == park);
     lua_rawgetp(e->L, LUA_REGISTRYINDEX, &parked_key);
@@ -86,7 +117,7 @@ static void park_release(struct park *park)
     *place = (struct parked){.next_free = e->parked_free};
     e->parked_free = (uint32_t)park->anchor;
     e->parked_count--;
-    if (r && r->park == park) r->park = NULL;
+    thread_set_park(park->L, NULL);
     park->L = NULL;
 }
 
@@ -101,9 +132,9 @@ static void park_abandon(struct park *park)
 void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park *self))
 {
     struct engine *e = engine_of(L);
-    struct routine *r = routine_of(L);
     coroutine_check(L);
-    if (r && r->park) park_abandon(r->park); /* a script resumed it by itself */
+    struct park *stale = thread_park(e, L);
+    if (stale) park_abandon(stale); /* a script resumed it by itself */
     uint32_t place = e->parked_free;
     lua_rawgetp(L, LUA_REGISTRYINDEX, &parked_key);
     lua_pushthread(L);
@@ -113,7 +144,7 @@ void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park
     e->parked[place] = (struct parked){.park = park, .where = running_function(L)};
     e->parked_count++;
     *park = (struct park){.abandon = abandon, .L = L, .anchor = (int)place, .engine = e};
-    if (r) r->park = park;
+    thread_set_park(L, park);
 }
 
 void coroutine_unpark(struct park *park)
@@ -161,7 +192,7 @@ static void routine_free(struct routine *r)
     lua_State *co = routine_push(r);
     assert(!r->live);
     if (co) {
-        *(struct routine **)lua_getextraspace(co) = NULL;
+        *thread_mark(co) = 0;
         lua_rawgetp(e->L, LUA_REGISTRYINDEX, &live_key);
         lua_pushnil(e->L);
         lua_rawsetp(e->L, -2, r); /* the key is there: no memory is needed */
@@ -253,29 +284,36 @@ static void routine_run(struct engine *e, lua_State *from, lua_State *co, int co
 
 /* Whether the coroutine still waits where it parked. Only a script that resumes what is not its own makes a difference.
  */
-static bool park_is_waited_for(const struct park *park, int results)
+static bool park_is_waited_for(const struct park *park)
 {
     lua_State *L = park->L;
-    (void)results;
     if (lua_status(L) != LUA_YIELD) return false;
     lua_CFunction function = running_function(L);
     return function == park->engine->parked[park->anchor].where;
 }
 
-void coroutine_resume(struct park *park, int results)
+const void *coroutine_result(lua_State *L)
+{
+    struct engine *e = engine_of(L);
+    const void *result = e->result;
+    e->result = NULL;
+    return result;
+}
+
+void coroutine_resume(struct park *park, const void *result)
 {
     struct engine *e = park->engine;
     lua_State *co = park->L;
-    bool waited_for = park_is_waited_for(park, results);
+    bool waited_for = park_is_waited_for(park);
     lua_pushthread(co);
     lua_xmove(co, e->L, 1); /* the anchor while it runs */
     park_release(park);
-    if (waited_for) {
+    if (waited_for && !e->closing) {
         engine_enter(e);
-        routine_run(e, e->L, co, results);
+        e->result = result;
+        routine_run(e, e->L, co, 0);
+        e->result = NULL;
         engine_leave(e);
-    } else {
-        lua_pop(co, results);
     }
     lua_pop(e->L, 1);
 }
@@ -323,7 +361,7 @@ static lua_State *routine_take(lua_State *L, struct engine *e, bool pooled)
     lua_rawsetp(L, -2, r);
     lua_pop(L, 1);
     lua_pushlightuserdata(co, r);
-    *(struct routine **)lua_getextraspace(co) = r;
+    *thread_mark(co) = (uintptr_t)r;
     return co;
 }
 
@@ -447,7 +485,7 @@ void coroutine_close_all(struct engine *e)
 int coroutine_open(lua_State *L)
 {
     engine_of(L)->parked_free = UINT32_MAX;
-    *(struct routine **)lua_getextraspace(L) = NULL; /* inherited by what scripts create */
+    *thread_mark(L) = 0; /* inherited by what scripts create */
     lua_newtable(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &parked_key);
     lua_createtable(L, POOL_MAX, 0);

@@ -26,9 +26,14 @@ struct park {
 void coroutine_check(lua_State *L);
 /* Parks the running coroutine. The caller starts the operation and returns lua_yieldk(L, 0, context, continuation). */
 void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park *self));
-/* The operation is over: push its results onto park->L (at most 20 values; more after lua_checkstack), then call this.
- * Runs the coroutine until it parks again or ends; every park, this one too, may be gone when it returns. */
-void coroutine_resume(struct park *park, int results);
+/* The operation is over. Runs the coroutine until it parks again or ends; every park, this one too, may be gone when it
+ * returns. `result` is for the continuation alone, and stays the caller's, who keeps it until this returns; NULL: there
+ * is nothing to say. Nobody pushes values onto a coroutine that waits: what Lua allocates there lies outside of every
+ * entry, and may run finalizers. */
+void coroutine_resume(struct park *park, const void *result);
+/* The first call of a continuation that expects a result. NULL: a script has resumed the coroutine by itself, with
+ * whatever values it liked. */
+const void *coroutine_result(lua_State *L);
 /* The operation could not even begin: undoes coroutine_park() in the same C function. */
 void coroutine_unpark(struct park *park);
 

@@ -73,9 +73,8 @@ void data_copy_table(lua_State *L, int index, int argument, uint8_t *out, size_t
     }
 }
 
-void data_push_table(lua_State *L, const uint8_t *octets, size_t size)
+void data_fill_table(lua_State *L, const uint8_t *octets, size_t size)
 {
-    lua_createtable(L, (int)size, 0);
     for (size_t i = 0; i < size; i++) {
         lua_pushinteger(L, octets[i]);
         lua_rawseti(L, -2, (lua_Integer)i + 1);
@@ -131,20 +130,21 @@ static bool field_fits(const struct field *field, size_t size)
     return field->length <= room && field->offset <= room - field->length;
 }
 
-/* The field that the key at `key` names in the object at 1; NULL: it has none, or it lies outside. */
-static const struct field *find_field(lua_State *L, const struct data *d, int key, bool *named)
+/* Whether the key at `key` names a field of the object at 1, and it fits: in *out, because the layout may be another
+ * one when Lua has run. */
+static bool find_field(lua_State *L, const struct data *d, int key, bool *named, struct field *out)
 {
     int top = lua_gettop(L);
-    const struct field *found = NULL;
+    *named = false;
     if (lua_getiuservalue(L, 1, DATA_LAYOUT) == LUA_TUSERDATA) {
         const struct layout *layout = lua_touserdata(L, -1);
         lua_getiuservalue(L, -1, 1);
         lua_pushvalue(L, key);
-        if (lua_rawget(L, -2) == LUA_TNUMBER) found = &layout->fields[lua_tointeger(L, -1)];
+        *named = lua_rawget(L, -2) == LUA_TNUMBER;
+        if (*named) *out = layout->fields[lua_tointeger(L, -1)];
     }
     lua_settop(L, top);
-    *named = found != NULL;
-    return found && field_fits(found, d->size) ? found : NULL;
+    return *named && field_fits(out, d->size);
 }
 
 static void push_field(lua_State *L, const struct data *d, const struct field *field)
@@ -245,7 +245,8 @@ static size_t count_keys(lua_State *L, int index)
     return count;
 }
 
-/* Pushes a layout that is made of the table at `index`. Raw access throughout: no code of the script runs meanwhile. */
+/* Pushes a layout that is made of the table at `index`. Raw access throughout; but what is allocated may run a
+ * finalizer, and that may change the table. */
 static void push_layout(lua_State *L, int index)
 {
     luaL_checkstack(L, 8, NULL);
@@ -257,7 +258,9 @@ static void push_layout(lua_State *L, int index)
     int names = lua_gettop(L);
     for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
         if (!lua_istable(L, -1)) luaL_error(L, "invalid layout: a field is described by a table");
-        layout->fields[layout->count] = read_field(L);
+        struct field field = read_field(L);
+        if (layout->count == count) luaL_error(L, "invalid layout: the table has changed while it was read");
+        layout->fields[layout->count] = field;
         lua_pushvalue(L, -2);
         lua_pushinteger(L, (lua_Integer)layout->count++);
         lua_rawset(L, names);
@@ -401,10 +404,11 @@ static int data_index(lua_State *L)
     lua_settop(L, 2);
     lua_pushvalue(L, 2);
     if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
-    const struct field *field = find_field(L, d, 2, &named);
+    struct field field;
+    bool found = find_field(L, d, 2, &named, &field);
     const uint8_t *octet = named ? NULL : find_octet(L, d);
-    if (field)
-        push_field(L, d, field);
+    if (found)
+        push_field(L, d, &field);
     else if (octet)
         lua_pushinteger(L, *octet);
     else if (named)
@@ -421,9 +425,10 @@ static int data_newindex(lua_State *L)
 {
     struct data *d = check_data(L, 1);
     bool named;
-    const struct field *field = find_field(L, d, 2, &named);
+    struct field field;
+    bool found = find_field(L, d, 2, &named, &field);
     uint8_t *octet = named ? NULL : find_octet(L, d);
-    if (field) assign_field(L, d, field);
+    if (found) assign_field(L, d, &field);
     if (!octet) return 0;
     lua_Integer value = luaL_checkinteger(L, 3);
     luaL_argcheck(L, value >= 0 && value <= 255, 3, "an octet is 0...255");

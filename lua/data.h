@@ -19,7 +19,7 @@ bool data_to_view(lua_State *L, int index, struct data_view *view);
 /* Copies the first `size` elements of the table at `index`. Raises an argument error about `argument` unless each is an
  * integer of 0...255. */
 void data_copy_table(lua_State *L, int index, int argument, uint8_t *out, size_t size);
-/* Pushes a table of these octets. */
-void data_push_table(lua_State *L, const uint8_t *octets, size_t size);
+/* Writes these octets into the table on the top. No Lua runs meanwhile, so that `octets` may be anybody's. */
+void data_fill_table(lua_State *L, const uint8_t *octets, size_t size);
 
 #endif

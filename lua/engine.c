@@ -108,6 +108,10 @@ int engine_protect(struct engine *e, lua_CFunction function, void *argument, str
 {
     lua_State *L = e->L;
     int top = lua_gettop(L);
+    if (e->closing) {
+        if (error) engine_text_set(error, "the server stops", 16);
+        return -1;
+    }
     if (!lua_checkstack(L, 8)) {
         if (error) engine_text_set(error, "stack overflow", 14);
         return -1;
@@ -276,6 +280,7 @@ void engine_free(struct engine *e)
         limits_enter(&e->limits, now_ns); /* finalizers run, all in the time of one entry */
         limits_watch(e->L);
         lua_close(e->L);
+        socket_close_all(e);
         limits_leave(&e->limits);
         heartbeat_leave(coordinator_heartbeat(e->c));
     }
@@ -342,6 +347,7 @@ void engine_close(struct engine *e)
     script_close_all(e);
     ruleset_stop(e);
     call_stop(e);
+    e->closing = true; /* nothing of it runs any more while the loop turns on, and so nothing begins to wait */
     coroutine_abandon_all(e);
     engine_await_idle(e);
     ruleset_close(e);

@@ -79,7 +79,8 @@ static void execution_look(struct execution *x)
     }
     /* Failing, somebody else has reaped it, a C module of the script perhaps: then it has ended, but nobody knows how.
      */
-    if (x->park.L) coroutine_resume(&x->park, push_status(x->park.L, reaped < 0 ? 0 : status));
+    if (reaped < 0) status = 0;
+    if (x->park.L) coroutine_resume(&x->park, &status);
     execution_free(x);
 }
 
@@ -133,8 +134,9 @@ static struct execution *execution_park(lua_State *L)
 
 static int await_execute_finish(lua_State *L, int status, lua_KContext context)
 {
+    const int *ended = coroutine_result(L);
     (void)status;
-    return lua_gettop(L) - (int)context;
+    return ended ? push_status(L, *ended) : lua_gettop(L) - (int)context;
 }
 
 int await_execute(lua_State *L)

@@ -245,7 +245,7 @@ static void profile_on_time(struct waiter *waiter)
 {
     (void)waiter;
     profile_stop();
-    coroutine_resume(&profile.park, 0);
+    coroutine_resume(&profile.park, NULL);
 }
 
 static void profile_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)

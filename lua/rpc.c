@@ -529,7 +529,7 @@ static void invocation_done(void *context, const struct rpc_result *result)
     struct invocation *invocation = context;
     invocation->result = *result;
     invocation->answered = true;
-    if (invocation->park.L) coroutine_resume(&invocation->park, 0);
+    if (invocation->park.L) coroutine_resume(&invocation->park, NULL);
     invocation_release(invocation);
 }
 

@@ -317,6 +317,12 @@ static struct question *question_open(struct engine *e, struct route_request *re
 
 /* --- the coordinator's hooks --- */
 
+/* What await.forward() has come to; its texts are static. */
+struct forwarded {
+    bool ok;
+    const char *why, *label; /* unless it is ok; label NULL: none */
+};
+
 static void forward_failed(struct question *q, const char *why, const char *label);
 static void forward_refused(struct question *q, enum failure failure);
 
@@ -379,9 +385,7 @@ static void ruleset_on_routed(void *context, uint32_t worker, uint32_t slot, uin
         return;
     }
     q->forwarded = true;
-    if (!q->park.L) return;
-    lua_pushboolean(q->park.L, 1);
-    coroutine_resume(&q->park, 1);
+    if (q->park.L) coroutine_resume(&q->park, &(struct forwarded){.ok = true});
 }
 
 static void ruleset_on_reload(void *context)
@@ -438,16 +442,11 @@ static const char *forward_word(enum failure failure)
     }
 }
 
-/* A failure's words are short: the coroutine has room for them, and an error here cannot be raised. label: ours, NULL
- * where no try has failed. */
+/* label: ours, NULL where no try has failed. */
 static void forward_failed(struct question *q, const char *why, const char *label)
 {
-    lua_State *L = q->park.L;
-    if (!L) return; /* a script has resumed it by itself */
-    lua_pushboolean(L, 0);
-    lua_pushstring(L, why);
-    lua_pushstring(L, label);
-    coroutine_resume(&q->park, 3);
+    struct forwarded result = {.why = why, .label = label};
+    if (q->park.L) coroutine_resume(&q->park, &result); /* else a script has resumed it by itself */
 }
 
 static void forward_refused(struct question *q, enum failure failure)
@@ -460,11 +459,18 @@ static void forward_abandon(struct park *park)
     (void)park; /* the worker goes on; what it will say finds no question */
 }
 
-/* Continuation: what coroutine_resume() was given stands on top. */
+/* Continuation: how it went, or what a script has resumed the coroutine with. */
 static int forward_done(lua_State *L, int status, lua_KContext context)
 {
+    const struct forwarded *result = coroutine_result(L);
     (void)status;
-    return lua_gettop(L) - (int)context;
+    if (!result) return lua_gettop(L) - (int)context;
+    luaL_checkstack(L, 3, NULL);
+    lua_pushboolean(L, result->ok);
+    if (result->ok) return 1;
+    lua_pushstring(L, result->why);
+    lua_pushstring(L, result->label);
+    return 3;
 }
 
 /* await.forward(addr, proxyN, ..., proxy1) -> true | false, message[, label] | nil           [-0, +3, e; yields] */
@@ -550,6 +556,7 @@ static void ticker_on_time(struct waiter *waiter)
     struct engine *e = (struct engine *)((char *)waiter - offsetof(struct engine, ticker));
     struct engine_text error = {0};
     uint64_t now = coordinator_after_us(0);
+    if (e->stopped) return; /* and there is no other one */
     ticker_set(e, e->tick_at_us + e->tick_us > now ? e->tick_at_us : now);
     if (engine_protect(e, tick, e, &error) < 0)
         LOG_LINES(LOG_LEVEL_WARNING, "ruleset.tick: %s", error.data ? error.data : "");

@@ -78,7 +78,7 @@ static int socket_tostring(lua_State *L)
     const struct sock *s = class_check(L, 1, &socket_class);
     const char *family = s->family == AF_INET ? "inet" : s->family == AF_INET6 ? "inet6" : "unix";
     if (s->handle)
-        lua_pushfstring(L, "socket (%s, %s): %d", family, s->type == SOCK_STREAM ? "tcp" : "udp", s->handle->fd);
+        lua_pushfstring(L, "socket (%s, %s): %d", family, s->type == SOCK_STREAM ? "tcp" : "udp", socket_fd(s));
     else
         lua_pushliteral(L, "socket (closed)");
     return 1;
@@ -92,7 +92,7 @@ static void obey_address(const struct sock *s, const struct sockaddr_storage *to
     struct net_address raw = {.size = size, .storage = *to};
     struct address address;
     if (s->type != SOCK_STREAM || s->family == AF_UNIX || !net_address_to(&raw, &address)) return;
-    if (policy_classify(&address) == POLICY_LOOPBACK) net_set_local(s->handle->fd);
+    if (policy_classify(&address) == POLICY_LOOPBACK) net_set_local(socket_fd(s));
 }
 
 /* sock:bind(ip[, port]), sock:bind(path)                                                             [-0, +0, e] */
@@ -102,8 +102,8 @@ static int socket_bind(lua_State *L)
     struct sockaddr_storage address;
     socklen_t size = address_read(L, s->family, 2, 3, true, &address);
     obey_address(s, &address, size); /* what it accepts inherits it */
-    if (bind(s->handle->fd, (struct sockaddr *)&address, size) < 0) return socket_raise(L, "bind", errno);
-    int error = s->type == SOCK_DGRAM ? handle_note_door(s->handle) : 0;
+    if (bind(socket_fd(s), (struct sockaddr *)&address, size) < 0) return socket_raise(L, "bind", errno);
+    int error = s->type == SOCK_DGRAM ? handle_note_door(s->handle) : 0; /* bound, so it is open */
     return error < 0 ? socket_raise(L, "bind", error) : 0;
 }
 
@@ -115,7 +115,7 @@ static int socket_listen(lua_State *L)
     luaL_argcheck(L, backlog > 0 && backlog <= INT32_MAX, 2, "Backlog number out of range");
     int error = handle_note_door(s->handle); /* before anybody can connect */
     if (error < 0) return socket_raise(L, "listen", error);
-    if (listen(s->handle->fd, (int)backlog) < 0) return socket_raise(L, "listen", errno);
+    if (listen(socket_fd(s), (int)backlog) < 0) return socket_raise(L, "listen", errno);
     handle_note_door(s->handle); /* one that was not bound has its port only now */
     return 0;
 }
@@ -125,7 +125,7 @@ static int push_name(lua_State *L, const char *call, int (*name)(int, struct soc
     const struct sock *s = socket_check(L, 1, call);
     struct sockaddr_storage address;
     socklen_t size = sizeof address;
-    if (name(s->handle->fd, (struct sockaddr *)&address, &size) < 0) return socket_raise(L, call, errno);
+    if (name(socket_fd(s), (struct sockaddr *)&address, &size) < 0) return socket_raise(L, call, errno);
     return address_push(L, &address, size);
 }
 
@@ -155,7 +155,7 @@ static int socket_shutdown(lua_State *L)
     } else {
         how = hows[luaL_checkoption(L, 2, "both", names)];
     }
-    if (shutdown(s->handle->fd, how) < 0) return socket_raise(L, "shutdown", errno);
+    if (shutdown(socket_fd(s), how) < 0) return socket_raise(L, "shutdown", errno);
     return 0;
 }
 
@@ -193,9 +193,13 @@ static int accept_step(lua_State *L, int status, lua_KContext until)
     int error = wait_result(L, status, 3), fd;
     if (error != 0) return socket_raise(L, "accept", error);
     const struct sock *s = socket_check(L, 1, "accept");
-    fd = socket_gives_way(L, s, status) ? -EAGAIN : accept_one(s->handle->fd);
+    fd = socket_gives_way(L, s, status) ? -EAGAIN : accept_one(socket_fd(s));
     if (fd >= 0) {
         struct sock *client = lua_touserdata(L, 3);
+        if (!client->handle) { /* a script has found it on our stack, and closed it */
+            close(fd);
+            return socket_raise(L, "accept", EBADF);
+        }
         client->handle->fd = fd;
         handle_spend(s->handle, 0);
         return 1;
@@ -228,7 +232,7 @@ static int connect_end(lua_State *L, int status, lua_KContext until)
     (void)until;
     if (error != 0) return socket_raise(L, "connect", error);
     const struct sock *s = socket_check(L, 1, "connect");
-    if (getsockopt(s->handle->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) error = errno;
+    if (getsockopt(socket_fd(s), SOL_SOCKET, SO_ERROR, &error, &size) < 0) error = errno;
     return error != 0 ? socket_raise(L, "connect", error) : 0;
 }
 
@@ -241,7 +245,7 @@ static int connect_step(lua_State *L, int status, lua_KContext until)
     const struct sock *s = socket_check(L, 1, "connect");
     socklen_t size = address_read(L, s->family, 2, 3, false, &address);
     obey_address(s, &address, size);
-    if (connect(s->handle->fd, (struct sockaddr *)&address, size) == 0) return 0;
+    if (connect(socket_fd(s), (struct sockaddr *)&address, size) == 0) return 0;
     error = errno;
     if ((error != EINPROGRESS && error != EAGAIN) || lua_tointeger(L, 4) & (MSG_DONTWAIT | O_NONBLOCK))
         return socket_raise(L, "connect", error);

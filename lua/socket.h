@@ -19,5 +19,8 @@ const char *socket_error_text(lua_State *L, int index);
 /* Open sockets of a state. */
 struct engine;
 unsigned socket_count(const struct engine *owner);
+/* Closes those that are left: Lua drops a finalizer without a word when there is no stack or no memory to call it, and
+ * calls none for what finalizers make while the state is being closed. */
+void socket_close_all(const struct engine *owner);
 
 #endif

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "data.h"
@@ -12,47 +13,58 @@
 
 /* --- receiving --- */
 
-/* On the stack: socket, msghdr or nil, buffer or nil, flags, capacity. */
-enum receive_place { RECEIVE_HEADER = 2, RECEIVE_BUFFER, RECEIVE_FLAGS, RECEIVE_CAPACITY };
+/* On the stack: socket, msghdr or nil, buffer or nil, flags, capacity; behind a call to the kernel, the table that its
+ * octets go into, or nil. */
+enum receive_place { RECEIVE_HEADER = 2, RECEIVE_BUFFER, RECEIVE_FLAGS, RECEIVE_CAPACITY, RECEIVE_TABLE };
 
-/* Where octets wait that become a table: no coroutine leaves them here when it waits. */
+/* Where octets wait that become a table: no coroutine leaves them here when it waits, and between the kernel's call and
+ * the table nothing is allocated that would let Lua run, because a finalizer may receive, too. */
 static uint8_t scratch[SOCKET_TABLE_MAX];
 
 /* msghdr.name = {addr, port}: of the datagram, else of the peer. */
-static void write_name(lua_State *L, const struct sock *s, struct sockaddr_storage *address, socklen_t size)
+static void write_name(lua_State *L, const struct msghdr *message)
 {
-    if (size == 0) {
-        size = sizeof *address;
-        if (getpeername(s->handle->fd, (struct sockaddr *)address, &size) < 0) size = 0;
-    }
     lua_createtable(L, 0, 2);
-    int values = address_push(L, address, size);
+    int values = address_push(L, message->msg_name, message->msg_namelen);
     if (values == 2) lua_setfield(L, -3, "port");
     if (values > 0) lua_setfield(L, -2, "addr");
     lua_setfield(L, RECEIVE_HEADER, "name");
 }
 
-static void write_header(lua_State *L, const struct sock *s, const struct msghdr *message)
+static void write_header(lua_State *L, const struct msghdr *message)
 {
     lua_pushvalue(L, RECEIVE_CAPACITY);
     lua_setfield(L, RECEIVE_HEADER, "iov_len");
     lua_pushinteger(L, message->msg_flags & ~(MSG_CMSG_CLOEXEC));
     lua_setfield(L, RECEIVE_HEADER, "flags");
-    write_name(L, s, message->msg_name, message->msg_namelen);
+    write_name(L, message);
 }
 
-static int push_received(lua_State *L, const struct sock *s, const struct msghdr *message, size_t size)
+static int push_received(lua_State *L, const struct msghdr *message, size_t size)
 {
     size_t capacity = message->msg_iov->iov_len;
+    lua_pushvalue(L, lua_isnil(L, RECEIVE_BUFFER) ? RECEIVE_TABLE : RECEIVE_BUFFER);
     if (lua_isnil(L, RECEIVE_BUFFER)) /* with MSG_TRUNC the size may be more than there is */
-        data_push_table(L, message->msg_iov->iov_base, size < capacity ? size : capacity);
-    else
-        lua_pushvalue(L, RECEIVE_BUFFER);
+        data_fill_table(L, message->msg_iov->iov_base, size < capacity ? size : capacity);
     lua_pushinteger(L, (lua_Integer)size);
     if (lua_isnil(L, RECEIVE_HEADER)) return 2;
-    write_header(L, s, message);
+    write_header(L, message);
     lua_pushvalue(L, RECEIVE_HEADER);
     return 3;
+}
+
+/* The table for what is there now. It may run Lua. */
+static void receive_prepare(lua_State *L)
+{
+    int waits = 0;
+    const struct sock *s = lua_touserdata(L, 1);
+    if (!lua_isnil(L, RECEIVE_BUFFER)) {
+        lua_pushnil(L);
+        return;
+    }
+    if (ioctl(socket_fd(s), FIONREAD, &waits) < 0 || waits < 0) waits = 0;
+    lua_Integer capacity = lua_tointeger(L, RECEIVE_CAPACITY);
+    lua_createtable(L, waits < capacity ? waits : (int)capacity, 0);
 }
 
 /* The memory to receive into. */
@@ -66,16 +78,28 @@ static struct iovec receive_room(lua_State *L)
     return (struct iovec){scratch, capacity};
 }
 
-/* Octets or -errno. */
-static ssize_t receive_one(struct handle *h, struct msghdr *message, int flags)
+/* Octets or -errno; with the address of where they came from. */
+static ssize_t receive_one(const struct sock *s, struct msghdr *message, int flags)
 {
+    socklen_t room = message->msg_namelen;
     ssize_t got;
     do {
-        got = recvmsg(h->fd, message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        got = recvmsg(socket_fd(s), message, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (got < 0 && errno == EINTR);
     if (got < 0) return -errno;
-    handle_spend(h, (size_t)got);
+    handle_spend(s->handle, (size_t)got);
+    if (message->msg_namelen > 0) return got;
+    message->msg_namelen = room;
+    if (getpeername(socket_fd(s), message->msg_name, &message->msg_namelen) < 0) message->msg_namelen = 0;
     return got;
+}
+
+/* What to wait for. The error queue has no event of its own: POLLERR may be there for something else, so that behind a
+ * wait in vain there are pauses (0). */
+static short receive_events(int flags, int status)
+{
+    if (flags & MSG_ERRQUEUE) return status == LUA_YIELD ? 0 : POLLERR;
+    return flags & MSG_OOB ? POLLPRI : POLLIN;
 }
 
 static int receive_step(lua_State *L, int status, lua_KContext until)
@@ -83,15 +107,16 @@ static int receive_step(lua_State *L, int status, lua_KContext until)
     int error = wait_result(L, status, RECEIVE_CAPACITY), flags = (int)lua_tointeger(L, RECEIVE_FLAGS);
     const char *call = lua_isnil(L, RECEIVE_HEADER) ? "recv" : "recvmsg";
     if (error != 0) return socket_raise(L, call, error);
+    receive_prepare(L);
     const struct sock *s = socket_check(L, 1, call);
     struct sockaddr_storage name;
     struct iovec room = receive_room(L);
     struct msghdr message = {.msg_name = &name, .msg_namelen = sizeof name, .msg_iov = &room, .msg_iovlen = 1};
     bool may_wait = !(flags & MSG_DONTWAIT), gives_way = may_wait && socket_gives_way(L, s, status);
-    ssize_t got = gives_way ? -EAGAIN : receive_one(s->handle, &message, flags);
-    if (got >= 0) return push_received(L, s, &message, (size_t)got);
+    ssize_t got = gives_way ? -EAGAIN : receive_one(s, &message, flags);
+    if (got >= 0) return push_received(L, &message, (size_t)got);
     error = (int)-got;
-    if (error == EAGAIN && may_wait) error = wait_begin(L, s->handle, call, flags & MSG_OOB ? POLLPRI : POLLIN, until);
+    if (error == EAGAIN && may_wait) error = wait_begin(L, s->handle, call, receive_events(flags, status), until);
     if (error == 0) return lua_yieldk(L, 0, until, receive_step);
     return socket_raise(L, call, error);
 }
@@ -184,7 +209,7 @@ static int send_some(lua_State *L, const struct sock *s, size_t size, size_t *do
         struct iovec rest = {(char *)octets + *done, size - *done};
         struct msghdr message = {
             .msg_name = (char *)name, .msg_namelen = (socklen_t)name_size, .msg_iov = &rest, .msg_iovlen = 1};
-        ssize_t sent = sendmsg(s->handle->fd, &message, flags);
+        ssize_t sent = sendmsg(socket_fd(s), &message, flags);
         if (sent < 0 && errno != EINTR) return errno;
         if (sent < 0) continue;
         *done += (size_t)sent;
@@ -193,6 +218,12 @@ static int send_some(lua_State *L, const struct sock *s, size_t size, size_t *do
         if (s->type != SOCK_STREAM || *done == size) return 0;
     } while (burst < SOCKET_BURST || !lua_isyieldable(L));
     return EINPROGRESS;
+}
+
+/* What to wait for. A Unix datagram socket that sends to a name can always be written to, whatever the queue there. */
+static short send_events(lua_State *L, const struct sock *s)
+{
+    return s->family == AF_UNIX && s->type == SOCK_DGRAM && !lua_isnil(L, SEND_NAME) ? 0 : POLLOUT;
 }
 
 /* As a socket that blocks: all of it, or what was sent before the error. */
@@ -208,7 +239,7 @@ static int send_step(lua_State *L, int status, lua_KContext until)
         lua_pushinteger(L, (lua_Integer)done);
         lua_replace(L, SEND_DONE);
         bool waits = error == EINPROGRESS || (error == EAGAIN && !(flags & MSG_DONTWAIT));
-        if (waits) error = wait_begin(L, s->handle, call, POLLOUT, until);
+        if (waits) error = wait_begin(L, s->handle, call, send_events(L, s), until);
         if (waits && error == 0) return lua_yieldk(L, 0, until, send_step);
     }
     if (error != 0 && done == 0) return socket_raise(L, call, error);

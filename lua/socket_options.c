@@ -129,7 +129,7 @@ int socket_getsockopt(lua_State *L)
     struct linger linger = {0};
     bool is_linger = level->level == SOL_SOCKET && option == SO_LINGER;
     socklen_t size = is_linger ? sizeof linger : sizeof value;
-    if (getsockopt(s->handle->fd, level->level, option, is_linger ? (void *)&linger : &value, &size) < 0)
+    if (getsockopt(socket_fd(s), level->level, option, is_linger ? (void *)&linger : &value, &size) < 0)
         return socket_raise(L, "getsockopt", errno);
     if (is_linger) value = linger.l_onoff ? linger.l_linger : -1;
     lua_pushinteger(L, value);
@@ -155,7 +155,7 @@ int socket_setsockopt(lua_State *L)
     /* The kernel would keep close() waiting for so long, and with it everything else. */
     luaL_argcheck(L, !is_linger || value <= 0, 4, "LINGER is 0 (reset) or -1 (off): close never waits");
     socklen_t size = is_linger ? sizeof linger : sizeof value;
-    if (setsockopt(s->handle->fd, level->level, option, is_linger ? (void *)&linger : &value, size) < 0)
+    if (setsockopt(socket_fd(s), level->level, option, is_linger ? (void *)&linger : &value, size) < 0)
         return socket_raise(L, "setsockopt", errno);
     return 0;
 }

@@ -12,8 +12,6 @@
 
 const struct class_key socket_set_class = {"socket.poll"};
 
-struct set;
-
 struct member {
     struct link link; /* in its handle's members */
     struct set *set;
@@ -55,15 +53,19 @@ static struct set *set_check(lua_State *L)
     return set;
 }
 
+void socket_free_set(struct set *set)
+{
+    handle_close(&set->handle);
+    for (size_t i = 0; i < set->count; i++) link_remove(&set->members[i].link);
+    free(set);
+}
+
 /* A script may call it by itself. */
 static int set_collect(lua_State *L)
 {
     struct set **box = set_box(L), *set = *box;
     *box = NULL;
-    if (!set) return 0;
-    handle_close(&set->handle);
-    for (size_t i = 0; i < set->count; i++) link_remove(&set->members[i].link);
-    free(set);
+    if (set) socket_free_set(set);
     return 0;
 }
 
@@ -94,7 +96,7 @@ int socket_poll(lua_State *L)
     struct set *set = *box = calloc(1, sizeof *set + count * sizeof set->members[0]);
     if (!set) return luaL_error(L, "not enough memory");
     handle_open(L, &set->handle);
-    set->handle->is_set = true;
+    set->handle->set = set;
     set->handle->fd = epoll_create1(EPOLL_CLOEXEC);
     if (set->handle->fd < 0) return socket_raise(L, "poll", errno);
     lua_createtable(L, (int)count, 0);

@@ -36,11 +36,13 @@ extern const struct class_key socket_class, socket_error_class, socket_set_class
 
 /* --- socket_wait.c --- */
 
+struct set; /* socket_poll.c */
+
 /* A descriptor. The object that has it holds one reference, each coroutine that waits for it another. */
 struct handle {
     int fd; /* -1: none yet, handed over, or closed */
     unsigned references;
-    bool is_set;
+    struct set *set;      /* it is the epoll descriptor of that one, socket_poll.c; NULL: a socket */
     struct link waits;    /* struct wait */
     struct link members;  /* struct member, socket_poll.c: the sets that it is in */
     int door;             /* what it listens on, see core/own.h; -1: nothing */
@@ -66,10 +68,10 @@ typedef lua_KContext deadline;
 #define TIMEOUT_NONE  UINT64_MAX
 deadline deadline_after(uint64_t timeout_ms);
 
-/* A call has moved so much. */
+/* A call has moved so much. NULL: it is closed by now. */
 static inline void handle_spend(struct handle *h, size_t octets)
 {
-    h->moved += octets + SOCKET_CALL;
+    if (h) h->moved += octets + SOCKET_CALL;
 }
 /* True: it has had its share of this turn, so that a call is to wait first even if it need not. Otherwise two fast
  * peers would keep a script, and all others with it, from ever coming to an end. */
@@ -77,10 +79,10 @@ bool handle_is_spent(lua_State *L, struct handle *h);
 
 /* Lets the running coroutine wait until one of the events (poll) is there; events 0: for a moment. 0: the caller
  * returns lua_yieldk() with `until`, and in the continuation asks wait_result(). ETIMEDOUT: `until` has come, nothing
- * waits. Raises outside of a coroutine. */
+ * waits. EBADF: h is NULL, the socket is closed. Raises outside of a coroutine. */
 int wait_begin(lua_State *L, struct handle *h, const char *call, short events, deadline until);
-/* At the beginning of each step, with `own` values on its stack: pops how the waiting went, if there was any. 0 or an
- * errno; EINTR if a script has resumed the coroutine by itself, with whatever it liked. */
+/* At the beginning of each step, with `own` values on its stack: how the waiting went, if there was any. 0 or an errno;
+ * EINTR if a script has resumed the coroutine by itself, with whatever it liked, which is popped. */
 int wait_result(lua_State *L, int status, int own);
 
 /* --- socket_error.c --- */
@@ -98,10 +100,18 @@ struct sock {
     uint64_t timeout_ms; /* of each call; TIMEOUT_NONE */
 };
 
+/* Its descriptor as it is now, -1: closed, which the kernel answers with EBADF. Whatever allocates in Lua, reads an
+ * argument or writes a table may have run Lua, and that may have closed the socket since it was looked at: so no number
+ * and no handle is kept across such a thing. */
+static inline int socket_fd(const struct sock *s)
+{
+    return s->handle ? s->handle->fd : -1;
+}
+
 /* Whether a call that begins (status LUA_OK) leaves others their turn first. */
 static inline bool socket_gives_way(lua_State *L, const struct sock *s, int status)
 {
-    return status == LUA_OK && s->timeout_ms != 0 && handle_is_spent(L, s->handle);
+    return status == LUA_OK && s->timeout_ms != 0 && s->handle && handle_is_spent(L, s->handle);
 }
 /* The open socket at `index`; raises. */
 struct sock *socket_check(lua_State *L, int index, const char *call);
@@ -135,5 +145,7 @@ int socket_relay(lua_State *L);
 void socket_open_sets(lua_State *L);
 /* A descriptor that a set watches is about to go. */
 void socket_leave_sets(struct handle *h);
+/* Closes a set whose object is gone. */
+void socket_free_set(struct set *set);
 
 #endif

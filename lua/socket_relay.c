@@ -12,6 +12,7 @@
 struct relay {
     struct relay_errand errand; /* first: comes back by its address */
     struct park park;
+    int32_t result;
     int client; /* a descriptor of our own for the client's socket, with which the relay can be ended; -1: none */
 };
 
@@ -28,36 +29,35 @@ static void relay_done(struct errand *errand, int32_t result)
     for (unsigned i = 0; i < 2; i++)
         if (r->errand.fds[i] >= 0) close(r->errand.fds[i]); /* no worker has taken it */
     if (r->client >= 0) close(r->client);
-    if (r->park.L) {
-        lua_pushinteger(r->park.L, (lua_Integer)r->errand.bytes[0]);
-        lua_pushinteger(r->park.L, (lua_Integer)r->errand.bytes[1]);
-        lua_pushinteger(r->park.L, result);
-        coroutine_resume(&r->park, 3);
-    }
+    r->result = result;
+    if (r->park.L) coroutine_resume(&r->park, r);
     free(r);
 }
 
-/* On the stack: both sockets, bytes up, bytes down, result. A reset is how connections end, too: it is told, not
- * raised. Other values come from a script that has resumed the coroutine by itself. */
+/* On the stack: both sockets. A reset is how connections end, too: it is told, not raised. */
 static int relay_end(lua_State *L, int status, lua_KContext context)
 {
-    bool is_ours = lua_gettop(L) == 5 && lua_isinteger(L, 3) && lua_isinteger(L, 4) && lua_isinteger(L, 5);
-    int result = is_ours ? (int)lua_tointeger(L, 5) : -EINTR;
+    const struct relay *r = coroutine_result(L);
+    int result = r ? r->result : -EINTR;
     (void)status, (void)context;
-    lua_settop(L, 4);
+    lua_settop(L, 2);
+    lua_pushinteger(L, r ? (lua_Integer)r->errand.bytes[0] : 0);
+    lua_pushinteger(L, r ? (lua_Integer)r->errand.bytes[1] : 0);
     if (result == 0) return 2;
     if (result != -ECONNRESET) return socket_raise(L, "relay", result);
     socket_push_error(L, "relay", result);
     return 3;
 }
 
-/* Each worker is asked once, beginning behind the one that was asked last. */
-static bool relay_send(struct coordinator *c, struct relay *r)
+/* A worker with room for an errand, beginning behind the one that was found last. False: all are busy. */
+static bool relay_find_worker(const struct coordinator *c, uint32_t *worker)
 {
     static uint32_t next;
     uint32_t count = coordinator_worker_count(c);
-    for (uint32_t i = 0; i < count; i++)
-        if (coordinator_send(c, next++ % count, MESSAGE_RELAY, &r->errand.errand)) return true;
+    for (uint32_t i = 0; i < count; i++) {
+        *worker = next++ % count;
+        if (coordinator_may_send(c, *worker)) return true;
+    }
     return false;
 }
 
@@ -69,7 +69,7 @@ static struct sock *check_end(lua_State *L, int index)
     socklen_t size = sizeof peer;
     luaL_argcheck(L, s->type == SOCK_STREAM, index, "stream socket expected");
     if (!link_is_empty(&s->handle->waits)) socket_raise(L, "relay", EBUSY);
-    if (getpeername(s->handle->fd, (struct sockaddr *)&peer, &size) < 0) socket_raise(L, "relay", errno);
+    if (getpeername(socket_fd(s), (struct sockaddr *)&peer, &size) < 0) socket_raise(L, "relay", errno);
     return s;
 }
 
@@ -89,6 +89,8 @@ int socket_relay(lua_State *L)
     luaL_argcheck(L, client != upstream, 2, "another socket expected");
     if (!lua_isyieldable(L)) return luaL_error(L, "relay would block: not in asynchronous routine");
     coroutine_check(L);
+    uint32_t worker;
+    if (!relay_find_worker(engine_coordinator(engine_of(L)), &worker)) return socket_raise(L, "relay", EAGAIN);
     struct relay *r = calloc(1, sizeof *r);
     if (!r) return luaL_error(L, "not enough memory");
     r->errand.errand.done = relay_done;
@@ -98,7 +100,7 @@ int socket_relay(lua_State *L)
     coroutine_park(L, &r->park, relay_abandon);
     socket_leave_sets(client->handle); /* once they are sent a worker may close them at any moment */
     socket_leave_sets(upstream->handle);
-    if (relay_send(engine_coordinator(engine_of(L)), r)) {
+    if (coordinator_send(engine_coordinator(engine_of(L)), worker, MESSAGE_RELAY, &r->errand.errand)) {
         give_away(client);
         give_away(upstream);
         return lua_yieldk(L, 0, 0, relay_end);

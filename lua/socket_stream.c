@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "socket_private.h"
@@ -12,6 +13,7 @@
 #define RECEIVE_MAX     ((size_t)64 << 20) /* octets of one receive() */
 #define LINE_MAX_OCTETS ((size_t)1 << 20)
 #define CHUNK           ((size_t)64 << 10)
+#define LINE_LOOK       4096u /* octets that are looked at for the end of a line */
 #define DATAGRAM_MAX    65535
 
 /* nil, "closed" | "timeout" | what the system says */
@@ -60,6 +62,13 @@ static struct gather *gather_reserve(lua_State *L, size_t more)
     return bigger;
 }
 
+static bool gather_has(lua_State *L, size_t room)
+{
+    const struct gather *g = lua_touserdata(L, RECEIVE_GATHER);
+    return g->capacity - g->size >= room;
+}
+
+/* Octets, or -1 and errno. */
 static ssize_t take(int fd, char *out, size_t size, int flags)
 {
     ssize_t got;
@@ -69,13 +78,54 @@ static ssize_t take(int fd, char *out, size_t size, int flags)
     return got;
 }
 
-/* Octets of the queue up to the end of a line, or as many as there are. */
-static ssize_t take_line(int fd, char *out, size_t size)
+/* Octets up to the end of a line, or as many as were seen; none is taken. */
+static ssize_t see_line(int fd, char *out, size_t size)
 {
     ssize_t seen = take(fd, out, size, MSG_PEEK);
+    const char *end = seen > 0 ? memchr(out, '\n', (size_t)seen) : NULL;
+    return end ? end - out + 1 : seen;
+}
+
+/* Octets of the queue up to the end of a line, or as many as there are, or -1 and errno. No more room is made than they
+ * need: a line of one octet leaves no kilobytes to the collector. */
+static ssize_t receive_line(lua_State *L, const struct sock *s, size_t room)
+{
+    char ahead[LINE_LOOK];
+    ssize_t seen = see_line(socket_fd(s), ahead, room < sizeof ahead ? room : sizeof ahead);
     if (seen <= 0) return seen;
-    const char *end = memchr(out, '\n', (size_t)seen);
-    return take(fd, out, end ? (size_t)(end - out) + 1 : (size_t)seen, 0);
+    bool fits = gather_has(L, (size_t)seen);
+    struct gather *g = gather_reserve(L, (size_t)seen);
+    char *out = g->octets + g->size;
+    if (!fits) seen = see_line(socket_fd(s), out, (size_t)seen); /* Lua may have run, and have read some of it */
+    return seen <= 0 ? seen : take(socket_fd(s), out, (size_t)seen, 0);
+}
+
+/* How many octets there are to be read at once: of a stream what has come, of datagrams the size of the next one. At
+ * least one. -1 and errno: none are there. */
+static ssize_t see_octets(const struct sock *s)
+{
+    int count = 0;
+    char none;
+    if (s->type != SOCK_STREAM) {
+        ssize_t size = take(socket_fd(s), &none, 0, MSG_PEEK | MSG_TRUNC);
+        return size == 0 ? 1 : size;
+    }
+    return ioctl(socket_fd(s), FIONREAD, &count) < 0 || count <= 0 ? 1 : count;
+}
+
+/* Octets of the queue, or -1 and errno. */
+static ssize_t receive_octets(lua_State *L, const struct sock *s, size_t room)
+{
+    for (;;) {
+        ssize_t seen = see_octets(s);
+        if (seen < 0) return -1;
+        size_t wanted = (size_t)seen < room ? (size_t)seen : room;
+        bool fits = gather_has(L, wanted);
+        struct gather *g = gather_reserve(L, wanted);
+        if (!fits && s->type != SOCK_STREAM) continue; /* Lua may have run: the next one may be larger */
+        size_t there = g->capacity - g->size;
+        return take(socket_fd(s), g->octets + g->size, there < room ? there : room, 0);
+    }
 }
 
 static bool receive_is_complete(const struct sock *s, const struct gather *g, lua_Integer wanted)
@@ -104,12 +154,10 @@ static enum progress receive_once(lua_State *L, const struct sock *s, lua_Intege
         return PROGRESS_ERROR;
     }
     if (is_stream && room > CHUNK) room = CHUNK;
-    g = gather_reserve(L, room);
-    char *out = g->octets + g->size;
-    ssize_t got =
-        is_stream && wanted == WANTED_LINE ? take_line(s->handle->fd, out, room) : take(s->handle->fd, out, room, 0);
+    ssize_t got = wanted == WANTED_LINE && is_stream ? receive_line(L, s, room) : receive_octets(L, s, room);
     if (got < 0) return PROGRESS_ERROR;
     handle_spend(s->handle, (size_t)got);
+    g = lua_touserdata(L, RECEIVE_GATHER); /* it may be another one */
     g->size += (size_t)got;
     if (receive_is_complete(s, g, wanted)) return PROGRESS_DONE;
     return got == 0 ? PROGRESS_END : PROGRESS_MORE;
@@ -195,14 +243,14 @@ static int send_end(lua_State *L, int error)
 }
 
 /* Octets or -errno. */
-static ssize_t send_one(struct handle *h, const char *text, size_t size)
+static ssize_t send_one(const struct sock *s, const char *text, size_t size)
 {
     ssize_t sent;
     do {
-        sent = send(h->fd, text, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent = send(socket_fd(s), text, size, MSG_DONTWAIT | MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
     if (sent < 0) return -errno;
-    handle_spend(h, (size_t)sent);
+    handle_spend(s->handle, (size_t)sent);
     return sent;
 }
 
@@ -213,7 +261,7 @@ static int send_some(lua_State *L, const struct sock *s)
     size_t from = (size_t)lua_tointeger(L, SEND_FROM), end = (size_t)lua_tointeger(L, SEND_END), burst = 0;
     ssize_t sent;
     do {
-        sent = send_one(s->handle, text + from, end - from);
+        sent = send_one(s, text + from, end - from);
         if (sent < 0) break;
         from += (size_t)sent;
         burst += (size_t)sent;

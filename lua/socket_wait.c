@@ -110,9 +110,26 @@ unsigned socket_count(const struct engine *owner)
     unsigned count = 0;
     for (const struct link *link = opened.next; link != &opened; link = link->next) {
         const struct handle *h = link_owner(link, struct handle, opened);
-        count += h->owner == owner && !h->is_set && h->fd >= 0;
+        count += h->owner == owner && !h->set && h->fd >= 0;
     }
     return count;
+}
+
+static void handle_drop(struct handle *h)
+{
+    if (h->set)
+        socket_free_set(h->set);
+    else
+        handle_close(&h);
+}
+
+void socket_close_all(const struct engine *owner)
+{
+    for (struct link *link = opened.next, *next; link != &opened; link = next) {
+        struct handle *h = link_owner(link, struct handle, opened);
+        next = link->next;
+        if (h->owner == owner) handle_drop(h);
+    }
 }
 
 /* --- waiting --- */
@@ -140,10 +157,7 @@ static void wait_end(struct wait *w)
     coordinator_detach(w->c, &w->waiter);
     link_remove(&w->link);
     waiting--;
-    if (w->park.L) {
-        lua_pushinteger(w->park.L, w->result);
-        coroutine_resume(&w->park, 1);
-    }
+    if (w->park.L) coroutine_resume(&w->park, &w->result);
     handle_release(w->handle);
     free(w);
 }
@@ -205,6 +219,7 @@ static void wait_arm(struct wait *w, short events, deadline until)
 
 int wait_begin(lua_State *L, struct handle *h, const char *call, short events, deadline until)
 {
+    if (!h) return EBADF;
     if (until != DEADLINE_NONE && deadline_after(0) >= until) return ETIMEDOUT;
     if (!lua_isyieldable(L)) return luaL_error(L, "%s would block: not in asynchronous routine", call);
     coroutine_check(L); /* raises; parking does not any more */
@@ -221,10 +236,8 @@ int wait_begin(lua_State *L, struct handle *h, const char *call, short events, d
 
 int wait_result(lua_State *L, int status, int own)
 {
-    int is_integer = 0;
     if (status != LUA_YIELD) return 0;
-    lua_Integer result = lua_tointegerx(L, own + 1, &is_integer);
-    bool is_ours = lua_gettop(L) == own + 1 && is_integer && result >= 0 && result < INT32_MAX;
+    const int *result = coroutine_result(L);
     lua_settop(L, own);
-    return is_ours ? (int)result : EINTR;
+    return result ? *result : EINTR;
 }

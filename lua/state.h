@@ -37,11 +37,12 @@ struct engine {
     char source_hash[DIGEST_TEXT_SIZE]; /* of the ruleset's text */
     bool has_ruleset, traceback, stopped;
     bool auth;    /* the ruleset wants credentials of every client, see auth.h */
-    bool closing; /* no coroutine may begin or wait any more */
+    bool closing; /* no entry any more: no coroutine may begin, wait or go on */
     uint64_t opened_ns;
 
     /* coroutine.c */
     lua_State *resumed; /* by us, at this moment: a routine that ends otherwise was resumed by a script */
+    const void *result; /* of the operation it waited for; its continuation takes it */
     struct parked *parked;
     uint32_t parked_size, parked_free, parked_count;
     struct link routines;    /* all records, those of the pool as well */

@@ -64,7 +64,7 @@ static void wakeup_on_completion(struct waiter *waiter, unsigned op, const struc
         struct pause *p = link_owner(link_take_first(&root->ready), struct pause, link);
         p->ready = false;
         root->ready_count--;
-        coroutine_resume(&p->park, 0);
+        coroutine_resume(&p->park, NULL);
         free(p);
         if (limits_now_ns() >= end) break;
     }

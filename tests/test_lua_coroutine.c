@@ -313,6 +313,64 @@ static void test_async(void **state)
     raises("neosocksd.async(type)", "bad argument #2 to 'async' (value expected)");
 }
 
+/* There is no worker that would take it: the sockets stay where they are, in their sets as well. */
+static void test_relay_without_room(void **state)
+{
+    struct ask a;
+    (void)state;
+    install(
+        "return { resolve = function(addr)\n"
+        "  local l <close> = socket.new('i', 't') l:bind('127.0.0.1') l:listen(4) local _, port = l:getsockname()\n"
+        "  local function pair() local s = socket.new('i', 't') s:connect('127.0.0.1', port) return s, l:accept() end\n"
+        "  local a, b = pair() local c, d = pair() local set = socket.poll{a, c}\n"
+        "  local ok, e = pcall(a.relay, a, c) assert(not ok and e.name == 'EAGAIN', e)\n"
+        "  d:send'x' assert(set:select(1) == 1) assert(c:receive(1) == 'x')\n"
+        "  b:send'y' assert(set:select(1) == 0) assert(a:receive(1) == 'y')\n"
+        "  for _, s in ipairs{a, b, c, d} do s:close() end return addr end }");
+    ask(&a, "a.b:1", 0);
+    turn_until(&a);
+    assert_string_equal(verdict(&a), "dial a.b:1");
+}
+
+static void turn_for(uint64_t ms)
+{
+    uint64_t end = coordinator_now_ms(coordinator) + ms;
+    run("coroutine.wrap(function() await.sleep(1) end)()"); /* somebody has to end the waiting of a turn */
+    while (coordinator_now_ms(coordinator) < end) turn();
+}
+
+/* The drain is over: there are no ticks any more, whatever the loop still turns for. */
+static void test_no_ticks_at_the_end(void **state)
+{
+    (void)state;
+    install("ticks = 0 neosocksd.setinterval(0.005)\n"
+            "coroutine.wrap(function() while true do await.sleep(0.002) end end)()\n"
+            "return { tick = function() ticks = ticks + 1 coroutine.wrap(await.sleep)(10) end }");
+    turn_for(50);
+    run("assert(_G.ticks > 0) _G.ticks = 0");
+    hooks.on_stop(hooks.context);
+    turn_for(50);
+    run("assert(_G.ticks == 0, tostring(_G.ticks))");
+}
+
+/* Being closed, it admits no entry: what was waited for comes in vain, and nothing begins to wait. */
+static void test_no_entries_when_closed(void **state)
+{
+    struct engine_text error = {0};
+    (void)state;
+    run("_G.woken = false coroutine.wrap(function() await.sleep(0.01) _G.woken = true end)()\n"
+        "coroutine.wrap(function() while true do await.sleep(0.002) end end)()");
+    turn_for(1);
+    engine->closing = true;
+    uint64_t end = coordinator_now_ms(coordinator) + 40;
+    while (coordinator_now_ms(coordinator) < end && engine->parked_count > 0) turn();
+    assert_int_equal(engine_invoke(engine, "woken = true", 12, &error), -1);
+    assert_string_equal(error.data, "the server stops");
+    engine_text_free(&error);
+    engine->closing = false;
+    run("assert(_G.woken == false)");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +383,9 @@ int main(void)
         WITH_ENGINE(test_forward_abandoned),
         WITH_ENGINE(test_cancel),
         WITH_ENGINE(test_resumed_by_script),
+        WITH_ENGINE(test_relay_without_room),
+        WITH_ENGINE(test_no_ticks_at_the_end),
+        WITH_ENGINE(test_no_entries_when_closed),
         WITH_ENGINE(test_meddling),
         WITH_ENGINE(test_foreign_coroutines),
         WITH_ENGINE(test_stop),
