@@ -286,7 +286,7 @@ void engine_free(struct engine *e)
     }
     limits_watch_close();
     coroutine_close(e);
-    boot_close(e);
+    settings_close(e);
     tags_close(e);
     free(e);
 }

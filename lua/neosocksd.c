@@ -65,7 +65,7 @@ static int neosocksd_async(lua_State *L)
 /* neosocksd.config() -> table                                                                        [-0, +1, m] */
 static int neosocksd_config(lua_State *L)
 {
-    return boot_push_config(L);
+    return settings_push_all(L);
 }
 
 /* neosocksd.setinterval(n)                                                                           [-0, +0, e] */
@@ -288,7 +288,7 @@ int luaopen_neosocksd(lua_State *L)
                                          {"profile", sluice_profile},
                                          {"resolve", neosocksd_resolve},
                                          {"setinterval", neosocksd_setinterval},
-                                         {"setting", boot_push_setting},
+                                         {"setting", settings_push_one},
                                          {"splithostport", neosocksd_splithostport},
                                          {"stats", neosocksd_stats},
                                          {"tag", sluice_tag},

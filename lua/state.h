@@ -205,15 +205,15 @@ void script_obey_all(struct engine *root, const struct config *config); /* SIGHU
 void script_tend_all(struct engine *root);                              /* coroutine_tend() for each */
 void script_close_all(struct engine *root);
 
-/* --- await.c, neosocksd.c, boot.c --- */
+/* --- await.c, neosocksd.c, settings.c, reload.c --- */
 
 int luaopen_await(lua_State *L);
 int luaopen_neosocksd(lua_State *L);
 /* Pushes the table of neosocksd.config(). */
-int boot_push_config(lua_State *L);
-int boot_push_setting(lua_State *L);
+int settings_push_all(lua_State *L);
+int settings_push_one(lua_State *L);
 void boot_reload(struct engine *e); /* SIGHUP */
-void boot_close(struct engine *e);
+void settings_close(struct engine *e);
 
 /* Reads what scripts give as an address: `host:port` at `index`. False: it is none. */
 bool ruleset_read_address(lua_State *L, int index, struct address *out);

@@ -70,7 +70,9 @@ def test_thousands_that_wait(ruled, origin):
         proxy, api = ruled("_G.over = false return { route = function(a) if a:find('^192') then "
                            "repeat await.sleep(0.5) until over return nil end return a end }")
         before = proxy.rss()
-        crowd = [wire.greet(wire.Client(proxy.address, timeout=60)).send(wire.socks5("192.0.2.1", 9)) for _ in range(count)]
+        # Sources by the hundred: none of them may have more than its share.
+        crowd = [wire.greet(wire.Client(proxy.address, timeout=60, source=(f"127.1.{i // 60}.1", 0))).send(
+            wire.socks5("192.0.2.1", 9)) for i in range(count)]
         assert process.wait_until(lambda: api.call("return neosocksd.stats().num_thread_active") == f"return true,{count + 1}")
         if not process.SANITIZED:  # two pages of a head, one for the chain, and the coroutine
             assert proxy.rss() - before < count * 20480 + (8 << 20), f"{(proxy.rss() - before) / count:.0f} octets each"
