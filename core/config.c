@@ -407,8 +407,10 @@ void config_size(struct config *config)
     /* Submissions between two waits: one batch of completions causes about two each; a full queue is submitted early.
      */
     c->ring_entries = 1024;
-    /* Each session in its handshake may have one question under way and a word about it (CANCEL, ROUTED), each UDP
-     * association a question: 2 x 16384 + 256; errands take a quarter: never full. */
+    /* To the coordinator: each of the 16384 setup slots may have a question under way, a word about it (CANCEL), and a
+     * word of the session that had the slot before (ROUTED): three quarters; errands that go back take one, see
+     * errand_return(). To the worker: an answer to each question, and errands as far as a quarter. Neither overflows.
+     */
     c->queue_capacity = 65536;
     /* Plain HTTP keeps two heads per message in transit, which tunnels do not need. */
     c->exchanges = (uint32_t)smaller(1024, sessions);

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "errand.h"
 #include "log.h"
 #include "net.h"
 #include "pool.h"
@@ -804,6 +805,9 @@ static void coordinator_take_back(struct coordinator *c)
             struct errand *errand = message.body;
             errand->done(errand, message.result);
         }
+        struct errand_returns *returns = &c->crew[i].worker.returns;
+        for (struct errand *errand; (errand = errand_take_return(returns)) != NULL;)
+            errand->done(errand, errand->result);
     }
 }
 

@@ -91,19 +91,59 @@ static int32_t errand_kill(struct worker *w, const struct kill_errand *kill)
 
 void errand_perform(struct worker *w, const struct message *message)
 {
-    struct message answer = *message;
-    switch ((enum message_kind)message->kind) {
-    case MESSAGE_DIAL: answer.result = session_open_internal(w, message->body); break;
+    enum message_kind kind = (enum message_kind)message->kind;
+    int32_t result = 0;
+    switch (kind) {
+    case MESSAGE_DIAL: result = session_open_internal(w, message->body); break;
     case MESSAGE_LIST: errand_list(w, message->body); break;
-    case MESSAGE_KILL: answer.result = errand_kill(w, message->body); break;
+    case MESSAGE_KILL: result = errand_kill(w, message->body); break;
     case MESSAGE_RELAY:
-        answer.result = session_open_relay(w, message->body);
-        if (answer.result == 0) return;
+        result = session_open_relay(w, message->body);
+        if (result == 0) return; /* it goes back when the session ends */
         break;
     case MESSAGE_CONFIG: w->config = ((const struct config_errand *)message->body)->config; break;
     default: assert(0 && "an errand of an unknown kind");
     }
-    bool posted = worker_post(w, &answer);
-    assert(posted); /* the coordinator lends no more than a quarter of what the queue holds */
-    (void)posted;
+    errand_return(w, kind, message->body, result);
+}
+
+/* --- sending back --- */
+
+/* With a quarter of the queue taken, by whatever messages, a return waits. */
+static bool errand_post(struct worker *w, const struct errand *errand)
+{
+    struct message back = {.kind = errand->kind, .result = errand->result, .body = (void *)(uintptr_t)errand};
+    return queue_depth(w->coordinator.queue) < w->config->queue_capacity / 4 && worker_post(w, &back);
+}
+
+void errand_return(struct worker *w, enum message_kind kind, struct errand *errand, int32_t result)
+{
+    struct errand_returns *returns = &w->returns;
+    errand->next = NULL;
+    errand->kind = kind;
+    errand->result = result;
+    if (!returns->first && errand_post(w, errand)) return;
+    counter_add(&w->stats.queue_full, 1);
+    if (returns->first)
+        returns->last->next = errand;
+    else
+        returns->first = errand;
+    returns->last = errand;
+}
+
+/* Once it is posted it is the coordinator's, who may free it: the next one is looked up before. */
+void errand_return_more(struct worker *w)
+{
+    for (struct errand *errand = w->returns.first, *next; errand; errand = next) {
+        next = errand->next;
+        if (!errand_post(w, errand)) return;
+        w->returns.first = next;
+    }
+}
+
+struct errand *errand_take_return(struct errand_returns *returns)
+{
+    struct errand *errand = returns->first;
+    if (errand) returns->first = errand->next;
+    return errand;
 }

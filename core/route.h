@@ -108,6 +108,15 @@ static inline void route_decide_builtin(struct route_request *request, const str
 
 struct errand {
     void (*done)(struct errand *self, int32_t result); /* on the coordinator's thread, exactly once */
+    /* The worker's notes while it holds one that is done, see errand_return(). */
+    struct errand *next;
+    uint32_t kind;
+    int32_t result;
+};
+
+/* Errands that are done, in that order, each linked to the next. */
+struct errand_returns {
+    struct errand *first, *last;
 };
 
 /* Descriptors in an errand belong to whoever holds the errand, and are -1 as soon as a session has taken them over. So

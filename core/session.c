@@ -9,6 +9,7 @@
 
 #include "bind.h"
 #include "crowd.h"
+#include "errand.h"
 #include "exchange.h"
 #include "handshake.h"
 #include "hop.h"
@@ -439,10 +440,7 @@ static void session_return_errand(struct worker *w, struct session *s)
     bool orderly = s->flows[CLIENT].phase == FLOW_DONE && s->flows[UPSTREAM].phase == FLOW_DONE;
     relay->bytes[0] = s->flows[CLIENT].bytes;
     relay->bytes[1] = s->flows[UPSTREAM].bytes;
-    struct message back = {.kind = MESSAGE_RELAY, .result = orderly ? 0 : -ECONNRESET, .body = relay};
-    bool posted = worker_post(w, &back);
-    assert(posted); /* it came by a message of its own */
-    (void)posted;
+    errand_return(w, MESSAGE_RELAY, &relay->errand, orderly ? 0 : -ECONNRESET);
 }
 
 static void session_release(struct worker *w, struct session *s)

@@ -15,7 +15,7 @@
 #define WORKER_BUFFER_GROUP 0u
 /* How often memory that a burst has needed is given back, while there is some. */
 #define WORKER_TRIM_MS 500u
-/* Before the last message is tried again. */
+/* Before messages that have found no room are tried again: the last one, and errands. */
 #define WORKER_AGAIN_MS 1u
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -177,7 +177,7 @@ static void worker_drain(struct worker *w)
 {
     if (!w->draining || w->stopped) return;
     if (w->sessions.used > 0 && ring_now_ms(w->ring) >= w->drain_until_ms) worker_reset_all(w);
-    if (w->sessions.used > 0 || accept_is_armed(w)) return;
+    if (w->sessions.used > 0 || accept_is_armed(w) || errand_returns_wait(&w->returns)) return;
     /* Without it the process would not end: a queue that is full is tried again. */
     w->stopped = worker_post(w, &(struct message){.kind = MESSAGE_STOPPED, .slot = w->index});
 }
@@ -189,6 +189,7 @@ static uint64_t worker_wait_ms(const struct worker *w, uint64_t timeout_ms)
     timeout_ms = least(timeout_ms, accept_wait_ms(w));
     if (!buffers_are_trimmed(&w->buffers)) timeout_ms = least(timeout_ms, w->trim_ms > now ? w->trim_ms - now : 0);
     if (w->draining && w->sessions.used == 0) timeout_ms = least(timeout_ms, WORKER_AGAIN_MS);
+    if (errand_returns_wait(&w->returns)) timeout_ms = least(timeout_ms, WORKER_AGAIN_MS);
     if (w->draining && w->drain_until_ms > now) timeout_ms = least(timeout_ms, w->drain_until_ms - now);
     return timeout_ms;
 }
@@ -237,6 +238,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     worker_trim(w);
     worker_measure(w);
     udp_feed_starved(w);
+    errand_return_more(w);
     worker_drain(w);
     return 0;
 }

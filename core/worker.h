@@ -12,6 +12,7 @@
 #include "pool.h"
 #include "queue.h"
 #include "ring.h"
+#include "route.h"
 #include "session.h"
 #include "share.h"
 #include "stats.h"
@@ -69,11 +70,12 @@ struct worker {
     struct worker **peers; /* all workers of the process, for process-wide limits */
     uint32_t peer_count;
 
-    struct sleeper sleeper;     /* ours */
-    struct mailbox coordinator; /* what we ask of it, and the errands that it gets back */
-    struct queue *inbox;        /* its answers and errands */
-    struct mailbox resolver;    /* names that we ask for */
-    struct queue *names;        /* its answers */
+    struct sleeper sleeper;        /* ours */
+    struct mailbox coordinator;    /* what we ask of it, and the errands that it gets back */
+    struct queue *inbox;           /* its answers and errands */
+    struct errand_returns returns; /* errands that are done and wait for room in its queue */
+    struct mailbox resolver;       /* names that we ask for */
+    struct queue *names;           /* its answers */
 };
 
 /* Opens ring and pools, on the thread that will run the worker. The caller has filled config, index, listeners, peers,

@@ -23,7 +23,8 @@ static bool bench_act(void *self, uint64_t *wake_us)
     struct sim_bench *bench = self;
     struct message message;
     bool moved = false;
-    for (; queue_pop(bench->mail, &message); moved = true) continue;
+    for (; !bench->deaf && queue_pop(bench->mail, &message); moved = true)
+        if (bench->on_mail) bench->on_mail(bench, &message);
     for (; !bench->holds && queue_pop(bench->questions, &message); moved = true) bench_answer(bench, &message);
     return (bench->act && bench->act(bench, wake_us)) || moved;
 }
@@ -96,7 +97,7 @@ void sim_bench_open(struct sim_bench *bench, uint64_t seed)
         w->listeners[i].fd = sim_listen((uint16_t)(SIM_BENCH_PORT + i));
     struct queue **queues[] = {&bench->mail, &bench->questions, &w->inbox, &w->names};
     for (unsigned i = 0; i < 4; i++)
-        if (queue_open(queues[i], BENCH_QUEUE) < 0) sim_fail("no queues");
+        if (queue_open(queues[i], bench->config.queue_capacity) < 0) sim_fail("no queues");
     w->coordinator = (struct mailbox){.queue = bench->mail, .sleeper = &bench->far_sleeper, .ring = &bench->far_ring};
     w->resolver = (struct mailbox){.queue = bench->questions, .sleeper = &bench->far_sleeper, .ring = &bench->far_ring};
     w->own = sim_own();

@@ -19,9 +19,12 @@ struct sim_bench {
     struct queue *mail, *questions; /* to them */
     _Atomic uint32_t revision, stops;
     bool holds;             /* the resolver answers nobody now */
+    bool deaf;              /* the coordinator reads nothing now */
     uint32_t address_count; /* of every name: 10.0.0.0, 10.0.0.1, ... */
     /* What becomes of a connect; NULL: it succeeds at once. */
     void (*on_connect)(struct sim_bench *bench, const struct address *to, struct sim_verdict *verdict);
+    /* What the coordinator has read; NULL: it does not matter. */
+    void (*on_mail)(struct sim_bench *bench, const struct message *message);
     /* Called in every round of the simulated kernel; NULL: nothing to do. True if something moved. */
     bool (*act)(struct sim_bench *bench, uint64_t *wake_us);
     uint32_t upstream_count;

@@ -432,8 +432,8 @@ static void world_open(void)
     w->own = sim_own();
     if (worker_open(w) < 0) sim_fail("worker_open() failed");
     worker_arm_listeners(w);
-    /* With a ruleset every session's first word is a question; an operator's errands have room whatever happens. */
-    bool may_wait = atomic_load(&world.revision) > 0 && world.peers.calm && !world.operates;
+    /* With a ruleset every session's first word is a question. */
+    bool may_wait = atomic_load(&world.revision) > 0 && world.peers.calm;
     if (may_wait && sim_chance(300)) coordinator_stuff();
 }
 
