@@ -78,6 +78,7 @@ struct coordinator {
         quiet_ms; /* names are answered until then: the drain is over after it; UINT64_MAX while nobody asks to stop */
     struct crew *crew;
     struct worker **workers;
+    uint32_t crew_size; /* written once, before the workers start: the configuration may be replaced meanwhile */
 
     pthread_mutex_t lock; /* start-up and end only, and who wakes workers from another thread */
     pthread_cond_t changed;
@@ -90,7 +91,7 @@ struct coordinator {
 /* How many workers there are to talk to: none before coordinator_start(). */
 static uint32_t coordinator_crew_size(const struct coordinator *c)
 {
-    return c->crew ? c->config->workers : 0;
+    return c->crew ? c->crew_size : 0;
 }
 
 /* --- to the workers --- */
@@ -722,7 +723,8 @@ static int crew_meet_resolver(struct crew *crew)
 
 static int coordinator_open_crew(struct coordinator *c, const int *fds)
 {
-    c->crew = calloc(c->config->workers, sizeof *c->crew);
+    c->crew_size = c->config->workers;
+    c->crew = calloc(c->crew_size, sizeof *c->crew);
     c->workers = calloc(c->config->workers, sizeof(struct worker *));
     if (!c->crew || !c->workers) return -ENOMEM;
     for (uint32_t i = 0; i < coordinator_crew_size(c); i++) {
