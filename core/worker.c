@@ -109,7 +109,13 @@ bool worker_ask(struct worker *w, const struct message *question)
     return worker_send(w, &w->resolver, question);
 }
 
-/* Whoever asks writes the word and wakes us: no queue, so that more than one thread may. */
+/* Whoever asks writes the word and wakes us: no queue, so that more than one thread may. A stop that was asked for
+ * before this worker ran has woken nobody, so that the word is looked at before each wait. */
+static bool worker_must_stop(const struct worker *w)
+{
+    return atomic_load_explicit(w->stops, memory_order_acquire) != w->stops_seen;
+}
+
 static void worker_heed_stop(struct worker *w)
 {
     uint32_t stops = atomic_load_explicit(w->stops, memory_order_acquire);
@@ -221,7 +227,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     struct ring_completion completion;
     timeout_ms = worker_wait_ms(w, timeout_ms);
     sleeper_announce(&w->sleeper);
-    if (!queue_is_empty(w->inbox) || !queue_is_empty(w->names)) timeout_ms = 0;
+    if (!queue_is_empty(w->inbox) || !queue_is_empty(w->names) || worker_must_stop(w)) timeout_ms = 0;
     uint64_t timeout_us = timeout_ms > UINT64_MAX / 1000 ? RING_NO_TIMEOUT : timeout_ms * 1000;
     int error = ring_wait_us(w->ring, least(timeout_us, relay_rest_us(w)));
     sleeper_awake(&w->sleeper);

@@ -131,6 +131,21 @@ def test_stop_while_a_script_starts(tmp_path, option):
         assert "stopped by force" in child.stderr.read()
 
 
+@pytest.mark.parametrize("option", ["-r", "-c"])
+def test_stop_before_the_workers_run(tmp_path, option):
+    """The script returns in time: the workers start, find that they are to stop, and do."""
+    begun, script = tmp_path / "begun", tmp_path / "slow.lua"
+    script.write_text(f"io.open('{begun}', 'w'):close() os.execute('sleep 0.2') "
+                      f"return {{ listen = '127.0.0.1:0' }}")
+    listen = ("-l", "127.0.0.1:0") if option == "-r" else ()
+    with started(*listen, option, script, stderr=subprocess.PIPE, text=True) as child:
+        assert process.wait_until(begun.exists)
+        child.send_signal(signal.SIGTERM)
+        _, log = child.communicate(timeout=20)
+        assert child.returncode == 0
+        assert "stopped by force" not in log and log.endswith("server shutdown gracefully\n")
+
+
 def test_stop_with_a_log_that_nobody_reads(tmp_path):
     """stderr is a pipe, and full: the last line cannot be written, and the process ends all the same."""
     (tmp_path / "boot.lua").write_text("await.sleep(0.3) while true do print(('x'):rep(4000)) end")
