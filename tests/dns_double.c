@@ -142,50 +142,69 @@ static bool begins(const char *name, const char *label)
     return strncmp(name, label, strlen(label)) == 0;
 }
 
-/* The rules. False: no answer at all. */
-static bool server_decide(const struct question *question, bool over_tcp, struct reply *reply)
+/* --- the rules: labels and what they stand for --- */
+
+/* Waits as long as the name says. False: no answer at all. */
+static bool server_wait(const char *name, bool ipv4)
 {
-    const char *name = question->name;
-    bool ipv4 = question->type == DNS_A;
-    uint16_t type = question->type;
     if (begins(name, "never")) return false;
     if (begins(name, "no6") && !ipv4) return false;
     if (begins(name, "no4") && ipv4) return false;
     if (begins(name, "late6") && !ipv4) usleep(400000);
     if (begins(name, "slow")) usleep(200000);
     if (begins(name, "snail")) usleep(400000);
+    return true;
+}
+
+/* How many addresses of each family a name has, and for how long; others have one of IPv4. */
+static void server_answer_addresses(const char *name, uint16_t type, struct reply *reply)
+{
+    static const struct {
+        const char *label;
+        unsigned ipv4, ipv6;
+        uint32_t ttl;
+    } rules[] = {
+        {"both", 2, 4, 60},  {"many", 25, 14, 60}, {"v6", 0, 1, 60}, {"zero", 1, 0, 0},
+        {"late6", 1, 1, 60}, {"no4", 1, 1, 60},    {"", 1, 0, 60},
+    };
+    unsigned i = 0;
+    while (!begins(name, rules[i].label)) i++;
+    reply_add_addresses(reply, type, type == DNS_A ? rules[i].ipv4 : rules[i].ipv6, rules[i].ttl);
+}
+
+/* False: this name is no alias. */
+static bool server_answer_alias(const char *name, bool ipv4, struct reply *reply)
+{
+    if (begins(name, "front")) { /* the address stands in front of its CNAME */
+        if (ipv4) reply_add_raw(reply, "\4real\4test\0\0\1\0\1\0\0\1\54\0\4\300\0\2\7", 25);
+        reply_add(reply, TYPE_CNAME, 30, "\4real\4test", 11);
+        return true;
+    }
+    if (begins(name, "chain")) { /* backwards: c has the address, b leads to c, the name to b */
+        if (ipv4) reply_add_raw(reply, "\1c\4test\0\0\1\0\1\0\0\1\54\0\4\300\0\2\11", 22);
+        reply_add_raw(reply, "\1b\4test\0\0\5\0\1\0\0\0\74\0\10\1c\4test\0", 26);
+        reply_add(reply, TYPE_CNAME, 30, "\1b\4test", 8);
+        return true;
+    }
+    if (!begins(name, "alias")) return false;
+    reply_add(reply, TYPE_CNAME, 1, "\4real\4test", 11); /* with its terminator, the root */
+    if (ipv4) reply_add_raw(reply, "\4real\4test\0\0\1\0\1\0\0\1\54\0\4\300\0\2\7", 25);
+    return true;
+}
+
+/* False: no answer at all. */
+static bool server_decide(const struct question *question, bool over_tcp, struct reply *reply)
+{
+    const char *name = question->name;
+    if (!server_wait(name, question->type == DNS_A)) return false;
     if (begins(name, "fail"))
         reply->octets[3] |= 2;
     else if (begins(name, "nx"))
         reply->octets[3] |= 3;
     else if (begins(name, "tc") && !over_tcp)
         reply->octets[2] |= 2;
-    else if (begins(name, "both"))
-        reply_add_addresses(reply, type, ipv4 ? 2 : 4, 60);
-    else if (begins(name, "many"))
-        reply_add_addresses(reply, type, ipv4 ? 25 : 14, 60);
-    else if (begins(name, "v6"))
-        reply_add_addresses(reply, type, ipv4 ? 0 : 1, 60);
-    else if (begins(name, "zero"))
-        reply_add_addresses(reply, type, ipv4 ? 1 : 0, 0);
-    else if (begins(name, "late6"))
-        reply_add_addresses(reply, type, 1, 60);
-    else if (begins(name, "no4"))
-        reply_add_addresses(reply, type, 1, 60);
-    else if (begins(name, "front")) { /* the address stands in front of its CNAME */
-        if (ipv4) reply_add_raw(reply, "\4real\4test\0\0\1\0\1\0\0\1\54\0\4\300\0\2\7", 25);
-        reply_add(reply, TYPE_CNAME, 30, "\4real\4test", 11);
-    } else if (begins(name, "chain")) { /* backwards: c has the address, b leads to c, the name to b */
-        if (ipv4) reply_add_raw(reply, "\1c\4test\0\0\1\0\1\0\0\1\54\0\4\300\0\2\11", 22);
-        reply_add_raw(reply, "\1b\4test\0\0\5\0\1\0\0\0\74\0\10\1c\4test\0", 26);
-        reply_add(reply, TYPE_CNAME, 30, "\1b\4test", 8);
-    } else if (begins(name, "alias")) {
-        reply_add(reply, TYPE_CNAME, 1, "\4real\4test", 11); /* with its terminator, the root */
-        if (ipv4) {
-            reply_add_raw(reply, "\4real\4test\0\0\1\0\1\0\0\1\54\0\4\300\0\2\7", 25);
-        }
-    } else
-        reply_add_addresses(reply, type, ipv4 ? 1 : 0, 60);
+    else if (!server_answer_alias(name, question->type == DNS_A, reply))
+        server_answer_addresses(name, question->type, reply);
     return true;
 }
 
