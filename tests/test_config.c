@@ -286,7 +286,12 @@ static void test_scripts_and_api(void **state)
     assert_string_equal(config.scripts[1], "-");
     assert_int_equal(run("--check --script one.lua", false), CONFIG_RUN); /* main looks at the file */
     refuses("--script ''", "the operand is empty, give FILE");
+}
+
+static void test_scripts_and_api_refused(void **state)
+{
     static char many[CONFIG_SCRIPTS_MAX * 11 + 12];
+    (void)state;
     for (unsigned i = 0; i <= CONFIG_SCRIPTS_MAX; i++) strcat(many, "--script=x ");
     refuses(many, "--script: too many scripts, give at most 64");
     refuses("--memlimit 2097152", "out of range");
@@ -301,7 +306,14 @@ static void test_scripts_and_api(void **state)
     refuses("-l 127.0.0.1:1 -f unix:/x -x socks5://192.0.2.1:1",
             "--forward unix:/x: no proxy can connect to a Unix socket");
     refuses("-l 127.0.0.1:1 -f unix:/x -r y -x http://a", "--forward unix:/x: no proxy can connect to a Unix socket");
-    /* Circles, as far as addresses tell. */
+    refuses("-l 127.0.0.1:1 -r x --enable-socks5-udp", "--enable-socks5-udp cannot be decided by a ruleset");
+    refuses("-l 127.0.0.1:1 --api 127.0.0.1:1", "--api and listener \"127.0.0.1:1\" are the same address");
+}
+
+/* As far as addresses tell. */
+static void test_circles(void **state)
+{
+    (void)state;
     refuses("-l 127.0.0.1:9 -x socks5://127.0.0.1:9",
             "--proxy: socks5://127.0.0.1:9 is listener \"127.0.0.1:9\" of this");
     refuses("-l :9 -r x -x http://localhost:9,socks5://a", "--proxy: http://localhost:9 is listener \":9\" of this");
@@ -313,7 +325,12 @@ static void test_scripts_and_api(void **state)
     assert_int_equal(run("-l 127.0.0.1:9 -x socks5://127.0.0.1:8,socks5://127.0.0.1:9", true), CONFIG_RUN);
     assert_int_equal(run("-l 127.0.0.1:9 -f 127.0.0.1:8 -l 127.0.0.1:8", true), CONFIG_RUN);
     assert_int_equal(run("-l 127.0.0.1:9 -x socks5://127.0.0.2:9", true), CONFIG_RUN);
-    /* What is open, and how to close it, in one line. */
+}
+
+/* What is open, and how to close it, in one line. */
+static void test_open_listeners(void **state)
+{
+    (void)state;
     assert_int_equal(run("-l :9 -l :8", true), CONFIG_RUN);
     assert_int_equal(count_lines(err), 1);
     assert_non_null(strstr(err, "listener \":9\": whoever reaches it may use the proxy"));
@@ -328,7 +345,11 @@ static void test_scripts_and_api(void **state)
         assert_int_equal(run(closed[i], true), CONFIG_RUN);
         assert_string_equal(err, "");
     }
-    refuses("-l 127.0.0.1:1 -r x --enable-socks5-udp", "--enable-socks5-udp cannot be decided by a ruleset");
+}
+
+static void test_api_wants_a_token(void **state)
+{
+    (void)state;
     for (const char *const *open = (const char *const[]){"0.0.0.0:9080", ":9080", "[::]:9080", "192.0.2.1:9080", NULL};
          *open; open++) {
         char line[64];
@@ -339,7 +360,6 @@ static void test_scripts_and_api(void **state)
         snprintf(line, sizeof line, "--api-token-file t --api %s", *open);
         assert_int_equal(run(line, true), CONFIG_RUN);
     }
-    refuses("-l 127.0.0.1:1 --api 127.0.0.1:1", "--api and listener \"127.0.0.1:1\" are the same address");
 }
 
 static void test_forward_left_to_a_ruleset(void **state)
@@ -858,6 +878,10 @@ int main(void)
         cmocka_unit_test(test_words),
         cmocka_unit_test(test_end_of_options),
         cmocka_unit_test(test_scripts_and_api),
+        cmocka_unit_test(test_scripts_and_api_refused),
+        cmocka_unit_test(test_circles),
+        cmocka_unit_test(test_open_listeners),
+        cmocka_unit_test(test_api_wants_a_token),
         cmocka_unit_test(test_forward_left_to_a_ruleset),
         cmocka_unit_test(test_port_zero),
         cmocka_unit_test(test_words_from_elsewhere),
