@@ -74,26 +74,35 @@ static bool take(struct engine *e, struct config *fresh, char *why, size_t size)
     return true;
 }
 
-static void reload_config(struct engine *e, const char *path)
+/* True: the settings are in force, and `fresh` is the coordinator's. False: the log says why not. */
+static bool run_and_take(struct engine *e, const char *path, struct config *fresh)
 {
     struct engine_text error = {0};
-    char why[256] = "", old_hash[DIGEST_TEXT_SIZE];
+    char why[256] = "";
+    bool good = boot_run_file(e, path, boot_run, fresh, &error) == 0;
+    bool taken = good && may_take(e, fresh, why, sizeof why) && take(e, fresh, why, sizeof why);
+    if (taken)
+        LOGN("reload: config successfully reloaded");
+    else
+        log_reload_error("config", good ? why : boot_error_text(&error), "everything stays as it was");
+    engine_text_free(&error);
+    return taken;
+}
+
+static void reload_config(struct engine *e, const char *path)
+{
+    char old_hash[DIGEST_TEXT_SIZE];
     struct config *fresh = malloc(sizeof *fresh);
     if (!fresh) return;
     *fresh = *coordinator_config(e->c);
     memcpy(old_hash, e->source_hash, sizeof old_hash);
     engine_protect(e, keep_ruleset, NULL, NULL);
-    bool good = boot_run_file(e, path, boot_run, fresh, &error) == 0;
-    if (good && may_take(e, fresh, why, sizeof why) && take(e, fresh, why, sizeof why)) {
-        LOGN("reload: config successfully reloaded");
-    } else {
-        log_reload_error("config", good ? why : boot_error_text(&error), "everything stays as it was");
+    if (!run_and_take(e, path, fresh)) {
         engine_protect(e, restore_ruleset, NULL, NULL);
         memcpy(e->source_hash, old_hash, sizeof old_hash);
         free(fresh);
     }
     engine_protect(e, forget_ruleset, NULL, NULL);
-    engine_text_free(&error);
 }
 
 static void reload_ruleset(struct engine *e, const char *path)
