@@ -17,6 +17,7 @@
 #include "net.h"
 #include "policy.h"
 #include "process.h"
+#include "resolve.h"
 
 #define SESSIONS_MAX (1u << 20)
 #define SETUPS_MAX   16384u
@@ -365,7 +366,7 @@ static void size_pipes(struct config *c, uint64_t descriptors)
     uint64_t soft = read_setting("/proc/sys/fs/pipe-user-pages-soft", 16384);
     bool unlimited = soft == 0 || (process_is_privileged() && !c->user);
     uint64_t pipes = unlimited ? 256 : smaller(64, soft / ((c->pipe_size + page - 1) / page) / c->workers);
-    /* At most an eighth of all descriptors, two per pipe: sessions matter more. */
+    /* At most an eighth of all descriptors, two per pipe: sessions matter more. Names have another eighth. */
     pipes = smaller(pipes, descriptors / 16 / c->workers);
     c->pipes = c->relay == RELAY_COPY ? 0 : (uint32_t)pipes;
 }
@@ -377,9 +378,13 @@ void config_size(struct config *config)
     uint64_t limit = process_descriptors();
 
     size_pipes(c, limit);
-    /* 64 for standard streams, log, signals, name servers and connections that wait for their refusal; each worker has
-     * its listeners, ring, wake-up and spare descriptors (4), and two for each pipe. */
-    uint64_t reserve = 64 + (uint64_t)c->workers * (c->listener_count + 4 + 2 * (uint64_t)c->pipes);
+    /* Each question over UDP that is under way has a socket of its own (dns_udp.h). With fewer of them a name server
+     * has less time to answer before its question makes room for a newer one: 128, of 1024 descriptors, give it 64 ms
+     * at 2,000 questions a second. */
+    c->name_sockets = (uint32_t)smaller(RESOLVE_SOCKETS_MAX, limit / 8 + 1);
+    /* 64 for standard streams, log, signals, what else names need and connections that wait for their refusal; each
+     * worker has its listeners, ring, wake-up and spare descriptors (4), and two for each pipe. */
+    uint64_t reserve = 64 + c->name_sockets + (uint64_t)c->workers * (c->listener_count + 4 + 2 * (uint64_t)c->pipes);
     uint64_t descriptors = limit > reserve ? limit - reserve : 0;
     /* UDP associations take four descriptors (control, client side, IPv4 and IPv6 targets) and datagram buffers. */
     c->associations = (uint32_t)smaller(256, descriptors / 4 / c->workers);

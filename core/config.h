@@ -92,6 +92,7 @@ struct config {
     uint32_t pipe_size;      /* octets asked for */
     uint32_t ring_entries;   /* submission queue */
     uint32_t queue_capacity; /* messages each way, a power of two */
+    uint32_t name_sockets;   /* of the process: questions to name servers over UDP at the same time */
     uint32_t associations;   /* SOCKS5 UDP */
     uint32_t udp_peers;      /* addresses that may answer to all of them, see udp_peers.h */
     uint32_t exchanges;      /* plain HTTP messages in transit */

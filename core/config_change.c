@@ -69,6 +69,7 @@ void config_take_fixed(struct config *fresh, const struct config *now)
     fresh->pipe_size = now->pipe_size;
     fresh->ring_entries = now->ring_entries;
     fresh->queue_capacity = now->queue_capacity;
+    fresh->name_sockets = now->name_sockets;
     fresh->associations = now->associations;
     fresh->udp_peers = now->udp_peers;
     fresh->exchanges = now->exchanges;

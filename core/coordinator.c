@@ -742,6 +742,7 @@ static int coordinator_open_resolver(struct coordinator *c)
 {
     struct resolve_options options = {
         .nameservers = c->config->nameservers,
+        .sockets_max = c->config->name_sockets,
         .timeout_ms = COORDINATOR_RESOLVE_MS < c->config->timeout_ms ? COORDINATOR_RESOLVE_MS : c->config->timeout_ms};
     struct mailbox ours = {.sleeper = &c->sleeper, .ring = &c->ring, .wake = {.op = COORDINATOR_OP_WAKE}};
     int error = resolver_thread_open(&c->resolver, &options);

@@ -126,9 +126,18 @@ static bool exchange_watch(struct dns_udp *udp, const struct exchange *exchange,
     return epoll_ctl(udp->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+/* When others have taken the last descriptor, the oldest question gives up its own. */
+static int exchange_socket(struct dns_udp *udp, int family)
+{
+    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0 || (errno != EMFILE && errno != ENFILE) || link_is_empty(&udp->open)) return fd;
+    exchange_close(udp, link_owner(udp->open.next, struct exchange, open));
+    return socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
 static int exchange_send(struct dns_udp *udp, struct exchange *exchange, const struct dns_lane *lane)
 {
-    int fd = socket(lane->to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = exchange_socket(udp, lane->to.ss_family);
     if (fd < 0) return -errno;
     if (lane->strikes != NEVER_AGAIN) dns_mix_case(exchange->query, exchange->size, random_bits());
     if (connect(fd, (const struct sockaddr *)&lane->to, lane->to_size) < 0 ||

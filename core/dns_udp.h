@@ -4,9 +4,10 @@
  *
  *   dns_udp_send --> exchange: a socket connected to the server --an answer that matches--> `answered`
  *                                                              `--others: counted, dropped
- * An exchange ends with its answer, with an error, when its lane is closed, after `patience_ms`, or when room is needed
- * and it is the oldest: then c-ares repeats the question. The sockets are in one epoll set, which the ring polls: so
- * one that is closed leaves nothing behind in the kernel, and thousands may come and go within a turn. */
+ * An exchange ends with its answer, with an error, when its lane is closed, after `patience_ms`, or when room or a
+ * descriptor is needed and it is the oldest: then c-ares repeats the question. The sockets are in one epoll set, which
+ * the ring polls: so one that is closed leaves nothing behind in the kernel, and thousands may come and go within a
+ * turn. */
 #ifndef SLUICE_CORE_DNS_UDP_H
 #define SLUICE_CORE_DNS_UDP_H
 

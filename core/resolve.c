@@ -35,7 +35,6 @@
 #define RESOLVE_QUERIES_MAX  4096u  /* questions on their way at the same time; more are answered with -ENOMEM */
 #define RESOLVE_WAITERS_MAX  65536u /* requests on their way */
 #define RESOLVE_SHARES       4096u  /* places for sources, a power of two */
-#define RESOLVE_SOCKETS      1024u
 #define RESOLVE_TTL_MS_MIN   1000u
 #define RESOLVE_TTL_MS_MAX   (60u * 60 * 1000)
 #define RESOLVE_TTL_MS_HALF  (60u * 1000) /* one family has not answered: it gets another chance soon */
@@ -538,7 +537,7 @@ static int resolver_open_parts(struct resolver *resolver, const struct resolve_o
         .nameservers = options->nameservers,
         .resolv_conf = options->resolv_conf ? options->resolv_conf : "/etc/resolv.conf",
         .timeout_ms = options->timeout_ms,
-        .sockets_max = options->sockets_max > 0 ? options->sockets_max : RESOLVE_SOCKETS,
+        .sockets_max = options->sockets_max > 0 ? options->sockets_max : RESOLVE_SOCKETS_MAX,
         .op = options->op,
         .mismatched = &resolver->stats.mismatched,
         .answered = on_answer,

@@ -18,6 +18,7 @@
 #define RESOLVE_CACHE_ENTRIES   4096u
 #define RESOLVE_NEGATIVE_TTL_MS 5000u
 #define RESOLVE_DELAY_MS        50u
+#define RESOLVE_SOCKETS_MAX     1024u
 
 struct resolver;
 
@@ -25,7 +26,7 @@ struct resolve_options {
     const char *nameservers; /* "ip[:port],..." or NULL: resolv.conf. A bad list is -EINVAL */
     const char *resolv_conf; /* its path; NULL: /etc/resolv.conf. Lives as long as the resolver */
     uint32_t timeout_ms;     /* of a whole query, all servers and tries */
-    uint32_t sockets_max;    /* for questions over UDP; 0: 1024 */
+    uint32_t sockets_max;    /* for questions over UDP; 0: RESOLVE_SOCKETS_MAX */
     uint8_t op; /* the tag's op for the ring operations of the resolver; slot is the resolver's own business */
 };
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -245,6 +246,35 @@ static void test_shares(void **state)
     free(asks);
 }
 
+/* Others have taken all descriptors but a few, on which names wait that nobody answers: the next name is asked for. */
+static void test_no_descriptor_left(void **state)
+{
+    (void)state;
+    enum { NAMES = 12, LEFT = 4 };
+    struct ask asks[NAMES], good;
+    struct rlimit before, limit;
+    bench_open(dns_address(), 2000);
+    assert_int_equal(ask_now(&good, "plain-first.test.", AF_INET), 0);
+    int next = dup(STDIN_FILENO);
+    assert_true(next >= 0);
+    close(next);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    limit = (struct rlimit){.rlim_cur = (rlim_t)next + LEFT, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    for (int i = 0; i < NAMES; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "never-left%d.test.", i);
+        ask_start(&asks[i], name, AF_INET);
+    }
+    bench_turn(0);
+    ask_start(&good, "plain-left.test.", AF_INET);
+    while (good.answers == 0) bench_turn(100);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(good.status, 0);
+    bench_run(NAMES + 2);
+    bench_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +286,7 @@ int main(void)
         cmocka_unit_test(test_cache_is_bounded),
         cmocka_unit_test(test_queries_are_bounded),
         cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_no_descriptor_left),
     };
     return cmocka_run_group_tests_name("answers", tests, dns_start, dns_stop);
 }

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/policy.h"
 #include "core/process.h"
+#include "core/resolve.h"
 #include "support.h"
 
 #define WORDS_MAX 80
@@ -818,24 +819,45 @@ static uint64_t size_with(uint64_t descriptors, uint32_t workers, uint32_t max_s
 static void test_sizes(void **state)
 {
     (void)state;
-    /* 64 in reserve, per worker 2 listeners and 4 more; two descriptors a session */
-    assert_int_equal(size_with(1024, 1, 0, RELAY_COPY), (1024 - 64 - 6) / 2);
+    /* 64 in reserve, an eighth for names, per worker 2 listeners and 4 more; two descriptors a session */
+    uint32_t names = 1024 / 8 + 1, left = 1024 - 64 - names;
+    assert_int_equal(size_with(1024, 1, 0, RELAY_COPY), (left - 6) / 2);
+    assert_int_equal(config.name_sockets, names);
     assert_int_equal(config.pipes, 0);
     assert_int_equal(config.setups, config.sessions);
-    assert_int_equal(size_with(1024, 4, 0, RELAY_COPY), (1024 - 64 - 4 * 6) / 2);
+    assert_int_equal(size_with(1024, 4, 0, RELAY_COPY), (left - 4 * 6) / 2);
     assert_int_equal(size_with(1024, 1, 10, RELAY_COPY), 10);
     assert_int_equal(config.exchanges, 10);
-    assert_int_equal(size_with(1024, 1, 5000, RELAY_COPY), (1024 - 64 - 6) / 2);
-    assert_int_equal(size_with(70, 1, 0, RELAY_COPY), 0);
+    assert_int_equal(size_with(1024, 1, 5000, RELAY_COPY), (left - 6) / 2);
+    assert_int_equal(size_with(75, 1, 0, RELAY_COPY), 0);
     assert_int_equal(size_with(50, 1, 0, RELAY_AUTO), 0);
     /* Pipes cost two each, and never more than an eighth of the limit. */
     uint64_t sessions = size_with(1024, 2, 0, RELAY_AUTO);
-    assert_int_equal(sessions, (1024 - 64 - 2 * 6 - 4 * config.pipes) / 2);
+    assert_int_equal(sessions, (left - 2 * 6 - 4 * config.pipes) / 2);
     assert_true(config.pipes * 2 * 2 <= 1024 / 8);
     assert_int_equal(config.buffers & (config.buffers - 1), 0);
     assert_int_equal(config.queue_capacity & (config.queue_capacity - 1), 0);
     assert_true(config.pipe_size >= 4096 && config.pipe_size <= 1u << 20);
     assert_true(config.ring_entries > 0 && config.associations > 0);
+}
+
+/* Whatever the limit is: all sessions, pipes and questions to name servers at once need no more than there is. */
+static void test_names_and_sessions_fit(void **state)
+{
+    static const uint64_t limits[] = {128, 256, 1024, 4096, 20000, 65536};
+    struct rlimit most;
+    (void)state;
+    getrlimit(RLIMIT_NOFILE, &most);
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        for (unsigned workers = 1; workers <= 2; workers++) {
+            if (limits[i] > most.rlim_max) continue;
+            uint64_t sessions = size_with(limits[i], workers, 0, RELAY_AUTO);
+            uint64_t pipes = (uint64_t)workers * config.pipes;
+            assert_in_range(config.name_sockets, 1, RESOLVE_SOCKETS_MAX);
+            assert_true(sessions > 0 && 2 * sessions + 2 * pipes + config.name_sockets + 64 <= limits[i]);
+            if (limits[i] >= 16384) assert_int_equal(config.name_sockets, RESOLVE_SOCKETS_MAX);
+        }
+    }
 }
 
 static void test_too_few_descriptors(void **state)
@@ -903,6 +925,7 @@ int main(void)
         cmocka_unit_test(test_dump_defaults),
         cmocka_unit_test(test_dump_values),
         cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_names_and_sessions_fit),
         cmocka_unit_test(test_too_few_descriptors),
         cmocka_unit_test(test_workers_follow_affinity),
     };
