@@ -65,11 +65,13 @@ SIM_TESTS     := test_sessions test_dial test_crowd test_ends test_errands# on t
 PLAIN_TESTS   := $(filter-out $(FULL_TESTS) $(SIM_TESTS),$(TESTS))
 FULL_FUZZERS  := $(filter fuzz_lua_% fuzz_api_%,$(FUZZERS))
 PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
+# GCSTRESS_UNIT of tests/run.py
+STRESSED  := $(addprefix test_lua_,hostile data socket socket_proxy coroutine engine rpc execute boot match)
 THREADED  := test_queue test_letter test_log test_lua_script test_resolver_thread# what more than one thread calls
 CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE
-.PHONY: test-kernel test-container deps-container deps deps-test deps-lint deps-bench deps-bench-lua deps-kernel deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
+.PHONY: gcstress gcstress-programs test-kernel test-container deps-container deps deps-test deps-lint deps-bench deps-bench-lua deps-kernel deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -167,6 +169,14 @@ $(eval $(call programs,unit,$(BUILD)))
 $(eval $(call programs,asan,$(BUILD)/asan))
 $(eval $(call programs,tsan,$(BUILD)/tsan))
 
+# Those of the engine once more, where every allocation runs finalizers: see tests/gcstress.c.
+STRESS := -Wl,--wrap=lua_gc,--wrap=lua_newthread,--wrap=luaL_openlibs
+$(addprefix $(BUILD)/gcstress/tests/,$(STRESSED)): $(BUILD)/gcstress/tests/%: $(BUILD)/asan/tests/%.o \
+		$(call objects,asan,tests/gcstress.c tests/support.c $(PRODUCT) $(CONTROL))
+	@mkdir -p $(@D)
+	$(call say,$@)
+	$(Q)$(call link,asan) $(STRESS) $(LIBS) $(LIBS_LUA) -lcmocka
+
 $(BUILD)/asan/sluice: $(call objects,asan,$(PRODUCT) $(CONTROL) core/main.c)
 	$(call say,$@)
 	$(Q)$(call link,asan) $(LIBS) $(LIBS_LUA)
@@ -191,6 +201,7 @@ $(addprefix $(BUILD)/,$(PLAIN_FUZZERS)): $(BUILD)/%: $(BUILD)/fuzz/fuzz/%.o $(ca
 SIM_PROGRAM := $(if $(wildcard tests/sim_main.c),sim)
 test-programs: $(addprefix $(BUILD)/,sluice $(SIM_PROGRAM) $(addprefix tests/,$(TESTS)))
 asan-programs: $(addprefix $(BUILD)/asan/,sluice $(addprefix tests/,$(TESTS)))
+gcstress-programs: $(addprefix $(BUILD)/gcstress/tests/,$(STRESSED))
 tsan-programs: $(addprefix $(BUILD)/tsan/,sluice $(addprefix tests/,$(THREADED)))
 fuzz-programs: $(addprefix $(BUILD)/,$(FUZZERS))
 
@@ -212,7 +223,7 @@ run: ## install what is missing, build, start on 127.0.0.1:1080 (LISTEN=, ARGS=)
 
 test: ## install what is missing, build, run all tests
 	@$(MAKE) --no-print-directory deps-test
-	@$(MAKE) --no-print-directory -j$(JOBS) test-programs fuzz-programs asan-programs tsan-programs node-modules
+	@$(MAKE) --no-print-directory -j$(JOBS) test-programs fuzz-programs asan-programs gcstress-programs tsan-programs node-modules
 	@$(RUN) all
 
 sim: $(BUILD)/sim ## run the simulator's sessions (COUNT=100000 seeds from FIRST=1)
@@ -221,6 +232,10 @@ sim: $(BUILD)/sim ## run the simulator's sessions (COUNT=100000 seeds from FIRST
 asan: ## unit tests and end to end under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory -j$(JOBS) asan-programs node-modules
 	@$(RUN) asan
+
+gcstress: ## unit tests of Lua, where every allocation runs a full collection and a hostile finalizer
+	@$(MAKE) --no-print-directory -j$(JOBS) gcstress-programs
+	@$(RUN) gcstress
 
 tsan: ## queue, log, scripts and end to end under ThreadSanitizer, without the tests of limits
 	@$(MAKE) --no-print-directory -j$(JOBS) tsan-programs node-modules

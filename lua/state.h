@@ -1,4 +1,17 @@
-/* The inside of the engine: what the files of lua/ share. Nobody above lua/ includes it. */
+/* The inside of the engine: what the files of lua/ share. Nobody above lua/ includes it.
+ *
+ * The rule: Lua may run wherever something is allocated. What makes a string, table, userdata, closure or thread, or
+ * turns a number into a text (lua_tolstring, luaL_checkstring), may run finalizers; lua_getfield, lua_setfield,
+ * lua_next on what has metamethods, and every call, run scripts anyway. They may close sockets, receive, resume any
+ * coroutine that waits, change any table, and take the place that coroutine_check() has found. So, behind such a thing:
+ *
+ *   - a descriptor, handle, size or count that was read before is read again, or what depends on it is bounded;
+ *   - a pointer into an object holds only while that object is on the stack, and a static block only until then;
+ *   - who must not fail calls coroutine_check() again, with nothing of the kind between it and coroutine_park().
+ *
+ * And nobody pushes values onto a coroutine that waits: see coroutine_resume(). `make gcstress` runs the tests where
+ * each allocation runs a full collection and a finalizer that does such things. Raw access, integers, booleans,
+ * lua_checkstack() and copies of values that are there run nothing. */
 #ifndef SLUICE_LUA_STATE_H
 #define SLUICE_LUA_STATE_H
 

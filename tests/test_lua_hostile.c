@@ -9,7 +9,7 @@
 static const char hostile[] =
     "function _G.under(action, body) local mt, live, n = {}, true, 0 "
     "  mt.__gc = function() if live then n = n + 1 pcall(action, n) setmetatable({}, mt) end end "
-    "  setmetatable({}, mt) collectgarbage('incremental', 0, 0, 60) collectgarbage('setpause', 0) collectgarbage() "
+    "  setmetatable({}, mt) collectgarbage('incremental', 0, 0, 63) collectgarbage('setpause', 0) collectgarbage() "
     "  local result = table.pack(pcall(body)) live = false "
     "  collectgarbage('setpause', 200) collectgarbage('generational') return table.unpack(result, 1, result.n) end ";
 
