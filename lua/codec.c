@@ -9,8 +9,8 @@
 /* Where guessing at the size of an output begins. */
 #define CODEC_GUESS_MIN ((size_t)4096)
 #define CODEC_LEVEL     6
-/* What is larger is compressed less: three times as fast, so that the largest request of a call takes a third of a
- * second. */
+/* What is larger is compressed less, and three times as fast: 64 MiB, the largest request of a call, take a core 0.15 s
+ * (text that repeats itself) to 0.6 s (nothing repeats), and 1.5 s have been seen on a machine that was busy. */
 #define CODEC_LARGE      ((size_t)4 << 20)
 #define CODEC_LEVEL_FAST 1
 

@@ -20,7 +20,8 @@ enum codec_result { CODEC_OK, CODEC_CORRUPT, CODEC_TRUNCATED, CODEC_TOO_LARGE, C
 enum codec_result codec_decode(enum codec codec, const void *data, size_t size, size_t limit, char **out,
                                size_t *out_size);
 /* The same, but tells TRUNCATED, a beginning of something valid, from CORRUPT, where nothing that follows could help:
- * that takes a second for seven megabytes. */
+ * for that a refused input is walked once more, code by code. Seven megabytes took 0.2 s to a second, and the time
+ * grows with the size: whoever has more than a little of it does not do this on a thread that others wait for. */
 enum codec_result codec_decode_exactly(enum codec codec, const void *data, size_t size, size_t limit, char **out,
                                        size_t *out_size);
 enum codec_result codec_encode(enum codec codec, const void *data, size_t size, char **out, size_t *out_size);
