@@ -1,4 +1,4 @@
-/* Two flows, one function (flow_advance): read while not writing, half-close, adaptive path.
+/* Two flows, one function (relay_advance): read while not writing, half-close, adaptive path.
  *
  *   COPY     multishot receive into the worker's buffer group, one send at a time. Idle: no buffer, no pipe.
  *   SPLICE   poll, then splice(2) through a borrowed pipe. Idle: no pipe.
@@ -30,7 +30,7 @@ enum flow_flag {
 void relay_begin(struct worker *w, struct session *s);
 void relay_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c);
 void relay_on_timer(struct worker *w, struct session *s);
-/* Looks at a flow again, for scarcity.h. */
+/* The one function that runs a flow: looks at what is held and in flight, and starts what is missing. */
 void relay_advance(struct worker *w, struct session *s, enum session_side from);
 /* Microseconds until the first resting flow goes on; UINT64_MAX: none rests. */
 uint64_t relay_rest_us(const struct worker *w);
