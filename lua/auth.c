@@ -6,12 +6,15 @@
 #include "core/log.h"
 #include "state.h"
 
-/* Whether the table, or what its metatable finds, says auth = "required". Another text is nobody's word, and told. */
+/* Whether the table, or what its metatable finds, says auth = "required". Another word, or true, means nothing, and
+ * that is told; a function or a table of that name is an old ruleset's own. */
 static bool is_wanted(lua_State *L, int ruleset, bool tell)
 {
     if (!lua_istable(L, ruleset)) return false;
-    const char *word = lua_getfield(L, ruleset, "auth") == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
+    int type = lua_getfield(L, ruleset, "auth");
+    const char *word = type == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
     bool wanted = word && strcmp(word, "required") == 0;
+    if (type == LUA_TBOOLEAN && lua_toboolean(L, -1)) word = "true";
     if (tell && word && !wanted)
         LOGW("ruleset: auth is \"%s\": only \"required\" has a meaning, clients are not asked for credentials", word);
     lua_pop(L, 1);
@@ -44,9 +47,22 @@ static bool library_takes_no_notice(lua_State *L)
     return old;
 }
 
+/* A slip such as `login = check("a", "b")` must not let everybody in: nobody would miss a judge that cannot be asked.
+ */
+static void judge_login(lua_State *L, int ruleset)
+{
+    if (!lua_istable(L, ruleset)) return;
+    int top = lua_gettop(L), type = lua_getfield(L, ruleset, "login");
+    if (type != LUA_TNIL && type != LUA_TFUNCTION && luaL_getmetafield(L, -1, "__call") == LUA_TNIL)
+        luaL_error(L, "ruleset: `login' must be a function; it is a %s", lua_typename(L, type));
+    lua_settop(L, top);
+}
+
 void auth_judge(lua_State *L, int ruleset, const struct config *config, bool asked)
 {
-    bool wanted = is_wanted(L, lua_absindex(L, ruleset), false);
+    ruleset = lua_absindex(L, ruleset);
+    bool wanted = is_wanted(L, ruleset, false);
+    judge_login(L, ruleset);
     if (wanted && has_clients_without_credentials(config))
         luaL_error(L, "ruleset: auth is \"required\", but clients of --forward and --tproxy cannot authenticate");
     if ((wanted || config->auth_required) && !asked && library_takes_no_notice(L))

@@ -217,20 +217,11 @@ static void push_credentials(lua_State *L, const struct credentials *c)
     lua_pushstring(L, c->present && !c->user_only ? c->password : NULL);
 }
 
-/* The function ruleset.login, or nothing: false. */
-static bool push_login(lua_State *L)
-{
-    int top = lua_gettop(L);
-    if (engine_push_callback(L, "login") && lua_isfunction(L, -1)) return true;
-    lua_settop(L, top);
-    return false;
-}
-
 /* Only credentials are judged. A ruleset without `login` has no word on them yet. */
 static int login_start(lua_State *L, struct question *q)
 {
     lua_pushnil(L);
-    if (!push_login(L)) {
+    if (!engine_push_callback(L, "login")) {
         q->request->verdict = (struct route_verdict){.order = ROUTE_ACCEPT};
         question_answer(q, 0);
         question_free(q);
@@ -285,7 +276,7 @@ static int question_start(lua_State *L)
     if (request->callback == ROUTE_BY_LOGIN) return login_start(L, q);
     lua_pushnil(L);
     lua_pushcfunction(L, admission_body);
-    bool judge = wanted && !request->admitted && push_login(L);
+    bool judge = wanted && !request->admitted && engine_push_callback(L, "login");
     if (!judge) lua_pop(L, 1);
     if (!engine_push_callback(L, name)) return luaL_error(L, "the ruleset has no function %s", name);
     push_target(L, &request->target);

@@ -255,8 +255,30 @@ def test_a_ruleset_that_wants_credentials_is_no_open_door(tmp_path):
 def test_a_word_that_means_nothing(ruled):
     proxy, _ = ruled(AUTH + "return setmetatable({ auth = 'Required' }, { __index = libruleset })")
     assert 'auth is "Required": only "required" has a meaning' in proxy.log()
+    proxy, _ = ruled(AUTH + "return setmetatable({ auth = true }, { __index = libruleset })")
+    assert 'auth is "true": only "required" has a meaning' in proxy.log()
     proxy, _ = ruled("return { auth = function() end }")
     assert "only \"required\"" not in proxy.log(), "an old ruleset may have a function of that name"
+
+
+def test_a_login_that_cannot_be_asked_lets_nobody_in(ruled, origin, tmp_path):
+    """At the start, by an update, and when a script sets it while clients come."""
+    target, rules = origin(), tmp_path / "r.lua"
+    source = "local function direct(a) return a end return { auth = 'required', login = %s, route = direct, resolve = direct }"
+    for value, kind in [("5", "number"), ("false", "boolean"), ("{}", "table")]:
+        rules.write_text(source % value)
+        code, out, err = process.run("-l", "127.0.0.1:1", "-r", str(rules), "--check")
+        assert code == 1 and f"ruleset: `login' must be a function; it is a {kind}" in out + err
+    proxy, api = ruled(source % "function() return true end")
+    answer = api.post("/ruleset/update", source % "5")
+    assert answer.status == 500 and "`login' must be a function" in answer.text
+    for value, good in [("function() return true end", True), ("setmetatable({}, { __call = function() return true end })", True),
+                        ("5", False), ("nil", True)]:
+        assert api.post("/ruleset/invoke", f"ruleset.login = {value}").status == 200
+        status, client = sign_in(proxy, b"a", b"b")
+        client.close()
+        code = http(proxy, target, b"Proxy-Authorization: Basic YTpi\r\n")
+        assert (status == b"\1\0", code == 200) == (good, good), (value, status, code)
 
 
 def test_clients_that_cannot_authenticate(tmp_path):
