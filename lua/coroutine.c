@@ -389,11 +389,19 @@ void routine_start(lua_State *L, const struct routine_class *class, void *owner,
     routine_run(e, L, co, arguments + 4);
 }
 
-/* Closes a coroutine, with what is to be closed in it. It stands on the stack of e->L, or is anchored otherwise. */
-static void thread_close(lua_State *co)
+/* Closes a coroutine, with what is to be closed in it. It stands on the stack of e->L, or is anchored otherwise. What
+ * is raised meanwhile nobody can catch: it is logged, and stats().lasterror. */
+static void thread_close(struct engine *e, lua_State *co)
 {
     int status;
-    if (limits_close(co, &status)) lua_settop(co, 0);
+    bool waits = lua_status(co) == LUA_YIELD; /* else it has ended, and the error is the one that it ended with */
+    if (!limits_close(co, &status)) return;
+    if (waits && status != LUA_OK) {
+        const char *text = engine_error_text(co, -1);
+        LOG_LINES(LOG_LEVEL_ERROR, "coroutine, while it was closed: %s", text);
+        engine_note_error(e, text);
+    }
+    lua_settop(co, 0);
 }
 
 void routine_cancel(struct routine *r, const char *why)
@@ -405,7 +413,7 @@ void routine_cancel(struct routine *r, const char *why)
     routine_free(r);
     if (co) {
         engine_enter(e);
-        thread_close(co);
+        thread_close(e, co);
         engine_leave(e);
     }
     lua_pop(e->L, 1);
@@ -461,7 +469,7 @@ static void threads_close_parked(struct engine *e)
         lua_pushthread(co);
         lua_xmove(co, e->L, 1);
         park_abandon(park);
-        thread_close(co);
+        thread_close(e, co);
         lua_pop(e->L, 1);
     }
 }

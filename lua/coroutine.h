@@ -9,6 +9,7 @@
 #define SLUICE_LUA_COROUTINE_H
 
 #include <lua.h>
+#include <stdbool.h>
 
 #include "engine.h"
 
@@ -39,6 +40,7 @@ void coroutine_unpark(struct park *park);
 
 struct engine *engine_of(lua_State *L); /* of any of its threads */
 struct coordinator *engine_coordinator(struct engine *e);
+bool engine_is_closing(const struct engine *e); /* the process ends, and the loop turns for what is left only */
 
 /* An entry from C into Lua, for events that call Lua otherwise than by coroutine_resume(): starts and ends the time
  * budget and the measurement. Entries do not nest. */

@@ -38,6 +38,11 @@ struct coordinator *engine_coordinator(struct engine *e)
     return e->c;
 }
 
+bool engine_is_closing(const struct engine *e)
+{
+    return e->root->closing;
+}
+
 /* --- entries --- */
 
 /* Other threads see who runs, should it not return. */

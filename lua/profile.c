@@ -42,6 +42,7 @@ struct name {
 static struct {
     struct name *names;
     unsigned name_count;
+    unsigned serial; /* of the last one that began */
     struct park park;
     struct waiter waiter;
     struct coordinator *c; /* NULL: no profile is being taken */
@@ -263,35 +264,52 @@ static int stack_compare(const void *a, const void *b)
     return order != 0 ? order : (left->size > right->size) - (left->size < right->size);
 }
 
-static void add_line(luaL_Buffer *out, const char *text, size_t size, uint64_t count)
+/* Writes `text count` and a line's end to `out`, NULL: nowhere; the size. */
+static size_t put_line(char *out, const char *text, size_t size, uint64_t count)
 {
     char number[24];
-    if (count == 0) return;
-    luaL_addlstring(out, text, size);
-    luaL_addlstring(out, number, (size_t)snprintf(number, sizeof number, " %llu\n", (unsigned long long)count));
+    if (count == 0) return 0;
+    size_t digits = (size_t)snprintf(number, sizeof number, " %llu\n", (unsigned long long)count);
+    if (out) {
+        memcpy(out, text, size);
+        memcpy(out + size, number, digits);
+    }
+    return size + digits;
 }
 
-/* Continuation, and in one piece with profile_on_time(): nobody else can have begun another profile. */
-static int profile_finish(lua_State *L, int status, lua_KContext context)
+/* All lines; the same. */
+static size_t put_lines(char *out, uint64_t not_in_script)
 {
     static const char out_text[] = "(not in a script)", more_text[] = "(more stacks)";
-    luaL_Buffer out;
+    size_t used = 0;
+    for (unsigned i = 0; i < profile.stacks; i++)
+        used += put_line(out ? out + used : NULL, profile.slots[i].text, profile.slots[i].size, profile.slots[i].count);
+    used += put_line(out ? out + used : NULL, more_text, sizeof more_text - 1, profile.others);
+    return used + put_line(out ? out + used : NULL, out_text, sizeof out_text - 1, not_in_script);
+}
+
+/* Continuation, and in one piece with profile_on_time(): nobody else can have begun another profile, but for a
+ * finalizer where there is an allocation. So there is one, before anything is read. */
+static int profile_finish(lua_State *L, int status, lua_KContext context)
+{
+    uint64_t not_in_script = atomic_load_explicit(&outside, memory_order_relaxed);
+    unsigned serial = profile.serial;
     (void)status, (void)context;
     if (profile_is_running() || !profile.slots) return luaL_error(L, "profile was interrupted");
     qsort(profile.slots, SLOTS, sizeof *profile.slots, stack_compare);
-    luaL_buffinit(L, &out);
-    for (unsigned i = 0; i < profile.stacks; i++)
-        add_line(&out, profile.slots[i].text, profile.slots[i].size, profile.slots[i].count);
-    add_line(&out, more_text, sizeof more_text - 1, profile.others);
-    add_line(&out, out_text, sizeof out_text - 1, atomic_load_explicit(&outside, memory_order_relaxed));
-    luaL_pushresult(&out);
+    size_t size = put_lines(NULL, not_in_script);
+    char *text = lua_newuserdatauv(L, size + 1, 0);
+    if (profile.serial != serial || !profile.slots) return luaL_error(L, "profile was interrupted");
+    put_lines(text, not_in_script);
     profile_free();
+    lua_pushlstring(L, text, size);
     return 1;
 }
 
 static void profile_begin(lua_State *L, struct coordinator *c)
 {
     profile_free(); /* of one that found no memory */
+    profile.serial++;
     profile.slots = calloc(SLOTS, sizeof *profile.slots);
     profile.names = calloc(NAMES_MAX, sizeof *profile.names);
     if (!profile.slots || !profile.names) {
@@ -299,6 +317,8 @@ static void profile_begin(lua_State *L, struct coordinator *c)
         return;
     }
     names_read(L);
+    if (profile_is_running()) luaL_error(L, "a profile is being taken already"); /* a finalizer has begun it */
+    coroutine_check(L); /* from here on nothing runs Lua, and so parking does not raise while the timer runs */
     profile.waiter = (struct waiter){.on_completion = profile_on_completion, .on_time = profile_on_time};
     profile.stacks = 0;
     profile.octets = 0;

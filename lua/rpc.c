@@ -409,6 +409,7 @@ int neosocksd_invoke(lua_State *L)
     struct proxy_uri hops[ROUTE_HOPS_MAX];
     const char *error;
     read_arguments(L, RPC_INVOKE, &request, hops);
+    if (engine_is_closing(engine_of(L))) return luaL_error(L, "the server stops"); /* nobody would end the call */
     if (!rpc_start(engine_coordinator(engine_of(L)), &request, invoke_done, NULL, &error)) log_failure(error);
     return 0;
 }

@@ -1,8 +1,8 @@
 /* The inside of the engine: what the files of lua/ share. Nobody above lua/ includes it.
  *
  * The rule: Lua may run wherever something is allocated. What makes a string, table, userdata, closure or thread, or
- * turns a number into a text (lua_tolstring, luaL_checkstring), may run finalizers; lua_getfield, lua_setfield,
- * lua_next on what has metamethods, and every call, run scripts anyway. They may close sockets, receive, resume any
+ * turns a number into a text (lua_tolstring, luaL_checkstring), may run finalizers; lua_getfield and
+ * lua_setfield on what has metamethods, and every call, run scripts anyway. They may close sockets, receive, resume any
  * coroutine that waits, change any table, and take the place that coroutine_check() has found. So, behind such a thing:
  *
  *   - a descriptor, handle, size or count that was read before is read again, or what depends on it is bounded;

@@ -371,6 +371,20 @@ static void test_no_entries_when_closed(void **state)
     run("assert(_G.woken == false)");
 }
 
+/* What is raised while a coroutine is closed, nobody can catch: it is told. */
+static void test_errors_while_closing(void **state)
+{
+    struct ask a;
+    (void)state;
+    install("return { resolve = function(addr)\n"
+            "  local c <close> = setmetatable({}, {__close = function() error('within close') end})\n"
+            "  await.sleep(9) end }");
+    ask(&a, "a.b:1", 0);
+    hooks.on_cancel(hooks.context, 0, 0, 7);
+    assert_int_equal(a.answers, 1);
+    assert_non_null(strstr(engine->last_error, "within close"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +397,7 @@ int main(void)
         WITH_ENGINE(test_forward_abandoned),
         WITH_ENGINE(test_cancel),
         WITH_ENGINE(test_resumed_by_script),
+        WITH_ENGINE(test_errors_while_closing),
         WITH_ENGINE(test_relay_without_room),
         WITH_ENGINE(test_no_ticks_at_the_end),
         WITH_ENGINE(test_no_entries_when_closed),

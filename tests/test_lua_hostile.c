@@ -137,6 +137,17 @@ static void test_stale_wait(void **state)
           "assert(woken == 2) a:close() b:close()");
 }
 
+/* Finalizers that begin to wait, or to profile, while something is about to: one of them is refused, and no timer is
+ * left.
+ */
+static void test_parked_by_finalizers(void **state)
+{
+    (void)state;
+    check("for at = 1, 10 do for _, f in ipairs{await.sleep, sluice.profile} do "
+          "under(function(n) if n % at == 0 then coroutine.wrap(f)(0.01) end end, function() sluice.profile(0.01) end) "
+          "await.sleep(0.02) end end assert(type(sluice.profile(0.01)) == 'string')");
+}
+
 static unsigned turns_of(const char *source)
 {
     struct answer answer;
@@ -202,10 +213,15 @@ static void test_made_at_the_end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_closed_within_a_call),  cmocka_unit_test(test_receive_leaves_little),
-        cmocka_unit_test(test_layout_grows),          cmocka_unit_test(test_receiving_within_receiving),
-        cmocka_unit_test(test_resumed_by_finalizers), cmocka_unit_test(test_stale_wait),
-        cmocka_unit_test(test_events_in_vain),        cmocka_unit_test(test_rounds_are_turns),
+        cmocka_unit_test(test_closed_within_a_call),
+        cmocka_unit_test(test_receive_leaves_little),
+        cmocka_unit_test(test_layout_grows),
+        cmocka_unit_test(test_receiving_within_receiving),
+        cmocka_unit_test(test_resumed_by_finalizers),
+        cmocka_unit_test(test_parked_by_finalizers),
+        cmocka_unit_test(test_stale_wait),
+        cmocka_unit_test(test_events_in_vain),
+        cmocka_unit_test(test_rounds_are_turns),
         cmocka_unit_test(test_made_at_the_end),
     };
     return cmocka_run_group_tests(tests, open_hostile, close_all);
