@@ -54,10 +54,20 @@ int net_local_address(int fd, struct net_address *out)
     return net_result(getsockname(fd, &out->any, &out->size));
 }
 
+/* SO_PEERNAME wants no more room than the address takes, which is as much as the local one. */
+static int net_former_peer_address(int fd, struct net_address *out)
+{
+    int result = net_local_address(fd, out);
+    return result < 0 ? result : net_result(getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &out->storage, &out->size));
+}
+
+/* After a reset getpeername() knows nobody any more, although the socket does: whoever resets at once must not go
+ * without a name in the log. */
 int net_peer_address(int fd, struct net_address *out)
 {
     out->size = sizeof out->storage;
-    return net_result(getpeername(fd, &out->any, &out->size));
+    int result = net_result(getpeername(fd, &out->any, &out->size));
+    return result == -ENOTCONN ? net_former_peer_address(fd, out) : result;
 }
 
 int net_route_source(const struct net_address *to, const char *device, struct net_address *out)

@@ -32,7 +32,7 @@ int net_socket(int family, int type); /* non-blocking, close-on-exec; the descri
 int net_bind(int fd, const struct net_address *address);
 int net_listen(int fd, int backlog);
 int net_local_address(int fd, struct net_address *out);
-int net_peer_address(int fd, struct net_address *out);
+int net_peer_address(int fd, struct net_address *out); /* also of one that has reset the connection */
 /* The address from which this host would talk to `to` by UDP, in the interface `device` unless it is NULL; nothing is
  * sent. -ENETUNREACH and the like if there is no route. */
 int net_route_source(const struct net_address *to, const char *device, struct net_address *out);

@@ -1,5 +1,6 @@
 """Every failure in every protocol, octet by octet (contract 2.3 to 2.5; RFC 1928 section 6; RFC 9110 section 15)."""
 import random
+import signal
 import socket
 import time
 
@@ -395,6 +396,18 @@ def test_upstream_that_closes_at_once(sluice, origin):
     for way, tunnel in wire.WAYS.items():
         with tunnel(proxy.address, "127.0.0.1", target.port) as client:
             assert client.ends_with() == "end", way
+
+
+def test_client_that_resets_at_once_is_named_in_the_log(sluice):
+    """A socket that was reset has no getpeername() any more; a program that locks sources out needs the name."""
+    proxy = sluice("--loglevel", "5")
+    proxy.signal(signal.SIGSTOP)  # so that the reset is there when the octets are read
+    client = wire.Client(proxy.address).send(b"\7")
+    name = "{}:{}".format(*client.socket.getsockname())
+    client.reset()
+    proxy.signal(signal.SIGCONT)
+    assert process.wait_until(lambda: "unknown protocol or version" in proxy.log()), proxy.log()
+    assert f"{name}: unknown protocol or version" in proxy.log()
 
 
 def test_garbage_of_any_kind_harms_nobody(ruled, origin):
