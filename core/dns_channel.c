@@ -1,7 +1,12 @@
 /* A watch is one poll of one of c-ares' TCP sockets. Its slot is pinned while the poll is in flight, even if c-ares has
- * closed the socket long since. */
+ * closed the socket long since.
+ *
+ * UDP and TCP are a channel of c-ares each. Any error of a server's TCP connection, also that it closes an idle one, is
+ * to c-ares an error of the server: all questions that it has there are asked again or given up. So whoever asks for
+ * names with truncated answers could end the look-ups of everybody. */
 #include "dns_channel.h"
 
+#include "dns.h"
 #include "dns_udp.h"
 #include "list.h"
 #include "pool.h"
@@ -37,7 +42,8 @@ struct watch {
 
 struct dns_channel {
     struct dns_channel_options options;
-    ares_channel ares;
+    ares_channel ares; /* by UDP alone */
+    ares_channel tcp;
     ares_channel hosts;        /* knows /etc/hosts alone */
     struct ares_options found; /* search list, order of look-ups */
     bool reopening;
@@ -196,7 +202,7 @@ static void watch_process(struct dns_channel *channel, const struct watch *watch
     bool broken = result < 0 || (result & (POLLERR | POLLHUP | POLLNVAL)) != 0;
     bool readable = broken || (result & POLLIN) != 0;
     bool writable = (broken && (watch->events & POLLOUT) != 0) || (!broken && (result & POLLOUT) != 0);
-    ares_process_fd(channel->ares, readable ? watch->fd : ARES_SOCKET_BAD, writable ? watch->fd : ARES_SOCKET_BAD);
+    ares_process_fd(channel->tcp, readable ? watch->fd : ARES_SOCKET_BAD, writable ? watch->fd : ARES_SOCKET_BAD);
     expect_timeout(channel);
 }
 
@@ -325,34 +331,45 @@ static int status_of(int ares_status)
     }
 }
 
-/* c-ares gives back one pointer, the receiver needs two. */
+/* c-ares gives back one pointer, the receiver needs more. */
 struct asked {
     struct dns_channel *channel;
     void *question;
+    uint16_t type;
+    bool by_tcp;
+    char name[];
 };
 
-static void on_answer(void *argument, int ares_status, int timeouts, unsigned char *answer, int size)
+static void on_answer(void *argument, int ares_status, int timeouts, unsigned char *answer, int answer_size)
 {
-    struct asked asked = *(struct asked *)argument;
-    struct dns_channel *channel = asked.channel;
+    struct asked *asked = argument;
+    struct dns_channel *channel = asked->channel;
     int status = status_of(ares_status);
+    size_t size = answer && answer_size > 0 ? (size_t)answer_size : 0;
     (void)timeouts;
-    free(argument);
+    if (!asked->by_tcp && dns_is_truncated(answer, size)) {
+        asked->by_tcp = true;
+        ares_query(channel->tcp, asked->name, CLASS_IN, asked->type, on_answer, asked);
+        return;
+    }
+    void *question = asked->question;
+    free(asked);
     assert(channel->asking > 0);
     channel->asking--;
     if (status == -ECANCELED && channel->reopening) status = DNS_RESTART;
-    channel->options.answered(asked.question, status, ares_status == ARES_ENOTFOUND, answer,
-                              answer && size > 0 ? (size_t)size : 0);
+    channel->options.answered(question, status, ares_status == ARES_ENOTFOUND, answer, size);
 }
 
 void dns_channel_ask(struct dns_channel *channel, const char *name, uint16_t type, void *question)
 {
-    struct asked *asked = malloc(sizeof *asked);
+    size_t name_size = strlen(name) + 1;
+    struct asked *asked = malloc(sizeof *asked + name_size);
     if (!asked) {
         channel->options.answered(question, -ENOMEM, false, NULL, 0);
         return;
     }
-    *asked = (struct asked){channel, question};
+    *asked = (struct asked){.channel = channel, .question = question, .type = type};
+    memcpy(asked->name, name, name_size);
     channel->asking++;
     ares_query(channel->ares, name, CLASS_IN, type, on_answer, asked);
     expect_timeout(channel);
@@ -482,7 +499,7 @@ static uint32_t try_ms(uint32_t timeout_ms, uint32_t server_count)
     return ms < TRY_MS_MAX ? (uint32_t)ms : TRY_MS_MAX;
 }
 
-static int open_ares(struct dns_channel *channel, uint32_t server_count, ares_channel *out)
+static int open_ares(struct dns_channel *channel, uint32_t server_count, int flags, ares_channel *out)
 {
     static const struct ares_socket_functions functions = {
         .asocket = socket_open,
@@ -492,6 +509,7 @@ static int open_ares(struct dns_channel *channel, uint32_t server_count, ares_ch
         .asendv = socket_send,
     };
     struct ares_options options = {
+        .flags = flags,
         .timeout = (int)try_ms(channel->options.timeout_ms, server_count),
         .tries = (int)TRIES,
         .sock_state_cb = on_socket_state,
@@ -499,7 +517,8 @@ static int open_ares(struct dns_channel *channel, uint32_t server_count, ares_ch
         .resolvconf_path = (char *)(uintptr_t)channel->options.resolv_conf,
     };
     int status = ares_init_options(out, &options,
-                                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB | ARES_OPT_RESOLVCONF);
+                                   ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB |
+                                       ARES_OPT_RESOLVCONF);
     if (status == ARES_SUCCESS) ares_set_socket_functions(*out, &functions, channel);
     if (status == ARES_SUCCESS) return 0;
     return status == ARES_ENOMEM ? -ENOMEM : -EIO;
@@ -516,22 +535,32 @@ static uint32_t count_servers(ares_channel ares)
 }
 
 /* The patience is fixed by ares_init_options(), the servers of resolv.conf are known only afterwards: hence twice. */
-static int open_with_servers(struct dns_channel *channel, struct servers *servers, ares_channel *out)
+static int open_with_servers(struct dns_channel *channel, struct servers *servers, int flags, ares_channel *out)
 {
     uint32_t count = servers->count;
-    int error = open_ares(channel, count, out);
+    int error = open_ares(channel, count, flags, out);
     if (error != 0) return error;
     if (count > 0) {
         error = ares_set_servers_ports(*out, servers->nodes) == ARES_SUCCESS ? 0 : -ENOMEM;
     } else if ((count = count_servers(*out)) > 1) {
         ares_destroy(*out);
-        error = open_ares(channel, count, out);
+        error = open_ares(channel, count, flags, out);
         if (error != 0) return error;
     }
     if (error != 0)
         ares_destroy(*out);
     else
         channel->try_ms = try_ms(channel->options.timeout_ms, count);
+    return error;
+}
+
+/* Out of both channels one is of no use. */
+static int open_both(struct dns_channel *channel, struct servers *servers, ares_channel *udp, ares_channel *tcp)
+{
+    int error = open_with_servers(channel, servers, ARES_FLAG_IGNTC, udp);
+    if (error != 0) return error;
+    error = open_with_servers(channel, servers, ARES_FLAG_USEVC, tcp);
+    if (error != 0) ares_destroy(*udp);
     return error;
 }
 
@@ -567,14 +596,16 @@ int dns_channel_reopen(struct dns_channel *channel, const char *nameservers)
 {
     struct servers servers;
     struct stat conf = read_conf(channel); /* before it is read: a change meanwhile is seen next time */
-    ares_channel fresh;
+    ares_channel udp, tcp;
     int error = servers_parse(nameservers, &servers);
-    if (error == 0) error = open_with_servers(channel, &servers, &fresh);
+    if (error == 0) error = open_both(channel, &servers, &udp, &tcp);
     if (error != 0) return error;
     channel->reopening = true;
     ares_destroy(channel->ares);
+    ares_destroy(channel->tcp);
     channel->reopening = false;
-    channel->ares = fresh;
+    channel->ares = udp;
+    channel->tcp = tcp;
     channel->conf = conf;
     read_found(channel);
     return 0;
@@ -604,7 +635,7 @@ static int open_parts(struct dns_channel *channel, struct servers *servers)
     if (error != 0) return error;
     channel->conf = read_conf(channel);
     error = open_hosts(channel);
-    if (error == 0) error = open_with_servers(channel, servers, &channel->ares);
+    if (error == 0) error = open_both(channel, servers, &channel->ares, &channel->tcp);
     if (error == 0) {
         read_found(channel);
         return 0;
@@ -640,6 +671,7 @@ int dns_channel_open(struct dns_channel **out, const struct dns_channel_options 
 void dns_channel_close(struct dns_channel *channel)
 {
     ares_destroy(channel->ares);
+    ares_destroy(channel->tcp);
     assert(channel->asking == 0);
     ares_destroy(channel->hosts);
     ares_destroy_options(&channel->found);
@@ -657,14 +689,22 @@ uint64_t dns_channel_wait_ms(const struct dns_channel *channel, uint64_t now_ms)
     return channel->deadline_ms > now_ms ? channel->deadline_ms - now_ms : 0;
 }
 
-/* c-ares reads a clock of its own; its remaining time is rounded up, so that we do not come a moment too early. */
+/* c-ares reads a clock of its own; a remaining time is rounded up, so that we do not come a moment too early. */
+static uint64_t timeval_ms(const struct timeval *left)
+{
+    return (uint64_t)left->tv_sec * 1000 + (uint64_t)left->tv_usec / 1000 + 1;
+}
+
 void dns_channel_on_time(struct dns_channel *channel, uint64_t now_ms)
 {
-    struct timeval left;
+    struct timeval left, tcp_left;
     dns_udp_on_time(&channel->udp, now_ms);
     if (channel->asking == 0 || now_ms < channel->deadline_ms) return;
     ares_process_fd(channel->ares, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+    ares_process_fd(channel->tcp, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
     channel->deadline_ms = UINT64_MAX;
-    if (ares_timeout(channel->ares, NULL, &left) == NULL) return;
-    channel->deadline_ms = now_ms + (uint64_t)left.tv_sec * 1000 + (uint64_t)left.tv_usec / 1000 + 1;
+    if (ares_timeout(channel->ares, NULL, &left) != NULL) channel->deadline_ms = now_ms + timeval_ms(&left);
+    if (ares_timeout(channel->tcp, NULL, &tcp_left) == NULL) return;
+    uint64_t tcp_ms = now_ms + timeval_ms(&tcp_left);
+    if (tcp_ms < channel->deadline_ms) channel->deadline_ms = tcp_ms;
 }

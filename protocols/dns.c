@@ -135,6 +135,11 @@ size_t dns_truncate(uint8_t *query, size_t size)
     return end;
 }
 
+bool dns_is_truncated(const uint8_t *answer, size_t size)
+{
+    return size >= DNS_HEADER_SIZE && (answer[2] & 0x02);
+}
+
 /* The record at *at, which is moved behind it. False: malformed. */
 static bool record_read(const uint8_t *message, size_t size, size_t *at, struct dns_record *out)
 {

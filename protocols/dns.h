@@ -30,6 +30,9 @@ enum dns_match dns_match(const uint8_t *query, size_t query_size, const uint8_t 
  * question are dropped; returns the new size, 0 if it is no query. */
 size_t dns_truncate(uint8_t *query, size_t size);
 
+/* Whether an answer says that it does not hold all: TC. */
+bool dns_is_truncated(const uint8_t *answer, size_t size);
+
 struct dns_addresses {
     uint32_t count;
     uint32_t ttl;                          /* seconds: the least of those on the way, CNAMEs included */

@@ -115,6 +115,20 @@ static void test_tcp(void **state)
     assert_true(dns_tcp_questions() > before);
 }
 
+/* A server that closes its TCP connection ends no look-up of others, which go by UDP. */
+static void test_tcp_that_fails(void **state)
+{
+    (void)state;
+    struct ask other, ask;
+    bench_open(dns_address(), 1000);
+    ask_start(&other, "never.test.", AF_INET);
+    assert_int_equal(ask_now(&ask, "tccut.test.", AF_INET), -EIO);
+    assert_int_equal(other.answers, 0);
+    bench_run(2);
+    assert_int_equal(other.status, -ETIMEDOUT);
+    bench_close();
+}
+
 static void test_hosts(void **state)
 {
     (void)state;
@@ -368,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_deadline_of_request),
         cmocka_unit_test(test_refused_by_icmp),
         cmocka_unit_test(test_tcp),
+        cmocka_unit_test(test_tcp_that_fails),
         cmocka_unit_test(test_hosts),
         cmocka_unit_test(test_bad_names),
         cmocka_unit_test(test_close_with_open_queries),
