@@ -231,7 +231,8 @@ static void open_modules(lua_State *L)
     open_module(L, "socket", luaopen_socket);
     luaL_requiref(L, "sets", luaopen_sets, 0);
     luaL_requiref(L, "wakeup", luaopen_wakeup, 0);
-    lua_pop(L, 2);
+    luaL_requiref(L, "literals", luaopen_literals, 0);
+    lua_pop(L, 3);
     /* One table, two names; the sets stand in it as well. */
     lua_getglobal(L, "neosocksd");
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);

@@ -643,3 +643,20 @@ int marshal_decode(lua_State *L, const char *text, size_t size)
     lua_pushfstring(L, "at octet %d: %s", (int)(r.at - r.start), r.wrong);
     return -1;
 }
+
+/* The module of libruleset's unmarshal(): text -> the values, which raises for what is no literal       [-0, +n, e] */
+static int literals_call(lua_State *L)
+{
+    size_t size;
+    const char *text = luaL_checklstring(L, 1, &size);
+    lua_settop(L, 1);
+    int count = marshal_decode(L, text, size);
+    if (count < 0) return luaL_error(L, "unmarshal: %s", lua_tostring(L, -1));
+    return count;
+}
+
+int luaopen_literals(lua_State *L)
+{
+    lua_pushcfunction(L, literals_call);
+    return 1;
+}

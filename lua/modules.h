@@ -4,7 +4,8 @@
 
 #include <lua.h>
 
-int luaopen_marshal(lua_State *L); /* a function */
+int luaopen_literals(lua_State *L); /* a function */
+int luaopen_marshal(lua_State *L);  /* a function */
 int luaopen_regex(lua_State *L);
 int luaopen_sets(lua_State *L);
 int luaopen_time(lua_State *L);

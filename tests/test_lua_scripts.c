@@ -17,6 +17,7 @@ static lua_State *open_state(void)
     luaL_requiref(L, "time", luaopen_time, 1);
     luaL_requiref(L, "zlib", luaopen_zlib, 1);
     luaL_requiref(L, "sets", luaopen_sets, 0);
+    luaL_requiref(L, "literals", luaopen_literals, 0);
     lua_settop(L, 0);
     luaopen_marshal(L);
     lua_setglobal(L, "marshal");
