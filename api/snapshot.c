@@ -23,7 +23,8 @@ static void add_worker(struct snapshot *s, const struct stats *w)
 {
     s->active += counter_read(&w->established);
     s->half_open += counter_read(&w->half_open);
-    s->peak += counter_read(&w->peak);
+    uint64_t peak = counter_read(&w->peak_of_all);
+    if (peak > s->peak) s->peak = peak;
     s->accepted += counter_read(&w->accepted);
     s->refused += counter_read(&w->refused_limit) + counter_read(&w->refused_resource);
     s->refused_sessions += counter_read(&w->refused_sessions);

@@ -28,6 +28,7 @@ struct stats {
     counter pipes_in_use;                /* gauge */
     counter drain_resets;                /* sessions that were left when the drain of a stop was over */
     counter peak;                        /* most half-open and established sessions at a time */
+    counter peak_of_all;                 /* the same of all workers together, when this one had more than before */
     counter internal;                    /* gauge: connections of the coordinator's own; counted nowhere else */
     counter routes_asked;                /* questions to the ruleset */
     counter routes_remembered;           /* answered by a verdict that held still (sluice.cache) */

@@ -214,11 +214,30 @@ static void worker_trim(struct worker *w)
     w->trim_ms = now + WORKER_TRIM_MS;
 }
 
-/* Gauges that are cheaper to look at once a turn than to keep. */
+/* A session that is established meanwhile is missed rather than counted twice, as it leaves the first gauge before it
+ * enters the second one. */
+static uint64_t worker_sessions(const struct worker *w)
+{
+    uint64_t established = counter_read(&w->stats.established);
+    return established + counter_read(&w->stats.half_open);
+}
+
+static void worker_raise(counter *peak, uint64_t value)
+{
+    if (value > counter_read(peak)) counter_set(peak, value);
+}
+
+/* Gauges that are cheaper to look at once a turn than to keep. Peaks of workers are not of the same moment, so that
+ * their sum is none of the process: whoever has got more sessions looks at all workers. */
 static void worker_measure(struct worker *w)
 {
-    uint64_t sessions = counter_read(&w->stats.half_open) + counter_read(&w->stats.established);
-    if (sessions > counter_read(&w->stats.peak)) counter_set(&w->stats.peak, sessions);
+    uint64_t sessions = worker_sessions(w), all = 0;
+    if (sessions > w->measured) {
+        for (uint32_t i = 0; i < w->peer_count; i++) all += worker_sessions(w->peers[i]);
+        worker_raise(&w->stats.peak, sessions);
+        worker_raise(&w->stats.peak_of_all, all);
+    }
+    w->measured = sessions;
     counter_set(&w->stats.pipes_in_use, pipes_lent(&w->pipes));
 }
 

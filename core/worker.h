@@ -69,6 +69,7 @@ struct worker {
     struct stats stats;
     struct worker **peers; /* all workers of the process, for process-wide limits */
     uint32_t peer_count;
+    uint64_t measured; /* sessions that we had at the end of the last turn */
 
     struct sleeper sleeper;        /* ours */
     struct mailbox coordinator;    /* what we ask of it, and the errands that it gets back */

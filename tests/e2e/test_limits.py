@@ -85,6 +85,21 @@ def test_max_sessions_counts_handshakes(sluice, origin):
     assert process.wait_until(lambda: serves(proxy, target), 3)
 
 
+def test_peak_is_of_all_workers_at_a_time(ruled):
+    """The kernel spreads each crowd over the workers in another way: the sum of their peaks is of no moment."""
+    proxy, api = ruled(None, "--workers", "4")
+
+    def sessions():
+        return api.get("/stats?format=json").json()["sessions"]
+
+    for _ in range(6):
+        clients = [wire.greet(wire.Client(proxy.address)) for _ in range(32)]
+        for client in clients:
+            client.close()
+        assert process.wait_until(lambda: sessions()["half_open"] == 0)
+    assert sessions()["peak"] == 32
+
+
 def test_startups_full(sluice, origin):
     proxy, target = sluice("--max-startups", "3:0:3"), origin()
     clients = [wire.greet(wire.Client(proxy.address)) for _ in range(3)]
