@@ -219,6 +219,10 @@ void relay_finish_flow(struct worker *w, struct session *s, enum session_side fr
         parting_end_relay(w, s, relay_other(from));
         return;
     }
+    if (s->protocol == PROTOCOL_INTERNAL && from == CLIENT) { /* the coordinator has what it wanted, or gave up */
+        session_close(w, s, SESSION_ORDERLY);
+        return;
+    }
     net_shutdown_write(s->fd[relay_other(from)]);
     s->moved_ms = ring_now_ms(w->ring); /* the time of a half-closed relay begins */
     timer_set(w->timers, s->slot, ring_now_ms(w->ring) + RELAY_WATCH_MS);
@@ -315,10 +319,12 @@ static bool relay_is_half_closed(const struct session *s)
 }
 
 /* How long nothing may move: 0: for ever. Of a half-closed relay the other end may be gone for good, and keepalive does
- * not tell: a host answers it for a program that waits for nothing any more. */
+ * not tell: a host answers it for a program that waits for nothing any more. The coordinator's calls have --timeout
+ * in all; a peer that does not read would hide that they are over. */
 static uint32_t relay_limit_ms(const struct worker *w, const struct session *s)
 {
     uint32_t idle = w->config->idle_timeout_ms, half = w->config->half_close_timeout_ms;
+    if (s->protocol == PROTOCOL_INTERNAL) return w->config->timeout_ms;
     if (!relay_is_half_closed(s) || half == 0) return idle;
     return idle == 0 || half < idle ? half : idle;
 }
@@ -335,8 +341,9 @@ static bool relay_judge_idle(struct worker *w, struct session *s)
     uint32_t limit = relay_limit_ms(w, s);
     if (limit == 0 || now - s->moved_ms < limit) return true;
     session_log(w, s, LOG_LEVEL_DEBUG,
-                limit == w->config->idle_timeout_ms ? "closed: nothing moved for --idle-timeout seconds"
-                                                    : "closed: half-closed, nothing moved for --half-close-timeout");
+                s->protocol == PROTOCOL_INTERNAL      ? "closed: the call is over"
+                : limit == w->config->idle_timeout_ms ? "closed: nothing moved for --idle-timeout seconds"
+                                                      : "closed: half-closed, nothing moved for --half-close-timeout");
     session_close(w, s, SESSION_RESET);
     return false;
 }

@@ -183,3 +183,23 @@ def test_answers_of_every_version(ruled, origin, answer, result):
     _, api = ruled(LIBRARY)
     assert api.call(f"local ok, f = await.invoke('return 1', '{peer.address}') if ok then return ok, f() end return ok, f") == (
         "return true," + result)
+
+
+def answer_and_stay(it, connection):
+    connection.recv(65536)
+    connection.sendall(answer_of("return true,1"))
+    return origins.hold(it, connection)
+
+
+def test_a_call_that_is_over_holds_nothing(ruled, origin):
+    """Peers that do not close after their answer, that never answer, and that do not even read what they are sent."""
+    over, silent = origin(answer_and_stay), origin(origins.hold)
+    proxy, api = ruled(LIBRARY, "-t", "5")
+    before = proxy.sockets()
+    assert api.call(f"return await.rpcall({{ '127.0.0.1:{over.port}' }}, 'add')") == "return true,true,1"
+    assert process.wait_until(lambda: proxy.sockets() == before), "after an answer"
+    noise = "local t = {} for i = 1, 60000 do t[i] = string.pack('I4', math.random(0) & 0xffffffff) end local bytes = table.concat(t) "
+    send = f"for _, size in ipairs {{ 1, 20 }} do neosocksd.sendmsg({{ '127.0.0.1:{silent.port}' }}, 'note', bytes:rep(size)) end"
+    assert api.post("/ruleset/invoke", noise + send).status == 200
+    assert process.wait_until(lambda: proxy.sockets() >= before + 4)
+    assert process.wait_until(lambda: proxy.sockets() == before, 25), "after --timeout"
