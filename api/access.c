@@ -108,7 +108,13 @@ static char *read_file(const char *path, size_t *size, struct stat *info)
     if (!file) return NULL;
     char *text = malloc(FILE_SIZE_MAX);
     if (text && fstat(fileno(file), info) == 0) *size = fread(text, 1, FILE_SIZE_MAX, file);
+    int error = errno;
+    if (text && ferror(file)) { /* a folder, for example */
+        free(text);
+        text = NULL;
+    }
     fclose(file);
+    errno = error;
     return text;
 }
 

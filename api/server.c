@@ -639,16 +639,34 @@ int api_open(struct api **out, struct supervisor *s, struct coordinator *c, stru
     return 0;
 }
 
-static void api_reload_there(void *context)
+struct api_reloading {
+    struct api *api;
+    const struct access_tokens *fresh;
+};
+
+static void api_take_tokens(void *context)
 {
-    struct api *api = context;
-    if (access_load_tokens(api->token_file, &api->tokens) == 0) LOGN("api: %zu tokens in force", api->tokens.count);
+    const struct api_reloading *reloading = context;
+    reloading->api->tokens = *reloading->fresh;
 }
 
+/* The file is read here, on the coordinator's thread: it may be a pipe, or on a server that does not answer, and
+ * nothing may hold the supervisor. */
 void api_reload(struct api *api)
 {
     api->token_file = coordinator_config(api->parts.coordinator)->api_token_file; /* a -c script may name another one */
-    if (api->token_file) supervisor_do(api->parts.supervisor, api_reload_there, api);
+    if (!api->token_file) return;
+    struct access_tokens *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) {
+        LOGE("--api-token-file %s: %s; the old tokens stay", api->token_file, strerror(ENOMEM));
+        return;
+    }
+    if (access_load_tokens(api->token_file, fresh) == 0) {
+        supervisor_do(api->parts.supervisor, api_take_tokens, &(struct api_reloading){api, fresh});
+        LOGN("api: %zu %s in force", fresh->count, fresh->count == 1 ? "token" : "tokens");
+    }
+    explicit_bzero(fresh, sizeof *fresh);
+    free(fresh);
 }
 
 /* Whoever waits is answered; then there is no connection any more. */

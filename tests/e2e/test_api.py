@@ -516,7 +516,7 @@ def test_tokens(ruled, tmp_path):
     assert "secret" not in proxy.log()
     tokens.write_text("other\n")
     proxy.signal(signal.SIGHUP)
-    assert process.wait_until(lambda: "1 tokens in force" in proxy.log())
+    assert process.wait_until(lambda: "1 token in force" in proxy.log())
     assert api.ask("GET", "/stats", headers=admin).status == 401
     assert api.ask("GET", "/stats", headers={"Authorization": "Bearer other"}).status == 200
     tokens.write_text("other forever\n")

@@ -175,7 +175,7 @@ def test_token_withdrawn_between_head_and_body(ruled, tmp_path):
     time.sleep(0.2)
     tokens.write_text("third\n")
     proxy.signal(signal.SIGHUP)
-    assert process.wait_until(lambda: "1 tokens in force" in proxy.log())
+    assert process.wait_until(lambda: "1 token in force" in proxy.log())
     assert client.send(code[3:]).read_head().startswith(b"HTTP/1.1 401")
     assert "/ruleset/invoke" not in proxy.log()
     answer = api.post("/ruleset/rpcall", "return done", {"Authorization": "Bearer third", "Content-Type": scripts.RPC_TYPE})

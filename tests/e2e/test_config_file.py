@@ -195,7 +195,7 @@ def test_reload_takes_another_token_file(sluice, tmp_path):
     assert allowed("")
     for name, token, old in [("one", "first", ""), ("two", "second", "first")]:
         reload(proxy, path, f"return {{ {base}, api_token_file = '{tmp_path / name}' }}", "config successfully reloaded")
-        assert process.wait_until(lambda: "1 tokens in force" in proxy.log() and allowed(token)) and not allowed(old)
+        assert process.wait_until(lambda: "1 token in force" in proxy.log() and allowed(token)) and not allowed(old)
     for name in ["bad", "nowhere"]:
         reload(proxy, path, f"return {{ {base}, api_token_file = '{tmp_path / name}', timeout = 9 }}", "see above; everything stays as it was")
         assert allowed("second") and f"--api-token-file {tmp_path / name}" in proxy.log()

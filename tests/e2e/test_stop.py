@@ -131,6 +131,20 @@ def test_stop_while_a_script_starts(tmp_path, option):
         assert "stopped by force" in child.stderr.read()
 
 
+def test_stop_while_a_reload_waits_for_the_tokens(sluice, tmp_path):
+    """Their file is a pipe that nobody writes to, or on a server that does not answer."""
+    tokens, port = tmp_path / "tokens", process.free_port()
+    tokens.write_text("secret\n")
+    proxy = sluice("--api", f"127.0.0.1:{port}", "--api-token-file", tokens)
+    api = scripts.Api(("127.0.0.1", port))
+    tokens.unlink()
+    os.mkfifo(tokens)
+    proxy.signal(signal.SIGHUP)
+    assert process.wait_until(lambda: api.get("/ready").status == 503), "the coordinator is not held"
+    assert "the coordinator has been running" in api.get("/healthy").text
+    stops_within(proxy, 1)
+
+
 @pytest.mark.parametrize("option", ["-r", "-c"])
 def test_stop_before_the_workers_run(tmp_path, option):
     """The script returns in time: the workers start, find that they are to stop, and do."""
