@@ -285,7 +285,10 @@ void ring_recv_group(struct ring *ring, int fd, uint16_t group, size_t size, str
     struct io_uring_sqe *sqe = ring_sqe(ring);
     io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
     if (ring->limits_multishot) sqe->file_index = (uint32_t)size; /* named optlen in newer headers */
-    sqe->ioprio |= IORING_RECVSEND_POLL_FIRST; /* nothing can be there yet, as a rule: no vain attempt */
+    /* Not POLL_FIRST: where octets and a reset are both there when the poll begins, its one event brings the octets,
+     * and nothing tells of the reset any more. An attempt in front of the poll takes the octets, and the poll finds the
+     * reset.
+     */
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = group;
     ring_tag_sqe(sqe, tag);
