@@ -17,9 +17,12 @@
 /* The longest time between two looks. Below the least budget (10 ms) it need not be: an entry that begins just behind a
  * look is seen by the next one, which then sleeps until its budget ends. */
 #define WATCH_TICK_NS UINT64_C(100000000)
-/* Between two signals to an entry that does not end. */
-#define WATCH_AGAIN_NS UINT64_C(10000000)
-#define WATCH_SIGNAL   SIGRTMIN
+/* Between two signals to an entry that does not end: twice as long each time. Setting the hook walks the whole stack of
+ * calls, hundreds of thousands of a recursion; on a busy machine that took longer than 10 ms, and signals at that pace,
+ * which queue, left no time for the next instruction. */
+#define WATCH_AGAIN_NS     UINT64_C(10000000)
+#define WATCH_AGAIN_NS_MAX UINT64_C(320000000)
+#define WATCH_SIGNAL       SIGRTMIN
 
 static struct {
     unsigned users;
@@ -29,6 +32,8 @@ static struct {
     void (*interrupt)(void);
     sem_t wake;
     atomic_bool sleeping, quit;
+    atomic_bool sent;                     /* a signal is under way: never two at a time */
+    uint64_t again_ns;                    /* the thread's: until the next signal to the same entry */
     _Atomic uint64_t start_ns, budget_ns; /* of the entry that runs */
     _Atomic uint64_t entries;             /* that have begun */
     _Atomic uint64_t delay_ns;            /* when it was read last */
@@ -97,9 +102,14 @@ static void watch_rest(void)
 static uint64_t watch_look(uint64_t start, uint64_t now)
 {
     uint64_t end = start + atomic_load(&watch.budget_ns);
-    if (start == 0 || end > now) return start != 0 && end < now + WATCH_TICK_NS ? end : now + WATCH_TICK_NS;
-    pthread_kill(watch.lua, WATCH_SIGNAL);
-    return now + WATCH_AGAIN_NS;
+    if (start == 0 || end > now) {
+        watch.again_ns = WATCH_AGAIN_NS;
+        return start != 0 && end < now + WATCH_TICK_NS ? end : now + WATCH_TICK_NS;
+    }
+    if (!atomic_exchange(&watch.sent, true)) pthread_kill(watch.lua, WATCH_SIGNAL);
+    uint64_t next = now + watch.again_ns;
+    if (watch.again_ns < WATCH_AGAIN_NS_MAX) watch.again_ns *= 2;
+    return next;
 }
 
 static void *watch_main(void *argument)
@@ -114,6 +124,7 @@ static void *watch_main(void *argument)
             watch_rest();
             continue;
         }
+        if (entries != seen) watch.again_ns = WATCH_AGAIN_NS;
         seen = entries;
         watch_sleep(watch_look(start, now_ns()));
     }
@@ -124,6 +135,7 @@ static void on_signal(int number)
 {
     (void)number;
     if (watch.interrupt) watch.interrupt();
+    atomic_store(&watch.sent, false);
 }
 
 /* The thread takes no signal that is meant for another. 0 or an errno. */
@@ -146,6 +158,8 @@ void watch_open(void (*interrupt)(void))
     sigemptyset(&action.sa_mask);
     delay_open();
     atomic_store(&watch.quit, false);
+    atomic_store(&watch.sent, false);
+    watch.again_ns = WATCH_AGAIN_NS;
     int error = sem_init(&watch.wake, 0, 0) < 0 || sigaction(WATCH_SIGNAL, &action, NULL) < 0 ? errno : watch_start();
     watch.started = error == 0;
     if (error != 0)
