@@ -14,7 +14,7 @@ static enum codec_result decode_copy(enum codec codec, const void *data, size_t 
     char *out, *copy = malloc(size > 0 ? size : 1);
     if (!copy) abort();
     if (size > 0) memcpy(copy, data, size);
-    enum codec_result result = codec_decode(codec, copy, size, limit, &out, out_size);
+    enum codec_result result = codec_decode_exactly(codec, copy, size, limit, &out, out_size);
     free(copy);
     if (result != CODEC_OK) return result;
     if (*out_size > limit || out[*out_size] != '\0') abort();

@@ -75,7 +75,7 @@ void handle_cancel(struct handle *h, int error)
 static void handle_shut(struct handle *h)
 {
     bool polled = false;
-    own_remove(coordinator_own(engine_coordinator(h->owner)), h->door);
+    if (h->door >= 0) own_remove(coordinator_own(engine_coordinator(h->owner)), h->door);
     h->door = -1;
     if (h->fd < 0) return;
     for (const struct link *link = h->waits.next; link != &h->waits; link = link->next)
@@ -99,7 +99,7 @@ void handle_close(struct handle **place)
 
 int handle_note_door(struct handle *h)
 {
-    if (h->door >= 0) return 0;
+    if (h->door >= 0 || !h->owner) return 0; /* the fuzzer's states belong to no engine */
     int door = own_add(coordinator_own(engine_coordinator(h->owner)), h->fd, OWN_NO_LISTENER, false);
     h->door = door < 0 ? -1 : door;
     return door == -ENOBUFS ? door : 0;
