@@ -360,7 +360,6 @@ static void test_no_entries_when_closed(void **state)
     (void)state;
     run("_G.woken = false coroutine.wrap(function() await.sleep(0.01) _G.woken = true end)()\n"
         "coroutine.wrap(function() while true do await.sleep(0.002) end end)()");
-    turn_for(1);
     engine->closing = true;
     uint64_t end = coordinator_now_ms(coordinator) + 40;
     while (coordinator_now_ms(coordinator) < end && engine->parked_count > 0) turn();
