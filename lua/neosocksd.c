@@ -197,7 +197,8 @@ static void sum_workers(const struct coordinator *c, struct totals *t)
         const struct stats *w = coordinator_worker_stats(c, i);
         t->half_open += counter_read(&w->half_open);
         t->active += counter_read(&w->established);
-        t->peak += counter_read(&w->peak);
+        uint64_t peak = counter_read(&w->peak_of_all);
+        if (peak > t->peak) t->peak = peak;
         t->accepted += counter_read(&w->accepted);
         t->refused += counter_read(&w->refused_limit) + counter_read(&w->refused_resource);
         t->requests += counter_read(&w->requests);

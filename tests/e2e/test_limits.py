@@ -87,7 +87,7 @@ def test_max_sessions_counts_handshakes(sluice, origin):
 
 def test_peak_is_of_all_workers_at_a_time(ruled):
     """The kernel spreads each crowd over the workers in another way: the sum of their peaks is of no moment."""
-    proxy, api = ruled(None, "--workers", "4")
+    proxy, api = ruled("return {}", "--workers", "4")
 
     def sessions():
         return api.get("/stats?format=json").json()["sessions"]
@@ -98,6 +98,7 @@ def test_peak_is_of_all_workers_at_a_time(ruled):
             client.close()
         assert process.wait_until(lambda: sessions()["half_open"] == 0)
     assert sessions()["peak"] == 32
+    assert api.call("return neosocksd.stats().num_sessions_peak").endswith(",32")
 
 
 def test_startups_full(sluice, origin):
