@@ -15,12 +15,14 @@
 /* Of one state; then it goes on as it does in the product. A program has many states. */
 #define COLLECTIONS_MAX 1000
 
+/* The names are those of the linker's --wrap. NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
 int __real_lua_gc(lua_State *L, int what, ...);
 int __wrap_lua_gc(lua_State *L, int what, ...);
 lua_State *__real_lua_newthread(lua_State *L);
 lua_State *__wrap_lua_newthread(lua_State *L);
 void __real_luaL_openlibs(lua_State *L);
 void __wrap_luaL_openlibs(lua_State *L);
+/* NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
 
 static const char left_key, hostile_key;
 
