@@ -215,6 +215,7 @@ static int main_run(int *status)
 
 int main(int argc, char **argv)
 {
+    process_open_standard();
     config_defaults(&config);
     process_raise_descriptors();
     switch (config_parse(&config, argc, argv)) {

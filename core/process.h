@@ -7,6 +7,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* /dev/null in the place of standard descriptors that whoever started us has closed: else a socket would get such a
+ * number, and what scripts print, or the log, would go to a client. */
+void process_open_standard(void);
+
 /* Goes to the background: the caller returns as a daemon with stdin from /dev/null and stderr still open, so that
  * start-up faults reach the terminal. The process that was started stays and waits for process_daemonize_ready(); it
  * never returns from here. Call it before any thread or ring exists. 0 or -errno.

@@ -202,6 +202,21 @@ def test_unix_path_in_use(sluice, tmp_path):
     assert path.exists()
 
 
+def test_closed_standard_descriptors(tmp_path, origin):
+    """What a shell calls <&- >&- 2>&-. No socket has their numbers: what is logged, or printed, would go to a client."""
+    target, port = origin(origins.hold), process.free_port()
+    command = f"exec {process.BINARY} -l 127.0.0.1:{port} --loglevel 5 <&- >&- 2>&-"
+    with subprocess.Popen(["/bin/sh", "-c", command]) as child:
+        try:
+            assert process.wait_until(lambda: find_daemon(port) == child.pid)
+            client = wire.through_socks5(("127.0.0.1", port), "127.0.0.1", target.port)
+            assert [os.readlink(f"/proc/{child.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+            client.close()
+        finally:
+            child.terminate()
+        assert child.wait(10) == 0
+
+
 def test_a_file_is_not_replaced(tmp_path):
     path = tmp_path / "file"
     path.write_text("precious")
