@@ -14,6 +14,7 @@
 
 #include "answer_size.h"
 #include "call.h"
+#include "core/listen.h"
 #include "core/log.h"
 #include "core/net.h"
 #include "core/process.h"
@@ -523,10 +524,9 @@ int api_check(const struct config *config)
     return error;
 }
 
-static int listen_fail(const struct config *config, const char *call, int error, int fd)
+static int api_listen_fail(const struct config *config, const char *call, int error, int fd)
 {
-    LOGE("--api %s: %s: %s; %s", config->api_text, call, strerror(error),
-         error == EADDRINUSE ? "another process listens there, stop it or choose another port" : "check the address");
+    LOGE("--api %s: %s: %s; %s", config->api_text, call, strerror(error), listen_remedy(error, &config->api, false));
     if (fd >= 0) close(fd);
     return -1;
 }
@@ -561,13 +561,13 @@ int api_listen(const struct config *config)
     net_address_from(&config->api, &address);
     if (config->api.kind == ADDRESS_UNIX) remove_stale(&address);
     int fd = net_socket(address.any.sa_family, SOCK_STREAM);
-    if (fd < 0) return listen_fail(config, "socket", -fd, -1);
+    if (fd < 0) return api_listen_fail(config, "socket", -fd, -1);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     int error = bind_closed(fd, &address);
-    if (error < 0) return listen_fail(config, "bind", -error, fd);
+    if (error < 0) return api_listen_fail(config, "bind", -error, fd);
     if (config->api.kind == ADDRESS_UNIX) process_give_file(config->user, config->api.name);
     error = net_listen(fd, BACKLOG);
-    return error < 0 ? listen_fail(config, "listen", -error, fd) : fd;
+    return error < 0 ? api_listen_fail(config, "listen", -error, fd) : fd;
 }
 
 static bool api_start(struct api *api, int listen_fd)

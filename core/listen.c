@@ -19,15 +19,33 @@ static void listen_set(int fd, int level, int option, int value)
     (void)setsockopt(fd, level, option, &value, sizeof value);
 }
 
-static const char *listen_remedy(int error)
+static const char *listen_remedy_unix(int error, const char *path)
 {
+    struct stat status;
     switch (error) {
-    case EADDRINUSE: return "another process listens there; stop it, choose another port, or share it with --reuseport";
-    case EACCES:
-        return "ports below 1024 need root or CAP_NET_BIND_SERVICE; a Unix socket needs write permission to its folder";
+    case EADDRINUSE:
+        if (stat(path, &status) == 0 && !S_ISSOCK(status.st_mode))
+            return "a file or folder that is no socket stands there; remove it, or choose another path";
+        return "another process listens there; stop it, or choose another path";
+    case EACCES: return "this needs write permission to its folder";
+    case EROFS: return "its file system is read-only; choose another folder, such as one in /run";
+    case ENOENT: return "the folder does not exist; make it, or choose another path";
+    case ENOTDIR: return "a part of its path is no folder; choose another path";
+    default: return NULL;
+    }
+}
+
+const char *listen_remedy(int error, const struct address *address, bool shared)
+{
+    const char *remedy = address->kind == ADDRESS_UNIX ? listen_remedy_unix(error, address->name) : NULL;
+    if (remedy) return remedy;
+    switch (error) {
+    case EADDRINUSE:
+        return shared ? "another process listens there; stop it, choose another port, or share it with --reuseport"
+                      : "another process listens there; stop it, or choose another port";
+    case EACCES: return "ports below 1024 need root or CAP_NET_BIND_SERVICE";
     case EPERM: return "this needs root or CAP_NET_ADMIN";
     case EADDRNOTAVAIL: return "no interface of this machine has that address";
-    case ENOENT: return "the folder does not exist";
     case EMFILE:
     case ENFILE: return "no descriptor left; raise ulimit -n";
     default: return "check the address";
@@ -37,7 +55,8 @@ static const char *listen_remedy(int error)
 static int listen_fail(const struct listener_config *listener, const char *call, int fd)
 {
     int error = errno;
-    LOGE("cannot listen on %s: %s: %s; %s", listener->text, call, strerror(error), listen_remedy(error));
+    LOGE("cannot listen on %s: %s: %s; %s", listener->text, call, strerror(error),
+         listen_remedy(error, &listener->address, true));
     if (fd >= 0) close(fd);
     return -1;
 }

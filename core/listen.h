@@ -14,4 +14,8 @@ int listen_learn_port(int fd, struct address *address, const char **text);
 /* Removes the file of a Unix listener at the end; nothing for others. */
 void listen_remove(const struct listener_config *listener);
 
+/* What to do about an errno of bind() or listen() there: a static text, for the API's address as well.
+ * shared: --reuseport would help. */
+const char *listen_remedy(int error, const struct address *address, bool shared);
+
 #endif

@@ -220,9 +220,16 @@ def test_closed_standard_descriptors(tmp_path, origin):
 def test_a_file_is_not_replaced(tmp_path):
     path = tmp_path / "file"
     path.write_text("precious")
-    code, _, err = process.run("-l", f"unix:{path}")
-    assert code == 1 and str(path) in one_line(err)
+    for words in (["-l", f"unix:{path}"], ["-l", "127.0.0.1:0", "--api", f"unix:{path}"]):
+        code, _, err = process.run(*words)
+        assert code == 1 and str(path) in one_line(err) and "no socket stands there" in err
     assert path.read_text() == "precious"
+    for words in (["-l", f"unix:{path}/x"], ["-l", "127.0.0.1:0", "--api", f"unix:{path}/x"]):
+        code, _, err = process.run(*words)
+        assert code == 1 and "a part of its path is no folder" in one_line(err)
+    for words in (["-l", f"unix:{tmp_path}/none/x"], ["-l", "127.0.0.1:0", "--api", f"unix:{tmp_path}/none/x"]):
+        code, _, err = process.run(*words)
+        assert code == 1 and "the folder does not exist" in one_line(err)
 
 
 @pytest.mark.parametrize("number, word", [(errno.ENOSYS, "no io_uring"), (errno.EPERM, "forbidden")])
