@@ -26,9 +26,11 @@
 #define WATCHES_MAX DNS_UDP_SLOT / 256u
 #define SERVERS_MAX 16u
 #define TRIES       2u
-#define TRY_MS_MIN  100u
-#define TRY_MS_MAX  5000u
-#define CLASS_IN    1
+/* RFC 1035 section 4.2.1; c-ares has cut off what is longer, without a word. */
+#define UDP_ANSWER_MAX 512u
+#define TRY_MS_MIN     100u
+#define TRY_MS_MAX     5000u
+#define CLASS_IN       1
 /* A late answer fills the cache, though nobody waits for it any more. */
 #define PATIENCE_MS_MIN 5000u
 
@@ -347,7 +349,7 @@ static void on_answer(void *argument, int ares_status, int timeouts, unsigned ch
     int status = status_of(ares_status);
     size_t size = answer && answer_size > 0 ? (size_t)answer_size : 0;
     (void)timeouts;
-    if (!asked->by_tcp && dns_is_truncated(answer, size)) {
+    if (!asked->by_tcp && (dns_is_truncated(answer, size) || size >= UDP_ANSWER_MAX)) {
         asked->by_tcp = true;
         ares_query(channel->tcp, asked->name, CLASS_IN, asked->type, on_answer, asked);
         return;

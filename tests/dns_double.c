@@ -164,8 +164,8 @@ static void server_answer_addresses(const char *name, uint16_t type, struct repl
         unsigned ipv4, ipv6;
         uint32_t ttl;
     } rules[] = {
-        {"both", 2, 4, 60},  {"many", 25, 14, 60}, {"v6", 0, 1, 60}, {"zero", 1, 0, 0},
-        {"late6", 1, 1, 60}, {"no4", 1, 1, 60},    {"", 1, 0, 60},
+        {"both", 2, 4, 60}, {"many", 25, 14, 60}, {"wide", 40, 0, 60}, {"v6", 0, 1, 60},
+        {"zero", 1, 0, 0},  {"late6", 1, 1, 60},  {"no4", 1, 1, 60},   {"", 1, 0, 60},
     };
     unsigned i = 0;
     while (!begins(name, rules[i].label)) i++;

@@ -115,6 +115,19 @@ static void test_tcp(void **state)
     assert_true(dns_tcp_questions() > before);
 }
 
+/* More than 512 octets by UDP, which c-ares cuts off. */
+static void test_udp_answer_too_long(void **state)
+{
+    (void)state;
+    struct ask ask;
+    unsigned before = dns_tcp_questions();
+    bench_open(dns_address(), 5000);
+    assert_int_equal(ask_now(&ask, "wide.test.", AF_INET), 0);
+    is_address(&ask, 0, "192.0.2.1");
+    bench_close();
+    assert_true(dns_tcp_questions() > before);
+}
+
 /* A server that closes its TCP connection ends no look-up of others, which go by UDP. */
 static void test_tcp_that_fails(void **state)
 {
@@ -382,6 +395,7 @@ int main(void)
         cmocka_unit_test(test_deadline_of_request),
         cmocka_unit_test(test_refused_by_icmp),
         cmocka_unit_test(test_tcp),
+        cmocka_unit_test(test_udp_answer_too_long),
         cmocka_unit_test(test_tcp_that_fails),
         cmocka_unit_test(test_hosts),
         cmocka_unit_test(test_bad_names),
