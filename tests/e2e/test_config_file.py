@@ -1,7 +1,9 @@
 """-c FILE: what is wrong is said with file, line and key; --check and --dump-config know it; SIGHUP never claims what it has not done."""
 import os
+import pathlib
 import re
 import signal
+import tempfile
 
 import pytest
 
@@ -115,14 +117,16 @@ def test_tracebacks_of_running_scripts_keep_their_lines(ruled):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("option", ["-c", "-r"])
-def test_a_script_that_only_root_can_read(tmp_path, option):
+def test_a_script_that_only_root_can_read(option):
     """It starts, but SIGHUP would fail some day: said at once."""
     port = process.free_port()
-    path = written(tmp_path, f"return {{ listen = '127.0.0.1:{port}', {RULES} }}")
-    os.chmod(tmp_path, 0o755)
-    words = [option, path, *(["-l", f"127.0.0.1:{port}"] if option == "-r" else []), "-u", "nobody:", "--check"]
-    for folder in [tmp_path, *tmp_path.parents][:3]:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to others
         os.chmod(folder, 0o755)
+        only_root_can_read(option, port, written(pathlib.Path(folder), f"return {{ listen = '127.0.0.1:{port}', {RULES} }}"))
+
+
+def only_root_can_read(option, port, path):
+    words = [option, path, *(["-l", f"127.0.0.1:{port}"] if option == "-r" else []), "-u", "nobody:", "--check"]
     os.chmod(path, 0o600)
     code, _, err = process.run(*words)
     assert code == 0 and err.count("\n") == 1 and f"{path}: Permission denied for the user of -u" in err, err
@@ -139,7 +143,7 @@ def test_reload_refuses_what_is_fixed(sluice, origin, tmp_path):
     path = written(tmp_path, f"return {{ {base} }}")
     proxy = sluice("-c", path, "--workers", "1", listen=None)
     api = scripts.Api(("127.0.0.1", ports[1]))
-    for change in [(str(ports[0]), str(process.free_port())), ("listen =", "http_listen ="), ("20", "21"), ("20", "0"),
+    for change in [(str(ports[0]), str(process.free_port())), ("listen =", "http_listen ="), ("sessions = 20", "sessions = 21"), ("sessions = 20", "sessions = 0"),
                    ("timeout", "workers = 7, timeout"), ("timeout", "reuseport = true, timeout"),
                    ("timeout", "tcp_fastopen = false, timeout"), ("timeout", "user_name = 'nobody', timeout"),
                    (f"'127.0.0.1:{ports[1]}'", f"'127.0.0.1:{process.free_port()}'"),
@@ -149,7 +153,7 @@ def test_reload_refuses_what_is_fixed(sluice, origin, tmp_path):
         assert "restart to apply it" in line and "`" in line, (change, line)
         assert "return true,0x1.ep+4" == api.call("return neosocksd.config().timeout")
     assert "successfully" not in proxy.log()
-    reload(proxy, path, f"return {{ {base.replace('timeout = 30', 'timeout = 40').replace('20', '19')} }}", "config successfully reloaded")
+    reload(proxy, path, f"return {{ {base.replace('timeout = 30', 'timeout = 40').replace('sessions = 20', 'sessions = 19')} }}", "config successfully reloaded")
     assert api.call("return neosocksd.config().timeout, neosocksd.config().max_sessions") == "return true,0x1.4p+5,19"
     client = wire.through_socks5(("127.0.0.1", ports[0]), "127.0.0.1", origin().port)
     client.close()
