@@ -132,8 +132,8 @@ class Sluice:
         return self.process.poll() is None
 
     def flat(self, timeout=8):
-        """Whether the sockets that it holds are no more than at start, when one may have asked a name server already."""
-        return wait_until(lambda: self.sockets() <= self.sockets_at_start, timeout)
+        """Whether the sockets that it holds are as many as at start."""
+        return wait_until(lambda: self.sockets() == self.sockets_at_start, timeout)
 
     def signal(self, number):
         self.process.send_signal(number)
