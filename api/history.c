@@ -157,11 +157,5 @@ void history_write_json(const struct history *h, const struct snapshot *now, str
 {
     json_t *all = json_pack("{s:f, s:f, s:o, s:o}", "time", now->time, "uptime", now->uptime, "seconds",
                             ring_json(&h->seconds), "minutes", ring_json(&h->minutes));
-    char *dump = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(13)) : NULL;
-    if (dump)
-        text_add(out, dump, strlen(dump));
-    else
-        out->failed = true;
-    free(dump);
-    json_decref(all);
+    text_add_json(out, all, 13);
 }

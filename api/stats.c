@@ -335,11 +335,5 @@ void stats_write_json(struct text *out, const struct snapshot *now, const struct
                       const struct history *history)
 {
     json_t *all = json_build(now, c, history);
-    char *dump = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(12)) : NULL;
-    if (dump)
-        text_add(out, dump, strlen(dump));
-    else
-        out->failed = true;
-    free(dump);
-    json_decref(all);
+    text_add_json(out, all, 12);
 }

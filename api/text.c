@@ -39,6 +39,17 @@ void text_printf(struct text *text, const char *format, ...)
     text_add(text, line, (size_t)size < sizeof line ? (size_t)size : sizeof line - 1);
 }
 
+void text_add_json(struct text *text, json_t *all, size_t digits)
+{
+    char *dump = all ? json_dumps(all, JSON_COMPACT | JSON_REAL_PRECISION(digits)) : NULL;
+    if (dump)
+        text_add(text, dump, strlen(dump));
+    else
+        text->failed = true;
+    free(dump);
+    json_decref(all);
+}
+
 void text_free(struct text *text)
 {
     free(text->data);

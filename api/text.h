@@ -2,6 +2,7 @@
 #ifndef SLUICE_API_TEXT_H
 #define SLUICE_API_TEXT_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -13,6 +14,8 @@ struct text {
 
 void text_add(struct text *text, const void *data, size_t size);
 void text_printf(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* As compact JSON, fractions with so many digits. Takes over `all`; NULL is a lack of memory. */
+void text_add_json(struct text *text, json_t *all, size_t digits);
 void text_free(struct text *text);
 
 #endif
