@@ -14,8 +14,9 @@ static void test_sleep(void **state)
             "    assert(not ok and e == 'n must be finite and in [0, 1e9]', e) end\n"
             "  assert(not pcall(await.sleep)) assert(not pcall(await.sleep, {}))\n"
             "  local begin = time.monotonic() repeat until time.monotonic() - begin > 0.1\n"
-            "  begin = time.monotonic() await.sleep(0.02) begin = time.monotonic() - begin assert(begin >= 0.02 and "
-            "begin < 0.1, begin)\n"
+            "  local fastest = 1 for i = 1, 10 do begin = time.monotonic() await.sleep(0.02)\n"
+            "    local took = time.monotonic() - begin assert(took >= 0.02, took) fastest = math.min(fastest, took) end\n"
+            "  assert(fastest < 0.1, fastest)\n" /* not each: the machine may have other work just then */
             "  assert(await.resolve('1.2.3.4') == '1.2.3.4' and await.resolve('::1') == '::1')\n"
             "  assert(await.addresses('1.2.3.4') == '1.2.3.4' and select('#', await.addresses('no name')) == 0)\n"
             "  local first, second = await.addresses('localhost') assert(first == await.resolve('localhost'))\n"
