@@ -19,7 +19,7 @@ Q       := $(if $(V),,@)
 say      = @$(if $(V),:,echo '  $(1)')
 RUN     := $(PYTHON) tests/run.py --build $(BUILD)
 
-STD    = -std=c11 -D_GNU_SOURCE -Icore -Iprotocols -I. -isystem /usr/include/lua5.4 -DSLUICE_VERSION='"$(VERSION)"'
+STD    = -std=c11 -D_GNU_SOURCE -I. -isystem /usr/include/lua5.4 -DSLUICE_VERSION='"$(VERSION)"'
 WARN   = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
 HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIE
 LINK   = -pie -Wl,-z,relro,-z,now,-z,noexecstack
@@ -49,14 +49,14 @@ FLAGS_fuzz    = -O1 -g -fno-omit-frame-pointer -fPIE -fsanitize=fuzzer-no-link,a
                 -fno-sanitize-recover=all
 
 PROTOCOLS := $(wildcard protocols/*.c)
-CORE      := $(filter-out core/main.c,$(wildcard core/*.c))
+CORE      := $(wildcard core/*/*.c)
 PRODUCT   := $(PROTOCOLS) $(CORE)
 # What steers it: Lua, the API, and the files that travel in the binary.
-CONTROL   := $(wildcard lua/*.c api/*.c) embedded.c
+CONTROL   := $(wildcard lua/*/*.c api/*.c) embedded.c
 EMBEDDED  := $(wildcard lua/scripts/*.lua api/*.html)
 # The simulator has the kernel's place, and its driver that of the coordinator.
-SIMULATED := $(filter-out core/ring.c core/net.c core/machine.c core/coordinator.c core/supervisor.c core/listen.c core/resolve.c \
-             core/dns_channel.c core/dns_udp.c core/resolver_thread.c,$(PRODUCT))
+SIMULATED := $(filter-out core/io/ring.c core/io/net.c core/session/machine.c core/control/% core/process/listen.c \
+             core/resolver/resolve.c core/resolver/dns_channel.c core/resolver/dns_udp.c core/resolver/resolver_thread.c,$(PRODUCT))
 SIMULATOR := $(filter-out tests/sim_main.c,$(wildcard tests/sim_*.c))
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 FUZZERS   := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))
@@ -68,7 +68,7 @@ PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
 # GCSTRESS_UNIT of tests/run.py
 STRESSED  := $(addprefix test_lua_,hostile data socket socket_proxy coroutine engine rpc execute boot match)
 THREADED  := test_queue test_letter test_log test_lua_script test_resolver_thread# what more than one thread calls
-CLANG_FORMAT_FILES := $(wildcard core/*.[ch] protocols/*.[ch] lua/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
+CLANG_FORMAT_FILES := $(wildcard core/*.c core/*/*.[ch] protocols/*.[ch] lua/*/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE
 .PHONY: gcstress gcstress-programs test-kernel test-container deps-container deps deps-test deps-lint deps-bench deps-bench-lua deps-kernel deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
@@ -363,4 +363,4 @@ clean: ## remove what was built
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
--include $(foreach f,release unit asan tsan fuzz,$(wildcard $(BUILD)/$(f)/*/*.d))
+-include $(foreach f,release unit asan tsan fuzz,$(wildcard $(BUILD)/$(f)/*/*.d $(BUILD)/$(f)/*/*/*.d))

@@ -1,4 +1,4 @@
-#include "access.h"
+#include "api/access.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -9,8 +9,8 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-#include "core/log.h"
-#include "lua/digest.h"
+#include "core/io/log.h"
+#include "lua/modules/digest.h"
 #include "protocols/address.h"
 
 #define FILE_SIZE_MAX 131072u

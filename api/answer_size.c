@@ -1,4 +1,4 @@
-#include "answer_size.h"
+#include "api/answer_size.h"
 
 #include <microhttpd.h>
 #include <stdio.h>

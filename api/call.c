@@ -1,4 +1,4 @@
-#include "call.h"
+#include "api/call.h"
 
 #include <microhttpd.h>
 #include <netinet/in.h>
@@ -8,10 +8,10 @@
 #include <strings.h>
 #include <sys/socket.h>
 
-#include "core/log.h"
-#include "core/net.h"
-#include "endpoints.h"
-#include "lend.h"
+#include "api/endpoints.h"
+#include "api/lend.h"
+#include "core/io/log.h"
+#include "core/io/net.h"
 
 struct call_field {
     bool header;       /* else a parameter of the query */

@@ -15,13 +15,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "access.h"
-#include "core/coordinator.h"
-#include "lua/engine.h"
+#include "api/access.h"
+#include "api/snapshot.h"
+#include "api/stats.h"
+#include "api/text.h"
+#include "core/control/coordinator.h"
+#include "lua/engine/engine.h"
 #include "protocols/address.h"
-#include "snapshot.h"
-#include "stats.h"
-#include "text.h"
 
 #define CALL_BODY_MAX    ((size_t)4 << 20)
 #define CALL_CHANGE_SIZE 96u

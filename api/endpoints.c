@@ -1,20 +1,20 @@
-#include "endpoints.h"
+#include "api/endpoints.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/log.h"
-#include "exposition.h"
-#include "fields.h"
-#include "health.h"
-#include "history.h"
-#include "lua/embedded.h"
-#include "metrics.h"
-#include "scripts.h"
-#include "sessions.h"
-#include "stats_text.h"
+#include "api/exposition.h"
+#include "api/fields.h"
+#include "api/health.h"
+#include "api/history.h"
+#include "api/metrics.h"
+#include "api/scripts.h"
+#include "api/sessions.h"
+#include "api/stats_text.h"
+#include "core/io/log.h"
+#include "lua/boot/embedded.h"
 
 #define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
 #define RPC_TYPE     "application/x-neosocksd-rpc; version=1"

@@ -3,7 +3,7 @@
 #ifndef SLUICE_API_ENDPOINTS_H
 #define SLUICE_API_ENDPOINTS_H
 
-#include "call.h"
+#include "api/call.h"
 
 struct endpoint {
     const char *path;

@@ -1,4 +1,4 @@
-#include "exposition.h"
+#include "api/exposition.h"
 
 #include <ctype.h>
 #include <stdint.h>

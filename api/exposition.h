@@ -3,7 +3,7 @@
 #ifndef SLUICE_API_EXPOSITION_H
 #define SLUICE_API_EXPOSITION_H
 
-#include "text.h"
+#include "api/text.h"
 
 /* Adds the lines that are sound (text format 0.0.4), each with its end, to `out`, which holds what came before. Returns
  * how many were left out: no form of a line, not UTF-8, or a family that is there already or has its type already. */

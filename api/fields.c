@@ -1,4 +1,4 @@
-#include "fields.h"
+#include "api/fields.h"
 
 #include <assert.h>
 #include <ctype.h>

@@ -1,8 +1,8 @@
-#include "health.h"
+#include "api/health.h"
 
 #include <stdio.h>
 
-#include "core/supervisor.h"
+#include "core/control/supervisor.h"
 
 bool health_is_stuck(const struct api_parts *parts, char *message, size_t size)
 {

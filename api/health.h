@@ -5,7 +5,7 @@
 #ifndef SLUICE_API_HEALTH_H
 #define SLUICE_API_HEALTH_H
 
-#include "call.h"
+#include "api/call.h"
 
 #define HEALTH_LIMIT_MS  1000u
 #define HEALTH_TEXT_SIZE 160u

@@ -1,4 +1,4 @@
-#include "history.h"
+#include "api/history.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -4,8 +4,8 @@
 #ifndef SLUICE_API_HISTORY_H
 #define SLUICE_API_HISTORY_H
 
-#include "snapshot.h"
-#include "text.h"
+#include "api/snapshot.h"
+#include "api/text.h"
 
 #define HISTORY_SECONDS 600u
 #define HISTORY_MINUTES 120u

@@ -1,13 +1,13 @@
-#include "judge.h"
+#include "api/judge.h"
 
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-#include "core/net.h"
-#include "endpoints.h"
-#include "fields.h"
+#include "api/endpoints.h"
+#include "api/fields.h"
+#include "core/io/net.h"
 
 /* The address that the client has connected to. */
 static bool local_text(struct call *call, char *out, size_t size)

@@ -2,7 +2,7 @@
 #ifndef SLUICE_API_JUDGE_H
 #define SLUICE_API_JUDGE_H
 
-#include "call.h"
+#include "api/call.h"
 
 /* Finds the call's endpoint, method and token. 0, or the status to refuse with; then the endpoint may be a stand-in.
  * url, method, version  as libmicrohttpd gives them; borrowed for the call. */

@@ -1,9 +1,9 @@
-#include "lend.h"
+#include "api/lend.h"
 
 #include <stdlib.h>
 
-#include "core/supervisor.h"
-#include "endpoints.h"
+#include "api/endpoints.h"
+#include "core/control/supervisor.h"
 
 /* --- back on the supervisor's thread --- */
 

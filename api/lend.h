@@ -9,7 +9,7 @@
 #ifndef SLUICE_API_LEND_H
 #define SLUICE_API_LEND_H
 
-#include "call.h"
+#include "api/call.h"
 
 /* How many may be out, those whose connection has been answered otherwise among them: of the ones that wait for
  * scripts, and of all. */

@@ -1,9 +1,9 @@
-#include "metrics.h"
+#include "api/metrics.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "core/failure.h"
+#include "core/session/failure.h"
 
 enum kind { COUNTER, GAUGE };
 

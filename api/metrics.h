@@ -3,8 +3,8 @@
 #ifndef SLUICE_API_METRICS_H
 #define SLUICE_API_METRICS_H
 
-#include "snapshot.h"
-#include "text.h"
+#include "api/snapshot.h"
+#include "api/text.h"
 
 /* The count of lines of the ruleset's that were left out; in front of its lines. */
 void metrics_write_dropped(struct text *out, uint64_t lines);

@@ -1,4 +1,4 @@
-#include "peers.h"
+#include "api/peers.h"
 
 #include <assert.h>
 #include <poll.h>

@@ -1,8 +1,8 @@
-#include "recorder.h"
+#include "api/recorder.h"
 
 #include <stdlib.h>
 
-#include "history.h"
+#include "api/history.h"
 
 #define SECOND_MS 1000u
 

@@ -1,4 +1,4 @@
-#include "scripts.h"
+#include "api/scripts.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #ifndef SLUICE_API_SCRIPTS_H
 #define SLUICE_API_SCRIPTS_H
 
-#include "call.h"
+#include "api/call.h"
 
 void scripts_list(struct call *call);  /* GET /scripts */
 void scripts_start(struct call *call); /* POST /scripts?name=N */

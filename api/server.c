@@ -1,4 +1,4 @@
-#include "server.h"
+#include "api/server.h"
 
 #include <errno.h>
 #include <microhttpd.h>
@@ -12,21 +12,21 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "answer_size.h"
-#include "call.h"
-#include "core/listen.h"
-#include "core/log.h"
-#include "core/net.h"
-#include "core/process.h"
-#include "core/supervisor.h"
-#include "endpoints.h"
-#include "fields.h"
-#include "health.h"
-#include "judge.h"
-#include "lend.h"
-#include "lua/codec.h"
-#include "peers.h"
-#include "recorder.h"
+#include "api/answer_size.h"
+#include "api/call.h"
+#include "api/endpoints.h"
+#include "api/fields.h"
+#include "api/health.h"
+#include "api/judge.h"
+#include "api/lend.h"
+#include "api/peers.h"
+#include "api/recorder.h"
+#include "core/control/supervisor.h"
+#include "core/io/log.h"
+#include "core/io/net.h"
+#include "core/process/listen.h"
+#include "core/process/process.h"
+#include "lua/modules/codec.h"
 
 #define COMPRESS_MIN 256u /* octets: shorter answers are not worth it */
 #define BACKLOG      128

@@ -3,10 +3,10 @@
 #ifndef SLUICE_API_SERVER_H
 #define SLUICE_API_SERVER_H
 
-#include "core/config.h"
-#include "core/coordinator.h"
-#include "core/supervisor.h"
-#include "lua/engine.h"
+#include "core/control/coordinator.h"
+#include "core/control/supervisor.h"
+#include "core/process/config.h"
+#include "lua/engine/engine.h"
 
 struct api;
 

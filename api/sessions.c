@@ -1,4 +1,4 @@
-#include "sessions.h"
+#include "api/sessions.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/worker.h"
+#include "core/session/worker.h"
 
 #define ROWS_MAX      64u /* asked of a worker at a time */
 #define LIMIT_DEFAULT 100u

@@ -2,7 +2,7 @@
 #ifndef SLUICE_API_SESSIONS_H
 #define SLUICE_API_SESSIONS_H
 
-#include "call.h"
+#include "api/call.h"
 
 void sessions_list(struct call *call);
 void sessions_end(struct call *call);

@@ -1,11 +1,11 @@
-#include "snapshot.h"
+#include "api/snapshot.h"
 
 #include <dirent.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
-#include "core/process.h"
+#include "core/process/process.h"
 
 static double read_clock(clockid_t clock)
 {

@@ -2,8 +2,8 @@
 #ifndef SLUICE_API_SNAPSHOT_H
 #define SLUICE_API_SNAPSHOT_H
 
-#include "core/coordinator.h"
-#include "lua/engine.h"
+#include "core/control/coordinator.h"
+#include "lua/engine/engine.h"
 
 struct snapshot {
     double time;   /* since 1970 */

@@ -1,4 +1,4 @@
-#include "stats.h"
+#include "api/stats.h"
 
 #include <jansson.h>
 #include <stdarg.h>
@@ -8,8 +8,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "history.h"
-#include "stats_text.h"
+#include "api/history.h"
+#include "api/stats_text.h"
 
 #define CONTRACT "1.5.1" /* the neosocksd that we stand in for */
 #define ABOUT    "a proxy for SOCKS and HTTP, on io_uring"

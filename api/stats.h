@@ -2,8 +2,8 @@
 #ifndef SLUICE_API_STATS_H
 #define SLUICE_API_STATS_H
 
-#include "snapshot.h"
-#include "text.h"
+#include "api/snapshot.h"
+#include "api/text.h"
 
 /* The query of /stats (contract section 3.3). */
 struct stats_query {

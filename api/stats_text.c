@@ -1,4 +1,4 @@
-#include "stats_text.h"
+#include "api/stats_text.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -8,10 +8,10 @@
 #ifndef SLUICE_BENCH_CLIENT_H
 #define SLUICE_BENCH_CLIENT_H
 
-#include "histogram.h"
-#include "stream.h"
-#include "via.h"
-#include "wire.h"
+#include "bench/histogram.h"
+#include "bench/stream.h"
+#include "bench/via.h"
+#include "bench/wire.h"
 
 #include <netinet/in.h>
 #include <stdbool.h>

@@ -11,8 +11,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "core/log.h"
-#include "lua/state.h"
+#include "core/io/log.h"
+#include "lua/engine/state.h"
 
 enum { WARM_UP = 10000, BATCH = 256, TIMED = 200000 };
 

@@ -1,4 +1,4 @@
-#include "client.h"
+#include "bench/client.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -8,8 +8,8 @@
  *
  * Here are the client's loop and its result. A result is one line of JSON on stdout. Nothing waits for ever: flows have
  * a time limit, and SIGALRM ends the program when the loop itself should stall. */
-#include "client.h"
-#include "origin.h"
+#include "bench/client.h"
+#include "bench/origin.h"
 
 #include <errno.h>
 #include <poll.h>

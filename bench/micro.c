@@ -3,10 +3,10 @@
  * Each line is the median of several rounds, with the fastest and the slowest beside it, in CPU time of this thread:
  * other processes on the same core disturb the caches, but not the clock. Data is warm, so the numbers are lower
  * bounds; what they are good for is to compare one commit with the next. */
-#include "core/policy.h"
-#include "core/pool.h"
-#include "core/queue.h"
-#include "core/timer.h"
+#include "core/io/pool.h"
+#include "core/io/queue.h"
+#include "core/io/timer.h"
+#include "core/session/policy.h"
 #include "protocols/http_connect.h"
 #include "protocols/http_head.h"
 #include "protocols/socks4.h"

@@ -1,5 +1,5 @@
 /* What each kind of measurement does with a flow that is open. */
-#include "client.h"
+#include "bench/client.h"
 
 #include <errno.h>
 #include <stdlib.h>

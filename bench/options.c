@@ -1,4 +1,4 @@
-#include "client.h"
+#include "bench/client.h"
 
 #include <arpa/inet.h>
 #include <getopt.h>

@@ -1,7 +1,7 @@
-#include "origin.h"
+#include "bench/origin.h"
 
-#include "stream.h"
-#include "wire.h"
+#include "bench/stream.h"
+#include "bench/wire.h"
 
 #include <assert.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
-#include "stream.h"
+#include "bench/stream.h"
 
-#include "wire.h"
+#include "bench/wire.h"
 
 #include <assert.h>
 #include <string.h>

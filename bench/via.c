@@ -1,4 +1,4 @@
-#include "via.h"
+#include "bench/via.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>

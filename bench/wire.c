@@ -1,4 +1,4 @@
-#include "wire.h"
+#include "bench/wire.h"
 
 #include <arpa/inet.h>
 #include <netinet/tcp.h>

@@ -9,13 +9,13 @@
 #include <unistd.h>
 
 #include "api/server.h"
-#include "config.h"
-#include "coordinator.h"
-#include "listen.h"
-#include "log.h"
-#include "lua/engine.h"
-#include "process.h"
-#include "supervisor.h"
+#include "core/control/coordinator.h"
+#include "core/control/supervisor.h"
+#include "core/io/log.h"
+#include "core/process/config.h"
+#include "core/process/listen.h"
+#include "core/process/process.h"
+#include "lua/engine/engine.h"
 
 static struct config config;
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/codec.h"
+#include "lua/modules/codec.h"
 
 #define LIMIT 65536u
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/marshal.h"
+#include "lua/modules/marshal.h"
 
 static void check_same(lua_State *L, int a, int b);
 

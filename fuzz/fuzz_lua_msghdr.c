@@ -15,8 +15,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "lua/data.h"
-#include "lua/socket.h"
+#include "lua/socket/data.h"
+#include "lua/socket/socket.h"
 
 #define MEMORY_MAX ((size_t)48 << 20)
 #define DEPTH_MAX  4

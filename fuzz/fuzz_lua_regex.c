@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "lua/modules.h"
+#include "lua/modules/modules.h"
 
 static const char code[] = "local pattern, subject, flags = ...\n"
                            "local r = regex.compile(pattern, flags)\n"

@@ -1,4 +1,4 @@
-#include "address.h"
+#include "protocols/address.h"
 
 #include <arpa/inet.h>
 #include <assert.h>

@@ -1,4 +1,4 @@
-#include "base64.h"
+#include "protocols/base64.h"
 
 #include <assert.h>
 

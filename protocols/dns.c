@@ -1,6 +1,6 @@
 /* Names are compared as they stand in the message, label by label through their pointers, without being copied. A
  * pointer must lead backwards (RFC 1035 section 4.1.4: to a prior occurrence), so that no walk goes round. */
-#include "dns.h"
+#include "protocols/dns.h"
 
 #include <string.h>
 

@@ -9,7 +9,7 @@
  *
  * Line ends are CRLF only: a bare LF or CR that one recipient takes for the end of a line and the next one does not is
  * how requests are smuggled. */
-#include "http_body.h"
+#include "protocols/http_body.h"
 
 #include <assert.h>
 #include <stdlib.h>

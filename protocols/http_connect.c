@@ -1,12 +1,12 @@
 /* CONNECT, Basic proxy credentials and the replies that the proxy makes itself. */
-#include "http_connect.h"
+#include "protocols/http_connect.h"
 
 #include <assert.h>
 #include <string.h>
 
-#include "base64.h"
-#include "http_body.h"
-#include "http_writer.h"
+#include "protocols/base64.h"
+#include "protocols/http_body.h"
+#include "protocols/http_writer.h"
 
 /* What may stand in a host without changing what the authority around it means. RFC 3986 allows less; names with
  * octets from 0x80 on do occur and do no harm. */

@@ -2,9 +2,9 @@
 #ifndef SLUICE_PROTOCOLS_HTTP_CONNECT_H
 #define SLUICE_PROTOCOLS_HTTP_CONNECT_H
 
-#include "address.h"
-#include "credentials.h"
-#include "http_head.h"
+#include "protocols/address.h"
+#include "protocols/credentials.h"
+#include "protocols/http_head.h"
 
 /* The target of a CONNECT: authority-form with a port (a missing one is the client's error: 400). IPv6 in brackets. */
 bool http_parse_authority(const uint8_t *data, struct http_span span, struct address *target);

@@ -2,13 +2,13 @@
  *
  * The rule that keeps smuggling out: framing, Host and connection options are never copied. They are read, judged, and
  * written again from what was understood, so that the next recipient cannot understand something else. */
-#include "http_forward.h"
+#include "protocols/http_forward.h"
 
 #include <assert.h>
 #include <string.h>
 
-#include "http_connect.h"
-#include "http_writer.h"
+#include "protocols/http_connect.h"
+#include "protocols/http_writer.h"
 
 #define PORT_HTTP 80u
 

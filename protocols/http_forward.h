@@ -3,9 +3,9 @@
 #ifndef SLUICE_PROTOCOLS_HTTP_FORWARD_H
 #define SLUICE_PROTOCOLS_HTTP_FORWARD_H
 
-#include "address.h"
-#include "http_body.h"
-#include "http_head.h"
+#include "protocols/address.h"
+#include "protocols/http_body.h"
+#include "protocols/http_head.h"
 
 #define HTTP_OPTIONS_MAX 100u /* commas in all Connection fields of a head; nobody needs more than a few */
 

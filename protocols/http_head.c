@@ -7,7 +7,7 @@
  *                 leaves for next time.
  *   parse_*       runs once, when the head is complete, and may rely on what find_end saw: lines end with LF, in
  * requests with CRLF, and hold no controls but tabs. It makes one line of folded ones and cuts lines into spans. */
-#include "http_head.h"
+#include "protocols/http_head.h"
 
 #include <assert.h>
 #include <string.h>

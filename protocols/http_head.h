@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "parse.h"
+#include "protocols/parse.h"
 
 #define HTTP_HEAD_SIZE_MAX          32767u /* octets of a request head; the contract's 8 KiB refuse real cookies */
 #define HTTP_RESPONSE_HEAD_SIZE_MAX 65535u /* octets of a response head */

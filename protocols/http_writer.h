@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "http_head.h"
+#include "protocols/http_head.h"
 
 struct http_writer {
     uint8_t *out; /* borrowed */

@@ -1,11 +1,11 @@
-#include "rpc_message.h"
+#include "protocols/rpc_message.h"
 
 #include <assert.h>
 #include <string.h>
 #include <strings.h>
 
-#include "http_writer.h"
-#include "url.h"
+#include "protocols/http_writer.h"
+#include "protocols/url.h"
 
 /* An honest peer sends none; a proxy before it may send one. */
 #define RPC_INTERIM_MAX 8u

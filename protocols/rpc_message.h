@@ -12,10 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "address.h"
-#include "credentials.h"
-#include "http_body.h"
-#include "http_head.h"
+#include "protocols/address.h"
+#include "protocols/credentials.h"
+#include "protocols/http_body.h"
+#include "protocols/http_head.h"
 
 #define RPC_CONTENT_TYPE  "application/x-neosocksd-rpc; version=1"
 #define RPC_BODY_SIZE_MAX ((size_t)4 << 20) /* octets of an answer's body as received; an API takes no more either */

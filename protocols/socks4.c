@@ -3,12 +3,12 @@
  *     version 1 | command 1 | port 2 | address 4 | user id, NUL | 4A only: name, NUL
  *
  * and a reply: zero 1 | code 1 | port 2 | address 4. */
-#include "socks4.h"
+#include "protocols/socks4.h"
 
 #include <assert.h>
 #include <string.h>
 
-#include "bytes.h"
+#include "protocols/bytes.h"
 
 /* 0.0.0.x with x != 0 says that a name follows. */
 static bool is_name_marker(const uint8_t ipv4[4])

@@ -2,9 +2,9 @@
 #ifndef SLUICE_PROTOCOLS_SOCKS4_H
 #define SLUICE_PROTOCOLS_SOCKS4_H
 
-#include "address.h"
-#include "credentials.h"
-#include "parse.h"
+#include "protocols/address.h"
+#include "protocols/credentials.h"
+#include "protocols/parse.h"
 
 #define SOCKS4_VERSION          4u
 #define SOCKS4_REPLY_SIZE       8u

@@ -6,12 +6,12 @@
  *
  * An address is type 1, host (4, 16, or length 1 and a name), port 2; a UDP datagram begins with 0, 0, fragment 1,
  * address. */
-#include "socks5.h"
+#include "protocols/socks5.h"
 
 #include <assert.h>
 #include <string.h>
 
-#include "bytes.h"
+#include "protocols/bytes.h"
 
 #define AUTH_VERSION 1u
 

@@ -2,9 +2,9 @@
 #ifndef SLUICE_PROTOCOLS_SOCKS5_H
 #define SLUICE_PROTOCOLS_SOCKS5_H
 
-#include "address.h"
-#include "credentials.h"
-#include "parse.h"
+#include "protocols/address.h"
+#include "protocols/credentials.h"
+#include "protocols/parse.h"
 
 #define SOCKS5_VERSION             5u
 #define SOCKS5_GREETING_SIZE_MAX   (2u + 255u)

@@ -1,4 +1,4 @@
-#include "url.h"
+#include "protocols/url.h"
 
 #include <assert.h>
 #include <string.h>

@@ -2,8 +2,8 @@
 #ifndef SLUICE_PROTOCOLS_URL_H
 #define SLUICE_PROTOCOLS_URL_H
 
-#include "address.h"
-#include "credentials.h"
+#include "protocols/address.h"
+#include "protocols/credentials.h"
 
 enum proxy_scheme { PROXY_HTTP, PROXY_SOCKS4A, PROXY_SOCKS5 };
 

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "support.h"
+#include "tests/support.h"
 
 struct answer {
     bool called, ok;

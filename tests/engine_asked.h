@@ -10,9 +10,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/log.h"
-#include "lua/state.h"
-#include "support.h"
+#include "core/io/log.h"
+#include "lua/engine/state.h"
+#include "tests/support.h"
 
 static struct config config;
 static struct coordinator *coordinator;

@@ -13,8 +13,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LAYERS = ["protocols", "core", "lua", "api", "main"]  # a layer includes itself and those before it
 WATCHERS = ["tests", "fuzz", "bench"]
 ROOMS = {  # header: where it may be included besides tests, fuzz and bench
-    "liburing.h": r"core/ring\.c",
-    "ares.h": r"core/dns_channel\.c",
+    "liburing.h": r"core/io/ring\.c",
+    "ares.h": r"core/resolver/dns_channel\.c",
     "microhttpd.h": r"api/.*",
     "lua.h": r"lua/.*",
     "lualib.h": r"lua/.*",
@@ -37,8 +37,9 @@ def includes_of(path):
 
 
 def resolve(path, name):
-    """The file that a quoted include means, looked for as the compiler does."""
-    for folder in (os.path.dirname(path), "core", "protocols", ""):
+    """The file that a quoted include means: named from the root, or, in tests/, fuzz/ and bench/, beside this one."""
+    beside = [os.path.dirname(path)] if layer_of(path) in WATCHERS else []
+    for folder in ["", *beside]:
         candidate = os.path.normpath(os.path.join(folder, name))
         if os.path.exists(os.path.join(ROOT, candidate)):
             return candidate

@@ -2,7 +2,7 @@
 #ifndef SLUICE_TESTS_RESOLVE_BENCH_H
 #define SLUICE_TESTS_RESOLVE_BENCH_H
 
-#include "core/resolve.h"
+#include "core/resolver/resolve.h"
 
 #define OP_DNS 7
 

@@ -335,19 +335,19 @@ def sources(*patterns):
 def run_lint(runner, options):
     flags = shlex.split(os.environ["STD"])
     warnings = shlex.split(os.environ["WARN"]) + LINT_WARNINGS
-    code = sources("core/*.c", "protocols/*.c", "lua/*.c", "api/*.c", "tests/*.c", "tests/e2e/*.c", "fuzz/*.c", "bench/*.c")
+    code = sources("core/*.c", "core/*/*.c", "protocols/*.c", "lua/*/*.c", "api/*.c", "tests/*.c", "tests/e2e/*.c", "fuzz/*.c", "bench/*.c")
     tests = sources("tests/*.c", "tests/e2e/*.c", "fuzz/*.c")
-    product = sources("core/*.c", "protocols/*.c", "lua/*.c", "api/*.c")
+    product = sources("core/*.c", "core/*/*.c", "protocols/*.c", "lua/*/*.c", "api/*.c")
     runner.run([
         Task("includes", [[sys.executable, "tests/includes.py", "--quiet"]]),
         Task("clang-format", [["clang-format", "--dry-run", "-Werror", *code,
-                               *sources("core/*.h", "protocols/*.h", "lua/*.h", "api/*.h", "tests/*.h", "fuzz/*.h", "bench/*.h")]]),
+                               *sources("core/*/*.h", "protocols/*.h", "lua/*/*.h", "api/*.h", "tests/*.h", "fuzz/*.h", "bench/*.h")]]),
         Task("gcc -Werror", [["gcc", *flags, *warnings, *GCC_WARNINGS, "-O2", "-c", "-o", "/dev/null", source]
                              for source in code]),
         Task("clang -Werror", [["clang", *flags, *warnings, "-fsyntax-only", source] for source in code]),
         Task("cppcheck", [["cppcheck", "--quiet", "--std=c11", "--enable=warning,performance,portability",
                            "--error-exitcode=1", "--inline-suppr", f"-j{CPUS}", "--suppressions-list=.cppcheck-suppressions",
-                           "-Icore", "-Iprotocols", "-I.", '-DSLUICE_VERSION=""', *product]]),
+                           "-I.", '-DSLUICE_VERSION=""', *product]]),
         Task("clang-tidy", [["clang-tidy", "--quiet", *TIDY[source in tests], source, "--", *flags]
                             for source in code]),
     ])

@@ -1,5 +1,5 @@
-/* A deterministic simulator: a second body of core/ring.h (sim_ring.c) and core/net.h (sim_net.c), and what a test may
- * ask of it.
+/* A deterministic simulator: a second body of core/io/ring.h (sim_ring.c) and core/io/net.h (sim_net.c), and what a
+ * test may ask of it.
  *
  * There is one simulator in a process, and one thread. A seed, or a string of octets, makes every decision; the clock
  * is virtual and moves only in ring_wait(). Connections are in-process queues: the proxy sees a descriptor, the test
@@ -12,8 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/net.h"
-#include "core/ring.h"
+#include "core/io/net.h"
+#include "core/io/ring.h"
 
 #define SIM_STREAM_MAX     262144u /* octets that a direction of a connection can hold */
 #define SIM_TRANSCRIPT_MAX 1024u   /* octets kept of what the proxy sent first on a connection */

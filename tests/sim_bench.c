@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "core/log.h"
+#include "core/io/log.h"
 
 #define BENCH_QUEUE 64u
 

@@ -4,7 +4,7 @@
 #ifndef SLUICE_TESTS_SIM_BENCH_H
 #define SLUICE_TESTS_SIM_BENCH_H
 
-#include "core/worker.h"
+#include "core/session/worker.h"
 #include "tests/sim.h"
 
 #define SIM_BENCH_PORT      1000u /* + listener */

@@ -3,7 +3,7 @@
 #ifndef SLUICE_TESTS_SIM_ERRANDS_H
 #define SLUICE_TESTS_SIM_ERRANDS_H
 
-#include "core/route.h"
+#include "core/session/route.h"
 #include "tests/sim.h"
 
 /* An end that the worker was lent, and what its far end does. */

@@ -1,4 +1,4 @@
-/* The simulator's decisions, descriptors, connections and pipes, and the second body of core/net.h. */
+/* The simulator's decisions, descriptors, connections and pipes, and the second body of core/io/net.h. */
 #include "tests/sim.h"
 
 #include <errno.h>
@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/machine.h"
-#include "core/own.h"
+#include "core/session/machine.h"
+#include "core/session/own.h"
 #include "tests/sim_private.h"
 
 #define SIM_PIPES_MAX 64u

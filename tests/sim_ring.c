@@ -1,4 +1,4 @@
-/* The second body of core/ring.h: operations are tried in an order that chance chooses, while the world acts in
+/* The second body of core/io/ring.h: operations are tried in an order that chance chooses, while the world acts in
  * between.
  *
  * As with the kernel, arming does nothing until ring_wait(): until then it stands in the submission queue. From then on
@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/worker.h"
+#include "core/session/worker.h"
 #include "tests/sim_private.h"
 
 #define SIM_OPS_MAX         512u

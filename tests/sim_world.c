@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/log.h"
-#include "core/worker.h"
+#include "core/io/log.h"
+#include "core/session/worker.h"
 #include "tests/sim.h"
 #include "tests/sim_errands.h"
 #include "tests/sim_peers.h"

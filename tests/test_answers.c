@@ -1,5 +1,5 @@
-/* core/resolve on a real ring: what answers hold, how long they are kept, and how many at a time. */
-#include "core/resolve.h"
+/* core/resolver/resolve on a real ring: what answers hold, how long they are kept, and how many at a time. */
+#include "core/resolver/resolve.h"
 
 #include <errno.h>
 #include <setjmp.h>

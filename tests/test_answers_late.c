@@ -1,6 +1,6 @@
-/* core/resolve: families that do not wait for each other, CNAMEs in any order, answers that do not fit their question,
- * and a resolv.conf that changes. */
-#include "core/resolve.h"
+/* core/resolver/resolve: families that do not wait for each other, CNAMEs in any order, answers that do not fit their
+ * question, and a resolv.conf that changes. */
+#include "core/resolver/resolve.h"
 
 #include <errno.h>
 #include <setjmp.h>

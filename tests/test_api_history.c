@@ -5,7 +5,7 @@
 
 #include "api/exposition.h"
 #include "api/history.h"
-#include "support.h"
+#include "tests/support.h"
 
 static struct history history;
 static struct snapshot now;

@@ -11,7 +11,7 @@
 #include "api/sessions.h"
 #include "api/stats_text.h"
 #include "api/text.h"
-#include "support.h"
+#include "tests/support.h"
 
 static void test_bytes(void **state)
 {

@@ -1,8 +1,8 @@
 /* Receive buffers: leases, lists, the reserve behind the kernel's ring; with a real ring and a socket pair, so that it
  * is the kernel that takes the buffers. And the pool of pipes, which is the other thing that flows borrow. */
-#include "buffers.h"
-#include "pipes.h"
-#include "support.h"
+#include "core/io/buffers.h"
+#include "core/io/pipes.h"
+#include "tests/support.h"
 
 #include <errno.h>
 #include <string.h>

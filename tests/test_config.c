@@ -1,5 +1,5 @@
-/* core/options and core/config: each option in both spellings, each fault with its one line, pairing of listeners, the
- * dump, the help, and the sums behind the pool sizes. */
+/* core/process/options and core/process/config: each option in both spellings, each fault with its one line, pairing of
+ * listeners, the dump, the help, and the sums behind the pool sizes. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,12 +9,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/config.h"
-#include "core/log.h"
-#include "core/policy.h"
-#include "core/process.h"
-#include "core/resolve.h"
-#include "support.h"
+#include "core/io/log.h"
+#include "core/process/config.h"
+#include "core/process/process.h"
+#include "core/resolver/resolve.h"
+#include "core/session/policy.h"
+#include "tests/support.h"
 
 #define WORDS_MAX 80
 

@@ -1,5 +1,5 @@
-/* core/crowd on the simulated kernel: one source cannot keep the others out, however many connections it makes and says
- * nothing on. */
+/* core/session/crowd on the simulated kernel: one source cannot keep the others out, however many connections it makes
+ * and says nothing on. */
 #include "tests/sim_bench.h"
 
 #include <setjmp.h>

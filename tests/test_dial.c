@@ -1,4 +1,4 @@
-/* core/dial on the simulated kernel: which attempt is given up, and whose address a connect reads. */
+/* core/session/dial on the simulated kernel: which attempt is given up, and whose address a connect reads. */
 #include "tests/sim_bench.h"
 
 #include <errno.h>

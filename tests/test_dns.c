@@ -1,5 +1,5 @@
 /* protocols/dns: questions and their case, addresses behind CNAMEs in any order, and whatever anybody may send. */
-#include "dns.h"
+#include "protocols/dns.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "support.h"
+#include "tests/support.h"
 
 struct message {
     uint8_t octets[4096];

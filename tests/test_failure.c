@@ -1,13 +1,13 @@
-/* core/failure: every row is there, its codes are those of the protocols, its label is usable and unique. */
+/* core/session/failure: every row is there, its codes are those of the protocols, its label is usable and unique. */
 #include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
-#include "core/failure.h"
+#include "core/session/failure.h"
 #include "protocols/http_connect.h"
 #include "protocols/socks4.h"
 #include "protocols/socks5.h"
-#include "support.h"
+#include "tests/support.h"
 
 static void test_rows(void **state)
 {

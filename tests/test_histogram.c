@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "core/histogram.h"
+#include "core/io/histogram.h"
 
 static void test_buckets_tile_the_line(void **state)
 {

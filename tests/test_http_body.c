@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "protocols/http_body.h"
-#include "support.h"
+#include "tests/support.h"
 
 /* A body as it was read: its payload in one piece. */
 struct reading {

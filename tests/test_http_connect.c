@@ -5,7 +5,7 @@
 
 #include "protocols/base64.h"
 #include "protocols/http_connect.h"
-#include "support.h"
+#include "tests/support.h"
 
 #define NOVEMBER_1994 784111777 /* the date that RFC 9110 uses, Sun, 06 Nov 1994 08:49:37 GMT */
 

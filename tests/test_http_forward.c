@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "protocols/http_forward.h"
-#include "support.h"
+#include "tests/support.h"
 
 #define OUT_SIZE 40000u
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "protocols/http_head.h"
-#include "support.h"
+#include "tests/support.h"
 
 /* What a parser remembers between calls, and its output. */
 struct run {

@@ -8,7 +8,7 @@
 
 #include "protocols/http_connect.h"
 #include "protocols/http_forward.h"
-#include "support.h"
+#include "tests/support.h"
 
 #define OUT_SIZE 4096u
 

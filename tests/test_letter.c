@@ -4,10 +4,10 @@
 #include <sched.h>
 #include <stdlib.h>
 
-#include "heartbeat.h"
-#include "letter.h"
-#include "queue.h"
-#include "support.h"
+#include "core/control/heartbeat.h"
+#include "core/io/letter.h"
+#include "core/io/queue.h"
+#include "tests/support.h"
 
 #define SENDERS 4u
 #define LETTERS 20000u

@@ -1,4 +1,4 @@
-/* core/log: the format of a line, where lines go, and the rings of attached threads (run it under TSan as well). */
+/* core/io/log: the format of a line, where lines go, and the rings of attached threads (run it under TSan as well). */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -10,8 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/log.h"
-#include "support.h"
+#include "core/io/log.h"
+#include "tests/support.h"
 
 static char text[1 << 20];
 

@@ -1,9 +1,9 @@
 /* Scripts of the command line: -c, -r and SIGHUP. */
-#include "engine_asked.h"
+#include "tests/engine_asked.h"
 #include <limits.h>
 
-#include "lua/codec.h"
-#include "lua/nearest.h"
+#include "lua/boot/nearest.h"
+#include "lua/modules/codec.h"
 
 static char script_path[] = "/tmp/sluice-script-XXXXXX";
 

@@ -1,5 +1,5 @@
 /* Coroutines of questions: what they wait for, and how they end. */
-#include "engine_asked.h"
+#include "tests/engine_asked.h"
 
 /* --- waiting --- */
 
@@ -7,23 +7,24 @@ static void test_sleep(void **state)
 {
     struct ask a;
     (void)state;
-    install("return { resolve = function(addr)\n"
-            "  assert(select('#', await.sleep(0.01)) == 0) await.sleep('0.001') await.sleep(0) await.idle()\n"
-            "  for _, n in ipairs{ -1, 0/0, 1/0, 1e10 } do\n"
-            "    local ok, e = pcall(await.sleep, n)\n"
-            "    assert(not ok and e == 'n must be finite and in [0, 1e9]', e) end\n"
-            "  assert(not pcall(await.sleep)) assert(not pcall(await.sleep, {}))\n"
-            "  local begin = time.monotonic() repeat until time.monotonic() - begin > 0.1\n"
-            "  local fastest = 1 for i = 1, 10 do begin = time.monotonic() await.sleep(0.02)\n"
-            "    local took = time.monotonic() - begin assert(took >= 0.02, took) fastest = math.min(fastest, took) end\n"
-            "  assert(fastest < 0.1, fastest)\n" /* not each: the machine may have other work just then */
-            "  assert(await.resolve('1.2.3.4') == '1.2.3.4' and await.resolve('::1') == '::1')\n"
-            "  assert(await.addresses('1.2.3.4') == '1.2.3.4' and select('#', await.addresses('no name')) == 0)\n"
-            "  local first, second = await.addresses('localhost') assert(first == await.resolve('localhost'))\n"
-            "  assert(second == nil or second ~= first)\n"
-            "  assert(select('#', await.resolve('no name')) == 0) assert(not pcall(await.resolve))\n"
-            "  assert(await.resolve('localhost') == '127.0.0.1' or await.resolve('localhost') == '::1')\n"
-            "  return addr end }");
+    install(
+        "return { resolve = function(addr)\n"
+        "  assert(select('#', await.sleep(0.01)) == 0) await.sleep('0.001') await.sleep(0) await.idle()\n"
+        "  for _, n in ipairs{ -1, 0/0, 1/0, 1e10 } do\n"
+        "    local ok, e = pcall(await.sleep, n)\n"
+        "    assert(not ok and e == 'n must be finite and in [0, 1e9]', e) end\n"
+        "  assert(not pcall(await.sleep)) assert(not pcall(await.sleep, {}))\n"
+        "  local begin = time.monotonic() repeat until time.monotonic() - begin > 0.1\n"
+        "  local fastest = 1 for i = 1, 10 do begin = time.monotonic() await.sleep(0.02)\n"
+        "    local took = time.monotonic() - begin assert(took >= 0.02, took) fastest = math.min(fastest, took) end\n"
+        "  assert(fastest < 0.1, fastest)\n" /* not each: the machine may have other work just then */
+        "  assert(await.resolve('1.2.3.4') == '1.2.3.4' and await.resolve('::1') == '::1')\n"
+        "  assert(await.addresses('1.2.3.4') == '1.2.3.4' and select('#', await.addresses('no name')) == 0)\n"
+        "  local first, second = await.addresses('localhost') assert(first == await.resolve('localhost'))\n"
+        "  assert(second == nil or second ~= first)\n"
+        "  assert(select('#', await.resolve('no name')) == 0) assert(not pcall(await.resolve))\n"
+        "  assert(await.resolve('localhost') == '127.0.0.1' or await.resolve('localhost') == '::1')\n"
+        "  return addr end }");
     ask(&a, "a.b:1", 0);
     assert_int_equal(a.answers, 0);
     struct engine_memory memory;

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/data.h"
-#include "lua/socket.h"
-#include "support.h"
+#include "lua/socket/data.h"
+#include "lua/socket/socket.h"
+#include "tests/support.h"
 
 static lua_State *L;
 

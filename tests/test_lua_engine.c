@@ -1,5 +1,5 @@
 /* What the engine does with sources, questions and calls, and within what limits. */
-#include "engine_asked.h"
+#include "tests/engine_asked.h"
 
 /* --- loading --- */
 

@@ -7,12 +7,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "call_answer.h"
-#include "core/coordinator.h"
-#include "core/log.h"
-#include "lua/engine.h"
-#include "lua/execute.h"
-#include "support.h"
+#include "core/control/coordinator.h"
+#include "core/io/log.h"
+#include "lua/engine/engine.h"
+#include "lua/modules/execute.h"
+#include "tests/call_answer.h"
+#include "tests/support.h"
 
 static struct config config;
 static struct coordinator *coordinator;

@@ -1,9 +1,9 @@
 /* What Lua may do between a check and its use: finalizers run wherever something is allocated, metamethods wherever a
  * table is read or written, and both may close sockets, receive, resume coroutines and change tables. Here every
  * allocation runs a full collection with a finalizer of that kind. */
-#include "lua/socket.h"
+#include "lua/socket/socket.h"
 
-#include "socket_scripts.h"
+#include "tests/socket_scripts.h"
 
 /* under(action, body): `action` is a finalizer's at every allocation of `body`, with its number as argument. */
 static const char hostile[] =

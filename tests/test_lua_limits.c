@@ -2,8 +2,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "engine_asked.h"
-#include "lua/marshal.h"
+#include "lua/modules/marshal.h"
+#include "tests/engine_asked.h"
 
 /* Far beyond what any of these takes, and far below what they would take without a bound. */
 #define HELD_MS 5000

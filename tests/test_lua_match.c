@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/limits.h"
-#include "lua/standard.h"
-#include "support.h"
+#include "lua/engine/limits.h"
+#include "lua/engine/standard.h"
+#include "tests/support.h"
 
 #ifdef __has_feature
 #define SANITIZED __has_feature(address_sanitizer)

@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/codec.h"
-#include "lua/marshal.h"
-#include "lua/modules.h"
-#include "lua/pattern.h"
-#include "support.h"
+#include "lua/modules/codec.h"
+#include "lua/modules/marshal.h"
+#include "lua/modules/modules.h"
+#include "lua/modules/pattern.h"
+#include "tests/support.h"
 
 static lua_State *L;
 

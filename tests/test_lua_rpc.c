@@ -12,14 +12,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "call_answer.h"
-#include "core/coordinator.h"
-#include "core/log.h"
-#include "lua/codec.h"
-#include "lua/engine.h"
-#include "lua/rpc.h"
-#include "lua/state.h"
-#include "support.h"
+#include "core/control/coordinator.h"
+#include "core/io/log.h"
+#include "lua/engine/engine.h"
+#include "lua/engine/state.h"
+#include "lua/modules/codec.h"
+#include "lua/modules/rpc.h"
+#include "tests/call_answer.h"
+#include "tests/support.h"
 
 #define MIME          "Content-Type: application/x-neosocksd-rpc; version=1\r\n"
 #define PATIENCE_MS   20000u

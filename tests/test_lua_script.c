@@ -1,9 +1,9 @@
 /* Scripts that run by themselves, with a real coordinator and a worker that relays: how they begin, what they hold, and
  * that nothing of them is left. */
-#include "lua/execute.h"
-#include "lua/socket.h"
-#include "lua/state.h"
-#include "socket_scripts.h"
+#include "lua/engine/state.h"
+#include "lua/modules/execute.h"
+#include "lua/socket/socket.h"
+#include "tests/socket_scripts.h"
 
 static enum engine_script_result add(const char *name, const char *source)
 {

@@ -6,8 +6,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "lua/modules.h"
-#include "support.h"
+#include "lua/modules/modules.h"
+#include "tests/support.h"
 
 static lua_State *open_state(void)
 {

@@ -1,5 +1,5 @@
-/* lua/sets: what is an entry and what is none, random sets against models that look at every entry, memory that runs
- * out at every place, lists that change while they are read, and large lists. */
+/* lua/modules/sets: what is an entry and what is none, random sets against models that look at every entry, memory that
+ * runs out at every place, lists that change while they are read, and large lists. */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/modules.h"
-#include "support.h"
+#include "lua/modules/modules.h"
+#include "tests/support.h"
 
 /* Memory that ends: the allocation number `fail_at` fails, and every one behind it that is larger than what it
  * replaces; 0: none. */

@@ -1,12 +1,12 @@
 /* Sockets of scripts with a real coordinator and a worker that relays: each function with right and wrong arguments,
  * what blocks and what ends the waiting. */
-#include "lua/socket.h"
+#include "lua/socket/socket.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#include "socket_scripts.h"
+#include "tests/socket_scripts.h"
 
 /* The call raises, and its message has these words. */
 static void refuse(const char *call, const char *words)

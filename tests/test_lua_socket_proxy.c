@@ -4,7 +4,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include "socket_scripts.h"
+#include "tests/socket_scripts.h"
 
 /* --- the examples of the documents --- */
 

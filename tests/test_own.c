@@ -1,6 +1,6 @@
-/* core/own and core/machine: which targets are doors of ours in every form that the kernel takes, and which connections
- * come back; on real sockets and the real routing table. */
-#include "core/own.h"
+/* core/session/own and core/session/machine: which targets are doors of ours in every form that the kernel takes, and
+ * which connections come back; on real sockets and the real routing table. */
+#include "core/session/own.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -9,8 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/machine.h"
-#include "core/net.h"
+#include "core/io/net.h"
+#include "core/session/machine.h"
 #include "tests/support.h"
 
 static struct own *own;

@@ -1,5 +1,6 @@
-/* core/policy: first and last address of every net and the neighbours outside, carried IPv4 addresses, the option. */
-#include "core/policy.h"
+/* core/session/policy: first and last address of every net and the neighbours outside, carried IPv4 addresses, the
+ * option. */
+#include "core/session/policy.h"
 
 #include <arpa/inet.h>
 #include <setjmp.h>

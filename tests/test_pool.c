@@ -1,6 +1,6 @@
-/* core/pool: order, generations, exhaustion, residency, and the assertion against a second give. */
-#include "core/pool.h"
-#include "core/ring.h"
+/* core/io/pool: order, generations, exhaustion, residency, and the assertion against a second give. */
+#include "core/io/pool.h"
+#include "core/io/ring.h"
 
 #include <errno.h>
 #include <setjmp.h>

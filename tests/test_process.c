@@ -1,5 +1,5 @@
-/* core/process: what the waiting parent of a daemon is told, whom -u means and that there is no way back, limits and
- * CPUs. All that changes the process happens in children. */
+/* core/process/process: what the waiting parent of a daemon is told, whom -u means and that there is no way back,
+ * limits and CPUs. All that changes the process happens in children. */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -15,9 +15,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "core/log.h"
-#include "core/process.h"
-#include "support.h"
+#include "core/io/log.h"
+#include "core/process/process.h"
+#include "tests/support.h"
 
 static char err[4096]; /* what the latest child wrote to stderr */
 

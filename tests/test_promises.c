@@ -7,9 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "listen.h"
-#include "support.h"
-#include "worker.h"
+#include "core/process/listen.h"
+#include "core/session/worker.h"
+#include "tests/support.h"
 
 #define TURNS_MAX 2000u /* of a millisecond at most */
 

@@ -1,6 +1,6 @@
-/* core/queue: full and empty edges, wrap of the counters, and two threads that send millions of messages, sleeping as a
- * worker and the coordinator do. Run under ThreadSanitizer as well. */
-#include "core/queue.h"
+/* core/io/queue: full and empty edges, wrap of the counters, and two threads that send millions of messages, sleeping
+ * as a worker and the coordinator do. Run under ThreadSanitizer as well. */
+#include "core/io/queue.h"
 
 #include <poll.h>
 #include <pthread.h>

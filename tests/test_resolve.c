@@ -1,5 +1,6 @@
-/* core/resolve on a real ring: servers, time, polls, names that are none. What is kept of answers: test_answers.c */
-#include "core/resolve.h"
+/* core/resolver/resolve on a real ring: servers, time, polls, names that are none. What is kept of answers:
+ * test_answers.c */
+#include "core/resolver/resolve.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

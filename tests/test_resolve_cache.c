@@ -1,5 +1,5 @@
-/* core/resolve_cache alone: no network, and a clock of our own. */
-#include "core/resolve_cache.h"
+/* core/resolver/resolve_cache alone: no network, and a clock of our own. */
+#include "core/resolver/resolve_cache.h"
 
 #include <errno.h>
 #include <setjmp.h>

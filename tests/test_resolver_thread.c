@@ -1,5 +1,5 @@
-/* core/resolver_thread with several askers, each a thread with a ring of its own, as workers are. */
-#include "core/resolver_thread.h"
+/* core/resolver/resolver_thread with several askers, each a thread with a ring of its own, as workers are. */
+#include "core/resolver/resolver_thread.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "core/log.h"
+#include "core/io/log.h"
 #include "tests/dns_double.h"
 
 #define ASKERS    3u

@@ -1,5 +1,5 @@
-/* core/ring when the kernel takes nothing: in a child, whose io_uring_enter(2) a filter makes fail. */
-#include "ring.h"
+/* core/io/ring when the kernel takes nothing: in a child, whose io_uring_enter(2) a filter makes fail. */
+#include "core/io/ring.h"
 
 #include <errno.h>
 #include <linux/filter.h>

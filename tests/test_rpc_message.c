@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "protocols/rpc_message.h"
-#include "support.h"
+#include "tests/support.h"
 
 #define MIME "Content-Type: application/x-neosocksd-rpc; version=1\r\n"
 

@@ -1,9 +1,9 @@
 /* Who holds a pool's slots: nobody is bounded while there are enough, and nobody can take the last ones. */
 #include <string.h>
 
-#include "pool.h"
-#include "share.h"
-#include "support.h"
+#include "core/io/pool.h"
+#include "core/session/share.h"
+#include "tests/support.h"
 
 #define COUNT 64u
 

@@ -1,6 +1,6 @@
-/* core/timer against a model that looks at every deadline: random deadlines up to a year away, jumps in time, entries
- * set and cleared while others expire. */
-#include "core/timer.h"
+/* core/io/timer against a model that looks at every deadline: random deadlines up to a year away, jumps in time,
+ * entries set and cleared while others expire. */
+#include "core/io/timer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

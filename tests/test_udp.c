@@ -2,8 +2,8 @@
 #include <netinet/in.h>
 #include <string.h>
 
-#include "net.h"
-#include "support.h"
+#include "core/io/net.h"
+#include "tests/support.h"
 
 static struct net_address from_text(const char *host, uint16_t port)
 {

@@ -1,8 +1,8 @@
 /* Whom associations have sent to: what is remembered, who gives up what, and 300,000 steps beside a naive model. */
 #include <string.h>
 
-#include "support.h"
-#include "udp_peers.h"
+#include "core/session/udp_peers.h"
+#include "tests/support.h"
 
 static struct address ipv4(uint32_t number)
 {

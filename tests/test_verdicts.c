@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "core/verdicts.h"
+#include "core/session/verdicts.h"
 
 static struct verdicts verdicts;
 static struct route_request request;

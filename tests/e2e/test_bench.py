@@ -36,7 +36,7 @@ GDB = """\
 
 Thread 2 (Thread 0x7f (LWP 12) "sluice"):
 #0  0x00007f3 in recvmsg () from /lib/x86_64-linux-gnu/libc.so.6
-#1  0x00005555 in receive_step.lto_priv.0 (L=0x5, status=0) at lua/socket_message.c:99
+#1  0x00005555 in receive_step.lto_priv.0 (L=0x5, status=0) at lua/socket/socket_message.c:99
 #2  main (count=1) at core/main.c:3
 
 Thread 1 (Thread 0x7f (LWP 11) "sluice"):

@@ -1,0 +1,51 @@
+/* Circular doubly linked lists without memory of their own: the links lie in what they join, the head is one more. */
+#ifndef SLUICE_CORE_IO_LIST_H
+#define SLUICE_CORE_IO_LIST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct link {
+    struct link *next, *prev;
+};
+
+/* What a link lies in: the `type` whose `member` it is. */
+#define link_owner(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+
+/* An empty list, or a link that is in none: such a link may be removed once more. */
+static inline void link_init(struct link *head)
+{
+    head->next = head->prev = head;
+}
+
+static inline bool link_is_empty(const struct link *head)
+{
+    return head->next == head;
+}
+
+static inline void link_append(struct link *head, struct link *link)
+{
+    link->next = head;
+    link->prev = head->prev;
+    head->prev->next = link;
+    head->prev = link;
+}
+
+static inline void link_remove(struct link *link)
+{
+    link->next->prev = link->prev;
+    link->prev->next = link->next;
+    link_init(link);
+}
+
+/* Takes the first one out; the list is not empty. */
+static inline struct link *link_take_first(struct link *head)
+{
+    struct link *first = head->next;
+    head->next = first->next;
+    first->next->prev = head;
+    link_init(first);
+    return first;
+}
+
+#endif

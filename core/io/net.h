@@ -1,0 +1,79 @@
+/* Immediate system calls on sockets and pipes: those that the kernel answers at once, where a ring would only add a
+ * detour. The neighbour of ring.h; tests/sim_ring.c has a second body for both. All return 0 or a count, or -errno. */
+#ifndef SLUICE_CORE_IO_NET_H
+#define SLUICE_CORE_IO_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "protocols/address.h"
+
+/* A socket address of any family that we use, with its length. */
+struct net_address {
+    socklen_t size;
+    union {
+        struct sockaddr_storage storage;
+        struct sockaddr any;
+    };
+};
+
+/* NAME and NONE have no socket form: false. */
+bool net_address_from(const struct address *address, struct net_address *out);
+/* v4-mapped IPv6 becomes IPv4. False for families that we do not know; then `out` is of kind NONE. */
+bool net_address_to(const struct net_address *address, struct address *out);
+/* The same host with this port, to be bound to. v4-mapped IPv6 becomes IPv4, an IPv6 scope is kept. False for families
+ * without ports. */
+bool net_address_set_port(struct net_address *address, uint16_t port);
+
+int net_socket(int family, int type); /* non-blocking, close-on-exec; the descriptor or -errno */
+int net_bind(int fd, const struct net_address *address);
+int net_listen(int fd, int backlog);
+int net_local_address(int fd, struct net_address *out);
+int net_peer_address(int fd, struct net_address *out); /* also of one that has reset the connection */
+/* The address from which this host would talk to `to` by UDP, in the interface `device` unless it is NULL; nothing is
+ * sent. -ENETUNREACH and the like if there is no route. */
+int net_route_source(const struct net_address *to, const char *device, struct net_address *out);
+/* Begins a connection; its local address is known from then on. 0 or -EINPROGRESS, or -errno; net_take_error() tells
+ * when it is writable. -EOPNOTSUPP: only the ring can do that. */
+int net_connect(int fd, const struct net_address *to);
+int net_take_error(int fd); /* what has become of it: 0 or -errno */
+int net_type(int fd);       /* SOCK_STREAM, SOCK_DGRAM */
+bool net_is_ipv6_only(int fd);
+/* Where a connection wanted to go before a firewall of this machine turned it to us (REDIRECT, DNAT). -errno: nowhere
+ * else. */
+int net_original_address(int fd, struct net_address *out);
+int net_accept(int fd); /* immediate, for BIND and for the refusal of a connection without a free descriptor */
+int net_shutdown_write(int fd);
+/* A listening socket accepts nothing from here on, whoever else still holds it (an operation in flight does until its
+ * cancellation is carried out); what waits to be accepted is reset. The descriptor is still to be closed. */
+void net_stop_listening(int fd);
+void net_send_octet(int fd, uint8_t octet); /* into an empty socket buffer */
+/* The next close sends a reset instead of an orderly end (SO_LINGER with zero seconds); no effect on Unix sockets. */
+void net_reset_on_close(int fd);
+void net_set_nodelay(int fd);
+void net_set_buffers(int fd, int send_size, int receive_size); /* octets; 0: what the kernel chooses */
+/* A peer that is gone is noticed within about two minutes of silence, or, while octets for it are under way, when the
+ * kernel has sent them net.ipv4.tcp_retries2 times in vain. One that is alive and does not read may take for ever. */
+void net_set_keepalive(int fd);
+int net_set_device(int fd, const char *name);
+/* For a leg that stays on this machine: a congestion control without pacing, whose timers would cost more than they can
+ * gain where nothing is ever lost. Before connect or listen; accepted sockets inherit it. */
+void net_set_local(int fd);
+void net_set_fastopen_connect(int fd);
+/* Octets that a send would take now, rather fewer than more; UINT32_MAX: unknown. */
+uint32_t net_send_room(int fd);
+/* Octets that a TCP peer has not acknowledged, the end of the stream counted as one if it is announced; 0 for other
+ * sockets. */
+uint32_t net_unacknowledged(int fd);
+bool net_is_closed(int fd); /* TCP: the connection is gone, whoever ended it */
+void net_close(int fd);
+
+/* splice(2) between a non-blocking socket and a pipe. `more`: SPLICE_F_MORE. Octets moved, 0 at the end, -EAGAIN. */
+ssize_t net_splice(int from, int to, size_t size, bool more);
+/* A non-blocking pipe of about *size octets; *size becomes what the kernel granted. */
+int net_pipe(int fds[2], size_t *size);
+
+#endif

@@ -1,0 +1,129 @@
+/* Settings that are fixed before the threads start, and the sizes of all pools as commented sums (config.c).
+ *
+ * A struct config is plain memory owned by main; strings in it live as long as the process. Workers read it, nobody
+ * writes it after start. */
+#ifndef SLUICE_CORE_PROCESS_CONFIG_H
+#define SLUICE_CORE_PROCESS_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "protocols/address.h"
+#include "protocols/url.h"
+
+#define CONFIG_LISTENERS_MAX 32u
+#define CONFIG_HOPS_MAX      8u
+#define CONFIG_WORKERS_MAX   256u
+#define CONFIG_SCRIPTS_MAX   64u
+
+enum listener_kind {
+    LISTENER_AUTO,    /* SOCKS4, 4A, 5 and HTTP: the first octet tells */
+    LISTENER_HTTP,    /* HTTP only */
+    LISTENER_FORWARD, /* every connection goes to `forward` */
+    LISTENER_TPROXY,  /* the target is the address that the client dialled */
+};
+
+struct listener_config {
+    enum listener_kind kind;
+    const char *text;         /* as given, for messages */
+    struct address address;   /* numeric or UNIX after config_check(): the wildcard "" is resolved there */
+    struct address forward;   /* LISTENER_FORWARD: IPV4, IPV6, NAME or UNIX */
+    const char *forward_text; /* -f as given; NULL unless LISTENER_FORWARD */
+};
+
+enum relay_mode { RELAY_AUTO, RELAY_SPLICE, RELAY_COPY };
+
+struct config {
+    struct listener_config listeners[CONFIG_LISTENERS_MAX];
+    uint32_t listener_count;
+    struct proxy_uri hops[CONFIG_HOPS_MAX]; /* -x, leftmost first */
+    uint32_t hop_count;
+    const char *proxy_text; /* -x as given, for --dump-config; NULL if absent */
+
+    int family;              /* AF_UNSPEC, AF_INET (-4), AF_INET6 (-6) */
+    const char *nameservers; /* NULL: resolv.conf */
+    const char *netdev;      /* NULL: any */
+    const char *user;        /* -u as given, NULL: keep */
+    bool reuseport;          /* allow another process on the same port; within the process it is always on */
+    bool fastopen;           /* on listeners */
+    bool fastopen_connect;
+    bool tproxy;
+    bool daemonize;
+    bool socks5_bind;
+    bool socks5_udp;
+    bool pipe; /* --pipe was given; no effect */
+    bool tcp_nodelay, tcp_keepalive;
+    int tcp_sndbuf, tcp_rcvbuf; /* octets; 0: what the kernel chooses */
+    enum relay_mode relay;
+    uint32_t timeout_ms;                                /* half-open limit: 5 s to a day */
+    uint32_t idle_timeout_ms;                           /* established sessions; 0: none */
+    uint32_t half_close_timeout_ms;                     /* relays of which one direction has ended; 0: none */
+    uint32_t drain_ms;                                  /* at stop; 0: reset at once */
+    uint32_t max_sessions;                              /* 0: what pools and descriptors allow */
+    uint32_t startup_start, startup_rate, startup_full; /* --max-startups */
+    uint32_t blocked;                                   /* set of enum policy_class */
+    bool blocked_given;                                 /* by the operator: not the default */
+    bool allow_self;                                    /* clients may reach what the process itself listens on */
+    uint32_t workers;                        /* 0: one per CPU of the affinity mask; resolved by config_check() */
+    const char *ruleset;                     /* -r; NULL: none; "-": stdin */
+    const char *boot;                        /* -c likewise; never both */
+    const char *scripts[CONFIG_SCRIPTS_MAX]; /* --script, in their order */
+    uint32_t script_count;
+    bool auth_required;         /* clients must give credentials, which the ruleset judges */
+    bool traceback;             /* of Lua errors */
+    uint32_t memlimit_mib;      /* of the Lua state; 0: none */
+    uint32_t lua_budget_ms;     /* time of one entry into Lua, see lua/engine/limits.h */
+    const char *api_text;       /* --api as given; NULL: no API */
+    struct address api;         /* numeric or UNIX after config_check() */
+    const char *api_token_file; /* NULL: none */
+    bool check_only, dump_only; /* --check, --dump-config: say something and exit */
+    int log_level;              /* enum log_level */
+    int log_target;             /* enum log_target */
+
+    /* Derived by config_size(): per worker unless it says otherwise. Each is a commented sum in config.c. */
+    uint32_t sessions;       /* slots of the session pool */
+    uint32_t setups;         /* sessions that may be in their handshake at the same time */
+    uint32_t buffers;        /* of the receive group, a power of two */
+    uint32_t buffers_lent;   /* of them with the kernel at a time, a power of two */
+    uint32_t buffer_size;    /* octets each */
+    uint32_t bulk_turn;      /* octets that bulk flows may move in one turn of the loop */
+    uint32_t pipes;          /* at most in the pipe pool */
+    uint32_t pipe_size;      /* octets asked for */
+    uint32_t ring_entries;   /* submission queue */
+    uint32_t queue_capacity; /* messages each way, a power of two */
+    uint32_t name_sockets;   /* of the process: questions to name servers over UDP at the same time */
+    uint32_t associations;   /* SOCKS5 UDP */
+    uint32_t udp_peers;      /* addresses that may answer to all of them, see udp_peers.h */
+    uint32_t exchanges;      /* plain HTTP messages in transit */
+    uint32_t heads;          /* large buffers for HTTP heads, see head_buffer.h */
+};
+
+enum config_action { CONFIG_RUN, CONFIG_EXIT_SUCCESS, CONFIG_EXIT_FAILURE };
+
+/* The defaults of every option. */
+void config_defaults(struct config *config);
+/* Parses the command line into config (options.c), which holds the defaults. Prints help, version or one line about
+ * what is wrong; carries out --dump-config; opens the log as asked for. --check (check_only) is left to main. Strings
+ * in config point into argv. */
+enum config_action config_parse(struct config *config, int argc, char **argv);
+/* The same for words that come from elsewhere (a -c script's fields): argv[0] is not looked at, nothing is checked
+ * together. 0, or -1 and `--option: what is wrong` in why[size]. */
+int config_read(struct config *config, int argc, char **argv, char *why, size_t size);
+/* Checks what options can get wrong together, resolves listener addresses, derives the sizes. 0, or -1 after one log
+ * line per fault. */
+int config_check(struct config *config);
+/* One line of warning if strangers may use the proxy for whatever they like: what is open, and how to close it. */
+void config_warn_open(const struct config *config);
+/* Derives the pool sizes from limits (RLIMIT_NOFILE, raised to its hard limit by main before), workers and
+ * max_sessions. */
+void config_size(struct config *config);
+/* Whether a process that runs can obey `fresh` instead of `now` (config_change.c). sessions: the pool that `fresh`
+ * would have at a start. False: `why` names the setting and the remedy. */
+bool config_can_change(const struct config *now, const struct config *fresh, uint32_t sessions, char *why, size_t size);
+/* What was made at the start stays: sockets, threads, pools. What their connections are forwarded to is `fresh`'s. */
+void config_take_fixed(struct config *fresh, const struct config *now);
+/* Prints the configuration as a Lua table on stdout (contract section 1.4). 0 or -errno. */
+int config_dump(const struct config *config);
+
+#endif

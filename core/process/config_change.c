@@ -1,0 +1,77 @@
+/* What a process that runs can take from other settings, and what is fixed from its start. */
+#include "core/process/config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static bool is_same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+/* The sockets: where they listen and what for, but not where they forward to. */
+static bool has_same_listeners(const struct config *a, const struct config *b)
+{
+    if (a->listener_count != b->listener_count) return false;
+    for (uint32_t i = 0; i < a->listener_count; i++) {
+        if (a->listeners[i].kind != b->listeners[i].kind) return false;
+        if (!is_same_text(a->listeners[i].text, b->listeners[i].text)) return false;
+    }
+    return true;
+}
+
+/* The name in a -c file of a setting whose sockets, threads or rights are made at the start, or NULL. */
+static const char *find_fixed(const struct config *now, const struct config *fresh)
+{
+    if (!has_same_listeners(now, fresh)) return "listen', `forward', `http_listen' or `transparent";
+    if (!is_same_text(now->api_text, fresh->api_text)) return "restapi";
+    if (!is_same_text(now->user, fresh->user)) return "user_name";
+    if (now->reuseport != fresh->reuseport) return "reuseport";
+    if (now->fastopen != fresh->fastopen) return "tcp_fastopen";
+    if (fresh->workers != 0 && now->workers != fresh->workers) return "workers";
+    return NULL;
+}
+
+bool config_can_change(const struct config *now, const struct config *fresh, uint32_t sessions, char *why, size_t size)
+{
+    const char *fixed = find_fixed(now, fresh);
+    if (fixed) {
+        snprintf(why, size, "`%s' has changed, which is fixed at the start: restart to apply it", fixed);
+        return false;
+    }
+    if (now->max_sessions != fresh->max_sessions && sessions > now->sessions) {
+        snprintf(why, size, "`max_sessions' has changed, but the start has made room for %u only: restart to apply it",
+                 now->sessions);
+        return false;
+    }
+    return true;
+}
+
+void config_take_fixed(struct config *fresh, const struct config *now)
+{
+    struct listener_config forwards[CONFIG_LISTENERS_MAX];
+    memcpy(forwards, fresh->listeners, sizeof forwards);
+    bool same = has_same_listeners(now, fresh);
+    memcpy(fresh->listeners, now->listeners, sizeof fresh->listeners);
+    fresh->listener_count = now->listener_count;
+    for (uint32_t i = 0; same && i < now->listener_count; i++) {
+        fresh->listeners[i].forward = forwards[i].forward;
+        fresh->listeners[i].forward_text = forwards[i].forward_text;
+    }
+    fresh->workers = now->workers;
+    fresh->sessions = now->sessions;
+    fresh->setups = now->setups;
+    fresh->buffers = now->buffers;
+    fresh->buffers_lent = now->buffers_lent;
+    fresh->buffer_size = now->buffer_size;
+    fresh->bulk_turn = now->bulk_turn;
+    fresh->pipes = now->pipes;
+    fresh->pipe_size = now->pipe_size;
+    fresh->ring_entries = now->ring_entries;
+    fresh->queue_capacity = now->queue_capacity;
+    fresh->name_sockets = now->name_sockets;
+    fresh->associations = now->associations;
+    fresh->udp_peers = now->udp_peers;
+    fresh->exchanges = now->exchanges;
+    fresh->heads = now->heads;
+}

@@ -1,0 +1,54 @@
+/* The process among others: background, privileges, limits, CPUs. Everything here runs on the main thread before or
+ * while the workers start. */
+#ifndef SLUICE_CORE_PROCESS_PROCESS_H
+#define SLUICE_CORE_PROCESS_PROCESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* /dev/null in the place of standard descriptors that whoever started us has closed: else a socket would get such a
+ * number, and what scripts print, or the log, would go to a client. */
+void process_open_standard(void);
+
+/* Goes to the background: the caller returns as a daemon with stdin from /dev/null and stderr still open, so that
+ * start-up faults reach the terminal. The process that was started stays and waits for process_daemonize_ready(); it
+ * never returns from here. Call it before any thread or ring exists. 0 or -errno.
+ * The umask is kept: the operator's choice decides who may use the Unix listeners. */
+int process_daemonize_begin(void);
+/* Tells the waiting parent how it went; without a parent that waits, nothing happens.
+ * error  0: the parent exits with 0; stdout and stderr go to /dev/null, and the log to syslog. Else the parent prints
+ *        `message` (one line; NULL: a log line has said it) and exits with 1. */
+void process_daemonize_ready(int error, const char *message);
+
+/* Who `-u` means (contract section 1.7). */
+struct process_identity {
+    bool has_user, has_group; /* "user" alone keeps the group; ":group" alone keeps the user */
+    uid_t user;
+    gid_t group;
+};
+
+/* Looks up "user", "user:" (with the user's primary group), "user:group", ":group"; names or numbers. NULL, or a static
+ * text that says what is wrong. */
+const char *process_find_identity(const char *spec, struct process_identity *identity);
+/* Becomes who `spec` says, without supplementary groups and without a way back. 0, or -1 after one log line. */
+int process_drop_privileges(const char *spec);
+
+/* Gives a file to who `spec` says, so that it can be removed once privileges are dropped, where its folder is
+ * everybody's (the sticky bit). NULL: nobody. What fails shows when it is to be removed. */
+void process_give_file(const char *spec, const char *path);
+/* Removes the file of a Unix socket; one log line if it stays behind. */
+void process_remove_socket(const char *path);
+
+/* Raises the soft limit of open files to the hard one. Returns the limit that now holds. */
+uint64_t process_raise_descriptors(void);
+uint64_t process_descriptors(void); /* the soft limit as it is */
+
+/* Writes the numbers of the CPUs that this process may use, at most `max`. Returns how many, at least 1. */
+int process_affinity_cpus(int *cpus, int max);
+int process_pin_thread(int cpu); /* the calling thread; 0 or -errno */
+
+/* Whether the kernel's limits for ordinary users (pipe-user-pages-soft) do not apply. */
+bool process_is_privileged(void);
+
+#endif

@@ -1,0 +1,225 @@
+#include "core/session/accept.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "core/io/log.h"
+#include "core/session/crowd.h"
+
+/* How long a listener rests when descriptors or memory have run out: long enough not to spin, short enough not to be
+ * noticed. */
+#define ACCEPT_PAUSE_MS 100u
+/* Connections that are refused by way of the spare descriptor before it rests. */
+#define ACCEPT_REFUSALS_MAX 64u
+/* Connections that a stop still takes in: the longest backlog. */
+#define ACCEPT_REST_MAX 4096u
+
+void accept_arm(struct worker *w, unsigned listener)
+{
+    struct listener *l = &w->listeners[listener];
+    assert(!l->armed && l->fd >= 0);
+    l->armed = true;
+    l->resume_ms = 0;
+    ring_accept(w->ring, l->fd, (struct ring_tag){.op = WORKER_OP_ACCEPT, .slot = listener});
+}
+
+static uint64_t accept_sum_half_open(const struct worker *w)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < w->peer_count; i++) sum += counter_read(&w->peers[i]->stats.half_open);
+    return sum;
+}
+
+static uint64_t accept_sum_sessions(const struct worker *w)
+{
+    uint64_t sum = accept_sum_half_open(w);
+    for (uint32_t i = 0; i < w->peer_count; i++) sum += counter_read(&w->peers[i]->stats.established);
+    return sum;
+}
+
+/* Marsaglia's xorshift64: which of many strangers is turned away needs no better. */
+static uint64_t accept_random(struct worker *w)
+{
+    w->random ^= w->random << 13;
+    w->random ^= w->random >> 7;
+    w->random ^= w->random << 17;
+    return w->random;
+}
+
+/* Sessions that may still come, of the process. */
+static uint64_t accept_sessions_left(const struct worker *w)
+{
+    uint64_t most = w->config->max_sessions > 0 ? w->config->max_sessions : w->sessions.count;
+    uint64_t used = accept_sum_sessions(w);
+    return used < most ? most - used : 0;
+}
+
+static bool accept_admits_startup(struct worker *w)
+{
+    const struct config *config = w->config;
+    if (config->startup_full == 0 && config->startup_start == 0) return true;
+    uint64_t half_open = accept_sum_half_open(w);
+    if (config->startup_full > 0 && half_open >= config->startup_full) return false;
+    if (config->startup_start == 0 || half_open < config->startup_start) return true;
+    return accept_random(w) % 100 >= config->startup_rate;
+}
+
+enum accept_verdict { ACCEPT_IN, ACCEPT_STOPS, ACCEPT_NO_SLOT, ACCEPT_SESSIONS, ACCEPT_STARTUPS, ACCEPT_SHARE };
+
+/* Contract section 2.9, over all workers. */
+static enum accept_verdict accept_judge(struct worker *w, int fd)
+{
+    const struct config *config = w->config;
+    if (w->draining && ring_now_ms(w->ring) >= w->drain_until_ms) return ACCEPT_STOPS;
+    if (config->max_sessions > 0 && accept_sum_sessions(w) >= config->max_sessions) return ACCEPT_SESSIONS;
+    if (w->sessions.used == w->sessions.count || w->setups.used == w->setups.count) return ACCEPT_NO_SLOT;
+    if (!accept_admits_startup(w)) return ACCEPT_STARTUPS;
+    return crowd_admits(w, fd, accept_sessions_left(w)) ? ACCEPT_IN : ACCEPT_SHARE;
+}
+
+static void accept_log_refusal(int fd, enum accept_verdict why)
+{
+    static const char *const words[] = {[ACCEPT_STOPS] = "the server stops",
+                                        [ACCEPT_NO_SLOT] = "no slot is free",
+                                        [ACCEPT_SESSIONS] = "--max-sessions",
+                                        [ACCEPT_STARTUPS] = "--max-startups",
+                                        [ACCEPT_SHARE] = "its source has its share of the handshakes"};
+    char peer[ADDRESS_TEXT_SIZE] = "a local process";
+    struct net_address from;
+    struct address address;
+    if (net_peer_address(fd, &from) == 0 && net_address_to(&from, &address))
+        address_format(&address, peer, sizeof peer);
+    LOGI("connection from %s refused: %s", peer, words[why]);
+}
+
+static void accept_refuse(struct worker *w, int fd, enum accept_verdict why)
+{
+    counter_add(&w->stats.refused_limit, 1);
+    if (why == ACCEPT_SESSIONS) counter_add(&w->stats.refused_sessions, 1);
+    if (why == ACCEPT_STARTUPS) counter_add(&w->stats.refused_startups, 1);
+    if (why == ACCEPT_SHARE) counter_add(&w->stats.refused_share, 1);
+    if (LOG_ON(LOG_LEVEL_INFO)) accept_log_refusal(fd, why);
+    net_reset_on_close(fd);
+    ring_close(w->ring, fd);
+}
+
+/* No descriptor is left, but a connection waits and would wake us again and again: a spare one is given up to take it
+ * and refuse it. */
+static void accept_refuse_waiting(struct worker *w, int listener_fd)
+{
+    if (w->spare_fd < 0) return;
+    net_close(w->spare_fd);
+    for (unsigned i = 0; i < ACCEPT_REFUSALS_MAX; i++) {
+        int fd = net_accept(listener_fd);
+        if (fd < 0) break;
+        counter_add(&w->stats.refused_resource, 1);
+        net_reset_on_close(fd);
+        net_close(fd);
+    }
+    w->spare_fd = net_socket(AF_INET, SOCK_STREAM);
+}
+
+/* What stands in the way, and what comes of it. */
+static const char *accept_explain(int error)
+{
+    switch (error) {
+    case -EMFILE:
+    case -ENFILE:
+        return "no descriptor left (raise ulimit -n or lower --max-sessions); new connections are refused until there "
+               "is "
+               "room again";
+    case -ENOMEM:
+    case -ENOBUFS: return "the kernel is out of memory; new connections wait until there is room again";
+    default: return strerror(-error); /* tried again soon */
+    }
+}
+
+static void accept_on_error(struct worker *w, struct listener *l, int error)
+{
+    switch (error) {
+    case -ECONNABORTED:
+    case -EINTR:
+    case -EAGAIN:
+    case -EPROTO:
+    case -EPERM: /* a firewall's word about one connection */
+    case -ECANCELED: return;
+    default: break;
+    }
+    if (l->fd < 0) return; /* stopped meanwhile */
+    if (error == -EMFILE || error == -ENFILE) accept_refuse_waiting(w, l->fd);
+    if (l->resume_ms == 0) LOGW("accept: %s", accept_explain(error));
+    l->resume_ms = ring_now_ms(w->ring) + ACCEPT_PAUSE_MS;
+}
+
+static void accept_take(struct worker *w, unsigned listener, int fd)
+{
+    enum accept_verdict verdict = accept_judge(w, fd);
+    if (verdict == ACCEPT_IN)
+        session_open(w, listener, fd);
+    else
+        accept_refuse(w, fd, verdict);
+}
+
+void accept_on_completion(struct worker *w, const struct ring_completion *c)
+{
+    struct listener *l = &w->listeners[c->tag.slot];
+    if (!c->more) l->armed = false;
+    if (c->result < 0)
+        accept_on_error(w, l, c->result);
+    else
+        accept_take(w, c->tag.slot, c->result);
+    if (!l->armed && !w->draining && l->resume_ms == 0) accept_arm(w, c->tag.slot);
+}
+
+void accept_resume(struct worker *w)
+{
+    uint64_t now = ring_now_ms(w->ring);
+    if (w->spare_fd < 0 && accept_wait_ms(w) == 0)
+        w->spare_fd = net_socket(AF_INET, SOCK_STREAM); /* lost to another worker */
+    for (unsigned i = 0; i < w->config->listener_count; i++) {
+        struct listener *l = &w->listeners[i];
+        if (l->fd >= 0 && !l->armed && l->resume_ms > 0 && l->resume_ms <= now) accept_arm(w, i);
+    }
+}
+
+bool accept_is_armed(const struct worker *w)
+{
+    for (unsigned i = 0; i < w->config->listener_count; i++)
+        if (w->listeners[i].armed) return true;
+    return false;
+}
+
+uint64_t accept_wait_ms(const struct worker *w)
+{
+    uint64_t now = ring_now_ms(w->ring), wait = UINT64_MAX;
+    for (unsigned i = 0; i < w->config->listener_count; i++) {
+        const struct listener *l = &w->listeners[i];
+        if (l->fd < 0 || l->armed || l->resume_ms == 0) continue;
+        uint64_t left = l->resume_ms > now ? l->resume_ms - now : 0;
+        if (left < wait) wait = left;
+    }
+    return wait;
+}
+
+/* Who waits in the backlog has been told by the kernel that it is connected, before the stop. */
+static void accept_rest(struct worker *w, unsigned listener)
+{
+    for (unsigned i = 0; i < ACCEPT_REST_MAX; i++) {
+        int fd = net_accept(w->listeners[listener].fd);
+        if (fd == -ECONNABORTED || fd == -EINTR) continue;
+        if (fd < 0) return;
+        accept_take(w, listener, fd);
+    }
+}
+
+void accept_stop(struct worker *w)
+{
+    for (unsigned i = 0; i < w->config->listener_count; i++) {
+        struct listener *l = &w->listeners[i];
+        if (l->fd < 0) continue;
+        accept_rest(w, i);
+        if (l->armed) ring_cancel(w->ring, (struct ring_tag){.op = WORKER_OP_ACCEPT, .slot = i});
+        if (!l->shared) ring_close(w->ring, l->fd);
+        l->fd = -1;
+    }
+}

@@ -1,0 +1,237 @@
+#include "core/session/bind.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "core/io/log.h"
+#include "core/session/handshake.h"
+#include "core/session/policy.h"
+#include "core/session/worker.h"
+
+/* Connections that may wait to be judged: strangers must not be able to keep the right peer out for long. */
+#define BIND_BACKLOG 16
+/* Connections that are judged in one turn. */
+#define BIND_ACCEPTS_MAX 16u
+
+/* --- whom we wait for: setup.resolve.results, none means anybody --- */
+
+static bool bind_names_nobody(const struct address *target)
+{
+    static const uint8_t zeros[16];
+    if (target->kind == ADDRESS_NAME) return false;
+    return memcmp(target->ipv6, zeros, target->kind == ADDRESS_IPV4 ? 4 : 16) == 0;
+}
+
+static void bind_address_at(const struct setup *setup, uint32_t index, struct address *out)
+{
+    const struct resolve_result *result = &setup->resolve.results[index];
+    *out = (struct address){.kind = result->kind, .port = setup->target.port};
+    memcpy(out->ipv6, result->octets, sizeof out->ipv6);
+}
+
+static bool bind_expects(const struct setup *setup, const struct address *peer)
+{
+    struct address expected;
+    for (uint32_t i = 0; i < setup->resolve.count; i++) {
+        bind_address_at(setup, i, &expected);
+        expected.port = peer->port;
+        if (address_equal(&expected, peer)) return true;
+    }
+    return setup->resolve.count == 0;
+}
+
+/* Takes out the addresses that we would not talk to. False: none is left. */
+static bool bind_apply_policy(const struct worker *w, struct setup *setup)
+{
+    struct resolve_request *resolve = &setup->resolve;
+    struct address address;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < resolve->count; i++) {
+        bind_address_at(setup, i, &address);
+        if (policy_allows(w->config->blocked, &address)) resolve->results[kept++] = resolve->results[i];
+    }
+    resolve->count = kept;
+    return kept > 0;
+}
+
+/* --- listening --- */
+
+/* Host zero, port zero, of the same family. */
+static void bind_set_any(struct net_address *address)
+{
+    struct address any = {.kind = address->any.sa_family == AF_INET ? ADDRESS_IPV4 : ADDRESS_IPV6};
+    net_address_from(&any, address);
+}
+
+/* The address to listen on, without a port. For a peer that is named, the one that leads there. Without one, all: what
+ * the client tells its peer is likely to be the local address of its primary connection, wherever that goes. 0 or
+ * -errno; -EAFNOSUPPORT if there is none that a peer could use. */
+static int bind_find_address(const struct worker *w, const struct session *s, struct net_address *out)
+{
+    const struct setup *setup = setup_of(w, s);
+    struct net_address to;
+    struct address first;
+    int error;
+    if (setup->resolve.count > 0) {
+        bind_address_at(setup, 0, &first);
+        net_address_from(&first, &to);
+        error = net_route_source(&to, w->config->netdev, out);
+    } else {
+        error = net_local_address(s->fd[CLIENT], out);
+    }
+    if (error < 0) return error;
+    if (!net_address_set_port(out, 0)) return -EAFNOSUPPORT;
+    if (setup->resolve.count == 0) bind_set_any(out);
+    return 0;
+}
+
+bool bind_listener_address(const struct session *s, struct address *out)
+{
+    struct net_address local;
+    if (s->fd[UPSTREAM] < 0 || net_local_address(s->fd[UPSTREAM], &local) < 0 || !net_address_to(&local, out))
+        return false;
+    if (!bind_names_nobody(out)) return true;
+    uint16_t port = out->port;
+    if (net_local_address(s->fd[CLIENT], &local) < 0 || !net_address_to(&local, out)) return false;
+    out->port = port;
+    return true;
+}
+
+static int bind_open(const struct worker *w, const struct net_address *address)
+{
+    int fd = net_socket(address->any.sa_family, SOCK_STREAM);
+    if (fd < 0) return fd;
+    if (w->config->netdev && net_set_device(fd, w->config->netdev) < 0)
+        LOGW("-i %s: the socket could not be bound to the interface; does it exist, and is CAP_NET_RAW there?",
+             w->config->netdev);
+    int error = net_bind(fd, address);
+    if (error == 0) error = net_listen(fd, BIND_BACKLOG);
+    if (error == 0) return fd;
+    net_close(fd);
+    return error;
+}
+
+static void bind_wait(struct worker *w, struct session *s)
+{
+    ring_poll(w->ring, s->fd[UPSTREAM], POLLIN, session_arm(w, s, SESSION_POLL_IN + UPSTREAM));
+}
+
+static enum session_state bind_listen(struct worker *w, struct session *s)
+{
+    struct net_address local;
+    struct address bound;
+    int fd = bind_find_address(w, s, &local);
+    if (fd == 0) fd = bind_open(w, &local);
+    if (fd < 0) return session_fail(w, s, fd == -EAFNOSUPPORT ? FAIL_COMMAND : failure_from_errno(fd));
+    s->fd[UPSTREAM] = fd;
+    if (!bind_listener_address(s, &bound)) return session_fail(w, s, FAIL_INTERNAL);
+    handshake_append_reply(w, s, &bound);
+    session_flush(w, s);
+    bind_wait(w, s);
+    return SESSION_BIND;
+}
+
+/* --- the name --- */
+
+static enum session_state bind_on_resolved(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    if (s->result < 0 || setup->resolve.count == 0) return session_fail(w, s, failure_from_resolver(s->result));
+    if (!bind_apply_policy(w, setup)) return session_fail(w, s, FAIL_BLOCKED);
+    return bind_listen(w, s);
+}
+
+static enum session_state bind_resolve(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    setup->resolve.name = setup->target;
+    return session_ask_address(w, s, &setup->resolve) ? SESSION_BIND : session_fail(w, s, FAIL_RESOURCE);
+}
+
+static void bind_expect_literal(struct setup *setup)
+{
+    struct net_address plain; /* there and back: an IPv4 address mapped into IPv6 becomes what a peer will show */
+    net_address_from(&setup->target, &plain);
+    net_address_to(&plain, &setup->target);
+    setup->resolve.results[0].kind = setup->target.kind;
+    memcpy(setup->resolve.results[0].octets, setup->target.ipv6, sizeof setup->target.ipv6);
+    setup->resolve.count = 1;
+}
+
+/* The poll is for the end of what the client sends, too: nobody else notices that it has given up. */
+static void bind_watch_client(struct worker *w, struct session *s)
+{
+    ring_poll(w->ring, s->fd[CLIENT], POLLRDHUP, session_arm(w, s, SESSION_WATCH + CLIENT));
+}
+
+enum session_state bind_begin(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    counter_add(&w->stats.requests, 1);
+    setup->request_complete = true;
+    setup->resolve.count = 0;
+    if (setup->target.kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
+    bind_watch_client(w, s);
+    if (setup->target.kind == ADDRESS_NAME) return bind_resolve(w, s);
+    if (bind_names_nobody(&setup->target)) return bind_listen(w, s);
+    bind_expect_literal(setup);
+    if (!bind_apply_policy(w, setup)) return session_fail(w, s, FAIL_BLOCKED);
+    return bind_listen(w, s);
+}
+
+/* --- the peer --- */
+
+/* False: not the one that we wait for. */
+static bool bind_is_welcome(struct worker *w, struct session *s, int fd, struct address *peer)
+{
+    struct net_address address;
+    if (net_peer_address(fd, &address) < 0 || !net_address_to(&address, peer)) return false;
+    if (bind_expects(setup_of(w, s), peer) && policy_allows(w->config->blocked, peer)) return true;
+    session_log(w, s, LOG_LEVEL_INFO, "bind: a connection from somebody else was refused");
+    return false;
+}
+
+void bind_stop_listening(const struct session *s)
+{
+    if (s->fd[UPSTREAM] >= 0) net_stop_listening(s->fd[UPSTREAM]);
+}
+
+/* The second reply says that the one peer has come: nobody else may get in once it is on its way, so the listener is
+ * closed here and now, not by an operation that is submitted together with the reply. */
+static enum session_state bind_take_peer(struct worker *w, struct session *s, int fd, const struct address *peer)
+{
+    bind_stop_listening(s);
+    net_close(s->fd[UPSTREAM]); /* its poll has completed */
+    s->fd[UPSTREAM] = fd;
+    net_set_nodelay(fd);
+    if (s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT))
+        ring_cancel(w->ring, session_tag(w, s, SESSION_WATCH + CLIENT));
+    handshake_append_reply(w, s, peer);
+    return SESSION_RELAY;
+}
+
+static enum session_state bind_accept(struct worker *w, struct session *s)
+{
+    struct address peer;
+    for (unsigned i = 0; i < BIND_ACCEPTS_MAX; i++) {
+        int fd = net_accept(s->fd[UPSTREAM]);
+        if (fd == -EAGAIN) break;
+        if (fd < 0 && failure_from_errno(fd) == FAIL_RESOURCE) return session_fail(w, s, FAIL_RESOURCE);
+        if (fd < 0) continue; /* that connection's own trouble */
+        if (bind_is_welcome(w, s, fd, &peer)) return bind_take_peer(w, s, fd, &peer);
+        net_reset_on_close(fd);
+        net_close(fd); /* now: the log has said so */
+    }
+    bind_wait(w, s);
+    return SESSION_BIND;
+}
+
+enum session_state bind_step(struct worker *w, struct session *s)
+{
+    switch (s->op) {
+    case SESSION_LENT: return bind_on_resolved(w, s);
+    case SESSION_POLL_IN + UPSTREAM: return bind_accept(w, s);
+    default: return SESSION_BIND;
+    }
+}

@@ -1,0 +1,239 @@
+#include "core/session/dial.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "core/io/log.h"
+#include "core/session/hop.h"
+#include "core/session/policy.h"
+#include "core/session/self.h"
+#include "core/session/worker.h"
+
+static struct ring_tag dial_tag(struct worker *w, struct session *s, unsigned attempt)
+{
+    return session_tag(w, s, SESSION_CONNECT + attempt);
+}
+
+/* The candidate's address: an answer of the resolver, the literal, or the Unix socket. */
+static void dial_candidate(const struct setup *setup, unsigned index, struct address *out)
+{
+    const struct resolve_result *result = &setup->resolve.results[index];
+    *out = setup->resolve.name;
+    if (out->kind == ADDRESS_UNIX) return;
+    out->kind = result->kind;
+    memcpy(out->ipv6, result->octets, sizeof out->ipv6);
+}
+
+/* Whether octets for the upstream are there now. With TCP Fast Open the kernel keeps its SYN back until there are some:
+ * to wait for a server that speaks first would be to wait for ever. */
+static bool dial_has_octets(const struct worker *w, const struct session *s)
+{
+    const struct setup *setup = setup_of(w, s);
+    return setup->route.verdict.hop_count > 0 || s->protocol == PROTOCOL_HTTP_PLAIN ||
+           setup->received > setup->consumed;
+}
+
+static void dial_prepare_socket(const struct worker *w, const struct session *s, int fd, const struct address *to)
+{
+    const struct config *config = w->config;
+    if (to->kind == ADDRESS_UNIX) return;
+    if (config->tcp_nodelay) net_set_nodelay(fd);
+    net_set_buffers(fd, config->tcp_sndbuf, config->tcp_rcvbuf);
+    if (policy_classify(to) == POLICY_LOOPBACK) net_set_local(fd);
+    if (config->fastopen_connect && dial_has_octets(w, s)) net_set_fastopen_connect(fd);
+    if (config->netdev && net_set_device(fd, config->netdev) < 0)
+        LOGW("-i %s: the socket could not be bound to the interface; does it exist, and is CAP_NET_RAW there?",
+             config->netdev);
+}
+
+static int dial_family(const struct address *to)
+{
+    return to->kind == ADDRESS_UNIX ? AF_UNIX : to->kind == ADDRESS_IPV4 ? AF_INET : AF_INET6;
+}
+
+/* One that might come back to us: begun at once, and noted before its other end can be accepted. */
+static int dial_connect_noted(struct worker *w, struct session *s, unsigned attempt, const struct address *to)
+{
+    struct dial *dial = &setup_of(w, s)->dial;
+    int fd = dial->fds[attempt], error = net_connect(fd, &dial->addresses[attempt]);
+    if (error == -EOPNOTSUPP) {
+        ring_connect(w->ring, fd, &dial->addresses[attempt].any, dial->addresses[attempt].size,
+                     session_arm(w, s, SESSION_CONNECT + attempt));
+        return 0;
+    }
+    if (error < 0 && error != -EINPROGRESS) {
+        net_close(fd);
+        dial->fds[attempt] = -1;
+        dial->live--;
+        return error;
+    }
+    self_note(w, s, fd, to);
+    dial->polled |= (uint8_t)(1u << attempt);
+    ring_poll(w->ring, fd, POLLOUT, session_arm(w, s, SESSION_CONNECT + attempt));
+    return 0;
+}
+
+/* What the kernel says of an attempt whose operation has completed. */
+static int dial_result(struct dial *dial, unsigned attempt, int result)
+{
+    bool polled = dial->polled & 1u << attempt;
+    dial->polled &= (uint8_t) ~(1u << attempt);
+    return polled && result >= 0 ? net_take_error(dial->fds[attempt]) : result;
+}
+
+/* One attempt. 0, or -errno when it could not even begin. */
+static int dial_connect(struct worker *w, struct session *s, unsigned attempt, const struct address *to)
+{
+    struct dial *dial = &setup_of(w, s)->dial;
+    int fd = net_socket(dial_family(to), SOCK_STREAM);
+    if (fd < 0) return fd;
+    dial_prepare_socket(w, s, fd, to);
+    net_address_from(to, &dial->addresses[attempt]);
+    dial->fds[attempt] = fd;
+    dial->polled &= (uint8_t) ~(1u << attempt);
+    dial->order[attempt] = dial->next;
+    dial->live++;
+    if (self_may_return(w, s, to)) return dial_connect_noted(w, s, attempt, to);
+    ring_connect(w->ring, fd, &dial->addresses[attempt].any, dial->addresses[attempt].size,
+                 session_arm(w, s, SESSION_CONNECT + attempt));
+    return 0;
+}
+
+/* An attempt whose slot is free and whose last completion is back. */
+static int dial_free_attempt(const struct session *s, const struct dial *dial)
+{
+    for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++)
+        if (dial->fds[i] < 0 && !(s->inflight & SESSION_BIT(SESSION_CONNECT + i))) return (int)i;
+    return -1;
+}
+
+/* Starts the next candidate that may be dialled. False: none is left, or no attempt is free. */
+static bool dial_start(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    struct dial *dial = &setup->dial;
+    int attempt = dial_free_attempt(s, dial);
+    while (attempt >= 0 && dial->next < setup->resolve.count) {
+        struct address to;
+        dial_candidate(setup, dial->next++, &to);
+        enum failure refused = self_forbids(w, s, &to);
+        /* Its client's note may have been written while the name was looked up: before the next round, look again. */
+        bool again = setup->resolve.name.kind == ADDRESS_NAME && self_may_return(w, s, &to);
+        if (refused == FAIL_NONE && again && self_came_back(w, s)) refused = FAIL_LOOP;
+        if (refused == FAIL_NONE && !policy_allows(w->config->blocked, &to)) refused = FAIL_BLOCKED;
+        if (refused != FAIL_NONE) {
+            if (dial->failure == FAIL_NONE) dial->failure = (uint8_t)refused;
+            continue;
+        }
+        int error = dial_connect(w, s, (unsigned)attempt, &to);
+        if (error == 0) return true;
+        dial->failure = (uint8_t)failure_from_errno(error);
+    }
+    return false;
+}
+
+/* Goes on with what is left: another attempt, the wait for those in flight, or the failure of the last one. */
+static enum session_state dial_go_on(struct worker *w, struct session *s)
+{
+    struct dial *dial = &setup_of(w, s)->dial;
+    if (dial_start(w, s) || dial->live > 0) return SESSION_DIAL;
+    return session_fail(w, s, dial->failure == FAIL_NONE ? FAIL_INTERNAL : dial->failure);
+}
+
+static enum session_state dial_resolve(struct worker *w, struct session *s)
+{
+    if (!session_ask_address(w, s, &setup_of(w, s)->resolve)) return session_fail(w, s, FAIL_RESOURCE);
+    return SESSION_RESOLVE;
+}
+
+enum session_state dial_begin(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    const struct route_verdict *verdict = &setup->route.verdict;
+    const struct address *to = verdict->hop_count > 0 ? &verdict->hops[0].address : &verdict->target;
+    setup->dial.failure = FAIL_NONE;
+    setup->dial.next = 0;
+    setup->resolve.name = *to;
+    setup->resolve.count = 1;
+    enum failure refused = verdict->hop_count > 0 ? self_forbids_behind_chain(w, s) : FAIL_NONE;
+    if (refused != FAIL_NONE) return session_fail(w, s, refused);
+    if (to->kind == ADDRESS_NAME) return dial_resolve(w, s);
+    if (to->kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
+    setup->resolve.results[0].kind = to->kind;
+    memcpy(setup->resolve.results[0].octets, to->ipv6, sizeof to->ipv6);
+    return dial_go_on(w, s);
+}
+
+enum session_state dial_resolve_step(struct worker *w, struct session *s)
+{
+    if (s->op != SESSION_LENT) return SESSION_RESOLVE;
+    if (s->result < 0 || setup_of(w, s)->resolve.count == 0)
+        return session_fail(w, s, failure_from_resolver(s->result));
+    return dial_go_on(w, s);
+}
+
+/* Ends an attempt. Its operation, if still in flight, comes back as a stray. */
+static void dial_end_attempt(struct worker *w, struct session *s, unsigned attempt)
+{
+    struct dial *dial = &setup_of(w, s)->dial;
+    if (dial->fds[attempt] < 0) return;
+    if (s->inflight & SESSION_BIT(SESSION_CONNECT + attempt)) ring_cancel(w->ring, dial_tag(w, s, attempt));
+    ring_close(w->ring, dial->fds[attempt]);
+    dial->fds[attempt] = -1;
+    assert(dial->live > 0);
+    dial->live--;
+}
+
+void dial_abandon(struct worker *w, struct session *s)
+{
+    for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++) dial_end_attempt(w, s, i);
+}
+
+/* The attempt that has waited longest; all slots are taken. */
+static unsigned dial_oldest(const struct dial *dial)
+{
+    unsigned oldest = 0;
+    for (unsigned i = 1; i < DIAL_ATTEMPTS_MAX; i++)
+        if (dial->order[i] < dial->order[oldest]) oldest = i;
+    return oldest;
+}
+
+static enum session_state dial_won(struct worker *w, struct session *s, unsigned attempt)
+{
+    struct dial *dial = &setup_of(w, s)->dial;
+    s->fd[UPSTREAM] = dial->fds[attempt];
+    dial->fds[attempt] = -1;
+    dial->live--;
+    if (dial->live > 0) {
+        dial_abandon(w, s);
+        /* A loser that was armed in this turn points to its address, and a relay gives the setup slot away before its
+         * connect is back: somebody else's address could stand there when it is submitted. */
+        ring_flush(w->ring);
+    }
+    return hop_begin(w, s);
+}
+
+enum session_state dial_step(struct worker *w, struct session *s)
+{
+    struct dial *dial = &setup_of(w, s)->dial;
+    if (s->op < SESSION_CONNECT || s->op >= SESSION_CONNECT + DIAL_ATTEMPTS_MAX) return SESSION_DIAL;
+    unsigned attempt = s->op - SESSION_CONNECT;
+    if (dial->fds[attempt] < 0) return dial_go_on(w, s); /* given up to make room for another */
+    int result = dial_result(dial, attempt, s->result);
+    if (result == 0) return dial_won(w, s, attempt);
+    dial->failure = (uint8_t)failure_from_errno(result);
+    dial_end_attempt(w, s, attempt);
+    return dial_go_on(w, s);
+}
+
+/* RFC 8305 section 5: another address gets its chance beside those that have not answered. When all attempts are taken
+ * the oldest one is given up; the next candidate starts when its completion is back. */
+enum session_state dial_on_time(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    struct dial *dial = &setup->dial;
+    if (dial->next >= setup->resolve.count || dial_start(w, s)) return SESSION_DIAL;
+    if (dial->live == DIAL_ATTEMPTS_MAX) dial_end_attempt(w, s, dial_oldest(dial));
+    return SESSION_DIAL;
+}

@@ -1,0 +1,55 @@
+/* A plain HTTP request and its response, passing through: heads are rewritten, bodies re-framed (RFC 9112 sections 6
+ * and 7).
+ *
+ * Two streams, one function (stream_pump): receive when nothing is left to pass on, pass on while there is room, send.
+ * One request per connection: the answer says `Connection: close`. A 101 turns the session into a relay. */
+#ifndef SLUICE_CORE_SESSION_EXCHANGE_H
+#define SLUICE_CORE_SESSION_EXCHANGE_H
+
+#include "core/session/session.h"
+#include "protocols/http_body.h"
+#include "protocols/http_forward.h"
+
+/* Where nearly every head fits; see head_buffer.h for the others. */
+#define EXCHANGE_IN_SIZE 16384u
+/* A whole rewritten head (it gains Via, Connection, framing, and what is said at HEAD_BUFFER_SIZE), or a buffer of
+ * payload with its chunk framing. */
+#define EXCHANGE_OUT_SIZE (EXCHANGE_IN_SIZE + 2048u)
+
+enum stream_phase {
+    STREAM_HEAD,   /* response only: its head is awaited */
+    STREAM_BODY,   /* octets are passed on */
+    STREAM_SWITCH, /* response only: a 101 is being sent, then the relay takes over */
+    STREAM_DONE,   /* the message is complete; `out` may still hold its last octets */
+};
+
+struct stream {
+    uint8_t phase; /* enum stream_phase */
+    bool rechunk;  /* deliver chunked */
+    struct http_body body;
+    uint32_t in_used, in_size;   /* octets of `in` passed on, received */
+    uint32_t out_used, out_size; /* octets of `out` sent, written */
+    size_t scanned;
+    struct head_buffer in, out;
+    uint8_t in_small[EXCHANGE_IN_SIZE];
+    uint8_t out_small[EXCHANGE_OUT_SIZE];
+};
+
+struct exchange {
+    struct http_forward_request request;
+    uint8_t failure;          /* enum failure to be reported when what is being sent to the client is out */
+    bool answered;            /* a final head has gone to the client: from here on a failure is a reset */
+    uint8_t interims;         /* responses before the response */
+    uint64_t head_until_ms;   /* when the head that is awaited must be there; 0: not awaited yet */
+    struct stream streams[2]; /* by the side that they read from, as a relay's flows */
+};
+
+/* Takes the session's slot. False: there is none, or its client holds enough of them. */
+bool exchange_take(struct worker *w, struct session *s);
+/* The session has entered EXCHANGE: the upstream is connected, the request's head stands in the setup slot. */
+void exchange_begin(struct worker *w, struct session *s);
+void exchange_on_completion(struct worker *w, struct session *s, unsigned op, int32_t result);
+void exchange_on_timer(struct worker *w, struct session *s);
+void exchange_release(struct worker *w, struct session *s);
+
+#endif

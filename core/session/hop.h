@@ -1,0 +1,13 @@
+/* The client side of proxy protocols: talks through the proxies of a chain, one after the other, on one connection. */
+#ifndef SLUICE_CORE_SESSION_HOP_H
+#define SLUICE_CORE_SESSION_HOP_H
+
+#include "core/session/session.h"
+
+enum hop_stage { HOP_METHOD, HOP_AUTH, HOP_REPLY };
+
+/* The first proxy is connected: sends the first request. HOP, or the state after a chain without proxies. */
+enum session_state hop_begin(struct worker *w, struct session *s);
+enum session_state hop_step(struct worker *w, struct session *s);
+
+#endif

@@ -1,0 +1,44 @@
+/* Two flows, one function (relay_advance): read while not writing, half-close, adaptive path.
+ *
+ *   COPY     multishot receive into the worker's buffer group, one send at a time. Idle: no buffer, no pipe.
+ *   SPLICE   poll, then splice(2) through a borrowed pipe. Idle: no pipe.
+ *
+ *   OPEN --end received--> ENDING (what is held is still to be sent) --all sent, SHUT_WR--> DONE; both DONE: orderly
+ * close. An error on either side resets both. */
+#ifndef SLUICE_CORE_SESSION_RELAY_H
+#define SLUICE_CORE_SESSION_RELAY_H
+
+#include "core/session/session.h"
+
+enum flow_phase { FLOW_OPEN, FLOW_ENDING, FLOW_DONE };
+enum flow_mode { FLOW_COPY, FLOW_SPLICE };
+enum flow_flag {
+    FLOW_PRELOADED = 1 << 0, /* octets of the setup slot go first */
+    FLOW_TURNING = 1 << 1,   /* to SPLICE as soon as the receive has ended and all held buffers are sent */
+    FLOW_PAUSED = 1 << 2,    /* the receive was cancelled because too much is held */
+    FLOW_STARVED = 1 << 3,   /* waits for the buffer group to fill up */
+    FLOW_COPY_ONLY = 1 << 4, /* the kernel cannot splice here */
+    FLOW_PATIENT = 1 << 5,   /* there was no pipe the last time */
+    FLOW_SINGLE = 1 << 6,    /* receives one buffer at a time: its sink was slow */
+    FLOW_INTERNAL = 1 << 7,  /* the coordinator's own: not counted as traffic */
+    FLOW_WRITABLE = 1 << 8,  /* the poll of the sink has just said so */
+    FLOW_WAITED = 1 << 9,    /* SINGLE: had to wait for the sink since the last buffer was sent */
+};
+
+/* The session enters RELAY: octets in the setup slot go first (`out` to the client, the rest of `head` to the
+ * upstream). */
+void relay_begin(struct worker *w, struct session *s);
+void relay_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c);
+void relay_on_timer(struct worker *w, struct session *s);
+/* The one function that runs a flow: looks at what is held and in flight, and starts what is missing. */
+void relay_advance(struct worker *w, struct session *s, enum session_side from);
+/* Microseconds until the first resting flow goes on; UINT64_MAX: none rests. */
+uint64_t relay_rest_us(const struct worker *w);
+/* Resting flows whose time has come go on. */
+void relay_wake_resting(struct worker *w);
+/* Gives back the flows' pipes; for session_close(). */
+void relay_drop(struct worker *w, struct session *s);
+/* Gives back the held buffers, when no send can be reading them any more. */
+void relay_release(struct worker *w, struct session *s);
+
+#endif

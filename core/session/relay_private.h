@@ -1,0 +1,46 @@
+/* What the two halves of a relay have of each other: relay.c, which runs the flows and has COPY, and relay_splice.c. */
+#ifndef SLUICE_CORE_SESSION_RELAY_PRIVATE_H
+#define SLUICE_CORE_SESSION_RELAY_PRIVATE_H
+
+#include "core/session/relay.h"
+#include "core/session/worker.h"
+
+/* With less room the sink is waited for; what a sink takes at least that poll(2) calls writable. */
+#define RELAY_ROOM_MIN 2048u
+
+static inline enum session_side relay_other(enum session_side side)
+{
+    return side == CLIENT ? UPSTREAM : CLIENT;
+}
+
+static inline bool relay_in_flight(const struct session *s, unsigned op)
+{
+    return (s->inflight & SESSION_BIT(op)) != 0;
+}
+
+static inline void relay_count(struct worker *w, struct flow *f, enum session_side from, uint64_t octets)
+{
+    f->bytes += octets;
+    if (f->flags & FLOW_INTERNAL) return;
+    counter_add(from == CLIENT ? &w->stats.bytes_up : &w->stats.bytes_down, octets);
+    counter_add(f->mode == FLOW_SPLICE ? &w->stats.bytes_splice : &w->stats.bytes_copy, octets);
+}
+
+/* --- of relay.c --- */
+
+/* An error on one side: what the other has not got yet is lost, and it must not take that for an orderly end. Nor must
+ * the peer on this side, unless the error says that it is not there any more: then the cheaper end will do. */
+void relay_reset(struct worker *w, struct session *s, enum session_side side, ssize_t error);
+/* All is sent behind which the flow ends. Both are done: so is the session. */
+void relay_finish_flow(struct worker *w, struct session *s, enum session_side from);
+
+/* --- of relay_splice.c --- */
+
+/* Runs a flow in SPLICE. Returns when it waits: for source, sink or time, or in another state. */
+void relay_splice(struct worker *w, struct session *s, enum session_side from);
+/* Nothing is held and no receive is in flight. */
+void relay_turn_to_splice(struct worker *w, struct session *s, enum session_side from);
+/* To the pool if it is empty, else it is closed with what is in it. Without a pipe nothing happens. */
+void relay_return_pipe(struct worker *w, struct flow *f);
+
+#endif

@@ -1,0 +1,233 @@
+/* The half of a relay that moves octets by splice(2), through pipes that a flow borrows for as long as something is in
+ * them; and the rests of bulk flows. */
+#include <errno.h>
+#include <poll.h>
+
+#include "core/session/relay_private.h"
+
+/* Rounds of splicing in a row that move less than RELAY_SMALL before a flow turns back to COPY. */
+#define RELAY_SMALL_STREAK 8u
+#define RELAY_SMALL        16384u
+/* Fills and drains of the pipe per turn: one busy flow must not keep the others waiting. */
+#define RELAY_SPLICE_ROUNDS 4u
+/* A flow that has moved so much in one go rests for so long. */
+#define RELAY_REST_MIN 65536u
+#define RELAY_REST_US  300u
+
+void relay_return_pipe(struct worker *w, struct flow *f)
+{
+    if (f->pipe == PIPES_NONE) return;
+    if (f->pipe_fill == 0)
+        pipes_give(&w->pipes, f->pipe);
+    else
+        pipes_destroy(&w->pipes, f->pipe);
+    f->pipe = PIPES_NONE;
+    f->pipe_fill = 0;
+}
+
+static void flow_turn_to_copy(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    assert(f->pipe_fill == 0);
+    relay_return_pipe(w, f);
+    f->mode = FLOW_COPY;
+    f->streak = 0;
+    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
+    counter_add(&w->stats.to_copy, 1);
+    relay_advance(w, s, from);
+}
+
+static bool flow_borrow_pipe(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    if (f->pipe == PIPES_NONE) f->pipe = pipes_borrow(&w->pipes);
+    if (f->pipe != PIPES_NONE) return true;
+    counter_add(&w->stats.pipes_missing, 1);
+    f->flags |= FLOW_PATIENT;
+    flow_turn_to_copy(w, s, from);
+    return false;
+}
+
+/* The opposite flow's splice may have met the reset of this socket in the middle of a call: it then reports what it had
+ * moved, and the error is consumed. What looks like the end is one only if the connection is still there, or was ended
+ * by both. */
+static bool splice_end_is_reset(const struct session *s, enum session_side from)
+{
+    return s->flows[relay_other(from)].phase != FLOW_DONE && net_is_closed(s->fd[from]);
+}
+
+/* Socket to pipe. Octets moved; 0 when nothing was to be had (which says end, dry or full: see phase and pipe_fill); <
+ * 0: broken. */
+static ssize_t splice_fill(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    const struct pipe *pipe = &w->pipes.all[f->pipe];
+    if (f->phase != FLOW_OPEN || f->pipe_fill > 0) return 0;
+    ssize_t moved = net_splice(s->fd[from], pipe->write_fd, f->room < pipe->size ? f->room : pipe->size, false);
+    if (moved == 0 && splice_end_is_reset(s, from)) return -ECONNRESET;
+    if (moved == 0) f->phase = FLOW_ENDING;
+    if (moved > 0) f->pipe_fill += (uint32_t)moved;
+    return moved == -EAGAIN ? 0 : moved;
+}
+
+/* Pipe to socket: octets moved, 0 when the socket takes no more, < 0: broken. */
+static ssize_t splice_drain(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    if (f->pipe_fill == 0) return 0;
+    ssize_t moved = net_splice(w->pipes.all[f->pipe].read_fd, s->fd[relay_other(from)], f->pipe_fill, false);
+    if (moved > 0) {
+        f->pipe_fill -= (uint32_t)moved;
+        f->room -= (uint32_t)moved < f->room ? (uint32_t)moved : f->room;
+        w->bulk_left -= (uint32_t)moved < w->bulk_left ? (uint32_t)moved : w->bulk_left;
+        relay_count(w, f, from, (uint64_t)moved);
+    }
+    return moved == -EAGAIN ? 0 : moved;
+}
+
+/* --- resting --- */
+
+static struct flow *resting_flow(const struct worker *w, uint32_t entry)
+{
+    return &session_at(w, entry / 2)->flows[entry % 2];
+}
+
+/* Polling a busy source at once would wake us for every few segments, and every wake-up of ours causes some of the
+ * sink's. So a bulk flow is left alone for a moment, without a poll; what gathers meanwhile moves in one go. The slot
+ * is pinned, as by an operation. */
+static void flow_rest(struct worker *w, struct session *s, enum session_side from, uint64_t until_us)
+{
+    struct flow *f = &s->flows[from];
+    uint32_t entry = s->slot * 2 + from;
+    s->inflight |= SESSION_BIT(SESSION_REST + from);
+    f->rest_until_us = until_us;
+    f->rest_next = POOL_NONE;
+    if (w->rest_first == POOL_NONE)
+        w->rest_first = entry;
+    else
+        resting_flow(w, w->rest_last)->rest_next = entry;
+    w->rest_last = entry;
+}
+
+/* This turn's work is done: the flow goes on in the next one, behind those that wait already. */
+static void flow_defer(struct worker *w, struct session *s, enum session_side from)
+{
+    uint64_t until_us = ring_now_us(w->ring);
+    if (w->rest_first != POOL_NONE && resting_flow(w, w->rest_last)->rest_until_us > until_us)
+        until_us = resting_flow(w, w->rest_last)->rest_until_us;
+    flow_rest(w, s, from, until_us);
+}
+
+uint64_t relay_rest_us(const struct worker *w)
+{
+    if (w->rest_first == POOL_NONE) return UINT64_MAX;
+    uint64_t now = ring_now_us(w->ring), until = resting_flow(w, w->rest_first)->rest_until_us;
+    return until > now ? until - now : 0;
+}
+
+void relay_wake_resting(struct worker *w)
+{
+    while (w->bulk_left > 0 && relay_rest_us(w) == 0) {
+        uint32_t entry = w->rest_first;
+        struct session *s = session_at(w, entry / 2);
+        w->rest_first = resting_flow(w, entry)->rest_next;
+        s->inflight &= ~SESSION_BIT(SESSION_REST + entry % 2);
+        if (s->state == SESSION_CLOSING)
+            session_join(w, s);
+        else
+            relay_advance(w, s, entry % 2);
+    }
+}
+
+/* Nothing is in the pipe, and the source has nothing now: it sleeps without a pipe. */
+static void splice_pause(struct worker *w, struct session *s, enum session_side from, uint64_t moved)
+{
+    struct flow *f = &s->flows[from];
+    relay_return_pipe(w, f);
+    if (moved >= RELAY_SMALL)
+        f->streak = 0;
+    else
+        f->streak++;
+    if (f->streak >= RELAY_SMALL_STREAK && w->config->relay != RELAY_SPLICE) {
+        flow_turn_to_copy(w, s, from);
+        return;
+    }
+    if (moved >= RELAY_REST_MIN)
+        flow_rest(w, s, from, ring_now_us(w->ring) + RELAY_REST_US);
+    else
+        ring_poll(w->ring, s->fd[from], POLLIN, session_arm(w, s, SESSION_POLL_IN + from));
+}
+
+static void splice_wait_for_sink(struct worker *w, struct session *s, enum session_side from)
+{
+    ring_poll(w->ring, s->fd[relay_other(from)], POLLOUT, session_arm(w, s, SESSION_POLL_OUT + relay_other(from)));
+}
+
+/* Whether the sink takes anything: only so much is put into the pipe, so that a flow whose sink is slow waits without
+ * one, and the others have pipes however many such flows there are. Asked again only when what was known is used up. */
+static bool splice_has_room(struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    if (f->room == 0) f->room = net_send_room(s->fd[relay_other(from)]);
+    if (f->room == 0 && f->flags & FLOW_WRITABLE) f->room = RELAY_ROOM_MIN;
+    f->flags &= (uint16_t)~FLOW_WRITABLE;
+    return f->room > 0;
+}
+
+void relay_splice(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    uint64_t total = 0;
+    if (relay_in_flight(s, SESSION_POLL_IN + from) || relay_in_flight(s, SESSION_POLL_OUT + relay_other(from))) return;
+    if (relay_in_flight(s, SESSION_REST + from)) return;
+    if (w->bulk_left == 0) {
+        flow_defer(w, s, from);
+        return;
+    }
+    if (!flow_borrow_pipe(w, s, from)) return;
+    for (unsigned round = 0; round < RELAY_SPLICE_ROUNDS; round++) {
+        if (f->pipe_fill == 0 && f->phase == FLOW_OPEN && !splice_has_room(s, from)) {
+            relay_return_pipe(w, f);
+            splice_wait_for_sink(w, s, from);
+            return;
+        }
+        ssize_t in = splice_fill(w, s, from);
+        if (in == -EINVAL && f->pipe_fill == 0) {
+            f->flags |= FLOW_COPY_ONLY;
+            flow_turn_to_copy(w, s, from);
+            return;
+        }
+        ssize_t out = in < 0 ? in : splice_drain(w, s, from);
+        if (in < 0 || out < 0) {
+            relay_reset(w, s, in < 0 ? from : relay_other(from), in < 0 ? in : out);
+            return;
+        }
+        total += (uint64_t)out;
+        if (f->pipe_fill > 0) { /* the sink is the slower one, and took less than it had room for */
+            f->room = 0;
+            splice_wait_for_sink(w, s, from);
+            return;
+        }
+        if (f->phase == FLOW_ENDING) {
+            relay_finish_flow(w, s, from);
+            return;
+        }
+        if (w->bulk_left == 0) {
+            relay_return_pipe(w, f);
+            flow_defer(w, s, from);
+            return;
+        }
+        if (in < (ssize_t)(w->pipes.all[f->pipe].size / 2)) break;
+    }
+    splice_pause(w, s, from, total);
+}
+
+void relay_turn_to_splice(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    f->mode = FLOW_SPLICE;
+    f->streak = 0;
+    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
+    counter_add(&w->stats.to_splice, 1);
+    relay_splice(w, s, from);
+}

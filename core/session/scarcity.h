@@ -1,0 +1,19 @@
+/* What happens when receive buffers run short. Nobody is reset for reading slowly.
+ *
+ *   starved   a receive found the kernel's group empty; it is armed again when half of the group is back
+ *   scarce    slow readers hold three quarters of all buffers: from now on octets are read only where the sink has room
+ *             for them, so that buffers come back at once and no further one waits for a sink. Over at one half.
+ *
+ * Between the moment at which it becomes scarce and the one at which the receives that were armed before are cancelled
+ * two waits may lease what the kernel has: less than the last quarter. */
+#ifndef SLUICE_CORE_SESSION_SCARCITY_H
+#define SLUICE_CORE_SESSION_SCARCITY_H
+
+#include "core/session/session.h"
+
+/* The flow's receive ended with -ENOBUFS. */
+void scarcity_starve(struct worker *w, struct flow *f);
+/* Once a turn. */
+void scarcity_judge(struct worker *w);
+
+#endif

@@ -1,0 +1,188 @@
+/* A connection's life: one enum of states, one table of steps (session.c), one writer of the state (session_enter).
+ *
+ *   accept > HELLO > AUTH > REQUEST > ROUTE > RESOLVE > DIAL > HOP... > RELAY > CLOSING > FREE
+ *                      any of them > REPLY (a refusal is being sent) > LINGER > CLOSING
+ *                      DIAL > EXCHANGE (plain HTTP)      REQUEST > ASSOCIATE (UDP), BIND > RELAY
+ *                      RELAY, EXCHANGE > PARTING (unacknowledged octets) > CLOSING
+ *
+ * Operations in flight are bits beside the state. Closing is stop, join, release: cancel and close, wait for every bit
+ * to clear, give the slot back. What a session needs only until its relay stands in a setup slot, so that an
+ * established one is small. */
+#ifndef SLUICE_CORE_SESSION_SESSION_H
+#define SLUICE_CORE_SESSION_SESSION_H
+
+#include "core/io/buffers.h"
+#include "core/session/dial.h"
+#include "core/session/failure.h"
+#include "core/session/head_buffer.h"
+#include "core/session/route.h"
+#include "core/session/session_state.h"
+#include "protocols/socks5.h"
+
+struct worker;
+
+enum session_side { CLIENT, UPSTREAM };
+
+/* What may be in flight for a session; each is a bit of session.inflight and an op of a ring tag. */
+enum session_op {
+    SESSION_RECV, /* + side */
+    SESSION_SEND = SESSION_RECV + 2,
+    SESSION_POLL_IN = SESSION_SEND + 2,
+    SESSION_POLL_OUT = SESSION_POLL_IN + 2,
+    SESSION_WATCH = SESSION_POLL_OUT + 2, /* poll for errors only, where nothing else would notice a reset */
+    SESSION_CONNECT = SESSION_WATCH + 2,  /* + attempt */
+    SESSION_UDP_RECV = SESSION_CONNECT + DIAL_ATTEMPTS_MAX, /* + 0 client, 1 IPv4, 2 IPv6 */
+    SESSION_OP_COUNT = SESSION_UDP_RECV + 3,
+    SESSION_LENT = SESSION_OP_COUNT, /* no operation: the coordinator or the resolver holds a request of ours */
+    SESSION_REST, /* + side; no operation: a bulk flow that is on the worker's list of resting ones */
+    SESSION_UDP_SEND = SESSION_REST + 2, /* no operation: datagrams are being sent, counted by the association */
+};
+#define SESSION_BIT(op) (1u << (op))
+
+enum session_protocol {
+    PROTOCOL_UNKNOWN,
+    PROTOCOL_SOCKS4,
+    PROTOCOL_SOCKS5,
+    PROTOCOL_HTTP_CONNECT,
+    PROTOCOL_HTTP_PLAIN,
+    PROTOCOL_FORWARD,
+    PROTOCOL_TPROXY,
+    PROTOCOL_SCRIPT,  /* two sockets of a script, see struct relay_errand */
+    PROTOCOL_INTERNAL /* for the coordinator, see struct dial_errand */
+};
+
+/* One direction of a relay; flows[CLIENT] is upstream-bound: a flow is named by the side that it reads from. */
+struct flow {
+    uint8_t phase;  /* enum flow_phase, relay.h */
+    uint8_t mode;   /* enum flow_mode */
+    uint8_t streak; /* reads in a row that speak for the other mode */
+    uint8_t prompt; /* SINGLE: sends in a row that left nothing held */
+    uint16_t flags; /* enum flow_flag */
+    uint16_t pipe;  /* borrowed, or PIPES_NONE */
+    struct buffer_list held;
+    uint32_t offset;    /* octets of the first held buffer that are sent */
+    uint32_t pipe_fill; /* octets in the pipe */
+    uint32_t room;      /* SPLICE: octets that the sink is known to take */
+    uint64_t bytes;     /* delivered */
+    uint64_t rest_until_us;
+    uint32_t rest_next; /* on the list of resting flows: slot * 2 + side */
+};
+
+#define SESSION_LABEL_SIZE 184u
+
+struct session {
+    uint8_t state;    /* enum session_state; written by session_enter() alone */
+    uint8_t protocol; /* enum session_protocol */
+    uint8_t failure;  /* enum failure that ended it */
+    uint8_t command;  /* enum socks5_command; CONNECT for all other protocols */
+    uint8_t listener; /* index of the listener that accepted it */
+    uint8_t op;       /* of the completion that is being handled */
+    bool settled;     /* keepalive is set */
+    uint8_t hops;     /* proxies in front of the target */
+    uint32_t slot;
+    uint32_t inflight; /* SESSION_BIT()s */
+    uint32_t setup;    /* slot of the setup pool, POOL_NONE once the relay runs by itself */
+    uint32_t extra;    /* slot of an exchange or association, else POOL_NONE */
+    int32_t result;    /* of that completion */
+    uint32_t rule;     /* tag of the rule that let it in */
+    int fd[2];         /* by side; -1: none */
+    uint32_t passed;   /* listeners behind it: its client is a connection of ours, see self.h */
+    uint32_t note;     /* of its connection to the upstream, see own.h */
+    uint8_t depth;     /* sessions behind it */
+    uint64_t opened_ms;
+    struct relay_errand *errand; /* goes back when this ends; NULL: nobody waits */
+    uint64_t moved;              /* octets delivered when idleness was last judged */
+    uint64_t moved_ms;           /* when that was last seen to have changed */
+    uint64_t parted_ms;          /* when PARTING began */
+    struct flow flows[2];
+    char label[SESSION_LABEL_SIZE]; /* when the setup slot is gone: user, target, chain, a zero behind each; cut to fit
+                                     */
+};
+
+#define SETUP_HEAD_SIZE 8192u /* nearly every request fits; see head_buffer.h for the others */
+/* Nearly every answer of a proxy of the chain fits; see head_buffer.h for the others. It is also the most that is
+ * received at once, so that what follows an answer fits into `out`. */
+#define SETUP_HOP_SIZE 4096u
+#define SETUP_OUT_SIZE (SETUP_HOP_SIZE + 2048u)
+
+/* What a session needs until its relay runs. Large, shared by turns, its content is whatever the last owner left. */
+struct setup {
+    uint32_t received, consumed; /* octets of `head` */
+    uint32_t out_used, out_sent; /* octets of `out` */
+    uint32_t out_asked;          /* of them handed to the send that is in flight */
+    uint32_t out_reply;          /* of them our own, where the upstream's follow; see hop_finish() */
+    uint32_t hop_received;       /* octets of `hop_in` */
+    size_t scanned, hop_scanned; /* see http_parse_request(): of `head`, of `hop_in` */
+    uint8_t hop;                 /* of the chain: the proxy whose answer is awaited */
+    uint8_t hop_stage;           /* enum hop_stage */
+    bool request_complete;       /* a time-out is now the upstream's */
+    bool by_name;                /* the target came as a name, even if it reads as an address */
+    bool asking;                 /* ROUTE: the question could not be posted yet */
+    bool trial;                  /* the verdict was ROUTE_TRY, and its end is not reported yet */
+    uint32_t revision;           /* of the ruleset that is asked */
+    uint64_t deadline_ms;        /* of all that comes before the relay */
+    uint64_t asked_us;           /* when the question was posted */
+    uint64_t dialled_us;         /* when dialling began */
+    bool head_shut;              /* the client has sent its end already */
+    struct dial dial;
+    struct address target; /* asked for */
+    struct credentials credentials;
+    struct route_request route;
+    struct resolve_request resolve;
+    uint8_t out[SETUP_OUT_SIZE]; /* to the client */
+    uint8_t hop_out[2048];       /* to a proxy of the chain */
+    struct head_buffer hop_in;   /* from it */
+    uint8_t hop_small[SETUP_HOP_SIZE];
+    struct head_buffer head; /* from the client */
+    uint8_t head_small[SETUP_HEAD_SIZE];
+};
+
+/* A connection was accepted: takes ownership of fd. */
+void session_open(struct worker *w, unsigned listener, int fd);
+/* The coordinator wants a connection: takes over dial->fd. 0; or -ENOBUFS, there is no room, and nothing is taken. */
+int session_open_internal(struct worker *w, struct dial_errand *dial);
+/* Takes over the errand's descriptors. 0: the errand goes back at the session's end; or -ENOBUFS, the same. */
+int session_open_relay(struct worker *w, struct relay_errand *relay);
+void session_on_completion(struct worker *w, const struct ring_completion *c);
+void session_on_answer(struct worker *w, const struct message *answer);
+void session_on_timer(struct worker *w, uint32_t slot);
+
+/* --- for the modules that implement steps --- */
+
+enum session_end { SESSION_ORDERLY, SESSION_RESET };
+
+static inline struct session *session_at(const struct worker *w, uint32_t slot);
+/* Counts and logs the failure, drops the upstream, queues the protocol's refusal. The next state: REPLY or CLOSING. */
+enum session_state session_fail(struct worker *w, struct session *s, enum failure failure);
+/* The only writer of s->state: counters, deadline and trace line move with it. */
+void session_enter(struct worker *w, struct session *s, enum session_state next);
+/* Stop: cancels and closes all, then CLOSING; the slot is released here if nothing is in flight. */
+void session_close(struct worker *w, struct session *s, enum session_end end);
+/* A CLOSING session: released if nothing is in flight any more. */
+void session_join(struct worker *w, struct session *s);
+/* Runs steps from here, `next` being the state that the caller has decided on. */
+void session_proceed(struct worker *w, struct session *s, enum session_state next);
+/* Sends what `out` holds, unless a send is in flight already, which will go on with it. */
+void session_flush(struct worker *w, struct session *s);
+/* Lends the resolver a question: the answer comes with op SESSION_LENT, until then the slot is pinned. One at a
+ * time. False: the queue is full. */
+bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);
+/* The same for the coordinator and a verdict on setup.route. */
+bool session_ask_route(struct worker *w, struct session *s);
+/* The chain that it goes by: as many hops as fit into `size` octets with the terminator. */
+void session_format_chain(const struct worker *w, const struct session *s, char *out, size_t size);
+/* A ROUTE_TRY has ended: says so to the coordinator. result 0: the relay runs. */
+void session_report_trial(struct worker *w, struct session *s, int32_t result);
+/* Whether an operation on the upstream, or on an attempt to reach one, is in flight. */
+bool session_upstream_is_busy(const struct session *s);
+/* Sets keepalive where nothing has set it before, once. Most sessions never live long enough to need those calls: an
+ * established one comes here after session_settle_ms(). */
+void session_settle(struct worker *w, struct session *s);
+uint32_t session_settle_ms(const struct config *config);
+/* Closes one side's descriptor, cancelling what is in flight on it. */
+void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end);
+void session_release_setup(struct worker *w, struct session *s);
+/* One line with the session's id, the client and, if known, the target in front. */
+void session_log(struct worker *w, struct session *s, int level, const char *text);
+
+#endif

@@ -1,0 +1,41 @@
+/* Counters of one worker: one writer, the worker; readers sum snapshots. Gauges are counters that also fall. */
+#ifndef SLUICE_CORE_SESSION_STATS_H
+#define SLUICE_CORE_SESSION_STATS_H
+
+#include "core/io/counter.h"
+#include "core/io/histogram.h"
+#include "core/session/failure.h"
+
+struct stats {
+    counter accepted;                           /* connections taken in */
+    counter refused_limit;                      /* reset at once: limits, or a pool was empty */
+    counter refused_sessions, refused_startups; /* the part of these that is --max-sessions', and --max-startups' */
+    counter refused_share;                      /* another part: its source has its share of the handshakes */
+    counter refused_resource;                   /* reset or postponed: no descriptor, no memory */
+    counter half_open;                          /* gauge: sessions before their relay */
+    counter established;                        /* gauge: sessions that relay, or any other established form */
+    counter requests;                           /* requests understood */
+    counter successes;                          /* relays begun */
+    counter failures[FAIL_COUNT];
+    counter gave_up; /* of those that are upstream: a ruleset tried, and then refused: rejected by it, too */
+    counter bytes_up, bytes_down;     /* delivered, relays and exchanges */
+    counter bytes_copy, bytes_splice; /* the same by path */
+    counter datagrams_up, datagrams_down, datagrams_dropped;
+    counter starved;                     /* receives that found the buffer group empty */
+    counter pipes_missing;               /* bulk flows that found no pipe and went on copying */
+    counter to_splice, to_copy;          /* changes of a flow's path */
+    counter queue_full;                  /* messages that had to wait on the worker */
+    counter pipes_in_use;                /* gauge */
+    counter drain_resets;                /* sessions that were left when the drain of a stop was over */
+    counter peak;                        /* most half-open and established sessions at a time */
+    counter peak_of_all;                 /* the same of all workers together, when this one had more than before */
+    counter internal;                    /* gauge: connections of the coordinator's own; counted nowhere else */
+    counter routes_asked;                /* questions to the ruleset */
+    counter routes_remembered;           /* answered by a verdict that held still (sluice.cache) */
+    counter handshake_in, handshake_out; /* octets of clients' handshakes */
+    counter hop_in, hop_out;             /* octets of handshakes with proxies of the chain */
+    struct histogram connect;            /* from a request to its established connection */
+    struct histogram decision;           /* from a question to the ruleset to its answer */
+};
+
+#endif

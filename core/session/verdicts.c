@@ -1,0 +1,102 @@
+#include "core/session/verdicts.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct verdict_entry {
+    uint64_t until_ms; /* 0: free */
+    uint32_t revision;
+    uint8_t callback;
+    struct address target; /* asked for */
+    struct credentials credentials;
+    struct route_verdict verdict; /* its hops stand behind it */
+    struct proxy_uri hops[VERDICTS_HOPS_MAX];
+};
+
+static uint64_t hash_octets(uint64_t hash, const void *data, size_t size)
+{
+    const uint8_t *octets = data; /* FNV-1a: clients that collide on purpose only displace each other's entries */
+    for (size_t i = 0; i < size; i++) hash = (hash ^ octets[i]) * 0x100000001b3u;
+    return hash;
+}
+
+static size_t address_octets(const struct address *a, const void **octets)
+{
+    *octets = a->name;
+    switch ((enum address_kind)a->kind) {
+    case ADDRESS_IPV4: return sizeof a->ipv4;
+    case ADDRESS_IPV6: return sizeof a->ipv6;
+    case ADDRESS_NAME:
+    case ADDRESS_UNIX: return a->name_size;
+    case ADDRESS_NONE: break;
+    }
+    return 0;
+}
+
+static uint32_t verdicts_place(const struct route_request *request)
+{
+    const void *octets;
+    size_t size = address_octets(&request->target, &octets);
+    uint64_t hash = hash_octets(0xcbf29ce484222325u + request->target.port, octets, size);
+    const struct credentials *c = request->credentials;
+    if (c->present) hash = hash_octets(hash_octets(hash, c->user, strlen(c->user)), c->password, strlen(c->password));
+    return (uint32_t)(hash ^ hash >> 32) & (VERDICTS_COUNT - 1);
+}
+
+/* Names octet for octet: the ruleset sees them as they were sent. */
+static bool same_target(const struct address *a, const struct address *b)
+{
+    const void *octets_a, *octets_b;
+    size_t size = address_octets(a, &octets_a);
+    if (a->kind != b->kind || a->port != b->port || address_octets(b, &octets_b) != size) return false;
+    return memcmp(octets_a, octets_b, size) == 0;
+}
+
+static bool same_credentials(const struct credentials *a, const struct credentials *b)
+{
+    if (a->present != b->present || a->user_only != b->user_only) return false;
+    return !a->present || (strcmp(a->user, b->user) == 0 && strcmp(a->password, b->password) == 0);
+}
+
+void verdicts_close(struct verdicts *verdicts)
+{
+    free(verdicts->entries);
+    verdicts->entries = NULL;
+}
+
+/* Only workers whose ruleset makes use of it have the table. */
+static struct verdict_entry *verdicts_table(struct verdicts *verdicts)
+{
+    if (!verdicts->entries) verdicts->entries = calloc(VERDICTS_COUNT, sizeof *verdicts->entries);
+    return verdicts->entries;
+}
+
+void verdicts_keep(struct verdicts *verdicts, const struct route_request *request, uint32_t revision, uint64_t now_ms)
+{
+    const struct route_verdict *verdict = &request->verdict;
+    if (verdict->cache_ms == 0 || verdict->order == ROUTE_TRY || verdict->hop_count > VERDICTS_HOPS_MAX) return;
+    if (!verdicts_table(verdicts)) return;
+    struct verdict_entry *entry = &verdicts->entries[verdicts_place(request)];
+    entry->until_ms = now_ms + verdict->cache_ms;
+    entry->revision = revision;
+    entry->callback = request->callback;
+    entry->target = request->target;
+    entry->credentials = *request->credentials;
+    entry->verdict = *verdict;
+    if (verdict->hop_count > 0) memcpy(entry->hops, verdict->hops, verdict->hop_count * sizeof *verdict->hops);
+}
+
+bool verdicts_find(const struct verdicts *verdicts, struct route_request *request, uint32_t revision, uint64_t now_ms)
+{
+    if (!verdicts->entries) return false;
+    const struct verdict_entry *entry = &verdicts->entries[verdicts_place(request)];
+    if (now_ms >= entry->until_ms || entry->revision != revision || entry->callback != request->callback) return false;
+    if (!same_target(&entry->target, &request->target)) return false;
+    if (!same_credentials(&entry->credentials, request->credentials)) return false;
+    request->verdict = entry->verdict;
+    request->verdict.hops = request->hops;
+    assert(entry->verdict.hop_count <= VERDICTS_HOPS_MAX);
+    if (entry->verdict.hop_count > 0)
+        memcpy(request->hops, entry->hops, entry->verdict.hop_count * sizeof *entry->hops);
+    return true;
+}

@@ -1,0 +1,120 @@
+/* One thread of the data path: its ring, its pools, its loop. Everything in it belongs to that thread, except the
+ * queues' far ends and the sleeper. Nothing here waits for anybody. */
+#ifndef SLUICE_CORE_SESSION_WORKER_H
+#define SLUICE_CORE_SESSION_WORKER_H
+
+#include "core/io/buffers.h"
+#include "core/io/pipes.h"
+#include "core/io/pool.h"
+#include "core/io/queue.h"
+#include "core/io/ring.h"
+#include "core/io/timer.h"
+#include "core/process/config.h"
+#include "core/resolver/mailbox.h"
+#include "core/session/crowd.h"
+#include "core/session/own.h"
+#include "core/session/route.h"
+#include "core/session/session.h"
+#include "core/session/share.h"
+#include "core/session/stats.h"
+#include "core/session/verdicts.h"
+
+enum worker_op {
+    WORKER_OP_WAKE = 1,     /* somebody has put a message into our queue */
+    WORKER_OP_ACCEPT,       /* slot: listener */
+    WORKER_OP_UDP_SEND,     /* slot: buffer of the UDP group */
+    WORKER_OP_SESSION = 16, /* + enum session_op; slot and generation: session */
+};
+
+struct listener {
+    int fd;             /* -1: closed */
+    bool armed;         /* accept in flight */
+    bool shared;        /* the descriptor is used by other workers too: a Unix socket */
+    uint64_t resume_ms; /* paused until then because descriptors ran out; 0: not paused */
+};
+
+struct worker {
+    struct ring *ring;
+    const struct config *config; /* may be replaced while we run: never kept across a wait */
+    uint32_t index;
+    /* How often the process was asked to stop: once, sessions may end by themselves for --drain; again, they may not.
+     * Written by the coordinator or, while Lua holds that, by the supervisor. */
+    const _Atomic uint32_t *stops;
+    uint32_t stops_seen;
+    bool draining; /* asked to stop: no new connections */
+    bool stopped;  /* the last session is gone */
+    uint64_t drain_until_ms;
+    uint64_t trim_ms;    /* when spare buffers are looked at next */
+    bool scarce;         /* buffers are, see scarcity.h */
+    uint32_t bulk_left;  /* octets that bulk flows may still move in this turn */
+    uint32_t starved;    /* flows that wait for buffers */
+    uint32_t starved_at; /* where the search for them goes on */
+    uint32_t rest_first; /* bulk flows that rest, in the order of their time: slot * 2 + side; POOL_NONE: none */
+    uint32_t rest_last;
+    int spare_fd;    /* given up for a moment to refuse a connection when no other descriptor is left */
+    uint64_t random; /* state of a small generator for --max-startups */
+    struct pool sessions, setups, exchanges;
+    struct share exchanges_held;
+    struct pool heads;          /* see head_buffer.h */
+    struct udp *udp;            /* NULL before the first association */
+    struct timer_wheel *timers; /* by session slot */
+    struct buffers buffers;
+    struct pipes pipes;
+    struct listener listeners[CONFIG_LISTENERS_MAX];
+    struct verdicts verdicts;
+    const _Atomic uint32_t *revision; /* of the ruleset; 0: there is none, nobody is asked */
+    struct crowd *crowd;              /* of handshakes, see crowd.h */
+    struct own *own;                  /* of the process */
+    int machine;                      /* to ask the kernel what is ours, see machine.h */
+    struct stats stats;
+    struct worker **peers; /* all workers of the process, for process-wide limits */
+    uint32_t peer_count;
+    uint64_t measured; /* sessions that we had at the end of the last turn */
+
+    struct sleeper sleeper;        /* ours */
+    struct mailbox coordinator;    /* what we ask of it, and the errands that it gets back */
+    struct queue *inbox;           /* its answers and errands */
+    struct errand_returns returns; /* errands that are done and wait for room in its queue */
+    struct mailbox resolver;       /* names that we ask for */
+    struct queue *names;           /* its answers */
+};
+
+/* Opens ring and pools, on the thread that will run the worker. The caller has filled config, index, listeners, peers,
+ * queues and mailboxes. 0 or -errno after one log line. */
+int worker_open(struct worker *w);
+void worker_arm_listeners(struct worker *w);
+/* One turn: submit, wait (at most timeout_ms), dispatch, timers, messages. 0, or -errno if the ring is broken. */
+int worker_turn(struct worker *w, uint64_t timeout_ms);
+/* Turns until the worker has stopped. */
+int worker_run(struct worker *w);
+void worker_close(struct worker *w);
+/* Sends the coordinator a message. False: its queue is full. */
+bool worker_post(struct worker *w, const struct message *message);
+/* Sends the resolver a question; the same. */
+bool worker_ask(struct worker *w, const struct message *question);
+
+static inline struct session *session_at(const struct worker *w, uint32_t slot)
+{
+    return pool_at(&w->sessions, slot);
+}
+
+static inline struct setup *setup_of(const struct worker *w, const struct session *s)
+{
+    return pool_at(&w->setups, s->setup);
+}
+
+static inline struct ring_tag session_tag(const struct worker *w, const struct session *s, unsigned op)
+{
+    return (struct ring_tag){
+        .op = (uint8_t)(WORKER_OP_SESSION + op), .generation = pool_generation(&w->sessions, s->slot), .slot = s->slot};
+}
+
+/* Marks an operation as in flight and returns its tag; an operation is never armed twice. */
+static inline struct ring_tag session_arm(const struct worker *w, struct session *s, unsigned op)
+{
+    assert(!(s->inflight & SESSION_BIT(op)));
+    s->inflight |= SESSION_BIT(op);
+    return session_tag(w, s, op);
+}
+
+#endif

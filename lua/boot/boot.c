@@ -1,0 +1,127 @@
+/* Scripts that are named on the command line: -r, and -c, whose table becomes settings (settings.c). SIGHUP reads them
+ * again (reload.c). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/io/log.h"
+#include "lua/boot/boot.h"
+#include "lua/modules/auth.h"
+
+void engine_set_judge(struct engine *e, bool (*judge)(void *context, const struct config *fresh), void *context)
+{
+    e->judge = judge;
+    e->judge_context = context;
+}
+
+/* --- -c --- */
+
+int boot_run(lua_State *L)
+{
+    struct boot *boot = lua_touserdata(L, 1);
+    if (load_chunk(L, boot->text->data, boot->text->size, "=config") != LUA_OK) return lua_error(L);
+    lua_pushliteral(L, "config");
+    lua_call(L, 1, 1);
+    if (!lua_istable(L, -1)) return luaL_error(L, "config: expected table, got %s", luaL_typename(L, -1));
+    settings_take(L, boot);
+    int table = lua_gettop(L);
+    if (lua_getfield(L, table, "ruleset") != LUA_TTABLE) lua_getglobal(L, "ruleset");
+    auth_judge(L, -1, boot->config, coordinator_config(engine_of(L)->c)->auth_required || engine_of(L)->auth);
+    if (lua_getfield(L, table, "ruleset") == LUA_TTABLE) lua_setglobal(L, "ruleset");
+    return 0;
+}
+
+int boot_run_ruleset(lua_State *L)
+{
+    const struct load_text *text = lua_touserdata(L, 1);
+    if (load_chunk(L, text->data, text->size, "=ruleset") != LUA_OK) return lua_error(L);
+    lua_pushliteral(L, "ruleset");
+    lua_call(L, 1, 1);
+    if (!lua_istable(L, -1)) return luaL_error(L, "ruleset: expected table, got %s", luaL_typename(L, -1));
+    const struct config *config = coordinator_config(engine_of(L)->c);
+    auth_judge(L, -1, config, config->auth_required || engine_of(L)->auth);
+    lua_setglobal(L, "ruleset");
+    return 0;
+}
+
+int boot_has_ruleset(lua_State *L)
+{
+    bool *there = lua_touserdata(L, 1);
+    lua_getglobal(L, "ruleset");
+    *there = lua_istable(L, -1);
+    return 0;
+}
+
+/* Reads and runs a file. 0, and its hash is the engine's; or -1 and the reason. */
+int boot_run_file(struct engine *e, const char *path, lua_CFunction function, struct config *config,
+                  struct engine_text *error)
+{
+    char reason[512];
+    struct load_text text;
+    const char *wrong = load_read(path, &text, reason, sizeof reason);
+    if (wrong) {
+        engine_text_set(error, wrong, strlen(wrong));
+        return -1;
+    }
+    struct boot boot = {path, &text, config};
+    int result = engine_protect(e, function, config ? (void *)&boot : (void *)&text, error);
+    if (result == 0) digest_sha256(text.data ? text.data : "", text.size, e->source_hash);
+    load_free(&text);
+    return result;
+}
+
+const char *boot_error_text(const struct engine_text *error)
+{
+    return error->data ? error->data : "not enough memory";
+}
+
+static int boot_config(struct engine *e, struct config *config)
+{
+    struct engine_text error = {0};
+    struct config fresh = *config;
+    bool there = false;
+    int result = boot_run_file(e, config->boot, boot_run, &fresh, &error);
+    if (result < 0) LOG_LINES(LOG_LEVEL_ERROR, "config load: %s", boot_error_text(&error));
+    if (result < 0) LOGF("unable to load config: %s", config->boot);
+    engine_text_free(&error);
+    if (result < 0) return -1;
+    if (fresh.daemonize && !config->daemonize) LOGW("config: daemonize has no effect here, give -d");
+    fresh.daemonize = config->daemonize;
+    for (uint32_t i = 0; fresh.tproxy && i < fresh.listener_count; i++)
+        if (fresh.listeners[i].kind == LISTENER_AUTO) fresh.listeners[i].kind = LISTENER_TPROXY;
+    *config = fresh;
+    log_open((enum log_target)config->log_target, config->log_level);
+    engine_protect(e, boot_has_ruleset, &there, NULL);
+    if (there) engine_revise(e, true);
+    return 0;
+}
+
+static int boot_ruleset(struct engine *e, const char *path)
+{
+    struct engine_text error = {0};
+    int result = boot_run_file(e, path, boot_run_ruleset, NULL, &error);
+    if (result < 0) LOG_LINES(LOG_LEVEL_ERROR, "ruleset load: %s", boot_error_text(&error));
+    if (result < 0) LOGF("unable to load ruleset: %s", path);
+    if (result == 0) engine_revise(e, true);
+    engine_text_free(&error);
+    return result;
+}
+
+int boot_obey(lua_State *L)
+{
+    struct engine *e = engine_of(L);
+    engine_obey(e, lua_touserdata(L, 1));
+    return 0;
+}
+
+int engine_boot(struct engine *e, struct config *config)
+{
+    int result = 0;
+    if (config->boot) result = boot_config(e, config);
+    if (result == 0) result = engine_protect(e, boot_obey, config, NULL);
+    if (result == 0 && config->ruleset) result = boot_ruleset(e, config->ruleset);
+    if (result == 0 && config->auth_required && !e->has_ruleset) {
+        LOGF("authentication requires a ruleset");
+        result = -1;
+    }
+    return result;
+}

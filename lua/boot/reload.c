@@ -1,0 +1,129 @@
+/* SIGHUP: the scripts of -c or -r are read again. Everything is judged first, what fails changes nothing. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/io/log.h"
+#include "core/process/config.h"
+#include "lua/boot/boot.h"
+
+/* --- SIGHUP --- */
+
+/* What has happened to the state while a script ran cannot be undone; but the settings, and the ruleset's table, are as
+ * before unless all of it is good. */
+static int keep_ruleset(lua_State *L)
+{
+    lua_getglobal(L, "ruleset");
+    lua_setfield(L, LUA_REGISTRYINDEX, "sluice.ruleset");
+    return 0;
+}
+
+static int restore_ruleset(lua_State *L)
+{
+    lua_getfield(L, LUA_REGISTRYINDEX, "sluice.ruleset");
+    lua_setglobal(L, "ruleset");
+    return 0;
+}
+
+static int forget_ruleset(lua_State *L)
+{
+    lua_pushnil(L);
+    lua_setfield(L, LUA_REGISTRYINDEX, "sluice.ruleset");
+    return 0;
+}
+
+static void log_reload_error(const char *what, const char *error, const char *outcome)
+{
+    LOG_LINES(LOG_LEVEL_WARNING, "reload: %s error: %s%s%s", what, error, strchr(error, '\n') ? "\n" : "; ", outcome);
+}
+
+/* Whether a running process may take these settings over; else `why` says what stands in the way. */
+static bool may_take(struct engine *e, const struct config *fresh, char *why, size_t size)
+{
+    const struct config *now = coordinator_config(e->c);
+    struct config judged = *fresh; /* the sizes that the check derives are not for a process that runs */
+    bool there = false;
+    snprintf(why, size, "see above");
+    memcpy(judged.listeners, now->listeners, sizeof judged.listeners);
+    judged.listener_count = now->listener_count;
+    if (config_check(&judged) < 0) return false;
+    if (!config_can_change(now, fresh, judged.sessions, why, size)) return false;
+    if (e->judge && !e->judge(e->judge_context, fresh)) return false;
+    engine_protect(e, boot_has_ruleset, &there, NULL);
+    if (!fresh->auth_required || there) return true;
+    snprintf(why, size, "authentication requires a ruleset");
+    return false;
+}
+
+/* The workers obey, then we. Takes over `fresh`. */
+static bool take(struct engine *e, struct config *fresh, char *why, size_t size)
+{
+    bool there = false;
+    int error = coordinator_configure(e->c, fresh);
+    if (error < 0) {
+        snprintf(why, size, "%s", error == -EAGAIN ? "the workers are busy, try again" : "not enough memory");
+        return false;
+    }
+    engine_protect(e, boot_obey, fresh, NULL);
+    script_obey_all(e, fresh);
+    log_open((enum log_target)fresh->log_target, fresh->log_level);
+    if (coordinator_set_nameservers(e->c, fresh->nameservers) < 0) LOGE("reload: the name servers stay as they were");
+    engine_protect(e, boot_has_ruleset, &there, NULL);
+    engine_revise(e, there);
+    return true;
+}
+
+/* True: the settings are in force, and `fresh` is the coordinator's. False: the log says why not. */
+static bool run_and_take(struct engine *e, const char *path, struct config *fresh)
+{
+    struct engine_text error = {0};
+    char why[256] = "";
+    bool good = boot_run_file(e, path, boot_run, fresh, &error) == 0;
+    bool taken = good && may_take(e, fresh, why, sizeof why) && take(e, fresh, why, sizeof why);
+    if (taken)
+        LOGN("reload: config successfully reloaded");
+    else
+        log_reload_error("config", good ? why : boot_error_text(&error), "everything stays as it was");
+    engine_text_free(&error);
+    return taken;
+}
+
+static void reload_config(struct engine *e, const char *path)
+{
+    char old_hash[DIGEST_TEXT_SIZE];
+    struct config *fresh = malloc(sizeof *fresh);
+    if (!fresh) return;
+    *fresh = *coordinator_config(e->c);
+    memcpy(old_hash, e->source_hash, sizeof old_hash);
+    engine_protect(e, keep_ruleset, NULL, NULL);
+    if (!run_and_take(e, path, fresh)) {
+        engine_protect(e, restore_ruleset, NULL, NULL);
+        memcpy(e->source_hash, old_hash, sizeof old_hash);
+        free(fresh);
+    }
+    engine_protect(e, forget_ruleset, NULL, NULL);
+}
+
+static void reload_ruleset(struct engine *e, const char *path)
+{
+    struct engine_text error = {0};
+    if (boot_run_file(e, path, boot_run_ruleset, NULL, &error) == 0) {
+        engine_revise(e, true);
+        LOGN("reload: ruleset successfully reloaded");
+    } else {
+        log_reload_error("ruleset", boot_error_text(&error), "the old one stays");
+    }
+    engine_text_free(&error);
+}
+
+void boot_reload(struct engine *e)
+{
+    const struct config *config = coordinator_config(e->c);
+    if (config->boot && strcmp(config->boot, "-") != 0)
+        reload_config(e, config->boot);
+    else if (config->ruleset && strcmp(config->ruleset, "-") != 0)
+        reload_ruleset(e, config->ruleset);
+    else
+        LOGD("SIGHUP: there is no script to reload");
+}

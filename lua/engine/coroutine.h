@@ -1,0 +1,50 @@
+/* Coroutines and what suspends them.
+ *
+ *   routine_start > running --await.*: park--> parked --its operation ends: coroutine_resume--> running > finished
+ *
+ * An operation that suspends its caller has a struct park. While it is parked the coroutine is anchored, so that only
+ * an operation keeps a coroutine alive: one that yields by itself and that nobody holds is collected, and its question
+ * answered as a failure. Each coroutine waits for one thing at a time. */
+#ifndef SLUICE_LUA_ENGINE_COROUTINE_H
+#define SLUICE_LUA_ENGINE_COROUTINE_H
+
+#include <lua.h>
+#include <stdbool.h>
+
+#include "lua/engine/engine.h"
+
+struct park {
+    /* The coroutine will not be resumed: its client is gone, or the process stops. Ends the operation and frees what
+     * belongs to it; coroutine_resume() must not be called any more. */
+    void (*abandon)(struct park *self);
+    lua_State *L; /* the coroutine; NULL when nothing is parked */
+    int anchor;   /* its place in the registry */
+    struct engine *engine;
+};
+
+/* Raises `not in asynchronous routine` where the caller cannot yield, or for want of memory. Behind it coroutine_park()
+ * does not raise: so it comes before anything that an error would lose. */
+void coroutine_check(lua_State *L);
+/* Parks the running coroutine. The caller starts the operation and returns lua_yieldk(L, 0, context, continuation). */
+void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park *self));
+/* The operation is over. Runs the coroutine until it parks again or ends; every park, this one too, may be gone when it
+ * returns. `result` is for the continuation alone, and stays the caller's, who keeps it until this returns; NULL: there
+ * is nothing to say. Nobody pushes values onto a coroutine that waits: what Lua allocates there lies outside of every
+ * entry, and may run finalizers. */
+void coroutine_resume(struct park *park, const void *result);
+/* The first call of a continuation that expects a result. NULL: a script has resumed the coroutine by itself, with
+ * whatever values it liked. */
+const void *coroutine_result(lua_State *L);
+/* The operation could not even begin: undoes coroutine_park() in the same C function. */
+void coroutine_unpark(struct park *park);
+
+struct engine *engine_of(lua_State *L); /* of any of its threads */
+struct coordinator *engine_coordinator(struct engine *e);
+bool engine_is_closing(const struct engine *e); /* the process ends, and the loop turns for what is left only */
+
+/* An entry from C into Lua, for events that call Lua otherwise than by coroutine_resume(): starts and ends the time
+ * budget and the measurement. Entries do not nest. */
+void engine_enter(struct engine *e);
+void engine_leave(struct engine *e);
+
+#endif

@@ -1,0 +1,61 @@
+/* Tags of rules, by number: a session is small, and outlives the ruleset that let it in. So none is ever forgotten, and
+ * there is a bound to how many there are. Numbers begin at 1. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "lua/engine/state.h"
+
+#define TAGS_MAX     4096u
+#define TAG_SIZE_MAX 64u
+
+static bool tags_grow(struct engine *e)
+{
+    if (e->tag_count % 64 != 0) return true;
+    char **bigger = realloc(e->tags, (e->tag_count + 64) * sizeof(char *));
+    if (bigger) e->tags = bigger;
+    return bigger != NULL;
+}
+
+/* 0 without room for one more. */
+static uint32_t tags_add(struct engine *e, const char *text, size_t size)
+{
+    char *copy = e->tag_count < TAGS_MAX && tags_grow(e) ? malloc(size + 1) : NULL;
+    if (!copy) return 0;
+    memcpy(copy, text, size);
+    copy[size] = '\0';
+    e->tags[e->tag_count++] = copy;
+    return e->tag_count;
+}
+
+uint32_t tags_number(lua_State *L, int index)
+{
+    struct engine *e = engine_of(L);
+    size_t size;
+    const char *text = luaL_tolstring(L, index, &size);
+    if (size > TAG_SIZE_MAX) size = TAG_SIZE_MAX;
+    size = strnlen(text, size);
+    lua_pushlstring(L, text, size);
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, "sluice.tags");
+    lua_pushvalue(L, -2);
+    lua_rawget(L, -2);
+    uint32_t number = (uint32_t)lua_tointeger(L, -1);
+    if (number == 0 && size > 0) {
+        number = tags_add(e, text, size);
+        lua_pushvalue(L, -3);
+        lua_pushinteger(L, number);
+        lua_rawset(L, -4);
+    }
+    lua_pop(L, 4);
+    return number;
+}
+
+const char *engine_tag(const struct engine *e, uint32_t tag)
+{
+    return tag > 0 && tag <= e->tag_count ? e->tags[tag - 1] : NULL;
+}
+
+void tags_close(struct engine *e)
+{
+    while (e->tag_count > 0) free(e->tags[--e->tag_count]);
+    free(e->tags);
+}

@@ -1,0 +1,604 @@
+/* Routing questions of workers, answered by the ruleset; its timer; await.forward.
+ *
+ *   on_route: ASKED --callback returns--> answered, gone
+ *               |--await.forward: ROUTE_TRY--> TRYING --on_route again (it has failed)--> ASKED
+ *               |                               `------on_routed (the relay runs, or the session is gone)--> DETACHED
+ *               `--on_cancel--> answered -ECANCELED, its coroutine closed
+ *
+ * A question holds its request from the worker's message until its answer. DETACHED: the coroutine runs on, and nobody
+ * waits for what it returns. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/io/log.h"
+#include "lua/engine/state.h"
+
+#define TICK_US_MIN       1000u
+#define TICK_US_NEGATIVE  10000u /* "whenever there is nothing to do" in neosocksd, which keeps a CPU busy with it */
+#define DECISION_TEXT_MAX 1024u
+
+enum stage { ASKED, TRYING, DETACHED };
+
+struct question {
+    struct engine *engine;
+    struct route_request *request; /* ASKED only */
+    uint32_t worker, slot, generation;
+    enum stage stage;
+    bool forwarded;    /* a try has succeeded: what the callback returns is ignored */
+    bool unauthorized; /* it has said so: a refusal is one of who the client says it is */
+    uint32_t cache_ms, rule;
+    struct routine *routine;
+    struct park park; /* TRYING */
+};
+
+/* --- which question belongs to a session --- */
+
+static struct question **question_place(struct engine *e, uint32_t worker, uint32_t slot)
+{
+    if (worker >= e->asked_size || slot >= e->asked[worker].size) return NULL;
+    return &e->asked[worker].slots[slot];
+}
+
+static bool asked_grow(struct engine *e, uint32_t worker, uint32_t slot)
+{
+    if (worker >= e->asked_size) {
+        struct asked *bigger = realloc(e->asked, (worker + 1) * sizeof *bigger);
+        if (!bigger) return false;
+        memset(bigger + e->asked_size, 0, (worker + 1 - e->asked_size) * sizeof *bigger);
+        e->asked = bigger;
+        e->asked_size = worker + 1;
+    }
+    struct asked *a = &e->asked[worker];
+    uint32_t size = a->size ? a->size : 64;
+    while (size <= slot) size *= 2;
+    if (size == a->size) return true;
+    struct question **slots = realloc(a->slots, size * sizeof(struct question *));
+    if (!slots) return false;
+    memset(slots + a->size, 0, (size - a->size) * sizeof(struct question *));
+    a->slots = slots;
+    a->size = size;
+    return true;
+}
+
+static struct question *question_find(struct engine *e, uint32_t worker, uint32_t slot, uint32_t generation)
+{
+    struct question **place = question_place(e, worker, slot);
+    return place && *place && (*place)->generation == generation ? *place : NULL;
+}
+
+/* The session is served, or gone; the slot may have another owner soon. */
+static void question_detach(struct question *q)
+{
+    struct question **place = question_place(q->engine, q->worker, q->slot);
+    if (place && *place == q) *place = NULL;
+    q->stage = DETACHED;
+}
+
+static void question_answer(struct question *q, int32_t result)
+{
+    struct route_request *request = q->request;
+    q->request = NULL;
+    if (!request) return;
+    q->engine->counters.rejects +=
+        result < 0 || request->verdict.order == ROUTE_REJECT || request->verdict.order == ROUTE_UNAUTHORIZED;
+    q->engine->answer(q->engine->c, request, result);
+}
+
+static void question_free(struct question *q)
+{
+    question_detach(q);
+    free(q);
+}
+
+/* --- addresses and chains that scripts give --- */
+
+bool ruleset_read_address(lua_State *L, int index, struct address *out)
+{
+    size_t size;
+    if (!lua_isstring(L, index)) return false;
+    lua_pushvalue(L, index); /* a number at `index` stays one */
+    const char *text = lua_tolstring(L, -1, &size);
+    bool good = size <= DECISION_TEXT_MAX && address_parse(text, size, ADDRESS_PORT_REQUIRED, 0, out);
+    lua_pop(L, 1);
+    return good;
+}
+
+int ruleset_read_hops(lua_State *L, int first, struct proxy_uri *hops, unsigned max)
+{
+    int top = lua_gettop(L), count = 0;
+    for (int i = top; i >= first; i--) {
+        size_t size;
+        const char *text = lua_type(L, i) == LUA_TSTRING ? lua_tolstring(L, i, &size) : NULL;
+        if (!text || (unsigned)count == max || size >= DECISION_TEXT_MAX) return -1;
+        if (proxy_uri_parse(text, size, &hops[count++])) return -1;
+    }
+    return count;
+}
+
+/* The values from `first` on are an address and its proxies; the chain of -x comes before them. */
+static bool read_verdict(lua_State *L, int first, struct route_request *request, struct engine *e)
+{
+    const struct config *config = coordinator_config(e->c);
+    struct route_verdict *verdict = &request->verdict;
+    memcpy(request->hops, config->hops, config->hop_count * sizeof *config->hops);
+    if (!ruleset_read_address(L, first, &verdict->target)) return false;
+    int own = ruleset_read_hops(L, first + 1, request->hops + config->hop_count, ROUTE_HOPS_MAX - config->hop_count);
+    if (own < 0) return false;
+    verdict->hop_count = (uint8_t)(config->hop_count + (uint32_t)own);
+    verdict->hops = request->hops;
+    return true;
+}
+
+/* --- the callback's coroutine --- */
+
+/* What is true lets the client go on. */
+static void decide_login(struct question *q, lua_State *L, int first)
+{
+    bool good = lua_gettop(L) >= first && lua_toboolean(L, first);
+    q->request->verdict =
+        (struct route_verdict){.order = good ? ROUTE_ACCEPT : ROUTE_UNAUTHORIZED, .cache_ms = good ? q->cache_ms : 0};
+}
+
+static void decide(struct question *q, lua_State *L, int first)
+{
+    struct route_request *request = q->request;
+    luaL_checkstack(L, 4, NULL);
+    request->verdict = (struct route_verdict){.order = q->unauthorized ? ROUTE_UNAUTHORIZED : ROUTE_REJECT};
+    if (lua_gettop(L) < first || !lua_toboolean(L, first)) return;
+    if (read_verdict(L, first, request, q->engine)) {
+        request->verdict.order = ROUTE_DIAL;
+        request->verdict.cache_ms = q->cache_ms;
+        request->verdict.rule = q->rule;
+    } else {
+        LOGE("ruleset error: the decision is neither nil, false nor host:port and proxy URIs");
+    }
+}
+
+static void question_fail(struct question *q, const char *why)
+{
+    LOG_LINES(LOG_LEVEL_ERROR, "ruleset error: %s", why);
+    engine_note_error(q->engine, why);
+    if (q->request) q->request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
+}
+
+static void question_deliver(struct routine *r, lua_State *L, bool ok, int first)
+{
+    struct question *q = r->owner;
+    if (!ok)
+        question_fail(q, engine_error_text(L, first));
+    else if (q->request && q->request->callback == ROUTE_BY_LOGIN)
+        decide_login(q, L, first);
+    else if (q->request)
+        decide(q, L, first);
+    question_answer(q, 0);
+    question_free(q);
+}
+
+static void question_lost(struct routine *r, const char *why)
+{
+    struct question *q = r->owner;
+    if (q->request) question_fail(q, why);
+    question_answer(q, -EIO);
+    question_free(q);
+}
+
+static const struct routine_class question_class = {.deliver = question_deliver, .lost = question_lost, .pooled = true};
+
+static const char *callback_name(const struct route_request *request)
+{
+    switch ((enum route_callback)request->callback) {
+    case ROUTE_BY_IPV4: return "route";
+    case ROUTE_BY_IPV6: return "route6";
+    case ROUTE_BY_LOGIN: return "login";
+    case ROUTE_BY_NAME: break;
+    }
+    return "resolve";
+}
+
+static void push_target(lua_State *L, const struct address *target)
+{
+    char text[ADDRESS_TEXT_SIZE];
+    size_t size = address_format(target, text, sizeof text);
+    lua_pushlstring(L, size > 0 ? text : ":0", size > 0 ? size : 2); /* a forwarder that leaves it to us */
+}
+
+static struct question *question_of(lua_State *L)
+{
+    struct routine *r = routine_of(L);
+    return r && r->live && r->class == &question_class ? r->owner : NULL;
+}
+
+/* user or nil, password or nil. SOCKS4 has no passwords. */
+static void push_credentials(lua_State *L, const struct credentials *c)
+{
+    lua_pushstring(L, c->present ? c->user : NULL);
+    lua_pushstring(L, c->present && !c->user_only ? c->password : NULL);
+}
+
+/* Only credentials are judged. A ruleset without `login` has no word on them yet. */
+static int login_start(lua_State *L, struct question *q)
+{
+    lua_pushnil(L);
+    if (!engine_push_callback(L, "login")) {
+        q->request->verdict = (struct route_verdict){.order = ROUTE_ACCEPT};
+        question_answer(q, 0);
+        question_free(q);
+        return 0;
+    }
+    push_credentials(L, q->request->credentials);
+    routine_start(L, &question_class, q, 2, &q->routine);
+    return 0;
+}
+
+/* --- a request whose credentials were not judged before it: first `login`, then the callback --- */
+
+#define ADMISSION_VALUES 5 /* login, callback, address, user, password */
+
+static int admission_decided(lua_State *L, int status, lua_KContext context)
+{
+    (void)status, (void)context;
+    return lua_gettop(L) - ADMISSION_VALUES;
+}
+
+static int admission_judged(lua_State *L, int status, lua_KContext context)
+{
+    struct question *q = question_of(L);
+    bool good = lua_toboolean(L, -1);
+    (void)status, (void)context;
+    lua_settop(L, ADMISSION_VALUES);
+    if (!q) return 0;
+    q->cache_ms = 0; /* it was about the credentials */
+    q->unauthorized = !good;
+    if (!good) return 0;
+    for (int i = 2; i <= ADMISSION_VALUES; i++) lua_pushvalue(L, i);
+    lua_callk(L, 3, LUA_MULTRET, 0, admission_decided);
+    return admission_decided(L, LUA_OK, 0);
+}
+
+static int admission_body(lua_State *L)
+{
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 4);
+    lua_pushvalue(L, 5);
+    lua_callk(L, 2, 1, 0, admission_judged);
+    return admission_judged(L, LUA_OK, 0);
+}
+
+/* Arguments of the callback: address and credentials. */
+static int question_start(lua_State *L)
+{
+    struct question *q = lua_touserdata(L, 1);
+    const struct route_request *request = q->request;
+    const char *name = callback_name(request);
+    bool wanted = q->engine->auth || coordinator_config(q->engine->c)->auth_required;
+    if (request->callback == ROUTE_BY_LOGIN) return login_start(L, q);
+    lua_pushnil(L);
+    lua_pushcfunction(L, admission_body);
+    bool judge = wanted && !request->admitted && engine_push_callback(L, "login");
+    if (!judge) lua_pop(L, 1);
+    if (!engine_push_callback(L, name)) return luaL_error(L, "the ruleset has no function %s", name);
+    push_target(L, &request->target);
+    push_credentials(L, request->credentials);
+    routine_start(L, &question_class, q, judge ? ADMISSION_VALUES : 3, &q->routine);
+    return 0;
+}
+
+static void reject_unheard(struct engine *e, struct route_request *request, int32_t result)
+{
+    request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
+    e->counters.rejects++;
+    e->answer(e->c, request, result);
+}
+
+static struct question *question_open(struct engine *e, struct route_request *request)
+{
+    const struct message *origin = &request->origin;
+    struct question *q = asked_grow(e, request->origin_worker, origin->slot) ? calloc(1, sizeof *q) : NULL;
+    if (!q) return NULL;
+    *q = (struct question){.engine = e,
+                           .request = request,
+                           .worker = request->origin_worker,
+                           .slot = origin->slot,
+                           .generation = origin->generation};
+    *question_place(e, q->worker, q->slot) = q;
+    return q;
+}
+
+/* --- the coordinator's hooks --- */
+
+/* What await.forward() has come to; its texts are static. */
+struct forwarded {
+    bool ok;
+    const char *why, *label; /* unless it is ok; label NULL: none */
+};
+
+static void forward_failed(struct question *q, const char *why, const char *label);
+static void forward_refused(struct question *q, enum failure failure);
+
+static void ruleset_on_route(void *context, struct route_request *request)
+{
+    struct engine *e = context;
+    const struct message *origin = &request->origin;
+    struct question *q = question_find(e, request->origin_worker, origin->slot, origin->generation);
+    struct engine_text error = {0};
+    if (q && q->stage == TRYING) {
+        q->request = request;
+        q->stage = ASKED;
+        e->counters.forwards_failed++;
+        forward_refused(q, (enum failure)request->failure);
+        return;
+    }
+    if (request->failure != FAIL_NONE) { /* the coroutine that tried is gone: it is not asked all over again */
+        reject_unheard(e, request, 0);
+        return;
+    }
+    e->counters.routes++;
+    if (e->stopped || !(q = question_open(e, request))) {
+        reject_unheard(e, request, e->stopped ? -ECANCELED : -ENOMEM);
+        return;
+    }
+    int result = engine_protect(e, question_start, q, &error);
+    /* It may have been answered, and freed, by now; only one that could not begin is still without a routine. */
+    q = question_find(e, request->origin_worker, origin->slot, origin->generation);
+    if (result < 0 && q && !q->routine) {
+        question_fail(q, error.data ? error.data : "not enough memory");
+        question_answer(q, 0);
+        question_free(q);
+    }
+    engine_text_free(&error);
+}
+
+static void ruleset_on_cancel(void *context, uint32_t worker, uint32_t slot, uint32_t generation)
+{
+    struct engine *e = context;
+    struct question *q = question_find(e, worker, slot, generation);
+    if (!q) return; /* answered, the messages have crossed */
+    if (q->stage == TRYING) {
+        question_detach(q);
+        forward_failed(q, "request cancelled", NULL);
+        return;
+    }
+    question_answer(q, -ECANCELED);
+    routine_cancel(q->routine, "request cancelled"); /* question_lost() frees it */
+}
+
+static void ruleset_on_routed(void *context, uint32_t worker, uint32_t slot, uint32_t generation, int32_t result)
+{
+    struct engine *e = context;
+    struct question *q = question_find(e, worker, slot, generation);
+    if (!q || q->stage != TRYING) return;
+    question_detach(q);
+    if (result < 0) {
+        e->counters.forwards_failed++;
+        forward_failed(q, result == -ETIMEDOUT ? "timeout" : "request cancelled", NULL);
+        return;
+    }
+    q->forwarded = true;
+    if (q->park.L) coroutine_resume(&q->park, &(struct forwarded){.ok = true});
+}
+
+static void ruleset_on_reload(void *context)
+{
+    boot_reload(context);
+}
+
+static void ruleset_on_turn(void *context)
+{
+    struct engine *e = context;
+    coroutine_tend(e);
+    script_tend_all(e);
+}
+
+static void ruleset_on_stop(void *context)
+{
+    struct engine *e = context;
+    e->stopped = true;
+    ruleset_stop(e);
+}
+
+void ruleset_stop(struct engine *e)
+{
+    for (uint32_t worker = 0; worker < e->asked_size; worker++) {
+        for (uint32_t slot = 0; slot < e->asked[worker].size; slot++) {
+            struct question *q = e->asked[worker].slots[slot];
+            if (!q) continue;
+            question_answer(q, -ECANCELED);
+            routine_cancel(q->routine, "the server stops");
+        }
+    }
+}
+
+/* --- await.forward --- */
+
+/* The contract's words (section 2.2), which scripts compare. */
+static const char *forward_word(enum failure failure)
+{
+    switch (failure) {
+    case FAIL_RESOLVE:
+    case FAIL_RESOLVE_TIMEOUT: return "name resolution failed";
+    case FAIL_BLOCKED: return "connection blocked by policy";
+    case FAIL_PROXY_AUTH: return "proxy authentication failed";
+    case FAIL_PROXY_REJECTED: return "request rejected by proxy";
+    case FAIL_PROXY_REFUSED:
+    case FAIL_PROXY_NETWORK:
+    case FAIL_PROXY_HOST:
+    case FAIL_PROXY_TTL: return "proxy refused connection";
+    case FAIL_PROXY_PROTOCOL: return "proxy protocol error";
+    case FAIL_PROXY_CLOSED: return "unexpected end of connection";
+    case FAIL_RESOURCE:
+    case FAIL_INTERNAL: return "system error";
+    default: return "connection failed";
+    }
+}
+
+/* label: ours, NULL where no try has failed. */
+static void forward_failed(struct question *q, const char *why, const char *label)
+{
+    struct forwarded result = {.why = why, .label = label};
+    if (q->park.L) coroutine_resume(&q->park, &result); /* else a script has resumed it by itself */
+}
+
+static void forward_refused(struct question *q, enum failure failure)
+{
+    forward_failed(q, forward_word(failure), failure_row(failure)->label);
+}
+
+static void forward_abandon(struct park *park)
+{
+    (void)park; /* the worker goes on; what it will say finds no question */
+}
+
+/* Continuation: how it went, or what a script has resumed the coroutine with. */
+static int forward_done(lua_State *L, int status, lua_KContext context)
+{
+    const struct forwarded *result = coroutine_result(L);
+    (void)status;
+    if (!result) return lua_gettop(L) - (int)context;
+    luaL_checkstack(L, 3, NULL);
+    lua_pushboolean(L, result->ok);
+    if (result->ok) return 1;
+    lua_pushstring(L, result->why);
+    lua_pushstring(L, result->label);
+    return 3;
+}
+
+/* await.forward(addr, proxyN, ..., proxy1) -> true | false, message[, label] | nil           [-0, +3, e; yields] */
+int await_forward(lua_State *L)
+{
+    struct question *q = question_of(L);
+    if (!q) return luaL_error(L, "await.forward must be called from a ruleset request handler");
+    if (q->forwarded || q->stage != ASKED || !q->request || q->request->callback == ROUTE_BY_LOGIN)
+        return luaL_error(L, "await.forward: the request is not forwardable");
+    if (lua_isnoneornil(L, 1)) {
+        lua_pushnil(L);
+        return 1;
+    }
+    struct route_request *request = q->request;
+    coroutine_check(L);
+    request->verdict = (struct route_verdict){.order = ROUTE_TRY};
+    if (!read_verdict(L, 1, request, q->engine)) return luaL_error(L, "invalid address");
+    request->verdict.rule = q->rule;
+    coroutine_park(L, &q->park, forward_abandon);
+    q->stage = TRYING;
+    question_answer(q, 0);
+    return lua_yieldk(L, 0, lua_gettop(L), forward_done);
+}
+
+/* sluice.cache(seconds)                                                                              [-0, +0, e] */
+int sluice_cache(lua_State *L)
+{
+    struct question *q = question_of(L);
+    lua_Number seconds = luaL_checknumber(L, 1);
+    luaL_argcheck(L, seconds >= 0 && seconds <= 86400, 1, "give 0 to 86400 seconds");
+    if (!q) return luaL_error(L, "sluice.cache must be called from a ruleset request handler");
+    q->cache_ms = (uint32_t)(seconds * 1000);
+    return 0;
+}
+
+/* sluice.tag(text) -> whether there is a request that is being decided                                [-0, +1, e] */
+int sluice_tag(lua_State *L)
+{
+    struct question *q = question_of(L);
+    luaL_checkany(L, 1);
+    if (q) q->rule = tags_number(L, 1);
+    lua_pushboolean(L, q != NULL);
+    return 1;
+}
+
+/* sluice.unauthorized() -> whether there is a request that is being decided                           [-0, +1, -]
+ * If it is refused, the client is told that user and password are wrong, and may give others. */
+int sluice_unauthorized(lua_State *L)
+{
+    struct question *q = question_of(L);
+    if (q) q->unauthorized = true;
+    lua_pushboolean(L, q != NULL);
+    return 1;
+}
+
+/* --- ticks --- */
+
+static int tick(lua_State *L)
+{
+    struct engine *e = lua_touserdata(L, 1);
+    (void)e;
+    if (!engine_push_callback(L, "tick") || !lua_isfunction(L, -1)) return 0;
+    lua_getglobal(L, "neosocksd");
+    lua_getfield(L, -1, "now");
+    lua_call(L, 0, 1); /* the argument of rulesets before 1.4.3 */
+    lua_remove(L, -2);
+    lua_call(L, 1, 0);
+    return 0;
+}
+
+static void ticker_set(struct engine *e, uint64_t from_us)
+{
+    e->tick_at_us = from_us + e->tick_us;
+    if (e->tick_us > 0)
+        coordinator_set_deadline_us(e->c, &e->ticker, e->tick_at_us);
+    else
+        coordinator_clear_deadline(e->c, &e->ticker);
+}
+
+/* One every tick_us, whatever they take; those that are missed are left out. */
+static void ticker_on_time(struct waiter *waiter)
+{
+    struct engine *e = (struct engine *)((char *)waiter - offsetof(struct engine, ticker));
+    struct engine_text error = {0};
+    uint64_t now = coordinator_after_us(0);
+    if (e->stopped) return; /* and there is no other one */
+    ticker_set(e, e->tick_at_us + e->tick_us > now ? e->tick_at_us : now);
+    if (engine_protect(e, tick, e, &error) < 0)
+        LOG_LINES(LOG_LEVEL_WARNING, "ruleset.tick: %s", error.data ? error.data : "");
+    engine_text_free(&error);
+}
+
+static void ticker_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
+{
+    (void)waiter, (void)op, (void)completion;
+    assert(0 && "the ticker has no operations");
+}
+
+void ruleset_set_interval(struct engine *e, double seconds)
+{
+    if (seconds < 0 && isfinite(seconds))
+        e->tick_us = TICK_US_NEGATIVE;
+    else if (!isnormal(seconds) || seconds < 0)
+        e->tick_us = 0;
+    else
+        e->tick_us = seconds > 1e9 ? UINT64_C(1000000000000000) : (uint64_t)(seconds * 1e6 + 0.5);
+    if (isnormal(seconds) && seconds > 0 && e->tick_us < TICK_US_MIN) e->tick_us = TICK_US_MIN;
+    ticker_set(e, coordinator_after_us(0));
+}
+
+/* --- opening and closing --- */
+
+struct coordinator_hooks ruleset_hooks(struct engine *e)
+{
+    return (struct coordinator_hooks){.context = e,
+                                      .on_route = ruleset_on_route,
+                                      .on_cancel = ruleset_on_cancel,
+                                      .on_routed = ruleset_on_routed,
+                                      .on_reload = ruleset_on_reload,
+                                      .on_stop = ruleset_on_stop,
+                                      .on_turn = ruleset_on_turn};
+}
+
+int ruleset_open(struct engine *e)
+{
+    e->ticker = (struct waiter){.on_completion = ticker_on_completion, .on_time = ticker_on_time};
+    if (!coordinator_attach(e->c, &e->ticker)) return -ENOBUFS;
+    struct coordinator_hooks hooks = ruleset_hooks(e);
+    coordinator_set_hooks(e->c, &hooks);
+    return 0;
+}
+
+void ruleset_close(struct engine *e)
+{
+    coordinator_detach(e->c, &e->ticker);
+    for (uint32_t i = 0; i < e->asked_size; i++) free(e->asked[i].slots);
+    free(e->asked);
+    e->asked = NULL;
+    e->asked_size = 0;
+}
