@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #include "core/io/log.h"
-#include "lua/modules/digest.h"
+#include "lua/engine/digest.h"
 #include "protocols/address.h"
 
 #define FILE_SIZE_MAX 131072u

@@ -14,7 +14,7 @@
 #include "api/sessions.h"
 #include "api/stats_text.h"
 #include "core/io/log.h"
-#include "lua/boot/embedded.h"
+#include "lua/engine/embedded.h"
 
 #define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
 #define RPC_TYPE     "application/x-neosocksd-rpc; version=1"

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "lua/modules/codec.h"
+#include "lua/engine/codec.h"
 
 /* What to code the answer in: deflate or gzip, whichever Accept-Encoding weighs more, deflate if they are equal. A
  * weight of zero forbids, `*` stands for what is not listed (RFC 9110 section 12.5.3). NULL: the field is absent. */

@@ -26,7 +26,7 @@
 #include "core/io/net.h"
 #include "core/process/listen.h"
 #include "core/process/process.h"
-#include "lua/modules/codec.h"
+#include "lua/engine/codec.h"
 
 #define COMPRESS_MIN 256u /* octets: shorter answers are not worth it */
 #define BACKLOG      128

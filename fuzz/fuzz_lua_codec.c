@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/modules/codec.h"
+#include "lua/engine/codec.h"
 
 #define LIMIT 65536u
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Writes the files that its arguments name as a C table (lua/boot/embedded.h): scripts and the dashboard travel in the binary.
+# Writes the files that its arguments name as a C table (lua/engine/embedded.h): scripts and the dashboard travel in the binary.
 set -eu
-echo '#include "lua/boot/embedded.h"'
+echo '#include "lua/engine/embedded.h"'
 echo '#include <stddef.h>'
 count=0
 for file in "$@"; do

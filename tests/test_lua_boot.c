@@ -3,7 +3,7 @@
 #include <limits.h>
 
 #include "lua/boot/nearest.h"
-#include "lua/modules/codec.h"
+#include "lua/engine/codec.h"
 
 static char script_path[] = "/tmp/sluice-script-XXXXXX";
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/modules/codec.h"
+#include "lua/engine/codec.h"
 #include "lua/modules/marshal.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/pattern.h"

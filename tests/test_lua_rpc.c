@@ -14,9 +14,9 @@
 
 #include "core/control/coordinator.h"
 #include "core/io/log.h"
+#include "lua/engine/codec.h"
 #include "lua/engine/engine.h"
 #include "lua/engine/state.h"
-#include "lua/modules/codec.h"
 #include "lua/modules/rpc.h"
 #include "tests/call_answer.h"
 #include "tests/support.h"

@@ -10,9 +10,9 @@
 #include <lauxlib.h>
 #include <lualib.h>
 
+#include "lua/engine/class.h"
 #include "lua/engine/limits.h"
 #include "lua/engine/standard.h"
-#include "lua/socket/class.h"
 
 /* Keys of the registry. */
 static const struct class_key guard_class = {"finalizer"};

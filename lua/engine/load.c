@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/boot/embedded.h"
-#include "lua/modules/codec.h"
+#include "lua/engine/codec.h"
+#include "lua/engine/embedded.h"
 
 void load_free(struct load_text *text)
 {

@@ -13,8 +13,8 @@
 #include "core/io/log.h"
 #include "lua/engine/coroutine.h"
 #include "lua/engine/limits.h"
+#include "lua/engine/spawn.h"
 #include "lua/engine/standard.h"
-#include "lua/modules/spawn.h"
 
 /* --- children --- */
 

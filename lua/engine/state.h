@@ -21,9 +21,9 @@
 #include "core/control/coordinator.h"
 #include "core/io/list.h"
 #include "lua/engine/coroutine.h"
+#include "lua/engine/digest.h"
 #include "lua/engine/engine.h"
 #include "lua/engine/limits.h"
-#include "lua/modules/digest.h"
 
 #define ENGINE_EVENTS     1024u
 #define ENGINE_ERROR_SIZE 2048u

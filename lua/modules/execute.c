@@ -11,7 +11,7 @@
 #include "core/control/coordinator.h"
 #include "core/io/list.h"
 #include "lua/engine/coroutine.h"
-#include "lua/modules/spawn.h"
+#include "lua/engine/spawn.h"
 
 /* How often we look where there is no descriptor for a pidfd. */
 #define EXECUTE_LOOK_MS 20u

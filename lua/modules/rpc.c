@@ -11,8 +11,8 @@
 #include "core/control/coordinator.h"
 #include "core/io/list.h"
 #include "core/io/log.h"
+#include "lua/engine/codec.h"
 #include "lua/engine/coroutine.h"
-#include "lua/modules/codec.h"
 #include "lua/modules/marshal.h"
 #include "lua/modules/zlib.h"
 

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "lua/modules/codec.h"
+#include "lua/engine/codec.h"
 #include "protocols/rpc_message.h"
 #include "protocols/url.h"
 

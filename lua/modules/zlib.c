@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lua/engine/codec.h"
 #include "lua/engine/limits.h"
 #include "lua/engine/offload.h"
-#include "lua/modules/codec.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/zlib.h"
 

@@ -4,7 +4,7 @@
 
 #include <lua.h>
 
-#include "lua/modules/codec.h"
+#include "lua/engine/codec.h"
 
 /* codec_decode() for at most CODEC_OUTPUT_MAX octets, on a thread where the input is large. Raises over the budget.
  * *out is malloc'd, NULL unless CODEC_OK. */

@@ -5,7 +5,7 @@
 #include <lauxlib.h>
 #include <string.h>
 
-#include "lua/socket/class.h"
+#include "lua/engine/class.h"
 #include "lua/socket/socket.h"
 
 #define WORD_BITS 64u

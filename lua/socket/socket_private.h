@@ -24,7 +24,7 @@
 
 #include "core/io/list.h"
 #include "core/io/net.h"
-#include "lua/socket/class.h"
+#include "lua/engine/class.h"
 
 /* Octets that a table may hold, and that one call receives into a table. */
 #define SOCKET_TABLE_MAX ((size_t)1 << 20)

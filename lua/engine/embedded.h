@@ -1,6 +1,6 @@
 /* Files that travel in the binary: the shipped scripts and the dashboard. build/embedded.c is made by lua/embed.sh. */
-#ifndef SLUICE_LUA_BOOT_EMBEDDED_H
-#define SLUICE_LUA_BOOT_EMBEDDED_H
+#ifndef SLUICE_LUA_ENGINE_EMBEDDED_H
+#define SLUICE_LUA_ENGINE_EMBEDDED_H
 
 #include <stddef.h>
 

@@ -1,4 +1,4 @@
-#include "lua/modules/spawn.h"
+#include "lua/engine/spawn.h"
 
 #include <errno.h>
 #include <lauxlib.h>

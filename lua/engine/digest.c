@@ -1,4 +1,4 @@
-#include "lua/modules/digest.h"
+#include "lua/engine/digest.h"
 
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>

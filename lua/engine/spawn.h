@@ -1,6 +1,6 @@
 /* Shells of scripts: a session of their own, no descriptors but the standard ones, signals as a shell expects them. */
-#ifndef SLUICE_LUA_MODULES_SPAWN_H
-#define SLUICE_LUA_MODULES_SPAWN_H
+#ifndef SLUICE_LUA_ENGINE_SPAWN_H
+#define SLUICE_LUA_ENGINE_SPAWN_H
 
 #include <lua.h>
 #include <sys/types.h>

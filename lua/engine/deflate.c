@@ -1,7 +1,7 @@
 /* Codes are decoded bit by bit from the counts of each length (RFC 1951 section 3.2.2: codes of a length are
  * consecutive, and follow those of shorter ones): slow beside libdeflate, but this runs once for a stream that was
  * refused. */
-#include "lua/modules/deflate.h"
+#include "lua/engine/deflate.h"
 
 #include <stdint.h>
 #include <string.h>

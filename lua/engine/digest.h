@@ -1,6 +1,6 @@
 /* SHA-256, by which the log and the metrics name scripts. */
-#ifndef SLUICE_LUA_MODULES_DIGEST_H
-#define SLUICE_LUA_MODULES_DIGEST_H
+#ifndef SLUICE_LUA_ENGINE_DIGEST_H
+#define SLUICE_LUA_ENGINE_DIGEST_H
 
 #include <stddef.h>
 

@@ -1,6 +1,6 @@
 /* Where a DEFLATE stream that libdeflate refused is wrong: whether it only ends too early. libdeflate does not say. */
-#ifndef SLUICE_LUA_MODULES_DEFLATE_H
-#define SLUICE_LUA_MODULES_DEFLATE_H
+#ifndef SLUICE_LUA_ENGINE_DEFLATE_H
+#define SLUICE_LUA_ENGINE_DEFLATE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-#include "lua/boot/embedded.h"
+#include "lua/engine/embedded.h"
 
 #include <string.h>
 

@@ -2,8 +2,8 @@
  * verified). Knows no Lua; the API and the RPC client use it too.
  *
  * Results are malloc'd and the caller's to free, with a terminating zero that the size does not count. */
-#ifndef SLUICE_LUA_MODULES_CODEC_H
-#define SLUICE_LUA_MODULES_CODEC_H
+#ifndef SLUICE_LUA_ENGINE_CODEC_H
+#define SLUICE_LUA_ENGINE_CODEC_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* Classes of userdata that are known by an address instead of a name: testing for one needs no memory, and no script
  * finds it in the registry by its name. */
-#ifndef SLUICE_LUA_SOCKET_CLASS_H
-#define SLUICE_LUA_SOCKET_CLASS_H
+#ifndef SLUICE_LUA_ENGINE_CLASS_H
+#define SLUICE_LUA_ENGINE_CLASS_H
 
 #include <lauxlib.h>
 #include <lua.h>

@@ -1,10 +1,10 @@
-#include "lua/modules/codec.h"
+#include "lua/engine/codec.h"
 
 #include <libdeflate.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "lua/modules/deflate.h"
+#include "lua/engine/deflate.h"
 
 /* Where guessing at the size of an output begins. */
 #define CODEC_GUESS_MIN ((size_t)4096)
