@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/io/cpu.h"
 #include "core/io/log.h"
 #include "core/process/config.h"
 #include "core/process/process.h"
@@ -882,7 +883,7 @@ static void test_workers_follow_affinity(void **state)
     int cpus[CONFIG_WORKERS_MAX];
     (void)state;
     assert_int_equal(run("-l 127.0.0.1:1", true), CONFIG_RUN);
-    assert_int_equal(config.workers, process_affinity_cpus(cpus, (int)CONFIG_WORKERS_MAX));
+    assert_int_equal(config.workers, cpu_list_allowed(cpus, (int)CONFIG_WORKERS_MAX));
     assert_int_equal(run("-l 127.0.0.1:1 --workers 7", true), CONFIG_RUN);
     assert_int_equal(config.workers, 7);
 }

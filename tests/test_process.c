@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/io/cpu.h"
 #include "core/io/log.h"
 #include "core/process/process.h"
 #include "tests/support.h"
@@ -279,19 +280,19 @@ static void test_descriptors(void **state)
 /* Pins itself to each allowed CPU in turn; the last one is then the only one. */
 static int pin_in_turn(void *context)
 {
-    int cpus[4096], count = process_affinity_cpus(cpus, 4096), one[2];
+    int cpus[4096], count = cpu_list_allowed(cpus, 4096), one[2];
     (void)context;
     if (count < 1 || count != sysconf(_SC_NPROCESSORS_ONLN)) {
         cpu_set_t set; /* fewer than are online is fine when the mask says so */
         if (sched_getaffinity(0, sizeof(set), &set) < 0 || count != CPU_COUNT(&set)) return 1;
     }
-    if (process_affinity_cpus(one, 1) != 1 || one[0] != cpus[0]) return 2;
+    if (cpu_list_allowed(one, 1) != 1 || one[0] != cpus[0]) return 2;
     for (int i = 0; i < count; i++) {
-        if (process_pin_thread(cpus[i]) != 0) return 3;
+        if (cpu_pin_thread(cpus[i]) != 0) return 3;
         if (sched_getcpu() != cpus[i]) return 4;
     }
-    if (process_affinity_cpus(one, 2) != 1 || one[0] != cpus[count - 1]) return 5;
-    return process_pin_thread(4095) == -EINVAL ? 0 : 6; /* there is no such CPU here */
+    if (cpu_list_allowed(one, 2) != 1 || one[0] != cpus[count - 1]) return 5;
+    return cpu_pin_thread(4095) == -EINVAL ? 0 : 6; /* there is no such CPU here */
 }
 
 static void test_affinity(void **state)

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "core/io/pool.h"
-#include "core/session/share.h"
+#include "core/io/share.h"
 #include "tests/support.h"
 
 #define COUNT 64u

@@ -9,11 +9,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/io/cpu.h"
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/io/pool.h"
 #include "core/io/timer.h"
-#include "core/process/process.h"
 #include "core/session/errand.h"
 #include "core/session/worker.h"
 
@@ -672,7 +672,7 @@ static void *crew_main(void *argument)
     log_attach();
     snprintf(name, sizeof name, "worker-%u", crew->worker.index);
     pthread_setname_np(pthread_self(), name);
-    if (crew->cpu >= 0) process_pin_thread(crew->cpu);
+    if (crew->cpu >= 0) cpu_pin_thread(crew->cpu);
     int result = worker_open(&crew->worker);
     if (crew_wait_for_start(crew, result)) {
         worker_arm_listeners(&crew->worker);
@@ -845,7 +845,7 @@ static int coordinator_await_ready(struct coordinator *c, uint32_t count)
 static int coordinator_start_crew(struct coordinator *c)
 {
     int cpus[CONFIG_WORKERS_MAX];
-    int cpu_count = process_affinity_cpus(cpus, (int)CONFIG_WORKERS_MAX);
+    int cpu_count = cpu_list_allowed(cpus, (int)CONFIG_WORKERS_MAX);
     bool pin = c->config->workers <= (uint32_t)cpu_count;
     uint32_t started = 0;
     int error = 0;

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "core/io/net.h"
+#include "core/io/net_address.h"
 #include "core/session/machine.h"
 
 static bool is_any(const struct address *a)

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/io/cpu.h"
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/process/circle.h"
@@ -325,7 +326,7 @@ int config_check(struct config *config)
     if (result < 0) return -1;
 
     int cpus[CONFIG_WORKERS_MAX];
-    if (config->workers == 0) config->workers = (uint32_t)process_affinity_cpus(cpus, (int)CONFIG_WORKERS_MAX);
+    if (config->workers == 0) config->workers = (uint32_t)cpu_list_allowed(cpus, (int)CONFIG_WORKERS_MAX);
     config_size(config);
     if (config->sessions == 0)
         return fault(config, "the limit of %llu open files leaves none for sessions, raise it (ulimit -n)",

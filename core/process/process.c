@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +20,6 @@
 
 #include "core/io/log.h"
 
-#define CPUS_MAX            4096
 #define CAPABILITY_ADMIN    21 /* CAP_SYS_ADMIN; <linux/capability.h> would add nothing but the name */
 #define CAPABILITY_RESOURCE 24 /* CAP_SYS_RESOURCE */
 
@@ -254,35 +252,6 @@ uint64_t process_raise_descriptors(void)
         if (setrlimit(RLIMIT_NOFILE, &limit) < 0) LOGW("cannot raise the limit of open files: %s", strerror(errno));
     }
     return process_descriptors();
-}
-
-int process_affinity_cpus(int *cpus, int max)
-{
-    assert(max >= 1);
-    cpu_set_t *set = CPU_ALLOC(CPUS_MAX);
-    size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
-    int count = 0;
-
-    if (set && sched_getaffinity(0, size, set) == 0)
-        for (int cpu = 0; cpu < CPUS_MAX && count < max; cpu++)
-            if (CPU_ISSET_S((size_t)cpu, size, set)) cpus[count++] = cpu;
-    CPU_FREE(set);
-    if (count == 0) cpus[count++] = 0;
-    return count;
-}
-
-int process_pin_thread(int cpu)
-{
-    assert(cpu >= 0 && cpu < CPUS_MAX);
-    cpu_set_t *set = CPU_ALLOC(CPUS_MAX);
-    size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
-
-    if (!set) return -ENOMEM;
-    CPU_ZERO_S(size, set);
-    CPU_SET_S((size_t)cpu, size, set);
-    int result = sched_setaffinity(0, size, set) < 0 ? -errno : 0; /* 0 is the calling thread */
-    CPU_FREE(set);
-    return result;
 }
 
 /* The kernel asks for one of two capabilities (fs/pipe.c); being root is neither needed nor enough. */

@@ -1,4 +1,4 @@
-/* The process among others: background, privileges, limits, CPUs. Everything here runs on the main thread before or
+/* The process among others: background, privileges, limits. Everything here runs on the main thread before or
  * while the workers start. */
 #ifndef SLUICE_CORE_PROCESS_PROCESS_H
 #define SLUICE_CORE_PROCESS_PROCESS_H
@@ -43,10 +43,6 @@ void process_remove_socket(const char *path);
 /* Raises the soft limit of open files to the hard one. Returns the limit that now holds. */
 uint64_t process_raise_descriptors(void);
 uint64_t process_descriptors(void); /* the soft limit as it is */
-
-/* Writes the numbers of the CPUs that this process may use, at most `max`. Returns how many, at least 1. */
-int process_affinity_cpus(int *cpus, int max);
-int process_pin_thread(int cpu); /* the calling thread; 0 or -errno */
 
 /* Whether the kernel's limits for ordinary users (pipe-user-pages-soft) do not apply. */
 bool process_is_privileged(void);

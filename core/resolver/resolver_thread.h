@@ -13,7 +13,7 @@
 #ifndef SLUICE_CORE_RESOLVER_RESOLVER_THREAD_H
 #define SLUICE_CORE_RESOLVER_RESOLVER_THREAD_H
 
-#include "core/resolver/mailbox.h"
+#include "core/io/mailbox.h"
 #include "core/resolver/resolve.h"
 
 #define RESOLVER_ASKERS_MAX 257u /* every worker, and the coordinator */

@@ -17,8 +17,8 @@
 #include <string.h>
 
 #include "core/io/queue.h"
+#include "core/io/share.h"
 #include "core/session/failure.h"
-#include "core/session/share.h"
 #include "protocols/address.h"
 #include "protocols/credentials.h"
 #include "protocols/url.h"

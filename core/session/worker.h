@@ -4,18 +4,18 @@
 #define SLUICE_CORE_SESSION_WORKER_H
 
 #include "core/io/buffers.h"
+#include "core/io/mailbox.h"
 #include "core/io/pipes.h"
 #include "core/io/pool.h"
 #include "core/io/queue.h"
 #include "core/io/ring.h"
+#include "core/io/share.h"
 #include "core/io/timer.h"
 #include "core/process/config.h"
-#include "core/resolver/mailbox.h"
 #include "core/session/crowd.h"
 #include "core/session/own.h"
 #include "core/session/route.h"
 #include "core/session/session.h"
-#include "core/session/share.h"
 #include "core/session/stats.h"
 #include "core/session/verdicts.h"
 

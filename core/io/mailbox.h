@@ -1,6 +1,6 @@
 /* The way of messages from one thread to another: the queue, and what wakes the receiver when it sleeps. One sender. */
-#ifndef SLUICE_CORE_RESOLVER_MAILBOX_H
-#define SLUICE_CORE_RESOLVER_MAILBOX_H
+#ifndef SLUICE_CORE_IO_MAILBOX_H
+#define SLUICE_CORE_IO_MAILBOX_H
 
 #include "core/io/queue.h"
 #include "core/io/ring.h"

@@ -2,8 +2,8 @@
  * quarter of the pool is for sources that hold less than a sixteenth of it. A source is an IPv4 address or an IPv6
  * network of 64 bits, of which one customer has all addresses. Clients on Unix sockets are this machine's own users:
  * not bounded. */
-#ifndef SLUICE_CORE_SESSION_SHARE_H
-#define SLUICE_CORE_SESSION_SHARE_H
+#ifndef SLUICE_CORE_IO_SHARE_H
+#define SLUICE_CORE_IO_SHARE_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "core/session/share.h"
+#include "core/io/share.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -1,12 +1,12 @@
-/* Between the parsers' addresses and the kernel's: pure conversions, shared by both bodies of net.h. */
+#include "core/io/net_address.h"
+
 #include <assert.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/un.h>
 
-#include "core/io/net.h"
-
-static void endpoint_from_ipv4(const struct address *address, struct net_address *out)
+static void from_ipv4(const struct address *address, struct net_address *out)
 {
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(address->port)};
     memcpy(&in.sin_addr, address->ipv4, sizeof address->ipv4);
@@ -14,7 +14,7 @@ static void endpoint_from_ipv4(const struct address *address, struct net_address
     out->size = sizeof in;
 }
 
-static void endpoint_from_ipv6(const struct address *address, struct net_address *out)
+static void from_ipv6(const struct address *address, struct net_address *out)
 {
     struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(address->port)};
     memcpy(&in6.sin6_addr, address->ipv6, sizeof address->ipv6);
@@ -22,7 +22,7 @@ static void endpoint_from_ipv6(const struct address *address, struct net_address
     out->size = sizeof in6;
 }
 
-static void endpoint_from_unix(const struct address *address, struct net_address *out)
+static void from_unix(const struct address *address, struct net_address *out)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
     assert(address->name_size < sizeof un.sun_path);
@@ -34,14 +34,14 @@ static void endpoint_from_unix(const struct address *address, struct net_address
 bool net_address_from(const struct address *address, struct net_address *out)
 {
     switch (address->kind) {
-    case ADDRESS_IPV4: endpoint_from_ipv4(address, out); return true;
-    case ADDRESS_IPV6: endpoint_from_ipv6(address, out); return true;
-    case ADDRESS_UNIX: endpoint_from_unix(address, out); return true;
+    case ADDRESS_IPV4: from_ipv4(address, out); return true;
+    case ADDRESS_IPV6: from_ipv6(address, out); return true;
+    case ADDRESS_UNIX: from_unix(address, out); return true;
     default: return false;
     }
 }
 
-static void endpoint_to_ipv6(const struct net_address *address, struct address *out)
+static void to_ipv6(const struct net_address *address, struct address *out)
 {
     struct sockaddr_in6 in6;
     memcpy(&in6, &address->storage, sizeof in6);
@@ -65,7 +65,7 @@ bool net_address_to(const struct net_address *address, struct address *out)
         out->port = ntohs(in.sin_port);
         memcpy(out->ipv4, &in.sin_addr, sizeof out->ipv4);
     } else if (address->any.sa_family == AF_INET6) {
-        endpoint_to_ipv6(address, out);
+        to_ipv6(address, out);
     }
     return out->kind != ADDRESS_NONE;
 }
