@@ -130,7 +130,7 @@ static int32_t answer_route(const struct message *message)
 
 static struct queue *queue_to_worker(const struct message *message)
 {
-    return message->kind == MESSAGE_RESOLVE ? world.worker.names : world.worker.inbox;
+    return message->kind == RESOLVE_MESSAGE ? world.worker.names : world.worker.inbox;
 }
 
 static void post_to_worker(const struct message *message)
@@ -190,7 +190,7 @@ static bool coordinator_hear(const struct message *message)
 
 static void coordinator_take(const struct message *message, bool for_resolver)
 {
-    if (for_resolver != (message->kind == MESSAGE_RESOLVE)) sim_fail("a message has gone to the wrong thread");
+    if (for_resolver != (message->kind == RESOLVE_MESSAGE)) sim_fail("a message has gone to the wrong thread");
     bool late = !world.peers.calm && sim_chance(100);
     if (world.stopped) sim_fail("the worker sends a message behind its last one");
     if (coordinator_hear(message)) return;

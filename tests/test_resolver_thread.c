@@ -46,7 +46,7 @@ static void open_resolver(const char *nameservers)
 static void asker_put(struct asker *a, uint32_t index)
 {
     struct resolve_request *request = &a->requests[index];
-    struct message question = {.kind = MESSAGE_RESOLVE, .slot = index, .body = request};
+    struct message question = {.kind = RESOLVE_MESSAGE, .slot = index, .body = request};
     char name[64];
     int size = snprintf(name, sizeof name, "%s%u-%u.test", a->silent ? "never" : "t", index % 7, a->number % 2);
     memset(request, 0, sizeof *request);

@@ -128,7 +128,7 @@ void coordinator_answer(struct coordinator *c, struct route_request *request, in
 
 int coordinator_resolve(struct coordinator *c, struct resolve_question *question)
 {
-    struct message message = {.kind = MESSAGE_RESOLVE, .body = &question->request};
+    struct message message = {.kind = RESOLVE_MESSAGE, .body = &question->request};
     atomic_store_explicit(&question->request.cancelled, 0, memory_order_relaxed);
     question->request.count = 0;
     if (c->hushed) return -ECANCELED;
@@ -525,7 +525,6 @@ static void coordinator_on_message(struct coordinator *c, uint32_t index, const 
         c->broken |= message->result < 0;
         c->running--;
         return;
-    case MESSAGE_RESOLVE: break;
     }
     assert(0 && "a message that no worker sends");
 }

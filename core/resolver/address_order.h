@@ -3,7 +3,7 @@
 #ifndef SLUICE_CORE_RESOLVER_ADDRESS_ORDER_H
 #define SLUICE_CORE_RESOLVER_ADDRESS_ORDER_H
 
-#include "core/session/route.h"
+#include "core/resolver/resolve_request.h"
 
 /* Sorts in place, stable. Asks the kernel for the source address of each: a few system calls. */
 void address_order_sort(struct resolve_result *results, uint32_t count);

@@ -12,7 +12,7 @@
 
 #include "core/io/counter.h"
 #include "core/io/ring.h"
-#include "core/session/route.h"
+#include "core/resolver/resolve_request.h"
 
 struct dns_channel; /* opaque */
 

@@ -13,7 +13,7 @@
 
 #include "core/io/counter.h"
 #include "core/io/ring.h"
-#include "core/session/route.h"
+#include "core/resolver/resolve_request.h"
 
 #define RESOLVE_CACHE_ENTRIES   4096u
 #define RESOLVE_NEGATIVE_TTL_MS 5000u

@@ -16,7 +16,7 @@
 
 #include "core/io/list.h"
 #include "core/io/pool.h"
-#include "core/session/route.h"
+#include "core/resolver/resolve_request.h"
 
 #define CACHE_NAME_MAX  253u /* without the root's dot, RFC 1035 section 2.3.4 */
 #define CACHE_LABEL_MAX 63u

@@ -73,7 +73,7 @@ static void thread_read(struct resolver_thread *t, uint32_t index)
     struct queue *questions = t->askers[index].questions;
     for (uint32_t left = queue_depth(questions); left > 0 && queue_pop(questions, &message); left--) {
         struct resolve_request *request = message.body;
-        assert(message.kind == MESSAGE_RESOLVE);
+        assert(message.kind == RESOLVE_MESSAGE);
         request->origin = message;
         request->asker = index;
         int refused = resolve_ask(t->resolver, request, NULL);

@@ -1,12 +1,12 @@
-/* What the threads ask of each other: plain values that travel in messages.
+/* What workers and the coordinator ask of each other: plain values that travel in messages.
  *
- *   worker, coordinator --RESOLVE-->    resolver         a question, lent: comes back as its answer
- *   worker      --ROUTE-->              coordinator      the same
+ *   worker      --ROUTE-->              coordinator      a question, lent: comes back as its answer
  *   worker      --CANCEL, ROUTED-->     coordinator      a word about a question, nothing comes back
  *   coordinator --DIAL, LIST, KILL, RELAY, CONFIG--> worker     an errand, lent: comes back when it is done
  *
  * A question is lent: from the post until the answer its receiver owns its memory and the session's slot is pinned, as
  * with an operation in the kernel. A worker that no longer wants the answer sets `cancelled`; it still comes back.
+ * Questions to the resolver are resolve_request.h's.
  */
 #ifndef SLUICE_CORE_SESSION_ROUTE_H
 #define SLUICE_CORE_SESSION_ROUTE_H
@@ -17,7 +17,7 @@
 #include <string.h>
 
 #include "core/io/queue.h"
-#include "core/io/share.h"
+#include "core/resolver/resolve_request.h"
 #include "core/session/failure.h"
 #include "protocols/address.h"
 #include "protocols/credentials.h"
@@ -25,7 +25,6 @@
 
 enum message_kind {
     MESSAGE_ROUTE = 1, /* body: struct route_request */
-    MESSAGE_RESOLVE,   /* body: struct resolve_request */
     MESSAGE_CANCEL,    /* from a worker: nobody waits for the verdict of this session's question any more */
     MESSAGE_ROUTED,    /* from a worker: a ROUTE_TRY has ended. result 0: the relay runs; else the session is gone */
     MESSAGE_DIAL,      /* to a worker, body: struct dial_errand */
@@ -34,25 +33,6 @@ enum message_kind {
     MESSAGE_RELAY,     /* to a worker, body: struct relay_errand */
     MESSAGE_CONFIG,    /* to a worker, body: struct config_errand */
     MESSAGE_STOPPED,   /* from a worker: my last message */
-};
-
-#define RESOLVE_ADDRESSES_MAX 16u
-
-/* A name to be resolved. Answer: message.result 0 and at least one address in the order to be tried (RFC 6724 sorted,
- * families interlaced as RFC 8305 section 4 says), or -ENOENT (no such name, no address), -ETIMEDOUT (no server
- * answered), -ENOMEM (too many names are being looked up, in all or for this source), -ECANCELED, -EIO. */
-struct resolve_request {
-    _Atomic uint32_t cancelled;
-    int family;                 /* AF_UNSPEC, AF_INET, AF_INET6: strict */
-    struct address name;        /* kind NAME; its port goes into the answers */
-    struct share_source source; /* for whom; size 0: for nobody who is bounded */
-    struct message origin;      /* the resolver's note of what to answer */
-    uint32_t asker;             /* and whom */
-    uint32_t count;
-    struct resolve_result {
-        uint8_t kind; /* ADDRESS_IPV4 or ADDRESS_IPV6 */
-        uint8_t octets[16];
-    } results[RESOLVE_ADDRESSES_MAX];
 };
 
 /* --- routing --- */

@@ -520,7 +520,7 @@ bool session_ask_address(struct worker *w, struct session *s, struct resolve_req
     request->source = share_source_of(s->fd[CLIENT]);
     request->count = 0;
     atomic_store_explicit(&request->cancelled, 0, memory_order_relaxed);
-    struct message question = {.kind = MESSAGE_RESOLVE,
+    struct message question = {.kind = RESOLVE_MESSAGE,
                                .slot = s->slot,
                                .generation = pool_generation(&w->sessions, s->slot),
                                .body = request};

@@ -105,7 +105,7 @@ bool worker_post(struct worker *w, const struct message *message)
 
 bool worker_ask(struct worker *w, const struct message *question)
 {
-    assert(question->kind == MESSAGE_RESOLVE);
+    assert(question->kind == RESOLVE_MESSAGE);
     return worker_send(w, &w->resolver, question);
 }
 
