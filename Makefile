@@ -119,7 +119,7 @@ LOAD := $(filter-out bench/micro.c bench/decisions.c bench/delay.c,$(wildcard be
 $(BUILD)/load: $(LOAD) $(wildcard bench/*.h)
 	@mkdir -p $(@D)
 	$(call say,$@)
-	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O2 -g $(CFLAGS) $(LDFLAGS) -o $@ $(LOAD)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -I. $(WARN) -O2 -g $(CFLAGS) $(LDFLAGS) -o $@ $(LOAD)
 
 $(BUILD)/decisions: $(call objects,release,bench/decisions.c $(PRODUCT) $(CONTROL))
 	$(call say,$@)

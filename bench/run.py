@@ -734,7 +734,7 @@ def find_load(options, directory):
     made = pathlib.Path(directory) / "load"
     compiler = os.environ.get("CC", "gcc")
     sources = [str(path) for path in sorted(HERE.glob("*.c")) if path.name not in OTHER_PROGRAMS]
-    subprocess.run([compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", *sources, "-o", str(made)], check=True)
+    subprocess.run([compiler, "-std=c11", "-D_GNU_SOURCE", f"-I{HERE.parent}", "-O2", *sources, "-o", str(made)], check=True)
     return str(made)
 
 
