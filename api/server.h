@@ -5,7 +5,7 @@
 
 #include "core/control/coordinator.h"
 #include "core/control/supervisor.h"
-#include "core/process/config.h"
+#include "core/session/config.h"
 #include "lua/engine/engine.h"
 
 struct api;

@@ -12,6 +12,8 @@
 #include <time.h>
 
 #include "core/io/log.h"
+#include "core/process/config_size.h"
+#include "core/process/options.h"
 #include "lua/engine/state.h"
 
 enum { WARM_UP = 10000, BATCH = 256, TIMED = 200000 };

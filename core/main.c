@@ -12,9 +12,12 @@
 #include "core/control/coordinator.h"
 #include "core/control/supervisor.h"
 #include "core/io/log.h"
-#include "core/process/config.h"
+#include "core/process/config_check.h"
+#include "core/process/config_dump.h"
 #include "core/process/listen.h"
+#include "core/process/options.h"
 #include "core/process/process.h"
+#include "core/session/config.h"
 #include "lua/engine/engine.h"
 
 static struct config config;

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "core/io/log.h"
+#include "core/process/config_size.h"
+#include "core/process/options.h"
 #include "lua/engine/state.h"
 #include "tests/support.h"
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Draws who includes whom by folder, and fails when an arrow points the wrong way.
+"""Draws who includes whom by room, and fails when an arrow points the wrong way.
 
-The layers from the top: core/main.c (sees all, included by nobody), api, lua, core, protocols. tests, fuzz and bench may
-look at everything. Some system headers have one room each."""
+The rooms stand from the bottom to the top: each may include itself and those before it. core/main.c sees all and is
+included by nobody. tests, fuzz and bench may look at everything. Some system headers have one room each."""
 import collections
 import glob
 import os
@@ -10,9 +10,10 @@ import re
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-LAYERS = ["protocols", "core", "lua", "api", "main"]  # a layer includes itself and those before it
+ROOMS = ["protocols", "core/io", "core/resolver", "core/session", "core/control", "core/process", "lua", "api", "core"]
+TOPS = ["protocols", "core", "lua", "api"]  # folders where they are
 WATCHERS = ["tests", "fuzz", "bench"]
-ROOMS = {  # header: where it may be included besides tests, fuzz and bench
+HOMES = {  # header: where it may be included besides tests, fuzz and bench
     "liburing.h": r"core/io/ring\.c",
     "ares.h": r"core/resolver/dns_channel\.c",
     "microhttpd.h": r"api/.*",
@@ -23,8 +24,12 @@ ROOMS = {  # header: where it may be included besides tests, fuzz and bench
 PURE = {"fcntl.h", "unistd.h", "sys/socket.h", "time.h", "sys/time.h", "pthread.h", "poll.h", "sys/uio.h"}
 
 
-def layer_of(path):
-    return "main" if path == "core/main.c" else path.split("/")[0]
+def room_of(path):
+    """The innermost folder of the list that the file lies in."""
+    folder = os.path.dirname(path)
+    while folder and folder not in ROOMS + WATCHERS:
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def includes_of(path):
@@ -38,7 +43,7 @@ def includes_of(path):
 
 def resolve(path, name):
     """The file that a quoted include means: named from the root, or, in tests/, fuzz/ and bench/, beside this one."""
-    beside = [os.path.dirname(path)] if layer_of(path) in WATCHERS else []
+    beside = [os.path.dirname(path)] if room_of(path) in WATCHERS else []
     for folder in ["", *beside]:
         candidate = os.path.normpath(os.path.join(folder, name))
         if os.path.exists(os.path.join(ROOT, candidate)):
@@ -47,44 +52,48 @@ def resolve(path, name):
 
 
 def judge(path, quoted, name):
-    """(layer that is included or None, what is wrong or None)"""
-    here = layer_of(path)
+    """(room that is included or None, what is wrong or None)"""
+    here = room_of(path)
     if not quoted:
-        room = ROOMS.get(name)
-        if room and here not in WATCHERS and not re.fullmatch(room, path):
-            return None, f"<{name}> has its place in {room}".replace("\\", "")
+        home = HOMES.get(name)
+        if home and here not in WATCHERS and not re.fullmatch(home, path):
+            return None, f"<{name}> has its place in {home}".replace("\\", "")
         if here == "protocols" and name in PURE:
             return None, f"<{name}>: protocols/ knows no descriptors, clocks or threads"
         return None, None
     target = resolve(path, name)
     if not target:
         return None, f'"{name}" is not there'
-    there = layer_of(target)
+    there = room_of(target)
     if here in WATCHERS:
         return there, None
-    if there in WATCHERS or LAYERS.index(there) > LAYERS.index(here):
+    if there in WATCHERS or ROOMS.index(there) > ROOMS.index(here):
         return there, f"{here} must not include {target}"
     return there, None
 
 
 def main():
     arrows, files, faults = collections.defaultdict(set), collections.Counter(), []
-    for folder in LAYERS[:-1] + WATCHERS:
-        for path in sorted(glob.glob(f"{folder}/**/*.[ch]", root_dir=ROOT, recursive=True)):
-            files[layer_of(path)] += 1
+    for top in TOPS + WATCHERS:
+        for path in sorted(glob.glob(f"{top}/**/*.[ch]", root_dir=ROOT, recursive=True)):
+            here = room_of(path)
+            if not here:
+                faults.append(f"{path}: lies in no room")
+                continue
+            files[here] += 1
             for number, quoted, name in includes_of(path):
                 there, fault = judge(path, quoted, name)
-                if there and there != layer_of(path):
-                    arrows[layer_of(path), there].add(os.path.basename(name))
+                if there and there != here:
+                    arrows[here, there].add(os.path.basename(name))
                 if fault:
                     faults.append(f"{path}:{number}: {fault}")
     if "--quiet" not in sys.argv:
-        for layer in [*reversed(LAYERS), *WATCHERS]:
-            if files[layer]:
-                print(f"{layer} ({files[layer]} files)")
-            for there in reversed(LAYERS):
-                if arrows[layer, there]:
-                    print(f"  --> {there:<10} {' '.join(sorted(arrows[layer, there]))}")
+        for here in [*reversed(ROOMS), *WATCHERS]:
+            if files[here]:
+                print(f"{here} ({files[here]} files)")
+            for there in reversed(ROOMS):
+                if arrows[here, there]:
+                    print(f"  --> {there:<13} {' '.join(sorted(arrows[here, there]))}")
     print("\n".join(faults) if faults else "every include points down")
     return 1 if faults else 0
 

@@ -3,7 +3,7 @@
 #ifndef SLUICE_TESTS_SIM_PEERS_H
 #define SLUICE_TESTS_SIM_PEERS_H
 
-#include "core/process/config.h"
+#include "core/session/config.h"
 #include "tests/sim.h"
 
 #define TUNNELS_MAX   12u

@@ -12,6 +12,8 @@
 
 #include "core/control/coordinator.h"
 #include "core/io/log.h"
+#include "core/process/config_size.h"
+#include "core/process/options.h"
 #include "lua/engine/engine.h"
 #include "tests/call_answer.h"
 #include "tests/support.h"

@@ -1,5 +1,5 @@
-/* core/process/options and core/process/config: each option in both spellings, each fault with its one line, pairing of
- * listeners, the dump, the help, and the sums behind the pool sizes. */
+/* core/process/options, config_check and config_dump: each option in both spellings, each fault with its one line,
+ * pairing of listeners, the dump, the help, and the sums behind the pool sizes. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,9 +11,12 @@
 
 #include "core/io/cpu.h"
 #include "core/io/log.h"
-#include "core/process/config.h"
+#include "core/process/config_check.h"
+#include "core/process/config_size.h"
+#include "core/process/options.h"
 #include "core/process/process.h"
 #include "core/resolver/resolve.h"
+#include "core/session/config.h"
 #include "core/session/policy.h"
 #include "tests/support.h"
 

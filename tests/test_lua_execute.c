@@ -9,6 +9,8 @@
 
 #include "core/control/coordinator.h"
 #include "core/io/log.h"
+#include "core/process/config_size.h"
+#include "core/process/options.h"
 #include "lua/engine/engine.h"
 #include "lua/modules/execute.h"
 #include "tests/call_answer.h"

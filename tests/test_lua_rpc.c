@@ -14,6 +14,8 @@
 
 #include "core/control/coordinator.h"
 #include "core/io/log.h"
+#include "core/process/config_size.h"
+#include "core/process/options.h"
 #include "lua/engine/codec.h"
 #include "lua/engine/engine.h"
 #include "lua/engine/state.h"

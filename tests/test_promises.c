@@ -7,7 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/process/config_size.h"
 #include "core/process/listen.h"
+#include "core/process/options.h"
 #include "core/session/worker.h"
 #include "tests/support.h"
 

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/control/config_change.h"
 #include "core/io/cpu.h"
 #include "core/io/log.h"
 #include "core/io/net.h"

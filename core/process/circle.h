@@ -3,7 +3,7 @@
 #ifndef SLUICE_CORE_PROCESS_CIRCLE_H
 #define SLUICE_CORE_PROCESS_CIRCLE_H
 
-#include "core/process/config.h"
+#include "core/session/config.h"
 
 #define CIRCLE_NONE UINT32_MAX
 /* The listener at which a connection to `to` would arrive, or CIRCLE_NONE; names other than localhost are not looked

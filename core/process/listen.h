@@ -2,7 +2,7 @@
 #ifndef SLUICE_CORE_PROCESS_LISTEN_H
 #define SLUICE_CORE_PROCESS_LISTEN_H
 
-#include "core/process/config.h"
+#include "core/session/config.h"
 
 /* A listening socket for one listener of one worker: the workers' sockets share the port (SO_REUSEPORT). The
  * descriptor, or -1 after one log line that names cause and remedy. `first`: of this listener; it also looks whether

@@ -4,7 +4,7 @@
  *
  * Order matters for -l, -f and --http alone: -f and a bare --http belong to the -l before them, or to the one that
  * follows when there is none left (see pair_forward). What options can get wrong together is config_check()'s part. */
-#include "core/process/config.h"
+#include "core/process/options.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -19,6 +19,8 @@
 #include <sys/socket.h>
 
 #include "core/io/log.h"
+#include "core/process/config_check.h"
+#include "core/process/config_dump.h"
 #include "core/session/policy.h"
 
 #define LISTEN_TEXT_MAX 261u /* contract section 1.3 */
@@ -800,6 +802,26 @@ static int finish_listeners(struct parse *p)
     for (uint32_t i = 0; c->tproxy && i < c->listener_count; i++)
         if (c->listeners[i].kind == LISTENER_AUTO) c->listeners[i].kind = LISTENER_TPROXY;
     return 0;
+}
+
+void config_defaults(struct config *config)
+{
+    *config = (struct config){
+        .family = AF_UNSPEC,
+        .fastopen = true,
+        .relay = RELAY_AUTO,
+        .timeout_ms = 60000,
+        /* RFC 5382 section 5: what an application may expect of any box in its path. */
+        .idle_timeout_ms = 7440000,
+        .half_close_timeout_ms = 3600000,
+        .startup_rate = 30,
+        .blocked = POLICY_MULTICAST,
+        .tcp_nodelay = true,
+        .tcp_keepalive = true,
+        .lua_budget_ms = 5000,
+        .log_level = LOG_LEVEL_NOTICE,
+        .log_target = LOG_TO_STDERR,
+    };
 }
 
 static enum config_action check_and_dump(struct config *config)

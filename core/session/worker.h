@@ -11,7 +11,7 @@
 #include "core/io/ring.h"
 #include "core/io/share.h"
 #include "core/io/timer.h"
-#include "core/process/config.h"
+#include "core/session/config.h"
 #include "core/session/crowd.h"
 #include "core/session/own.h"
 #include "core/session/route.h"

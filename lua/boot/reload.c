@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/control/config_change.h"
 #include "core/io/log.h"
-#include "core/process/config.h"
+#include "core/process/config_check.h"
+#include "core/session/config.h"
 #include "lua/boot/boot.h"
 
 /* --- SIGHUP --- */

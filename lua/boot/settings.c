@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "core/io/log.h"
+#include "core/process/options.h"
 #include "core/session/policy.h"
 #include "lua/boot/boot.h"
 #include "lua/boot/nearest.h"

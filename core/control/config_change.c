@@ -1,5 +1,4 @@
-/* What a process that runs can take from other settings, and what is fixed from its start. */
-#include "core/process/config.h"
+#include "core/control/config_change.h"
 
 #include <stdio.h>
 #include <string.h>

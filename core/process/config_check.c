@@ -1,49 +1,21 @@
-/* Defaults, what options can get wrong together, listener addresses, the sizes of all pools, and the dump. */
-#include "core/process/config.h"
+#include "core/process/config_check.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/io/cpu.h"
 #include "core/io/log.h"
-#include "core/io/net.h"
+#include "core/io/net_address.h"
 #include "core/process/circle.h"
+#include "core/process/config_size.h"
 #include "core/process/process.h"
-#include "core/resolver/resolve.h"
 #include "core/session/policy.h"
-
-#define SESSIONS_MAX (1u << 20)
-#define SETUPS_MAX   16384u
-
-void config_defaults(struct config *config)
-{
-    *config = (struct config){
-        .family = AF_UNSPEC,
-        .fastopen = true,
-        .relay = RELAY_AUTO,
-        .timeout_ms = 60000,
-        /* RFC 5382 section 5: what an application may expect of any box in its path. */
-        .idle_timeout_ms = 7440000,
-        .half_close_timeout_ms = 3600000,
-        .startup_rate = 30,
-        .blocked = POLICY_MULTICAST,
-        .tcp_nodelay = true,
-        .tcp_keepalive = true,
-        .lua_budget_ms = 5000,
-        .log_level = LOG_LEVEL_NOTICE,
-        .log_target = LOG_TO_STDERR,
-    };
-}
-
-/* --- check --- */
 
 #define fault(config, ...) fault_at((config), __LINE__, __VA_ARGS__)
 static int fault_at(const struct config *config, int line, const char *format, ...)
@@ -64,13 +36,6 @@ static int fault_at(const struct config *config, int line, const char *format, .
     return -1;
 }
 
-static bool has_kind(const struct config *c, enum listener_kind kind)
-{
-    for (uint32_t i = 0; i < c->listener_count; i++)
-        if (c->listeners[i].kind == kind) return true;
-    return false;
-}
-
 /* A target without a host or without a port. */
 static bool is_left_open(const struct address *target)
 {
@@ -85,7 +50,7 @@ static int check_ruleset(const struct config *c)
     if (c->ruleset && c->boot) result = fault(c, "--ruleset and --config exclude each other, leave one of them out");
     if (c->auth_required && !c->ruleset && !c->boot)
         result = fault(c, "--auth-required: authentication requires a ruleset, give -r");
-    if (c->auth_required && (c->tproxy || has_kind(c, LISTENER_FORWARD)))
+    if (c->auth_required && (c->tproxy || config_has_listener(c, LISTENER_FORWARD)))
         result = fault(c, "--auth-required: forwarded and transparent clients cannot authenticate, leave it out");
     for (uint32_t i = 0; i < c->listener_count && !c->ruleset && !c->boot; i++)
         if (c->listeners[i].kind == LISTENER_FORWARD && is_left_open(&c->listeners[i].forward))
@@ -100,9 +65,9 @@ static int check_modes(const struct config *c)
 
     if (c->listener_count == 0 && !c->api_text && c->script_count == 0)
         result = fault(c, "listen address is not specified, give -l, such as -l 127.0.0.1:1080");
-    if (c->tproxy && has_kind(c, LISTENER_FORWARD))
+    if (c->tproxy && config_has_listener(c, LISTENER_FORWARD))
         result = fault(c, "--tproxy cannot be combined with --forward, leave one of them out");
-    if (c->tproxy && has_kind(c, LISTENER_HTTP))
+    if (c->tproxy && config_has_listener(c, LISTENER_HTTP))
         result = fault(c, "--tproxy cannot be combined with --http, leave one of them out");
     if (c->hop_count > 0 && (c->socks5_bind || c->socks5_udp))
         result = fault(c, "--enable-socks5-%s cannot go through --proxy, leave one of them out",
@@ -334,238 +299,4 @@ int config_check(struct config *config)
     if (config->max_sessions > config->sessions)
         LOGW("--max-sessions: open files suffice for %u sessions only, raise the limit (ulimit -n)", config->sessions);
     return 0;
-}
-
-/* --- sizes --- */
-
-static uint64_t smaller(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-static uint64_t read_setting(const char *path, uint64_t fallback)
-{
-    unsigned long long value;
-    FILE *file = fopen(path, "re");
-
-    if (!file) return fallback;
-    if (fscanf(file, "%llu", &value) != 1) value = fallback;
-    fclose(file);
-    return value;
-}
-
-static void size_pipes(struct config *c, uint64_t descriptors)
-{
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-
-    /* 1 MiB: the size from which on splice(2) was no longer bound by wake-ups. The kernel allows ordinary users
-     * pipe-max-size, 1 MiB by default. */
-    c->pipe_size = (uint32_t)smaller(1u << 20, read_setting("/proc/sys/fs/pipe-max-size", 1u << 20));
-    /* All pipes of one user share pipe-user-pages-soft pages (16384 by default: 64 pipes of 256 pages), 0 is no limit;
-     * what goes beyond gets pipes of two pages, which are worse than copying. Pipes are made after privileges were
-     * dropped: being root now does not help then. */
-    uint64_t soft = read_setting("/proc/sys/fs/pipe-user-pages-soft", 16384);
-    bool unlimited = soft == 0 || (process_is_privileged() && !c->user);
-    uint64_t pipes = unlimited ? 256 : smaller(64, soft / ((c->pipe_size + page - 1) / page) / c->workers);
-    /* At most an eighth of all descriptors, two per pipe: sessions matter more. Names have another eighth. */
-    pipes = smaller(pipes, descriptors / 16 / c->workers);
-    c->pipes = c->relay == RELAY_COPY ? 0 : (uint32_t)pipes;
-}
-
-void config_size(struct config *config)
-{
-    struct config *c = config;
-    assert(c->workers > 0 && c->workers <= CONFIG_WORKERS_MAX);
-    uint64_t limit = process_descriptors();
-
-    size_pipes(c, limit);
-    /* Each question over UDP that is under way has a socket of its own (dns_udp.h). With fewer of them a name server
-     * has less time to answer before its question makes room for a newer one: 128, of 1024 descriptors, give it 64 ms
-     * at 2,000 questions a second. */
-    c->name_sockets = (uint32_t)smaller(RESOLVE_SOCKETS_MAX, limit / 8 + 1);
-    /* 64 for standard streams, log, signals, what else names need and connections that wait for their refusal; each
-     * worker has its listeners, ring, wake-up and spare descriptors (4), and two for each pipe. */
-    uint64_t reserve = 64 + c->name_sockets + (uint64_t)c->workers * (c->listener_count + 4 + 2 * (uint64_t)c->pipes);
-    uint64_t descriptors = limit > reserve ? limit - reserve : 0;
-    /* UDP associations take four descriptors (control, client side, IPv4 and IPv6 targets) and datagram buffers. */
-    c->associations = (uint32_t)smaller(256, descriptors / 4 / c->workers);
-    /* Addresses that clients of associations have sent to, 40 octets each: 256 for each association, 2.5 MiB, and one
-     * association may have 1,024 (UDP_PEERS_MAX) while others have fewer. */
-    c->udp_peers = c->associations < 4 ? 1024 : c->associations * 256;
-    if (c->socks5_udp) descriptors -= 2 * (uint64_t)c->associations * c->workers; /* two of the four are a session's */
-    /* A relayed session is two sockets. SO_REUSEPORT may send all of them to one worker, so that each has slots for
-     * the whole process; slots that were never used are never resident. */
-    uint64_t sessions = smaller(descriptors / 2, SESSIONS_MAX);
-    if (c->max_sessions > 0) sessions = smaller(sessions, c->max_sessions);
-    c->sessions = (uint32_t)sessions;
-    /* A handshake holds its received head: some 20 KiB of address space, of which SOCKS touches two pages. */
-    c->setups = (uint32_t)smaller(sessions, SETUPS_MAX);
-    /* 16 KiB is what a bulk flow fills at once. 16384 of them are 256 MiB of address space: what peers that read slowly
-     * may hold, one each; when they hold three quarters, octets are read only where they can be sent at once
-     * (scarcity.h). Only those become resident that have been needed at the same time (buffers.h), 16 MiB in normal
-     * service: one turn may complete a receive on each of 1024 connections before replacements are given. */
-    c->buffers = 16384;
-    c->buffers_lent = 1024;
-    c->buffer_size = 16384;
-    /* A third of a millisecond's work: so long an interactive session waits for its turn beside bulk flows. One more
-     * system call in so many octets is nothing. */
-    c->bulk_turn = 1u << 20;
-    /* Submissions between two waits: one batch of completions causes about two each; a full queue is submitted early.
-     */
-    c->ring_entries = 1024;
-    /* To the coordinator: each of the 16384 setup slots may have a question under way, a word about it (CANCEL), and a
-     * word of the session that had the slot before (ROUTED): three quarters; errands that go back take one, see
-     * errand_return(). To the worker: an answer to each question, and errands as far as a quarter. Neither overflows.
-     */
-    c->queue_capacity = 65536;
-    /* Plain HTTP keeps two heads per message in transit, which tunnels do not need. */
-    c->exchanges = (uint32_t)smaller(1024, sessions);
-    /* HTTP heads that do not fit into a setup slot (8 KiB, 4 KiB from a proxy) or an exchange (16 KiB), while they
-     * pass: 68 KiB of address space each, 34 MiB in all, resident as far as they are filled. One for a request, two for
-     * a plain HTTP head that is written anew; half of them for requests at most. */
-    c->heads = (uint32_t)smaller(512, 2 * sessions);
-}
-
-/* --- dump --- */
-
-/* The escapes of Lua. A digit may follow, so that control octets always take three. */
-static void dump_octets(const char *text)
-{
-    for (; *text; text++) {
-        unsigned char octet = (unsigned char)*text;
-        if (octet == '\\' || octet == '"')
-            printf("\\%c", octet);
-        else if (octet < 0x20 || octet == 0x7f)
-            printf("\\%03u", octet);
-        else
-            putchar(octet);
-    }
-}
-
-static void dump_text(const char *key, const char *text)
-{
-    printf("    %s = %s", key, text ? "\"" : "nil");
-    if (text) dump_octets(text);
-    puts(text ? "\"," : ",");
-}
-
-static void dump_number(const char *key, long long value)
-{
-    printf("    %s = %lld,\n", key, value);
-}
-
-static void dump_seconds(const char *key, uint32_t value_ms)
-{
-    printf("    %s = %.17g,\n", key, value_ms / 1000.0);
-}
-
-static void dump_bool(const char *key, bool value)
-{
-    printf("    %s = %s,\n", key, value ? "true" : "false");
-}
-
-/* Several listeners become one text with commas. */
-static void dump_listeners(const struct config *c, const char *key, bool http)
-{
-    bool any = false;
-
-    printf("    %s = ", key);
-    for (uint32_t i = 0; i < c->listener_count; i++) {
-        if ((c->listeners[i].kind == LISTENER_HTTP) != http) continue;
-        putchar(any ? ',' : '"');
-        dump_octets(c->listeners[i].text);
-        any = true;
-    }
-    puts(any ? "\"," : "nil,");
-}
-
-/* In the order of `listen`, empty where that listener does not forward. */
-static void dump_forwards(const struct config *c)
-{
-    bool first = true;
-
-    if (!has_kind(c, LISTENER_FORWARD)) {
-        dump_text("forward", NULL);
-        return;
-    }
-    printf("    forward = \"");
-    for (uint32_t i = 0; i < c->listener_count; i++) {
-        if (c->listeners[i].kind == LISTENER_HTTP) continue;
-        if (!first) putchar(',');
-        if (c->listeners[i].forward_text) dump_octets(c->listeners[i].forward_text);
-        first = false;
-    }
-    puts("\",");
-}
-
-static void dump_addresses(const struct config *c)
-{
-    dump_listeners(c, "listen", false);
-    dump_forwards(c);
-    dump_text("proxy", c->proxy_text);
-    dump_text("restapi", c->api_text);
-    dump_listeners(c, "http_listen", true);
-    dump_text("user_name", c->user);
-    dump_text("nameserver", c->nameservers);
-    dump_text("netdev", c->netdev);
-}
-
-static void dump_switches(const struct config *c)
-{
-    dump_bool("auth_required", c->auth_required);
-    dump_bool("pipe", c->pipe);
-    dump_bool("reuseport", c->reuseport);
-    dump_bool("tcp_fastopen", c->fastopen);
-    dump_bool("tcp_fastopen_connect", c->fastopen_connect);
-    dump_bool("tcp_nodelay", c->tcp_nodelay);
-    dump_bool("tcp_keepalive", c->tcp_keepalive);
-    dump_bool("transparent", c->tproxy);
-    dump_bool("traceback", c->traceback);
-    dump_bool("socks5_bind", c->socks5_bind);
-    dump_bool("socks5_udp", c->socks5_udp);
-    dump_bool("daemonize", c->daemonize);
-    dump_bool("block_loopback", c->blocked & POLICY_LOOPBACK);
-    dump_bool("block_multicast", c->blocked & POLICY_MULTICAST);
-    dump_bool("block_local", c->blocked & POLICY_LOCAL);
-    dump_bool("block_global", c->blocked & POLICY_GLOBAL);
-}
-
-static void dump_limits(const struct config *c)
-{
-    dump_number("tcp_sndbuf", c->tcp_sndbuf);
-    dump_number("tcp_rcvbuf", c->tcp_rcvbuf);
-    dump_number("max_sessions", c->max_sessions);
-    dump_number("startup_limit_start", c->startup_start);
-    dump_number("startup_limit_rate", c->startup_rate);
-    dump_number("startup_limit_full", c->startup_full);
-}
-
-static void dump_own(const struct config *c)
-{
-    static const char *const relays[] = {[RELAY_AUTO] = "auto", [RELAY_SPLICE] = "splice", [RELAY_COPY] = "copy"};
-
-    dump_number("workers", c->workers);
-    dump_text("relay", relays[c->relay]);
-    dump_seconds("idle_timeout", c->idle_timeout_ms);
-    dump_seconds("half_close_timeout", c->half_close_timeout_ms);
-    dump_seconds("drain", c->drain_ms);
-    dump_number("lua_budget", c->lua_budget_ms);
-    dump_bool("allow_self", c->allow_self);
-    dump_text("api_token_file", c->api_token_file);
-}
-
-int config_dump(const struct config *config)
-{
-    puts("return {");
-    dump_addresses(config);
-    dump_number("loglevel", config->log_level);
-    dump_number("resolve_pf", config->family);
-    dump_seconds("timeout", config->timeout_ms);
-    dump_number("memlimit", config->memlimit_mib);
-    dump_switches(config);
-    dump_limits(config);
-    dump_own(config);
-    puts("}");
-    if (fflush(stdout) != 0) return -errno;
-    return ferror(stdout) ? -EIO : 0;
 }

@@ -1,9 +1,10 @@
-/* Settings that are fixed before the threads start, and the sizes of all pools as commented sums (config.c).
+/* The settings, as everybody who obeys them reads them. Whoever makes them is core/process/: options.h reads them,
+ * config_check.h judges them, config_size.h derives the sizes of all pools.
  *
- * A struct config is plain memory owned by main; strings in it live as long as the process. Workers read it, nobody
- * writes it after start. */
-#ifndef SLUICE_CORE_PROCESS_CONFIG_H
-#define SLUICE_CORE_PROCESS_CONFIG_H
+ * A struct config is plain memory; the strings in it live as long as the process. What threads obey is never written:
+ * other settings are another struct (coordinator_configure()). */
+#ifndef SLUICE_CORE_SESSION_CONFIG_H
+#define SLUICE_CORE_SESSION_CONFIG_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -81,7 +82,7 @@ struct config {
     int log_level;              /* enum log_level */
     int log_target;             /* enum log_target */
 
-    /* Derived by config_size(): per worker unless it says otherwise. Each is a commented sum in config.c. */
+    /* Derived by config_size(): per worker unless it says otherwise. Each is a commented sum in config_size.c. */
     uint32_t sessions;       /* slots of the session pool */
     uint32_t setups;         /* sessions that may be in their handshake at the same time */
     uint32_t buffers;        /* of the receive group, a power of two */
@@ -99,31 +100,11 @@ struct config {
     uint32_t heads;          /* large buffers for HTTP heads, see head_buffer.h */
 };
 
-enum config_action { CONFIG_RUN, CONFIG_EXIT_SUCCESS, CONFIG_EXIT_FAILURE };
-
-/* The defaults of every option. */
-void config_defaults(struct config *config);
-/* Parses the command line into config (options.c), which holds the defaults. Prints help, version or one line about
- * what is wrong; carries out --dump-config; opens the log as asked for. --check (check_only) is left to main. Strings
- * in config point into argv. */
-enum config_action config_parse(struct config *config, int argc, char **argv);
-/* The same for words that come from elsewhere (a -c script's fields): argv[0] is not looked at, nothing is checked
- * together. 0, or -1 and `--option: what is wrong` in why[size]. */
-int config_read(struct config *config, int argc, char **argv, char *why, size_t size);
-/* Checks what options can get wrong together, resolves listener addresses, derives the sizes. 0, or -1 after one log
- * line per fault. */
-int config_check(struct config *config);
-/* One line of warning if strangers may use the proxy for whatever they like: what is open, and how to close it. */
-void config_warn_open(const struct config *config);
-/* Derives the pool sizes from limits (RLIMIT_NOFILE, raised to its hard limit by main before), workers and
- * max_sessions. */
-void config_size(struct config *config);
-/* Whether a process that runs can obey `fresh` instead of `now` (config_change.c). sessions: the pool that `fresh`
- * would have at a start. False: `why` names the setting and the remedy. */
-bool config_can_change(const struct config *now, const struct config *fresh, uint32_t sessions, char *why, size_t size);
-/* What was made at the start stays: sockets, threads, pools. What their connections are forwarded to is `fresh`'s. */
-void config_take_fixed(struct config *fresh, const struct config *now);
-/* Prints the configuration as a Lua table on stdout (contract section 1.4). 0 or -errno. */
-int config_dump(const struct config *config);
+static inline bool config_has_listener(const struct config *config, enum listener_kind kind)
+{
+    for (uint32_t i = 0; i < config->listener_count; i++)
+        if (config->listeners[i].kind == kind) return true;
+    return false;
+}
 
 #endif
