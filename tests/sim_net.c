@@ -532,11 +532,6 @@ void net_reset_on_close(int fd)
     sim_file_at(fd, "net_reset_on_close()")->reset_on_close = true;
 }
 
-void net_set_local(int fd)
-{
-    sim_file_at(fd, "net_set_local()");
-}
-
 void net_set_buffers(int fd, int send_size, int receive_size)
 {
     sim_file_at(fd, "net_set_buffers()");

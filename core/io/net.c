@@ -166,12 +166,6 @@ int net_set_device(int fd, const char *name)
     return net_result(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name) + 1));
 }
 
-void net_set_local(int fd)
-{
-    static const char name[] = "reno"; /* compiled into every kernel, allowed to every user */
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, sizeof name - 1);
-}
-
 void net_set_fastopen_connect(int fd)
 {
     net_set_option(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);

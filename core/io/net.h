@@ -41,9 +41,6 @@ void net_set_buffers(int fd, int send_size, int receive_size); /* octets; 0: wha
  * kernel has sent them net.ipv4.tcp_retries2 times in vain. One that is alive and does not read may take for ever. */
 void net_set_keepalive(int fd);
 int net_set_device(int fd, const char *name);
-/* For a leg that stays on this machine: a congestion control without pacing, whose timers would cost more than they can
- * gain where nothing is ever lost. Before connect or listen; accepted sockets inherit it. */
-void net_set_local(int fd);
 void net_set_fastopen_connect(int fd);
 /* Octets that a send would take now, rather fewer than more; UINT32_MAX: unknown. */
 uint32_t net_send_room(int fd);

@@ -12,7 +12,6 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/process/process.h"
-#include "core/session/policy.h"
 
 static void listen_set(int fd, int level, int option, int value)
 {
@@ -74,13 +73,12 @@ static bool listen_is_taken(const struct net_address *address)
 }
 
 /* What accepted sockets inherit saves a system call per connection and option. */
-static void listen_prepare_tcp(const struct config *config, const struct listener_config *listener, int fd, bool ipv6)
+static void listen_prepare_tcp(const struct config *config, int fd, bool ipv6)
 {
     listen_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     listen_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (ipv6) listen_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
     if (config->fastopen) listen_set(fd, IPPROTO_TCP, TCP_FASTOPEN, SOMAXCONN);
-    if (policy_classify(&listener->address) == POLICY_LOOPBACK) net_set_local(fd);
     if (config->tcp_nodelay) net_set_nodelay(fd);
     if (config->tcp_keepalive) net_set_keepalive(fd);
     net_set_buffers(fd, config->tcp_sndbuf, config->tcp_rcvbuf);
@@ -103,7 +101,7 @@ static int listen_open_tcp(const struct config *config, const struct listener_co
         return listen_fail(listener, "bind", -1);
     int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return listen_fail(listener, "socket", fd);
-    listen_prepare_tcp(config, listener, fd, ipv6);
+    listen_prepare_tcp(config, fd, ipv6);
     if (listener->kind == LISTENER_TPROXY && listen_set_transparent(fd, ipv6) < 0)
         return listen_fail(listener, "--tproxy: setsockopt", fd);
     if (bind(fd, &address.any, address.size) < 0) return listen_fail(listener, "bind", fd);

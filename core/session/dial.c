@@ -40,7 +40,6 @@ static void dial_prepare_socket(const struct worker *w, const struct session *s,
     if (to->kind == ADDRESS_UNIX) return;
     if (config->tcp_nodelay) net_set_nodelay(fd);
     net_set_buffers(fd, config->tcp_sndbuf, config->tcp_rcvbuf);
-    if (policy_classify(to) == POLICY_LOOPBACK) net_set_local(fd);
     if (config->fastopen_connect && dial_has_octets(w, s)) net_set_fastopen_connect(fd);
     if (config->netdev && net_set_device(fd, config->netdev) < 0)
         LOGW("-i %s: the socket could not be bound to the interface; does it exist, and is CAP_NET_RAW there?",

@@ -9,7 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "core/session/policy.h"
 #include "lua/socket/socket_private.h"
 
 const struct class_key socket_class = {"socket"};
@@ -86,22 +85,12 @@ static int socket_tostring(lua_State *L)
 
 /* --- bind, listen, names, shutdown, settimeout --- */
 
-/* A connection that stays on this machine is set as those of workers are. */
-static void obey_address(const struct sock *s, const struct sockaddr_storage *to, socklen_t size)
-{
-    struct net_address raw = {.size = size, .storage = *to};
-    struct address address;
-    if (s->type != SOCK_STREAM || s->family == AF_UNIX || !net_address_to(&raw, &address)) return;
-    if (policy_classify(&address) == POLICY_LOOPBACK) net_set_local(socket_fd(s));
-}
-
 /* sock:bind(ip[, port]), sock:bind(path)                                                             [-0, +0, e] */
 static int socket_bind(lua_State *L)
 {
     const struct sock *s = socket_check(L, 1, "bind");
     struct sockaddr_storage address;
     socklen_t size = address_read(L, s->family, 2, 3, true, &address);
-    obey_address(s, &address, size); /* what it accepts inherits it */
     if (bind(socket_fd(s), (struct sockaddr *)&address, size) < 0) return socket_raise(L, "bind", errno);
     int error = s->type == SOCK_DGRAM ? handle_note_door(s->handle) : 0; /* bound, so it is open */
     return error < 0 ? socket_raise(L, "bind", error) : 0;
@@ -244,7 +233,6 @@ static int connect_step(lua_State *L, int status, lua_KContext until)
     if (error != 0) return socket_raise(L, "connect", error);
     const struct sock *s = socket_check(L, 1, "connect");
     socklen_t size = address_read(L, s->family, 2, 3, false, &address);
-    obey_address(s, &address, size);
     if (connect(socket_fd(s), (struct sockaddr *)&address, size) == 0) return 0;
     error = errno;
     if ((error != EINPROGRESS && error != EAGAIN) || lua_tointeger(L, 4) & (MSG_DONTWAIT | O_NONBLOCK))

@@ -329,3 +329,16 @@ def test_idle_session_uses_no_cpu(relay, origin):
     assert relay.cpu() - before < 0.1 * process.SLOW
     for client in clients:
         client.close()
+
+
+def test_sockets_have_the_congestion_control_of_the_system(sluice, origin):
+    """Both legs are on loopback, as a listener for TPROXY is, whose clients are far away all the same."""
+    with open("/proc/sys/net/ipv4/tcp_congestion_control", encoding="ascii") as setting:
+        wanted = setting.read().strip()
+    proxy, target = sluice(), origin()
+    with wire.through_socks5(proxy.address, "127.0.0.1", target.port) as client:
+        client.send(b"x")
+        assert client.read(1) == b"x"
+        listed = subprocess.run(["ss", "-tinpH"], capture_output=True, text=True, check=True).stdout
+        legs = [detail for owner, detail in zip(listed.splitlines()[::2], listed.splitlines()[1::2]) if f"pid={proxy.pid}," in owner]
+        assert len(legs) == 2 and all(wanted in detail.split() for detail in legs), listed
