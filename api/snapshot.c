@@ -63,19 +63,16 @@ static void group_rejects(struct snapshot *s)
     s->reject_upstream -= s->gave_up;
 }
 
-/* The resolver counts what was asked, and what has failed, timeouts among it. What is still open counts as found until
- * it fails; but a counter never falls: scrapers would take that for a restart. */
-static void count_names(struct snapshot *s, struct snapshot_api *api)
+/* What is still open, or was given up by its asker, has no outcome. */
+static void count_names(struct snapshot *s)
 {
     s->names_asked = s->dns.queries + s->dns.cache_hits + s->dns.coalesced + s->dns.local;
+    s->names_found = s->dns.found;
     s->names_failed = s->dns.failures;
-    uint64_t found = s->names_asked > s->names_failed ? s->names_asked - s->names_failed : 0;
-    if (found > api->names_found) api->names_found = found;
-    s->names_found = api->names_found;
 }
 
-void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e, struct snapshot_api *api,
-                   double started)
+void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e,
+                   const struct snapshot_api *api, double started)
 {
     memset(out, 0, sizeof *out);
     out->time = read_clock(CLOCK_REALTIME);
@@ -85,7 +82,7 @@ void snapshot_take(struct snapshot *out, const struct coordinator *c, const stru
     for (uint32_t i = 0; i < out->workers; i++) add_worker(out, coordinator_worker_stats(c, i));
     group_rejects(out);
     out->dns = coordinator_resolve_counts(c);
-    count_names(out, api);
+    count_names(out);
     out->api_connections = api->connections;
     out->api_requests = api->requests;
     out->api_successes = api->successes;

@@ -32,12 +32,11 @@ struct snapshot {
 
 struct snapshot_api { /* of the API itself */
     uint64_t connections, requests, successes, errors, bytes_in, bytes_out;
-    uint64_t names_found; /* most that was ever told */
 };
 
 /* started: seconds of the monotonic clock when the process began to serve. */
-void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e, struct snapshot_api *api,
-                   double started);
+void snapshot_take(struct snapshot *out, const struct coordinator *c, const struct engine *e,
+                   const struct snapshot_api *api, double started);
 /* Counts what /proc shows: not for every second. */
 void snapshot_count_descriptors(struct snapshot *out);
 double snapshot_monotonic(void);

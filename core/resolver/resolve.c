@@ -145,7 +145,10 @@ static void answer(struct resolver *resolver, struct resolve_request *request, v
 {
     if (atomic_load_explicit(&request->cancelled, memory_order_relaxed) != 0) status = -ECANCELED;
     if (status != 0) request->count = 0;
-    if (status != 0 && status != -ECANCELED) counter_add(&resolver->stats.failures, 1);
+    if (status == 0)
+        counter_add(&resolver->stats.found, 1);
+    else if (status != -ECANCELED)
+        counter_add(&resolver->stats.failures, 1);
     if (status == -ETIMEDOUT) counter_add(&resolver->stats.timeouts, 1);
     resolver->answered(resolver->context, request, cookie, status);
 }

@@ -35,6 +35,7 @@ struct resolve_stats {          /* written by the owner, read by any thread */
     counter cache_hits;         /* answered from the cache */
     counter coalesced;          /* joined a question that was under way */
     counter local;              /* literals, names of /etc/hosts, localhost, and what is no name */
+    counter found;              /* requests that an address was found for: counted with their answer, as failures are */
     counter failures, timeouts; /* requests */
     counter refused;            /* requests for which there was no room */
     counter mismatched;         /* answers of name servers that did not fit their question: were dropped */
@@ -42,7 +43,7 @@ struct resolve_stats {          /* written by the owner, read by any thread */
 };
 
 struct resolve_counts { /* the same at one moment */
-    uint64_t queries, cache_hits, coalesced, local, failures, timeouts, refused, mismatched, cached;
+    uint64_t queries, cache_hits, coalesced, local, found, failures, timeouts, refused, mismatched, cached;
 };
 
 static inline struct resolve_counts resolve_count(const struct resolve_stats *stats)
@@ -51,6 +52,7 @@ static inline struct resolve_counts resolve_count(const struct resolve_stats *st
                                    .cache_hits = counter_read(&stats->cache_hits),
                                    .coalesced = counter_read(&stats->coalesced),
                                    .local = counter_read(&stats->local),
+                                   .found = counter_read(&stats->found),
                                    .failures = counter_read(&stats->failures),
                                    .timeouts = counter_read(&stats->timeouts),
                                    .refused = counter_read(&stats->refused),

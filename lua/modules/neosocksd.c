@@ -237,7 +237,7 @@ static int neosocksd_stats(lua_State *L)
 {
     struct engine *e = engine_of(L);
     struct resolve_counts dns = coordinator_resolve_counts(e->c);
-    uint64_t asked = dns.queries + dns.cache_hits + dns.coalesced + dns.local, failed = dns.failures;
+    uint64_t asked = dns.queries + dns.cache_hits + dns.coalesced + dns.local;
     struct totals totals = {0};
     sum_workers(e->c, &totals);
     if (e->root->api_reader) e->root->api_reader(e->root->api_context, &e->root->api);
@@ -247,7 +247,7 @@ static int neosocksd_stats(lua_State *L)
     set_count(L, "num_api_request", e->root->api.requests);
     set_count(L, "num_api_success", e->root->api.successes);
     set_count(L, "num_dns_query", asked);
-    set_count(L, "num_dns_success", asked > failed ? asked - failed : 0);
+    set_count(L, "num_dns_success", dns.found);
     set_count(L, "bytes_allocated", e->limits.bytes);
     set_count(L, "num_object", e->limits.blocks);
     set_count(L, "num_thread_active", e->active);
