@@ -51,7 +51,7 @@ static size_t preload_consume(struct worker *w, struct session *s, enum session_
     uint32_t before = setup->out_sent > setup->out_reply ? setup->out_sent : setup->out_reply;
     setup->out_sent += (uint32_t)octets;
     size_t relayed = setup->out_sent > before ? setup->out_sent - before : 0;
-    counter_add(&w->stats.handshake_out, octets - relayed);
+    session_count_reply(w, s, octets - relayed);
     return relayed;
 }
 

@@ -369,6 +369,11 @@ static void session_count_lost(struct worker *w, struct session *s)
     if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.failures[FAIL_PEER], 1);
 }
 
+void session_count_reply(struct worker *w, const struct session *s, uint64_t octets)
+{
+    if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.handshake_out, octets);
+}
+
 /* A piece of `out` is sent. True if that is what the state waits for. */
 static bool session_on_sent(struct worker *w, struct session *s)
 {
@@ -382,7 +387,7 @@ static bool session_on_sent(struct worker *w, struct session *s)
         return false;
     }
     setup->out_sent += (uint32_t)s->result;
-    counter_add(&w->stats.handshake_out, (uint64_t)s->result);
+    session_count_reply(w, s, (uint64_t)s->result);
     session_flush(w, s);
     return s->state == SESSION_REPLY && setup->out_sent == setup->out_used;
 }

@@ -164,6 +164,8 @@ void session_join(struct worker *w, struct session *s);
 void session_proceed(struct worker *w, struct session *s, enum session_state next);
 /* Sends what `out` holds, unless a send is in flight already, which will go on with it. */
 void session_flush(struct worker *w, struct session *s);
+/* So many octets of our own replies are sent. What is said to scripts, which are no clients, counts nowhere. */
+void session_count_reply(struct worker *w, const struct session *s, uint64_t octets);
 /* Lends the resolver a question: the answer comes with op SESSION_LENT, until then the slot is pinned. One at a
  * time. False: the queue is full. */
 bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);

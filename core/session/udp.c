@@ -552,6 +552,7 @@ static void udp_on_reply_sent(struct worker *w, struct session *s)
         return;
     }
     setup->out_sent += (uint32_t)s->result;
+    session_count_reply(w, s, (uint64_t)s->result);
     session_flush(w, s);
     if (setup->out_sent == setup->out_used) session_release_setup(w, s);
 }
