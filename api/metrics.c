@@ -97,9 +97,10 @@ static void write_lua(struct text *out, const struct snapshot *s)
     write_integer(out, GAUGE, "neosocksd_lua_threads_peak", "Most coroutines at a time.", s->memory.threads_peak);
     write_integer(out, COUNTER, "sluice_dns_mismatched_total",
                   "Answers of name servers that did not fit their question.", s->dns.mismatched);
-    write_integer(out, COUNTER, "sluice_decisions_asked_total", "Requests that the ruleset was asked about.",
+    write_integer(out, COUNTER, "sluice_decisions_asked_total",
+                  "Questions to the ruleset: about requests, who signs in, and tries that have failed.",
                   s->routes_asked);
-    write_integer(out, COUNTER, "sluice_decisions_remembered_total", "Requests answered by a remembered verdict.",
+    write_integer(out, COUNTER, "sluice_decisions_remembered_total", "Questions answered by a remembered verdict.",
                   s->routes_remembered);
     write_integer(out, GAUGE, "sluice_ruleset_revision", "Rulesets installed so far; 0: there is none.", s->revision);
 }
