@@ -1,0 +1,572 @@
+"""Every figure of /metrics and of /stats?format=json against loads that were counted by the test itself (counters.py).
+
+Each step is one thing that a client, a peer or the API may do; behind it all samples are compared, those that it should not have moved
+as well. The octets of a step differ from each other, so that no two counters can be exchanged unnoticed."""
+import json
+import re
+
+import pytest
+
+import counters
+import origins
+import process
+import wire
+from test_chains import CHAIN_ANSWERS, CHAIN_URIS, scripted
+from test_udp import Association, Target
+
+UP, DOWN = 300, 7000  # octets of a conversation
+
+
+def talker(_origin, connection):
+    """Reads what a client says, answers with more than that, and waits for its end."""
+    heard = b""
+    while len(heard) < UP:
+        heard += connection.recv(UP - len(heard))
+    connection.sendall(bytes(DOWN))
+    return connection.recv(1) == b""
+
+
+def is_over(connection):
+    """Waits for the end, or the reset, of a connection on which nothing comes."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def talk(client):
+    client.send(bytes(UP))
+    assert client.read(DOWN) == bytes(DOWN)
+    client.shut()
+    assert client.read_all() == b""
+    client.close()
+
+
+@pytest.fixture
+def metered(sluice, tmp_path):
+    """metered(*options): a sluice of one worker whose API is on a Unix socket, and its meter."""
+    count = []
+
+    def start(*options, **more):
+        count.append(1)
+        path = str(tmp_path / f"api{len(count)}")
+        proxy = sluice("--workers", "1", "--api", f"unix:{path}", *options, **more)
+        return counters.Meter(proxy, path)
+
+    return start
+
+
+def established(handshake_in, handshake_out, up=UP, down=DOWN, **more):
+    return dict(accepted=1, requests=1, established=1, connected=1, peak=1, handshake_in=handshake_in, handshake_out=handshake_out, up=up,
+                down=down, **more)
+
+
+def refused(label, handshake_in, handshake_out, requests=1, **more):
+    return {"accepted": 1, "requests": requests, "fail_" + label: 1, "peak": 1, "handshake_in": handshake_in, "handshake_out": handshake_out,
+            **more}
+
+
+def exchange(meter, *lines):
+    """Says each line, reads so many octets behind it (None: all until the end); (octets said, octets heard)."""
+    said = heard = 0
+    with wire.Client(meter.proxy.address) as client:
+        for line, size in lines:
+            client.send(line)
+            said += len(line)
+            answer = client.read_all() if size is None else client.read(size)
+            heard += len(answer)
+            assert size in (None, len(answer)), answer
+    return said, heard
+
+
+def read_json(meter):
+    status, text, _ = meter.ask("GET", "/stats?format=json")
+    assert status == 200
+    return json.loads(text)
+
+
+# --- connections that are made ---
+
+def test_each_protocol(metered, origin, dns):
+    """The octets of requests and replies are those of the RFCs: 9 and 8 for SOCKS4, and so on."""
+    server = dns()
+    server.add("name.example", "127.0.0.1")
+    target, web = origin(talker), origin(origins.pages)
+    forwarded = process.free_port()
+    meter = metered("--relay", "copy", "--nameserver", server.text, "-l", f"127.0.0.1:{forwarded}", "-f", f"127.0.0.1:{target.port}")
+    address, port = meter.proxy.address, target.port
+    meter.check()
+    talk(wire.through_socks4(address, "127.0.0.1", port))
+    meter.check(**established(9, 8))
+    talk(wire.through_socks5(address, "127.0.0.1", port))
+    meter.check(**established(3 + 10, 2 + 10))
+    talk(wire.through_socks5_auth(address, "127.0.0.1", port))
+    meter.check(**established(3 + 13 + 10, 2 + 2 + 10))
+    talk(wire.through_http(address, "127.0.0.1", port))
+    meter.check(**established(len(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n"), len(wire.HTTP_ESTABLISHED)))
+    talk(wire.Client(("127.0.0.1", forwarded)))
+    meter.check(**established(0, 0))
+    with wire.Client(address) as client:
+        request = b"GET http://127.0.0.1:%d/page HTTP/1.1\r\nX-Long: %s\r\n\r\n" % (web.port, b"x" * 100)
+        answer = client.send(request).read_all()
+    assert answer.startswith(b"HTTP/1.1 200")
+    meter.check(**established(len(request), 0, len(web.result()), len(answer)))
+    # Names: asked, from the cache, an address in the shape of a name, the list of hosts.
+    talk(wire.through_socks4a(address, "name.example", port))
+    meter.check(**established(9 + len("someone") + len("name.example") + 1, 8), names_asked=1, names_found=1)
+    assert read_json(meter)["dns"]["cached"] == 1
+    talk(wire.through_socks5(address, b"name.example", port))
+    meter.check(**established(3 + 7 + len("name.example"), 2 + 10), names_cached=1, names_found=1)
+    talk(wire.through_http(address, "localhost", port))
+    meter.check(**established(len(f"CONNECT localhost:{port} HTTP/1.1\r\n\r\n"), len(wire.HTTP_ESTABLISHED)), names_local=1, names_found=1)
+    server.forged.add("forged.example")
+    server.add("forged.example", "127.0.0.1")
+    talk(wire.through_socks5(address, b"forged.example", port))
+    meter.check(**established(3 + 7 + len("forged.example"), 2 + 10), names_asked=1, names_found=1, names_mismatched=2)
+    # What comes with the request, and several at a time.
+    client = wire.Client(address).send(wire.socks4("127.0.0.1", port) + bytes(UP))
+    assert client.read(8 + DOWN) == wire.SOCKS4_GRANTED + bytes(DOWN)
+    client.close()
+    meter.check(**established(9 + UP, 8))
+    clients = [wire.through_socks5(address, "127.0.0.1", port) for _ in range(2)] + [wire.greet(wire.Client(address))]
+    meter.tally.update(active=2, half_open=1)
+    meter.check(accepted=3, requests=2, established=2, connected=2, peak=3, handshake_in=2 * 13 + 3, handshake_out=2 * 12 + 2)
+    for client in clients[:2]:
+        talk(client)
+    clients[2].close()
+    meter.tally.subtract(active=2, half_open=1)
+    meter.check(up=2 * UP, down=2 * DOWN, fail_peer=1)
+
+
+def test_splice(metered, origin):
+    """With --relay splice all octets but those that came with the request go by that path."""
+    target = origin(talker)
+    meter = metered("--relay", "splice")
+    talk(wire.through_socks5(meter.proxy.address, "127.0.0.1", target.port))
+    meter.check(**established(13, 12), splice=UP + DOWN, to_splice=2)
+    client = wire.Client(meter.proxy.address).send(wire.socks4("127.0.0.1", target.port) + bytes(100))
+    assert client.read(8) == wire.SOCKS4_GRANTED
+    client.send(bytes(UP - 100))
+    assert client.read(DOWN) == bytes(DOWN)
+    client.close()
+    meter.check(**established(109, 8), splice=UP - 100 + DOWN, to_splice=2)
+
+
+def test_bulk(metered, origin):
+    """Which path an octet takes depends on the moment; all of them are counted, each once."""
+    size = 30 << 20
+    target = origin(origins.digest)
+    meter = metered()
+    with wire.through_socks5(meter.proxy.address, "127.0.0.1", target.port) as client:
+        client.send(bytes(size)).shut()
+        assert len(client.read_all()) == 64
+    assert process.wait_until(lambda: not meter.look() or meter.metrics["sluice_sessions{state=\"established\"}"] == 0)
+    spliced = meter.metrics['sluice_relay_bytes_total{worker="0",path="splice"}']
+    turned = [meter.metrics[f'sluice_to_{path}_total{{worker="0"}}'] for path in ("splice", "copy")]
+    assert size / 2 < spliced <= size and turned[0] - 1 <= turned[1] <= turned[0] and turned[0] > 0
+    meter.check(**established(13, 12, size, 64), splice=spliced, to_splice=turned[0], to_copy=turned[1])
+
+
+def test_bind(metered):
+    meter = metered("--relay", "copy", "--enable-socks5-bind")
+    client = wire.greet(wire.Client(meter.proxy.address)).send(wire.socks5("127.0.0.1", 0, 2))
+    code, host, port = wire.read_socks5_reply(client)
+    assert code == 0
+    meter.tally.update(half_open=1)
+    meter.check(accepted=1, requests=1, peak=1, handshake_in=13, handshake_out=2 + 10)
+    peer = wire.Client((host, port))
+    assert wire.read_socks5_reply(client)[0] == 0
+    client.send(bytes(20))
+    assert peer.read(20) == bytes(20)
+    peer.send(bytes(3000))
+    assert client.read(3000) == bytes(3000)
+    meter.tally.subtract(half_open=1)
+    meter.tally.update(active=1)
+    meter.check(established=1, handshake_out=10, up=20, down=3000)
+    client.close()
+    peer.close()
+    meter.tally.subtract(active=1)
+    meter.check()
+
+
+def test_udp(metered):
+    """Datagrams and their payload, without the header of SOCKS; what is no datagram of anybody's is dropped."""
+    target = Target()
+    meter = metered("--enable-socks5-udp")
+    with Association(meter.proxy) as client:
+        meter.tally.update(active=1)
+        meter.check(accepted=1, requests=1, established=1, peak=1, handshake_in=13, handshake_out=12)
+        for size in [5, 60, 700]:
+            client.send(bytes(size), target.host, target.port)
+            assert client.receive()[0] == bytes(size)
+        meter.check(up=765, down=765, datagrams_up=3, datagrams_down=3)
+        target.answers = False
+        client.send(bytes(1000), target.host, target.port)
+        meter.check(up=1000, datagrams_up=1)
+        for _ in range(2):
+            target.socket.sendto(bytes(40), target.seen[0][1])
+            assert client.receive()[0] == bytes(40)
+        meter.check(down=80, datagrams_down=2)
+        client.send(b"piece", target.host, target.port, fragment=1)
+        client.raw(b"\0\0")
+        client.send(b"nobody", "224.0.0.1", 9)
+        meter.check(datagrams_dropped=3)
+    meter.tally.subtract(active=1)
+    meter.check()
+    target.close()
+
+
+# --- connections that are not made ---
+
+def bad_requests(own_port):
+    """(label, whether the request was understood, octets said and heard in turn)."""
+    hello = (b"\5\1\0", 2)
+    return [
+        ("version", 0, [(b"\x16\3\1\0", None)]),
+        ("syntax", 0, [(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", None)]),
+        ("too_large", 0, [(b"POST http://127.0.0.1:9/ HTTP/1.1\r\nContent-Length: 9999999999999999999\r\n\r\n", None)]),
+        ("line_too_long", 0, [(b"CONNECT " + b"p" * 40_000, None)]),
+        ("head_too_large", 0, [(b"GET http://127.0.0.1:9/ HTTP/1.1\r\n" + b"a: b\r\n" * 257 + b"\r\n", None)]),
+        ("auth_method", 0, [(b"\5\1\1", None)]),
+        ("auth", 0, [(b"\5\1\2", 2), (b"\1\0\0", None)]),
+        ("command", 0, [hello, (wire.socks5("127.0.0.1", 9, 9), None)]),
+        ("command", 0, [hello, (wire.socks5("127.0.0.1", 9, 2), None)]),
+        ("address_type", 0, [hello, (b"\5\1\0\2\x7f\0\0\1\0\x50", None)]),
+        ("blocked", 1, [(wire.socks4("224.0.0.1", 9), None)]),
+        ("self", 1, [hello, (wire.socks5("127.0.0.1", own_port), None)]),
+        ("resolve", 1, [hello, (wire.socks5(b"a b", 9), None)]),
+        ("peer", 0, [(b"\5\1\0", 2)]),
+    ]
+
+
+def test_requests_that_are_refused(metered, dns, tmp_path):
+    meter = metered("--nameserver", dns().text, "-l", f"unix:{tmp_path}/forward", "-f", f"unix:{tmp_path}/nobody")
+    for label, requests, lines in bad_requests(meter.proxy.port):
+        said, heard = exchange(meter, *lines)
+        meter.check(**refused(label, said, heard, requests))
+    said, heard = exchange(meter, (wire.http_connect("127.0.0.1", process.free_port()), None))
+    meter.check(**refused("refused", said, heard))
+    with wire.Client(f"{tmp_path}/forward") as client:
+        assert client.ends_with() in ("end", "reset")
+    meter.check(**refused("connect", 0, 0))
+    said, heard = exchange(meter, (wire.socks4a("nowhere.example", 9), None))
+    meter.check(**refused("resolve", said, heard), names_asked=1, names_failed=1)
+    said, heard = exchange(meter, (wire.socks4a("nowhere.example", 9), None))
+    meter.check(**refused("resolve", said, heard), names_cached=1, names_failed=1)
+
+
+def test_a_chain_that_leads_back(metered, dns):
+    server, port = dns(), process.free_port()
+    server.add("round.example", "127.0.0.1")
+    meter = metered("--nameserver", server.text, "-l", f"127.0.0.1:{port}", "-x", f"socks5://round.example:{port}", listen=None)
+    meter.proxy.address = ("127.0.0.1", port)
+    said, heard = exchange(meter, (b"\5\1\0", 2), (wire.socks5("192.0.2.1", 80), None))
+    meter.check(**refused("loop", said, heard), names_asked=1, names_found=1)
+
+
+def test_routes_that_are_not_there(metered, namespace):
+    net = namespace()
+    net.ip("addr", "add", "10.7.0.1/24", "dev", "lo")
+    net.ip("route", "add", "unreachable", "10.7.1.0/24")
+    meter = metered(prefix=net.prefix)
+    for label, host in [("network_unreachable", "203.0.113.1"), ("host_unreachable", "10.7.1.1")]:
+        with net.call(wire.Client, meter.proxy.address) as client:
+            assert client.send(wire.socks4(host, 80)).read_all() == wire.SOCKS4_REJECTED
+        meter.check(**refused(label, 9, 8))
+
+
+def test_time(metered, dns, blackhole, origin):
+    """All that waits for the same five seconds, side by side; two ask for one name."""
+    server, nowhere = dns(), blackhole()
+    server.silent.add("silent.example")
+    mute = origin(lambda _, connection: origins.read_http_head(connection) + (b"" if is_over(connection) else b"?"))
+    meter = metered("-t", "5", "--nameserver", server.text)
+    requests = [(b"\4\1", "handshake_timeout", 0), (wire.socks4(nowhere.host, nowhere.port), "connect_timeout", 1),
+                (wire.socks4a("silent.example", 9), "resolve_timeout", 1), (wire.socks4a("silent.example", 9), "resolve_timeout", 1),
+                (b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % mute.port, "response_timeout", 1)]
+    clients = [wire.Client(meter.proxy.address).send(said) for said, _, _ in requests]
+    heard = [client.read_all() for client in clients]
+    for client in clients:
+        client.close()
+    for (said, label, understood), octets in zip(requests, heard):
+        meter.tally.update(refused(label, len(said), len(octets), understood, peak=0))
+    meter.check(peak=5, names_asked=1, names_joined=1, names_failed=2, names_timed_out=2, established=1, connected=1, up=len(mute.result()))
+
+
+def test_answers_of_web_servers(metered, origin):
+    """The request was delivered, and a refusal of ours takes the place of the answer."""
+    answers = {"upstream_response": b"HTTP/1.1 2 what\r\n\r\n", "response_too_large": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000,
+               "response_incomplete": b"HTTP/1.1 200 OK\r\nCont"}
+    meter = metered()
+    for label, answer in answers.items():
+        def serve(_origin, connection, answer=answer):
+            head = origins.read_http_head(connection)
+            try:
+                connection.sendall(answer)
+            except OSError:
+                pass  # it has read enough
+            return head
+
+        web = origin(serve)
+        request = b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % web.port
+        with wire.Client(meter.proxy.address) as client:
+            heard = client.send(request).read_all()
+        assert b" 502 " in heard[:20]
+        meter.check(**established(len(request), len(heard), len(web.result()), 0), **{"fail_" + label: 1})
+
+
+def test_limits(metered, origin):
+    """Connections that are reset at once, for each reason; none of them is one that was served."""
+    target = origin(talker)
+    meter = metered("-m", "3", "--max-startups", "2:100:3")
+    clients = [wire.greet(wire.Client(meter.proxy.address)) for _ in range(2)]
+    meter.tally.update(half_open=2)
+    assert is_reset(meter)
+    meter.check(accepted=2, peak=2, handshake_in=6, handshake_out=4, refused_startups=1)
+    for client in clients:
+        client.send(wire.socks5("127.0.0.1", target.port))
+        assert wire.read_socks5_reply(client)[0] == 0
+    clients.append(wire.through_socks5(meter.proxy.address, "127.0.0.1", target.port))
+    meter.tally.update(half_open=-2, active=3)
+    assert is_reset(meter) and is_reset(meter)
+    meter.check(accepted=1, requests=3, established=3, connected=3, peak=3, handshake_in=33, handshake_out=32, refused_sessions=2)
+    for client in clients:
+        talk(client)
+    meter.tally.update(active=-3)
+    meter.check(up=3 * UP, down=3 * DOWN)
+
+
+def is_reset(meter):
+    try:
+        with wire.Client(meter.proxy.address) as client:
+            return client.ends_with() == "reset"
+    except ConnectionResetError:
+        return True
+
+
+def enters(meter, source, clients):
+    """Whether a client gets an answer to its greeting; it is kept."""
+    try:
+        client = wire.Client(meter.proxy.address, source=(source, 0)).send(b"\5\1\0")
+        if client.read(2) == b"\5\0":
+            clients.append(client)
+            return True
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+    return False
+
+
+def close_all(clients):
+    for client in clients:
+        client.close()
+
+
+def test_share_of_a_source(metered):
+    meter, clients = metered("-m", "300"), []
+    while enters(meter, "127.0.0.1", clients):
+        pass
+    count = len(clients)
+    assert 100 <= count <= 200
+    meter.tally.update(half_open=count)
+    meter.check(accepted=count, peak=count, handshake_in=3 * count, handshake_out=2 * count, refused_share=1)
+    close_all(clients)
+    meter.tally.update(half_open=-count)
+    meter.check(fail_peer=count)
+
+
+def test_sessions_that_fill_the_pool(metered, origin):
+    target, clients = origin(talker), []
+    meter = metered("--relay", "copy", files=128)
+    while enters(meter, f"127.0.0.{len(clients) + 1}", clients):
+        clients[-1].send(wire.socks5("127.0.0.1", target.port))
+        assert wire.read_socks5_reply(clients[-1])[0] == 0
+    count = len(clients)
+    assert 10 <= count < 64
+    meter.tally.update(active=count)
+    meter.check(accepted=count, requests=count, established=count, connected=count, peak=count, handshake_in=13 * count,
+                handshake_out=12 * count, refused_pool=1)
+    for client in clients:
+        talk(client)
+    meter.tally.update(active=-count)
+    meter.check(up=count * UP, down=count * DOWN)
+
+
+def test_no_descriptor(metered, origin):
+    """The process has inherited so many that its pools do not know how few are left."""
+    target, clients = origin(talker), []
+    meter = metered("--relay", "copy", files=200, inherit=150)
+    while enters(meter, "127.0.0.1", clients):
+        pass
+    count = len(clients)
+    said, heard = len(wire.socks5("127.0.0.1", target.port)), 10
+    clients[-1].send(wire.socks5("127.0.0.1", target.port))
+    assert clients[-1].read_all() == wire.socks5_failure(1)
+    close_all(clients)
+    meter.check(accepted=count, requests=1, peak=count, handshake_in=3 * count + said, handshake_out=2 * count + heard, fail_peer=count - 1,
+                fail_resource=1, refused_resource=1)
+
+
+# --- with a ruleset ---
+
+RULES = """
+local function route(address)
+    local kind, port = address:match("^(%w+)%.chain:(%d+)$")
+    if kind then return "192.0.2.7:443", _G.chains[kind]:format(port) end
+    port = address:match("^kept%.example:(%d+)$")
+    if port then
+        sluice.cache(600)
+        return "127.0.0.1:" .. port
+    end
+    port = address:match("^tried%.example:(%d+)$")
+    if port then return await.forward("127.0.0.1:" .. port) and address or nil end
+    return address:find("^127%.0%.0%.1:") and address or nil
+end
+_G.chains = { socks5 = "socks5://127.0.0.1:%d", socks5user = "socks5://u:pwd@127.0.0.1:%d", socks4a = "socks4a://127.0.0.1:%d",
+              http = "http://127.0.0.1:%d" }
+return { resolve = route, route = route, route6 = route, metrics = function() return _G.lines or "" end }
+"""
+ASKED = dict(decisions=1, decided=1)
+
+
+@pytest.fixture
+def ruled_meter(metered, tmp_path):
+    def start(*options, script=RULES, **more):
+        (tmp_path / "rules.lua").write_text(script)
+        meter = metered("-r", tmp_path / "rules.lua", *options, **more)
+        meter.tally.update(revision=1)
+        return meter
+
+    return start
+
+
+def test_decisions(ruled_meter, origin):
+    target, meter = origin(talker), ruled_meter("--relay", "copy")
+    address, port = meter.proxy.address, target.port
+    meter.check()
+    talk(wire.through_socks5(address, "127.0.0.1", port))
+    meter.check(**established(13, 12), **ASKED)
+    said, heard = exchange(meter, (wire.socks4("127.0.0.2", 9), None))
+    meter.check(**refused("rejected", said, heard), **ASKED)
+    for asked in [ASKED, dict(remembered=1), dict(remembered=1)]:
+        talk(wire.through_socks5(address, b"kept.example", port))
+        meter.check(**established(3 + 7 + len("kept.example"), 12), **asked)
+    assert meter.ask("POST", "/ruleset/update", RULES.encode())[0] == 200
+    meter.check(revision=1)
+
+
+CHAIN_LABELS = {
+    "socks5-01": "proxy_protocol", "socks5-02": "proxy_rejected", "socks5-03": "proxy_network", "socks5-04": "proxy_host",
+    "socks5-05": "proxy_refused", "socks5-06": "proxy_ttl", "socks5-99": "proxy_protocol", "socks5-no-method": "proxy_auth",
+    "socks5-method-not-offered": "proxy_protocol", "socks5-not-5": "proxy_protocol", "socks5-reply-not-5": "proxy_protocol",
+    "socks5-reply-of-type-9": "proxy_protocol", "socks5-password": "proxy_auth", "http-407": "proxy_auth", "http-403": "proxy_rejected",
+    "http-garbage": "proxy_protocol", "closes-after-method": "proxy_closed"}
+
+
+def test_chains(ruled_meter, origin):
+    """What a hop has heard is what was sent to it, what it has said is what was received; neither is traffic."""
+    meter = ruled_meter("--relay", "copy")
+    for kind, lines in [("socks5", [(3, b"\5\0"), (10, b"\5\0\0\4" + bytes(18))]),
+                        ("socks5user", [(4, b"\5\2"), (7, b"\1\0"), (10, b"\5\0\0\1" + bytes(6))]),
+                        ("socks4a", [(9, b"\0\x5a" + bytes(6))]), ("http", [("head", b"HTTP/1.1 200 OK\r\nX-More: of it\r\n\r\n")])]:
+        proxy = origin(scripted(*lines, then=talker))
+        name = f"{kind}.chain".encode()
+        talk(wire.through_socks5(meter.proxy.address, name, proxy.port))
+        meter.check(**established(3 + 7 + len(name), 12), **ASKED, hop_out=len(proxy.result()), hop_in=sum(len(said) for _, said in lines))
+    for case, label in CHAIN_LABELS.items():
+        kind, lines, _, _ = CHAIN_ANSWERS[case]
+        proxy = origin(scripted(*lines))
+        said, heard = exchange(meter, (wire.socks4a(f"{kind}.chain", proxy.port), None))
+        meter.check(**refused(label, said, heard), **ASKED, hop_out=len(proxy.result()) + (10 if "after-method" in case else 0),
+                    hop_in=sum(len(said) for _, said in lines))
+
+
+def test_a_try_that_fails(ruled_meter):
+    """The client learns what went wrong; for the contract the ruleset has rejected it. It was asked a second time then."""
+    meter = ruled_meter()
+    said, heard = exchange(meter, (wire.socks4a("tried.example", process.free_port()), None))
+    meter.check(**refused("refused", said, heard), gave_up=1, decisions=2, decided=2)
+
+
+def test_a_try_that_succeeds(ruled_meter, origin):
+    target, meter = origin(talker), ruled_meter()
+    talk(wire.through_socks4a(meter.proxy.address, "tried.example", target.port))
+    meter.check(**established(9 + len("someone") + len("tried.example") + 1, 8), **ASKED)
+
+
+def test_names_and_calls_of_scripts(ruled_meter, origin, dns):
+    """Calls to peers are made by way of a worker, and are no connections of clients."""
+    server = dns()
+    server.add("there.example", "127.0.0.1")
+    meter = ruled_meter("--nameserver", server.text, script="_G.libruleset = require('libruleset')\n" + RULES)
+    answer = (b"HTTP/1.1 200 OK\r\nContent-Type: application/x-neosocksd-rpc; version=1\r\nContent-Length: 11\r\n"
+              b"Connection: close\r\n\r\nreturn true")
+
+    def serve(_origin, connection):
+        heard = origins.read_http_head(connection)
+        size = int(re.search(rb"Content-Length: (\d+)", heard).group(1))
+        while size > 0:
+            heard += (piece := connection.recv(size))
+            size -= len(piece)
+        connection.sendall(answer)
+        return heard
+
+    peer = origin(serve)
+
+    def call(code):
+        status, content, _ = meter.ask("POST", "/ruleset/rpcall", code.encode(), b"Content-Type: application/x-neosocksd-rpc; version=1\r\n")
+        assert status == 200
+        return content
+
+    assert b"127.0.0.1" in call("return await.resolve('there.example')")
+    meter.check(names_asked=1, names_found=1)
+    assert call("return await.resolve('nowhere.example')").startswith(b"return true")
+    meter.check(names_asked=1, names_failed=1)
+    assert call(f"return await.rpcall({{ '127.0.0.1:{peer.port}' }}, 'add', ('x'):rep(40))") == b"return true,true"
+    meter.check(calls_answered=1, call_out=len(peer.result()), call_in=len(answer))
+    assert b"false" in call(f"return await.rpcall({{ '127.0.0.1:{process.free_port()}' }}, 'add')")
+    meter.check(calls_failed=1)
+    assert meter.ask("POST", "/ruleset/invoke", b"neosocksd.async(print, await.sleep, 600)")[0] == 200
+    meter.tally.update(coroutines=1)
+    meter.check()
+
+
+def test_lines_of_the_ruleset(ruled_meter):
+    """Those that are whole are samples of their own, those that are not are counted at each scrape."""
+    meter = ruled_meter()
+    assert meter.ask("POST", "/ruleset/invoke", b"_G.lines = 'wrong line here\\n'")[0] == 200
+    before = meter.look()
+    assert before == ["sluice_ruleset_metrics_dropped_total is 1, not 0"]
+    meter.tally.update(lines_dropped=2)
+    assert not meter.look()
+
+
+def test_answers_of_the_api(metered):
+    """Octets of heads and bodies in both directions, packed or not; what fails is an error, whoever was at fault."""
+    meter = metered()
+    for method, path, body, fields, status in [
+            ("GET", "/healthy", b"", b"", 200), ("HEAD", "/stats", b"", b"", 200), ("GET", "/nothing", b"", b"", 404),
+            ("PUT", "/stats", b"abc", b"", 405), ("GET", "/stats", b"", b"Accept-Encoding: gzip\r\n", 200),
+            ("GET", "/metrics", b"", b"Accept-Encoding: deflate\r\n", 200), ("GET", "/", b"", b"", 200), ("GET", "/sessions?limit=1", b"", b"", 200),
+            ("POST", "/ruleset/update", bytes(100_000), b"", 500), ("GET", "/healthy", b"", b"Origin: http://example\r\n", 403),
+            ("GET", "/ready", b"", b"", 200), ("GET", "/history", b"", b"", 200), ("POST", "/stats", b"", b"Content-Length: 0\r\n", 200)]:
+        assert meter.ask(method, path, body, fields)[0] == status, path
+        meter.check()
+    connection = wire.Client(meter.address)  # two on one connection, which stays
+    for turn in range(2):
+        request = b"GET /healthy HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        head = connection.send(request).read_head()
+        size = int(re.search(rb"Content-Length: (\d+)", head).group(1))
+        assert len(connection.read(size)) == size
+        meter.check(api_ok=1, api_in=len(request), api_out=len(head) + size, api_connections=int(turn == 0))
+    connection.close()
+    with wire.Client(meter.address) as client:  # no request
+        assert client.send(b"nonsense\r\n\r\n").read_all() == b""
+    meter.check(api_connections=1)
+
+
+def test_no_label_is_left_out():
+    """Every failure but those named here is brought about by one of the tests above."""
+    with open(__file__, encoding="utf-8") as text:
+        said = text.read().split("def test_no_label")[0]
+    missing = {label for label in counters.FAILURES if f'"{label}"' not in said and f"fail_{label}" not in said}
+    assert missing == {"internal", "resolve_share"}  # our own mistake; three thousand open questions
