@@ -106,7 +106,7 @@ static void listing_go_on(struct listing *l)
         return;
     }
     l->errand.room = l->left < ROWS_MAX ? l->left : ROWS_MAX;
-    if (coordinator_send(c, l->worker, MESSAGE_LIST, &l->errand.errand)) return;
+    if (coordinator_send(c, l->worker, &l->errand.errand)) return;
     call_reply_text(l->call, 503, "the worker is busy, try again");
     json_decref(l->rows);
     free(l);
@@ -168,7 +168,7 @@ void sessions_list(struct call *call)
     } else if (!read_cursor(cursor, &l->worker, &l->errand.first)) {
         call_reply_text(call, 400, "cursor: give what `next` of the page before says");
     } else {
-        l->errand.errand.done = listing_done;
+        l->errand.errand = (struct errand){.run = errand_list, .done = listing_done};
         l->errand.rows = l->buffer;
         l->call = call;
         l->left = limit;
@@ -213,11 +213,11 @@ void sessions_end(struct call *call)
         return;
     }
     e->call = call;
-    e->errand.errand.done = ending_done;
+    e->errand.errand = (struct errand){.run = errand_kill, .done = ending_done};
     bool known = sessions_parse_id(call->path_rest, &worker, &e->errand.slot, &e->errand.generation);
     if (known && worker < coordinator_worker_count(c)) {
         call_log_change(call, call->path_rest);
-        if (coordinator_send(c, worker, MESSAGE_KILL, &e->errand.errand)) return;
+        if (coordinator_send(c, worker, &e->errand.errand)) return;
         call_reply_text(call, 503, "the worker is busy, try again");
     } else {
         call_reply_text(call, 404, "there is no such session");

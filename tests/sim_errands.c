@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "core/session/message.h"
 #include "tests/sim_peers.h"
 
 #define ROOM 4096u
@@ -34,17 +35,18 @@ static int lent_open(struct lent *lent)
 
 static void errands_dial(struct errands *e, void (*post)(const struct message *message))
 {
-    e->dial = (struct dial_errand){.fd = lent_open(&e->dialled), .timeout_ms = sim_between(1000, 8000)};
+    e->dial = (struct dial_errand){
+        .errand.run = errand_dial, .fd = lent_open(&e->dialled), .timeout_ms = sim_between(1000, 8000)};
     if (e->dial.fd < 0) return;
     e->dialling = true;
     e->dial.target = (struct address){.kind = ADDRESS_IPV4, .port = PORT_DEAD, .ipv4 = {10, 9, 9, 9}};
     if (e->reaches && sim_chance(500)) e->dial.target.port = 1; /* where somebody may be */
-    post(&(struct message){.kind = MESSAGE_DIAL, .body = &e->dial});
+    post(&(struct message){.kind = MESSAGE_ERRAND, .body = &e->dial});
 }
 
 static void errands_relay(struct errands *e, void (*post)(const struct message *message))
 {
-    e->relay = (struct relay_errand){.fds = {lent_open(&e->relayed[0]), -1}};
+    e->relay = (struct relay_errand){.errand.run = errand_relay, .fds = {lent_open(&e->relayed[0]), -1}};
     if (e->relay.fds[0] < 0) return;
     e->relay.fds[1] = lent_open(&e->relayed[1]);
     if (e->relay.fds[1] < 0) {
@@ -52,7 +54,7 @@ static void errands_relay(struct errands *e, void (*post)(const struct message *
         return;
     }
     e->relaying = true;
-    post(&(struct message){.kind = MESSAGE_RELAY, .body = &e->relay});
+    post(&(struct message){.kind = MESSAGE_ERRAND, .body = &e->relay});
 }
 
 bool errands_act(struct errands *e, bool stopping, void (*post)(const struct message *message), uint64_t *wake_us)
@@ -76,14 +78,15 @@ static void take_back(int fd, const struct lent *lent, int32_t result, const cha
 
 bool errands_hear(struct errands *e, const struct message *message)
 {
-    if (message->kind == MESSAGE_DIAL) {
+    if (message->kind != MESSAGE_ERRAND) return false;
+    if (message->body == &e->dial) {
         if (!e->dialling) sim_fail("a connection comes back that nobody has asked for");
         e->dialling = false;
         e->dials++;
         take_back(e->dial.fd, &e->dialled, message->result, "a connection");
         return true;
     }
-    if (message->kind != MESSAGE_RELAY) return false;
+    if (message->body != &e->relay) return false;
     if (!e->relaying) sim_fail("two sockets come back that nobody has lent");
     e->relaying = false;
     e->relays++;

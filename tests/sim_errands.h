@@ -3,7 +3,8 @@
 #ifndef SLUICE_TESTS_SIM_ERRANDS_H
 #define SLUICE_TESTS_SIM_ERRANDS_H
 
-#include "core/session/route.h"
+#include "core/io/queue.h"
+#include "core/session/errand_kinds.h"
 #include "tests/sim.h"
 
 /* An end that the worker was lent, and what its far end does. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/session/message.h"
 #include "core/session/worker.h"
 #include "tests/sim.h"
 #include "tests/sim_errands.h"
@@ -162,20 +163,27 @@ static void coordinator_cancel(const struct message *message)
     }
 }
 
+static bool operator_hear(const struct message *message)
+{
+    struct operator* o = & world.operator;
+    if (message->body == &o->list) {
+        o->listing = false;
+        if (o->list.count > o->list.room) sim_fail("more sessions are listed than asked for");
+        return true;
+    }
+    if (message->body != &o->kill) sim_fail("an errand comes back that nobody has lent");
+    o->killing = false;
+    o->kills += message->result == 0;
+    return true;
+}
+
 /* A word of the worker that needs no answer, or an errand that is back. True: it was one. */
 static bool coordinator_hear(const struct message *message)
 {
     if (errands_hear(&world.errands, message)) return true;
     switch ((enum message_kind)message->kind) {
     case MESSAGE_STOPPED: world.stopped = true; return true;
-    case MESSAGE_LIST:
-        world.operator.listing = false;
-        if (world.operator.list.count> world.operator.list.room) sim_fail("more sessions are listed than asked for");
-        return true;
-    case MESSAGE_KILL:
-        world.operator.killing = false;
-        world.operator.kills += message->result == 0;
-        return true;
+    case MESSAGE_ERRAND: return operator_hear(message);
     case MESSAGE_ROUTED:
         if (!trial_of(message)->open) sim_fail("slot %u ends a trial that it was not given", message->slot);
         trial_of(message)->open = false;
@@ -255,14 +263,16 @@ static void operator_act(void)
     if (!world.operates || world.stopping || !sim_chance(20)) return;
     if (!o->listing) {
         o->listing = true;
-        o->list = (struct list_errand){.first = sim_below(world.config.sessions), .room = 3, .rows = o->rows};
-        post_to_worker(&(struct message){.kind = MESSAGE_LIST, .body = &o->list});
+        o->list = (struct list_errand){
+            .errand.run = errand_list, .first = sim_below(world.config.sessions), .room = 3, .rows = o->rows};
+        post_to_worker(&(struct message){.kind = MESSAGE_ERRAND, .body = &o->list});
     }
     if (o->killing || world.peers.calm || !sim_chance(100)) return;
     uint32_t slot = sim_below(world.config.sessions);
     o->killing = true;
-    o->kill = (struct kill_errand){.slot = slot, .generation = pool_generation(&world.worker.sessions, slot)};
-    post_to_worker(&(struct message){.kind = MESSAGE_KILL, .body = &o->kill});
+    o->kill = (struct kill_errand){
+        .errand.run = errand_kill, .slot = slot, .generation = pool_generation(&world.worker.sessions, slot)};
+    post_to_worker(&(struct message){.kind = MESSAGE_ERRAND, .body = &o->kill});
 }
 
 static bool world_act(void *self, uint64_t *wake_us)

@@ -10,6 +10,9 @@
 
 #include <cmocka.h>
 
+#include "core/session/errand_kinds.h"
+#include "core/session/message.h"
+
 #define QUEUE  16u
 #define RELAYS 48u
 #define LISTS  100u
@@ -30,7 +33,8 @@ static void note(struct sim_bench *self, const struct message *message)
         came_before_last = came;
         return;
     }
-    if (message->kind == MESSAGE_LIST) assert_ptr_equal(message->body, &lists[came]);
+    assert_int_equal(message->kind, MESSAGE_ERRAND);
+    if (((struct errand *)message->body)->run == errand_list) assert_ptr_equal(message->body, &lists[came]);
     came++;
 }
 
@@ -49,18 +53,18 @@ static int set_up(void **state)
     return 0;
 }
 
-static void lend(enum message_kind kind, void *errand)
+static void lend(void *errand)
 {
-    assert_true(queue_push(bench.worker.inbox, &(struct message){.kind = kind, .body = errand}));
+    assert_true(queue_push(bench.worker.inbox, &(struct message){.kind = MESSAGE_ERRAND, .body = errand}));
     sim_bench_turn(&bench, 1);
 }
 
 static void lend_relays(void)
 {
     for (uint32_t i = 0; i < RELAYS; i++) {
-        relays[i] =
-            (struct relay_errand){.fds = {sim_lend(&ends[i][0], 4096, 4096), sim_lend(&ends[i][1], 4096, 4096)}};
-        lend(MESSAGE_RELAY, &relays[i]);
+        relays[i] = (struct relay_errand){
+            .errand.run = errand_relay, .fds = {sim_lend(&ends[i][0], 4096, 4096), sim_lend(&ends[i][1], 4096, 4096)}};
+        lend(&relays[i]);
     }
     assert_int_equal(bench.worker.sessions.used, RELAYS);
     assert_int_equal(came, 0);
@@ -106,8 +110,8 @@ static void test_lending_without_reading(void **state)
     (void)state;
     bench.deaf = true;
     for (uint32_t i = 0; i < LISTS; i++) {
-        lists[i] = (struct list_errand){.next = 0};
-        lend(MESSAGE_LIST, &lists[i]);
+        lists[i] = (struct list_errand){.errand.run = errand_list, .next = 0};
+        lend(&lists[i]);
     }
     hear_all(LISTS);
     for (uint32_t i = 0; i < LISTS; i++) assert_int_equal(lists[i].next, UINT32_MAX); /* it was done */

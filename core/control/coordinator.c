@@ -15,7 +15,7 @@
 #include "core/io/net.h"
 #include "core/io/pool.h"
 #include "core/io/timer.h"
-#include "core/session/errand.h"
+#include "core/session/message.h"
 #include "core/session/worker.h"
 
 /* The API and scripts wait on this ring as well. */
@@ -191,10 +191,9 @@ bool coordinator_may_send(const struct coordinator *c, uint32_t worker)
     return queue_depth(c->crew[worker].inbox) <= c->config->queue_capacity / 4;
 }
 
-bool coordinator_send(struct coordinator *c, uint32_t worker, enum message_kind kind, struct errand *errand)
+bool coordinator_send(struct coordinator *c, uint32_t worker, struct errand *errand)
 {
-    assert(kind >= MESSAGE_DIAL && kind <= MESSAGE_CONFIG);
-    struct message message = {.kind = kind, .body = errand};
+    struct message message = {.kind = MESSAGE_ERRAND, .body = errand};
     return coordinator_may_send(c, worker) && coordinator_try_push(c, &c->crew[worker], &message);
 }
 
@@ -227,7 +226,7 @@ int coordinator_dial(struct coordinator *c, const struct address *target, const 
     struct dial_errand *dial = calloc(1, sizeof *dial);
     int ends[2];
     if (!dial) return -ENOMEM;
-    dial->errand.done = coordinator_on_dialled;
+    dial->errand = (struct errand){.run = errand_dial, .done = coordinator_on_dialled};
     dial->target = *target;
     dial->timeout_ms = timeout_ms;
     int error = coordinator_fill_dial(c, dial, hops, hop_count) ? 0 : -E2BIG;
@@ -238,7 +237,7 @@ int coordinator_dial(struct coordinator *c, const struct address *target, const 
     }
     dial->fd = ends[1];
     uint32_t crew = coordinator_crew_size(c), worker = crew > 0 ? c->next_worker++ % crew : 0;
-    if (coordinator_send(c, worker, MESSAGE_DIAL, &dial->errand)) return ends[0];
+    if (coordinator_send(c, worker, &dial->errand)) return ends[0];
     coordinator_on_dialled(&dial->errand, -EAGAIN);
     close(ends[0]);
     return -EAGAIN;
@@ -289,7 +288,8 @@ static struct config_errand **coordinator_prepare_errands(const struct coordinat
             free(errands);
             return NULL;
         }
-        *errands[i] = (struct config_errand){.errand.done = coordinator_on_configured, .config = fresh, .all = all};
+        *errands[i] = (struct config_errand){
+            .errand = {.run = errand_configure, .done = coordinator_on_configured}, .config = fresh, .all = all};
     }
     return errands;
 }
@@ -315,7 +315,7 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
     *all = (struct reconfiguration){.old = c->owned, .left = count};
     c->config = c->owned = fresh;
     for (uint32_t i = 0; i < count; i++) {
-        if (coordinator_send(c, i, MESSAGE_CONFIG, &errands[i]->errand)) continue;
+        if (coordinator_send(c, i, &errands[i]->errand)) continue;
         free(errands[i]); /* a worker that has stopped obeys nobody */
         stopped++;
     }
@@ -503,6 +503,11 @@ static void coordinator_on_route(struct coordinator *c, uint32_t index, const st
     c->hooks.on_route(c->hooks.context, request);
 }
 
+static void coordinator_on_errand(struct errand *errand, int32_t result)
+{
+    errand->done(errand, result);
+}
+
 static void coordinator_on_message(struct coordinator *c, uint32_t index, const struct message *message)
 {
     const struct coordinator_hooks *hooks = &c->hooks;
@@ -512,15 +517,7 @@ static void coordinator_on_message(struct coordinator *c, uint32_t index, const 
     case MESSAGE_ROUTED:
         hooks->on_routed(hooks->context, index, message->slot, message->generation, message->result);
         return;
-    case MESSAGE_DIAL:
-    case MESSAGE_LIST:
-    case MESSAGE_KILL:
-    case MESSAGE_RELAY:
-    case MESSAGE_CONFIG: {
-        struct errand *errand = message->body;
-        errand->done(errand, message->result);
-        return;
-    }
+    case MESSAGE_ERRAND: coordinator_on_errand(message->body, message->result); return;
     case MESSAGE_STOPPED:
         c->crew[index].stopped = c->crew[index].closed = true;
         c->broken |= message->result < 0;
@@ -799,18 +796,14 @@ static void coordinator_take_back(struct coordinator *c)
     struct message message;
     for (uint32_t i = 0; i < coordinator_crew_size(c); i++) {
         while (queue_pop(c->crew[i].inbox, &message)) {
-            if (message.kind < MESSAGE_DIAL || message.kind > MESSAGE_CONFIG) continue;
-            struct errand *errand = message.body;
-            errand->done(errand, -ECANCELED);
+            if (message.kind == MESSAGE_ERRAND) coordinator_on_errand(message.body, -ECANCELED);
         }
         while (queue_pop(c->crew[i].outbox, &message)) {
-            if (message.kind < MESSAGE_DIAL || message.kind > MESSAGE_CONFIG) continue;
-            struct errand *errand = message.body;
-            errand->done(errand, message.result);
+            if (message.kind == MESSAGE_ERRAND) coordinator_on_errand(message.body, message.result);
         }
         struct errand_returns *returns = &c->crew[i].worker.returns;
         for (struct errand *errand; (errand = errand_take_return(returns)) != NULL;)
-            errand->done(errand, errand->result);
+            coordinator_on_errand(errand, errand->result);
     }
 }
 

@@ -16,8 +16,9 @@
 #include "core/io/ring.h"
 #include "core/resolver/resolver_thread.h"
 #include "core/session/config.h"
+#include "core/session/errand_kinds.h"
 #include "core/session/own.h"
-#include "core/session/route.h"
+#include "core/session/route_request.h"
 #include "core/session/stats.h"
 
 struct coordinator;
@@ -99,10 +100,10 @@ int coordinator_resolve(struct coordinator *c, struct resolve_question *question
 struct resolve_counts coordinator_resolve_counts(const struct coordinator *c);
 int coordinator_set_nameservers(struct coordinator *c, const char *nameservers); /* takes effect soon */
 
-/* Lends an errand to a worker, MESSAGE_DIAL to MESSAGE_CONFIG; done() is called when it comes back, with -ECANCELED
- * when the process stops first. False: the queue is full, or the worker has stopped; done() is not called then. */
+/* Lends an errand to a worker; done() is called when it comes back, with -ECANCELED when the process stops first.
+ * False: the queue is full, or the worker has stopped; done() is not called then. */
 bool coordinator_may_send(const struct coordinator *c, uint32_t worker); /* the next coordinator_send() will do it */
-bool coordinator_send(struct coordinator *c, uint32_t worker, enum message_kind kind, struct errand *errand);
+bool coordinator_send(struct coordinator *c, uint32_t worker, struct errand *errand);
 /* A connection to `target` by way of -x and `hops`, made by a worker: our end of a socket pair, non-blocking, on which
  * the first octet is 0 or an enum failure (struct dial_errand); or -errno. */
 int coordinator_dial(struct coordinator *c, const struct address *target, const struct proxy_uri *hops,

@@ -11,7 +11,7 @@
 
 /* What travels. The memory behind `body` belongs to whoever holds the message. */
 struct message {
-    uint32_t kind;       /* enum message_kind, see route.h */
+    uint32_t kind;       /* what the two threads have agreed on */
     uint32_t slot;       /* of the sender's session pool */
     uint32_t generation; /* of that slot */
     int32_t result;      /* 0 or -errno, in answers */

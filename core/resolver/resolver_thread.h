@@ -3,7 +3,7 @@
  *
  *   asker --RESOLVE (question)--> resolver --RESOLVE (answer)--> the same asker
  *
- * A question is lent (struct resolve_request, route.h). Answers leave from the top of this thread's loop and are read
+ * A question is lent (struct resolve_request). Answers leave from the top of this thread's loop and are read
  * at the top of the asker's: none is ever delivered within the call that asks.
  *
  * The end has an order, because each thread may be about to wake another by way of its ring:

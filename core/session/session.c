@@ -10,10 +10,11 @@
 #include "core/io/log.h"
 #include "core/session/bind.h"
 #include "core/session/crowd.h"
-#include "core/session/errand.h"
+#include "core/session/errand_kinds.h"
 #include "core/session/exchange.h"
 #include "core/session/handshake.h"
 #include "core/session/hop.h"
+#include "core/session/message.h"
 #include "core/session/own.h"
 #include "core/session/parting.h"
 #include "core/session/relay.h"
@@ -445,7 +446,7 @@ static void session_return_errand(struct worker *w, struct session *s)
     bool orderly = s->flows[CLIENT].phase == FLOW_DONE && s->flows[UPSTREAM].phase == FLOW_DONE;
     relay->bytes[0] = s->flows[CLIENT].bytes;
     relay->bytes[1] = s->flows[UPSTREAM].bytes;
-    errand_return(w, MESSAGE_RELAY, &relay->errand, orderly ? 0 : -ECONNRESET);
+    errand_return(w, &relay->errand, orderly ? 0 : -ECONNRESET);
 }
 
 static void session_release(struct worker *w, struct session *s)

@@ -12,14 +12,18 @@
 #define SLUICE_CORE_SESSION_SESSION_H
 
 #include "core/io/buffers.h"
+#include "core/resolver/resolve_request.h"
 #include "core/session/dial.h"
 #include "core/session/failure.h"
 #include "core/session/head_buffer.h"
-#include "core/session/route.h"
+#include "core/session/route_request.h"
 #include "core/session/session_state.h"
 #include "protocols/socks5.h"
 
+struct config;
 struct worker;
+struct dial_errand;
+struct relay_errand;
 
 enum session_side { CLIENT, UPSTREAM };
 

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "core/session/route.h"
+#include "core/session/route_request.h"
 
 #define VERDICTS_COUNT    1024u /* a power of two */
 #define VERDICTS_HOPS_MAX 4u    /* longer chains are not remembered */

@@ -5,9 +5,9 @@
 
 #include "core/io/log.h"
 #include "core/session/accept.h"
-#include "core/session/errand.h"
 #include "core/session/exchange.h"
 #include "core/session/machine.h"
+#include "core/session/message.h"
 #include "core/session/relay.h"
 #include "core/session/scarcity.h"
 #include "core/session/udp.h"
@@ -128,6 +128,13 @@ static void worker_heed_stop(struct worker *w)
     accept_stop(w);
 }
 
+static void worker_run_errand(struct worker *w, const struct message *message)
+{
+    struct errand *errand = message->body;
+    assert(message->kind == MESSAGE_ERRAND);
+    errand->run(errand, w);
+}
+
 static void worker_read_inbox(struct worker *w)
 {
     struct message message;
@@ -135,7 +142,7 @@ static void worker_read_inbox(struct worker *w)
         if (message.kind == MESSAGE_ROUTE)
             session_on_answer(w, &message);
         else
-            errand_perform(w, &message);
+            worker_run_errand(w, &message);
     }
 }
 

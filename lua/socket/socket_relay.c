@@ -93,14 +93,14 @@ int socket_relay(lua_State *L)
     if (!relay_find_worker(engine_coordinator(engine_of(L)), &worker)) return socket_raise(L, "relay", EAGAIN);
     struct relay *r = calloc(1, sizeof *r);
     if (!r) return luaL_error(L, "not enough memory");
-    r->errand.errand.done = relay_done;
+    r->errand.errand = (struct errand){.run = errand_relay, .done = relay_done};
     r->errand.fds[0] = client->handle->fd;
     r->errand.fds[1] = upstream->handle->fd;
     r->client = fcntl(client->handle->fd, F_DUPFD_CLOEXEC, 0);
     coroutine_park(L, &r->park, relay_abandon);
     socket_leave_sets(client->handle); /* once they are sent a worker may close them at any moment */
     socket_leave_sets(upstream->handle);
-    if (coordinator_send(engine_coordinator(engine_of(L)), worker, MESSAGE_RELAY, &r->errand.errand)) {
+    if (coordinator_send(engine_coordinator(engine_of(L)), worker, &r->errand.errand)) {
         give_away(client);
         give_away(upstream);
         return lua_yieldk(L, 0, 0, relay_end);

@@ -1,0 +1,116 @@
+#include "core/session/errand_kinds.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/io/log.h"
+#include "core/io/net.h"
+#include "core/session/relay.h"
+#include "core/session/worker.h"
+
+/* --- listing and ending sessions --- */
+
+static void row_flows(struct session_row *row, const struct session *s)
+{
+    if (s->state != SESSION_RELAY) return;
+    for (unsigned side = CLIENT; side <= UPSTREAM; side++) {
+        row->bytes[side] = s->flows[side].bytes;
+        row->splice[side] = s->flows[side].mode == FLOW_SPLICE;
+    }
+}
+
+static void row_client(struct session_row *row, const struct session *s)
+{
+    struct net_address peer;
+    struct address address;
+    if (s->fd[CLIENT] >= 0 && net_peer_address(s->fd[CLIENT], &peer) >= 0 && net_address_to(&peer, &address))
+        address_format(&address, row->client, sizeof row->client);
+    else
+        snprintf(row->client, sizeof row->client, "local");
+}
+
+/* While it is set up the setup slot knows more than the label. */
+static void row_labels(struct worker *w, struct session_row *row, const struct session *s)
+{
+    row->user[0] = row->target[0] = '\0';
+    if (s->setup == POOL_NONE) {
+        const char *target = s->label + strlen(s->label) + 1;
+        snprintf(row->user, sizeof row->user, "%s", s->label);
+        snprintf(row->target, sizeof row->target, "%s", target);
+        snprintf(row->chain, sizeof row->chain, "%s", target + strlen(target) + 1);
+        return;
+    }
+    const struct setup *setup = setup_of(w, s);
+    if (setup->credentials.present) snprintf(row->user, sizeof row->user, "%s", setup->credentials.user);
+    if (setup->target.kind != ADDRESS_NONE) address_format(&setup->target, row->target, sizeof row->target);
+    session_format_chain(w, s, row->chain, sizeof row->chain);
+}
+
+static void row_write(struct worker *w, struct session_row *row, const struct session *s)
+{
+    *row = (struct session_row){.slot = s->slot,
+                                .generation = pool_generation(&w->sessions, s->slot),
+                                .state = s->state,
+                                .protocol = s->protocol,
+                                .hops = s->hops,
+                                .rule = s->rule,
+                                .age_ms = ring_now_ms(w->ring) - s->opened_ms};
+    row_flows(row, s);
+    row_client(row, s);
+    row_labels(w, row, s);
+}
+
+/* Those of the coordinator itself are no one's business. */
+static bool errand_shows(const struct session *s)
+{
+    return s->state != SESSION_FREE && s->state != SESSION_CLOSING && s->protocol != PROTOCOL_INTERNAL;
+}
+
+void errand_list(struct errand *self, struct worker *w)
+{
+    struct list_errand *list = (struct list_errand *)self;
+    uint32_t slot = list->first;
+    list->count = 0;
+    for (; slot < w->sessions.untouched && list->count < list->room; slot++) {
+        if (!pool_is_taken(&w->sessions, slot)) continue;
+        const struct session *s = session_at(w, slot);
+        if (errand_shows(s)) row_write(w, &list->rows[list->count++], s);
+    }
+    list->next = slot < w->sessions.untouched ? slot : UINT32_MAX;
+    errand_return(w, self, 0);
+}
+
+static int32_t kill_session(struct worker *w, const struct kill_errand *kill)
+{
+    if (kill->slot >= w->sessions.untouched || !pool_is_taken(&w->sessions, kill->slot)) return -ENOENT;
+    struct session *s = session_at(w, kill->slot);
+    if (pool_generation(&w->sessions, kill->slot) != kill->generation || !errand_shows(s)) return -ENOENT;
+    session_log(w, s, LOG_LEVEL_NOTICE, "ended by the operator");
+    session_close(w, s, SESSION_RESET);
+    return 0;
+}
+
+void errand_kill(struct errand *self, struct worker *w)
+{
+    errand_return(w, self, kill_session(w, (const struct kill_errand *)self));
+}
+
+/* --- connections, relays, settings --- */
+
+void errand_dial(struct errand *self, struct worker *w)
+{
+    errand_return(w, self, session_open_internal(w, (struct dial_errand *)self));
+}
+
+void errand_relay(struct errand *self, struct worker *w)
+{
+    int error = session_open_relay(w, (struct relay_errand *)self);
+    if (error < 0) errand_return(w, self, error); /* else it goes back when the session ends */
+}
+
+void errand_configure(struct errand *self, struct worker *w)
+{
+    w->config = ((const struct config_errand *)self)->config;
+    errand_return(w, self, 0);
+}
