@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "core/io/log.h"
-#include "lua/engine/profile.h"
 #include "lua/engine/state.h"
 
 /* Coroutines that wait to be used again. */
@@ -272,8 +271,7 @@ static void routine_run(struct engine *e, lua_State *from, lua_State *co, int co
     e->resumed = co;
     int status = lua_resume(co, from, count, &results);
     e->resumed = outer;
-    if (profile_is_due()) profile_take(co);
-    limits_run(ran);
+    limits_ran(co, ran);
     if (status == LUA_YIELD)
         lua_pop(co, results);
     else if (status == LUA_OK)

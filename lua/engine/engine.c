@@ -8,7 +8,6 @@
 
 #include "core/io/log.h"
 #include "lua/engine/load.h"
-#include "lua/engine/profile.h"
 #include "lua/engine/standard.h"
 #include "lua/modules/auth.h"
 #include "lua/modules/execute.h"
@@ -128,8 +127,7 @@ int engine_protect(struct engine *e, lua_CFunction function, void *argument, str
     lua_pushlightuserdata(L, argument);
     lua_State *ran = limits_run(L);
     int status = lua_pcall(L, 1, 0, top + 1);
-    if (profile_is_due()) profile_take(L);
-    limits_run(ran);
+    limits_ran(L, ran);
     if (status != LUA_OK) {
         const char *text = engine_error_text(L, -1);
         engine_note_error(e, text);

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "lua/engine/profile.h"
 #include "lua/engine/watch.h"
 
 /* Instructions between two looks at the clock, about ten microseconds. */
@@ -20,6 +19,8 @@
 static _Atomic(lua_State *) running;
 /* The watch has interrupted a thread that may have stopped running since, before its hook could run. */
 static atomic_bool interrupted;
+static atomic_uint due; /* samples that wait to be taken */
+static void (*sampler)(lua_State *L, unsigned samples);
 
 uint64_t limits_now_ns(void)
 {
@@ -27,6 +28,14 @@ uint64_t limits_now_ns(void)
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+
+static lua_State *limits_running(void)
+{
+    return atomic_load_explicit(&running, memory_order_relaxed);
+}
+
+/* Lets the hook run before the thread's next instruction, and when a C function returns. For signal handlers. */
+static void limits_interrupt(lua_State *L);
 
 /* Whatever runs next of the entry: see limits_run(). */
 static void limits_interrupt_running(void)
@@ -89,11 +98,37 @@ static void limits_push_reason(lua_State *L, const struct limits *l)
         lua_pushfstring(L, "time budget of %d ms exceeded", (int)l->budget_ms);
 }
 
+/* --- samples --- */
+
+void limits_set_sampler(void (*take)(lua_State *L, unsigned samples))
+{
+    sampler = take;
+    atomic_store_explicit(&due, 0, memory_order_relaxed);
+}
+
+bool limits_sample(unsigned samples)
+{
+    lua_State *L = limits_running();
+    if (!L) return false;
+    atomic_fetch_add_explicit(&due, samples, memory_order_relaxed);
+    limits_interrupt(L);
+    return true;
+}
+
+static void limits_take_samples(lua_State *L)
+{
+    if (atomic_load_explicit(&due, memory_order_relaxed) == 0) return;
+    unsigned samples = atomic_exchange_explicit(&due, 0, memory_order_relaxed);
+    if (sampler && samples > 0) sampler(L, samples);
+}
+
+/* --- the hook, and who runs --- */
+
 static void limits_hook(lua_State *L, lua_Debug *where)
 {
     struct limits *l = limits_of(L);
     atomic_store_explicit(&interrupted, false, memory_order_relaxed);
-    if (profile_is_due()) profile_take(L);
+    limits_take_samples(L);
     if (!limits_look(l)) {
         if (lua_gethookcount(L) != LIMITS_INTERVAL) limits_watch(L); /* interrupted, or of an entry that has ended */
         return;
@@ -112,14 +147,9 @@ void limits_watch(lua_State *L)
     lua_sethook(L, limits_hook, LUA_MASKCOUNT, LIMITS_INTERVAL);
 }
 
-void limits_interrupt(lua_State *L)
+static void limits_interrupt(lua_State *L)
 {
     lua_sethook(L, limits_hook, LUA_MASKCOUNT | LUA_MASKRET, 1);
-}
-
-lua_State *limits_running(void)
-{
-    return atomic_load_explicit(&running, memory_order_relaxed);
 }
 
 lua_State *limits_run(lua_State *L)
@@ -128,6 +158,12 @@ lua_State *limits_run(lua_State *L)
     atomic_store_explicit(&running, L, memory_order_relaxed);
     if (L && atomic_load_explicit(&interrupted, memory_order_relaxed)) limits_interrupt(L);
     return before;
+}
+
+void limits_ran(lua_State *L, lua_State *before)
+{
+    limits_take_samples(L);
+    limits_run(before);
 }
 
 void limits_watch_open(void)
@@ -254,8 +290,7 @@ static int limits_continue(lua_State *L, lua_State *co, int count)
     lua_xmove(L, co, count);
     lua_State *outer = limits_run(co);
     int status = lua_resume(co, L, count, &results);
-    if (profile_is_due()) profile_take(co);
-    limits_run(outer);
+    limits_ran(co, outer);
     if (status != LUA_OK && status != LUA_YIELD) {
         lua_xmove(co, L, 1);
         return -1;
@@ -286,8 +321,7 @@ int limits_run_finalizer(lua_State *co, lua_State *from, int *results)
     limits_watch(co);
     lua_State *outer = limits_run(co);
     int status = lua_resume(co, from, lua_gettop(co) - 1, results);
-    if (profile_is_due()) profile_take(co);
-    limits_run(outer);
+    limits_ran(co, outer);
     if (!entered) limits_leave(l);
     return status;
 }

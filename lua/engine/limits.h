@@ -40,12 +40,15 @@ struct limits *limits_of(lua_State *L);
 void *limits_allocate(void *ud, void *block, size_t old_size, size_t new_size);
 /* Sets the hook on a thread; threads that it creates inherit it. Again at each start: scripts have debug.sethook(). */
 void limits_watch(lua_State *L);
-/* Lets the hook run before the thread's next instruction, and when a C function returns. For signal handlers. */
-void limits_interrupt(lua_State *L);
-/* `L` is the thread that runs from now on, of whatever state; returns the one before it, to be set again. */
+/* `L` is the thread that runs from now on, of whatever state; returns the one before it, for limits_ran(). */
 lua_State *limits_run(lua_State *L);
-/* That thread, NULL: no Lua runs. For signal handlers. */
-lua_State *limits_running(void);
+/* `L` has stopped running, and stands where it stopped; `before` runs again. */
+void limits_ran(lua_State *L, lua_State *before);
+/* Who wants to read the stack of the thread that runs; one at a time, NULL: nobody any more. `samples`: how often it
+ * was asked for since it was last taken. Called between two instructions, or when a run ends; it may not raise. */
+void limits_set_sampler(void (*take)(lua_State *L, unsigned samples));
+/* Has so many samples taken of the thread that runs. False: no Lua runs. For signal handlers. */
+bool limits_sample(unsigned samples);
 /* Puts our pcall, xpcall and coroutine.resume, wrap and close in the place of Lua's: they do not hold up a budget's
  * error, and nothing runs in them where hooks are off. */
 void limits_open(lua_State *L);

@@ -9,8 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lua/engine/class.h"
 #include "lua/engine/state.h"
-#include "lua/socket/socket_private.h"
 
 #ifndef sigev_notify_thread_id
 #define sigev_notify_thread_id _sigev_un._tid
@@ -55,7 +55,6 @@ static struct {
 
 /* What the signal's handler uses. It interrupts the thread that everything else here runs on. */
 static atomic_bool watching; /* a profile is being taken */
-static atomic_uint due;      /* samples that wait to be taken */
 static atomic_ulong outside; /* samples while no script ran */
 
 /* --- the timer --- */
@@ -65,13 +64,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
     unsigned periods = info->si_overrun > 0 ? (unsigned)info->si_overrun + 1 : 1; /* the kernel looks at its ticks */
     (void)number, (void)context;
     if (!atomic_load_explicit(&watching, memory_order_relaxed)) return; /* the last signal of a timer that is gone */
-    lua_State *L = limits_running();
-    if (L) {
-        atomic_fetch_add_explicit(&due, periods, memory_order_relaxed);
-        limits_interrupt(L);
-    } else {
-        atomic_fetch_add_explicit(&outside, periods, memory_order_relaxed);
-    }
+    if (!limits_sample(periods)) atomic_fetch_add_explicit(&outside, periods, memory_order_relaxed);
 }
 
 /* 0 or an errno. The handler stays: a signal that comes late must not end the process. */
@@ -132,15 +125,16 @@ static void names_add(lua_State *L)
     }
 }
 
-/* All that modules and sockets have, read once. Raises for want of memory. */
+/* All that modules and classes have, read once. Raises for want of memory. */
 static void names_read(lua_State *L)
 {
     profile.name_count = 0;
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
     for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 1))
         if (lua_istable(L, -1)) names_add(L);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &socket_class);
-    if (lua_istable(L, -1) && lua_getfield(L, -1, "__index") == LUA_TTABLE) names_add(L);
+    class_push_all(L);
+    for (lua_pushnil(L); lua_next(L, -2) != 0; lua_pop(L, 2))
+        if (lua_getfield(L, -1, "__index") == LUA_TTABLE) names_add(L);
 }
 
 static const char *name_find(lua_State *L, lua_Debug *f)
@@ -185,18 +179,12 @@ static size_t stack_prepend(lua_State *L, lua_Debug *f, char *text, size_t at, b
     return at;
 }
 
-bool profile_is_due(void)
-{
-    return atomic_load_explicit(&due, memory_order_relaxed) > 0;
-}
-
-void profile_take(lua_State *L)
+static void profile_take(lua_State *L, unsigned samples)
 {
     static char text[STACK_SIZE];
     size_t at = STACK_SIZE;
     lua_Debug frame, next;
-    unsigned samples = atomic_exchange_explicit(&due, 0, memory_order_relaxed);
-    if (!profile.slots || samples == 0) return;
+    if (!profile.slots) return;
     bool more = lua_getstack(L, 0, &next) == 1;
     for (int level = 1; more && level <= DEPTH_MAX; level++) {
         frame = next;
@@ -225,7 +213,7 @@ static void profile_stop(void)
 {
     timer_delete(profile.timer);
     atomic_store_explicit(&watching, false, memory_order_relaxed);
-    atomic_store_explicit(&due, 0, memory_order_relaxed);
+    limits_set_sampler(NULL);
     coordinator_detach(profile.c, &profile.waiter);
     profile.c = NULL;
 }
@@ -337,6 +325,7 @@ static void profile_begin(lua_State *L, struct coordinator *c)
         return;
     }
     profile.c = c;
+    limits_set_sampler(profile_take);
     atomic_store_explicit(&watching, true, memory_order_relaxed);
 }
 

@@ -1,6 +1,6 @@
 /* Where scripts spend their time: samples of Lua's stack, one each millisecond of CPU time of the coordinator's thread.
  *
- *   the thread's timer > signal: a sample is due, the thread that Lua runs on is interrupted
+ *   the thread's timer > signal: a sample is asked for, the thread that Lua runs on is interrupted (limits_sample)
  *                      > its hook, or the end of its run: the stack is read and counted
  *
  * Time that the thread sleeps is nobody's. One profile at a time; while there is none, nothing of this runs. */
@@ -10,9 +10,6 @@
 #include <lua.h>
 #include <stdbool.h>
 
-/* Whether a sample waits to be taken; then profile_take() with the thread that runs, or has just stopped running. */
-bool profile_is_due(void);
-void profile_take(lua_State *L);
 /* sluice.profile(seconds) -> folded stacks                                                    [-0, +1, e; yields] */
 int sluice_profile(lua_State *L);
 bool profile_is_running(void);
