@@ -14,7 +14,8 @@
 #include "core/io/log.h"
 #include "core/process/config_size.h"
 #include "core/process/options.h"
-#include "lua/engine/state.h"
+#include "lua/boot/boot.h"
+#include "lua/modules/ruleset.h"
 
 enum { WARM_UP = 10000, BATCH = 256, TIMED = 200000 };
 
@@ -73,8 +74,8 @@ static struct engine *load(struct coordinator *c, struct config *config)
     struct engine *engine;
     if (engine_open(&engine, c) < 0) die("Lua does not start", NULL);
     if (engine_boot(engine, config) < 0) die("the ruleset does not load", config->ruleset);
-    engine->answer = answer;
-    hooks = ruleset_hooks(engine);
+    engine->ruleset->answer = answer;
+    hooks = boot_hooks(engine);
     return engine;
 }
 

@@ -13,7 +13,8 @@
 #include "core/io/log.h"
 #include "core/process/config_size.h"
 #include "core/process/options.h"
-#include "lua/engine/state.h"
+#include "lua/boot/boot.h"
+#include "lua/modules/ruleset.h"
 #include "tests/support.h"
 
 static struct config config;
@@ -101,8 +102,8 @@ static inline int open_engine(void **state)
     int error = coordinator_open(&coordinator, &config);
     if (error == 0) error = engine_open(&engine, coordinator);
     if (error < 0) return error;
-    engine->answer = on_answer;
-    hooks = ruleset_hooks(engine);
+    engine->ruleset->answer = on_answer;
+    hooks = boot_hooks(engine);
     return 0;
 }
 

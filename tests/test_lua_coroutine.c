@@ -364,7 +364,7 @@ static void test_no_entries_when_closed(void **state)
         "coroutine.wrap(function() while true do await.sleep(0.002) end end)()");
     engine->closing = true;
     uint64_t end = coordinator_now_ms(coordinator) + 40;
-    while (coordinator_now_ms(coordinator) < end && engine->parked_count > 0) turn();
+    while (coordinator_now_ms(coordinator) < end && engine->coroutines.parked_count > 0) turn();
     assert_int_equal(engine_invoke(engine, "woken = true", 12, &error), -1);
     assert_string_equal(error.data, "the server stops");
     engine_text_free(&error);

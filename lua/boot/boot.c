@@ -6,26 +6,28 @@
 #include "core/io/log.h"
 #include "lua/boot/boot.h"
 #include "lua/modules/auth.h"
+#include "lua/modules/ruleset.h"
 
 void engine_set_judge(struct engine *e, bool (*judge)(void *context, const struct config *fresh), void *context)
 {
-    e->judge = judge;
-    e->judge_context = context;
+    e->boot->judge = judge;
+    e->boot->judge_context = context;
 }
 
 /* --- -c --- */
 
 int boot_run(lua_State *L)
 {
-    struct boot *boot = lua_touserdata(L, 1);
-    if (load_chunk(L, boot->text->data, boot->text->size, "=config") != LUA_OK) return lua_error(L);
+    struct boot_file *file = lua_touserdata(L, 1);
+    if (load_chunk(L, file->text->data, file->text->size, "=config") != LUA_OK) return lua_error(L);
     lua_pushliteral(L, "config");
     lua_call(L, 1, 1);
     if (!lua_istable(L, -1)) return luaL_error(L, "config: expected table, got %s", luaL_typename(L, -1));
-    settings_take(L, boot);
+    settings_take(L, file);
     int table = lua_gettop(L);
     if (lua_getfield(L, table, "ruleset") != LUA_TTABLE) lua_getglobal(L, "ruleset");
-    auth_judge(L, -1, boot->config, coordinator_config(engine_of(L)->c)->auth_required || engine_of(L)->auth);
+    auth_judge(L, -1, file->config,
+               coordinator_config(engine_of(L)->c)->auth_required || ruleset_of(engine_of(L))->auth);
     if (lua_getfield(L, table, "ruleset") == LUA_TTABLE) lua_setglobal(L, "ruleset");
     return 0;
 }
@@ -38,7 +40,7 @@ int boot_run_ruleset(lua_State *L)
     lua_call(L, 1, 1);
     if (!lua_istable(L, -1)) return luaL_error(L, "ruleset: expected table, got %s", luaL_typename(L, -1));
     const struct config *config = coordinator_config(engine_of(L)->c);
-    auth_judge(L, -1, config, config->auth_required || engine_of(L)->auth);
+    auth_judge(L, -1, config, config->auth_required || ruleset_of(engine_of(L))->auth);
     lua_setglobal(L, "ruleset");
     return 0;
 }
@@ -62,9 +64,9 @@ int boot_run_file(struct engine *e, const char *path, lua_CFunction function, st
         engine_text_set(error, wrong, strlen(wrong));
         return -1;
     }
-    struct boot boot = {path, &text, config};
-    int result = engine_protect(e, function, config ? (void *)&boot : (void *)&text, error);
-    if (result == 0) digest_sha256(text.data ? text.data : "", text.size, e->source_hash);
+    struct boot_file file = {path, &text, config};
+    int result = engine_protect(e, function, config ? (void *)&file : (void *)&text, error);
+    if (result == 0) digest_sha256(text.data ? text.data : "", text.size, e->ruleset->source_hash);
     load_free(&text);
     return result;
 }
@@ -91,7 +93,7 @@ static int boot_config(struct engine *e, struct config *config)
     *config = fresh;
     log_open((enum log_target)config->log_target, config->log_level);
     engine_protect(e, boot_has_ruleset, &there, NULL);
-    if (there) engine_revise(e, true);
+    if (there) ruleset_revise(e->ruleset, true);
     return 0;
 }
 
@@ -101,25 +103,18 @@ static int boot_ruleset(struct engine *e, const char *path)
     int result = boot_run_file(e, path, boot_run_ruleset, NULL, &error);
     if (result < 0) LOG_LINES(LOG_LEVEL_ERROR, "ruleset load: %s", boot_error_text(&error));
     if (result < 0) LOGF("unable to load ruleset: %s", path);
-    if (result == 0) engine_revise(e, true);
+    if (result == 0) ruleset_revise(e->ruleset, true);
     engine_text_free(&error);
     return result;
-}
-
-int boot_obey(lua_State *L)
-{
-    struct engine *e = engine_of(L);
-    engine_obey(e, lua_touserdata(L, 1));
-    return 0;
 }
 
 int engine_boot(struct engine *e, struct config *config)
 {
     int result = 0;
     if (config->boot) result = boot_config(e, config);
-    if (result == 0) result = engine_protect(e, boot_obey, config, NULL);
+    if (result == 0) result = engine_obey(e, config);
     if (result == 0 && config->ruleset) result = boot_ruleset(e, config->ruleset);
-    if (result == 0 && config->auth_required && !e->has_ruleset) {
+    if (result == 0 && config->auth_required && !e->ruleset->is_there) {
         LOGF("authentication requires a ruleset");
         result = -1;
     }

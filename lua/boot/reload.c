@@ -9,6 +9,8 @@
 #include "core/process/config_check.h"
 #include "core/session/config.h"
 #include "lua/boot/boot.h"
+#include "lua/boot/script.h"
+#include "lua/modules/ruleset.h"
 
 /* --- SIGHUP --- */
 
@@ -51,7 +53,7 @@ static bool may_take(struct engine *e, const struct config *fresh, char *why, si
     judged.listener_count = now->listener_count;
     if (config_check(&judged) < 0) return false;
     if (!config_can_change(now, fresh, judged.sessions, why, size)) return false;
-    if (e->judge && !e->judge(e->judge_context, fresh)) return false;
+    if (e->boot->judge && !e->boot->judge(e->boot->judge_context, fresh)) return false;
     engine_protect(e, boot_has_ruleset, &there, NULL);
     if (!fresh->auth_required || there) return true;
     snprintf(why, size, "authentication requires a ruleset");
@@ -67,12 +69,12 @@ static bool take(struct engine *e, struct config *fresh, char *why, size_t size)
         snprintf(why, size, "%s", error == -EAGAIN ? "the workers are busy, try again" : "not enough memory");
         return false;
     }
-    engine_protect(e, boot_obey, fresh, NULL);
+    engine_obey(e, fresh);
     script_obey_all(e, fresh);
     log_open((enum log_target)fresh->log_target, fresh->log_level);
     if (coordinator_set_nameservers(e->c, fresh->nameservers) < 0) LOGE("reload: the name servers stay as they were");
     engine_protect(e, boot_has_ruleset, &there, NULL);
-    engine_revise(e, there);
+    ruleset_revise(e->ruleset, there);
     return true;
 }
 
@@ -97,11 +99,11 @@ static void reload_config(struct engine *e, const char *path)
     struct config *fresh = malloc(sizeof *fresh);
     if (!fresh) return;
     *fresh = *coordinator_config(e->c);
-    memcpy(old_hash, e->source_hash, sizeof old_hash);
+    memcpy(old_hash, e->ruleset->source_hash, sizeof old_hash);
     engine_protect(e, keep_ruleset, NULL, NULL);
     if (!run_and_take(e, path, fresh)) {
         engine_protect(e, restore_ruleset, NULL, NULL);
-        memcpy(e->source_hash, old_hash, sizeof old_hash);
+        memcpy(e->ruleset->source_hash, old_hash, sizeof old_hash);
         free(fresh);
     }
     engine_protect(e, forget_ruleset, NULL, NULL);
@@ -111,7 +113,7 @@ static void reload_ruleset(struct engine *e, const char *path)
 {
     struct engine_text error = {0};
     if (boot_run_file(e, path, boot_run_ruleset, NULL, &error) == 0) {
-        engine_revise(e, true);
+        ruleset_revise(e->ruleset, true);
         LOGN("reload: ruleset successfully reloaded");
     } else {
         log_reload_error("ruleset", boot_error_text(&error), "the old one stays");

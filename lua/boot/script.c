@@ -14,8 +14,9 @@
 
 #include "core/io/list.h"
 #include "core/io/log.h"
+#include "lua/boot/boot.h"
+#include "lua/boot/script.h"
 #include "lua/engine/load.h"
-#include "lua/engine/state.h"
 #include "lua/socket/socket.h"
 
 #define TRACEBACK_LINES_MAX 32
@@ -45,11 +46,6 @@ static bool is_name(const char *name)
     return size > 0 && size <= ENGINE_SCRIPT_NAME_MAX && name[size] == '\0' && name[0] != '.';
 }
 
-const char *script_name(const struct script *s)
-{
-    return s->name;
-}
-
 /* A file's name without folder and ".lua"; other octets than those of names become "_". */
 static void name_of_path(const char *path, char *name)
 {
@@ -66,7 +62,7 @@ static void name_of_path(const char *path, char *name)
 
 static struct script **script_find(struct engine *root, const char *name)
 {
-    struct script **place = &root->scripts;
+    struct script **place = &root->boot->scripts;
     while (*place && strcmp((*place)->name, name) != 0) place = &(*place)->next;
     return place;
 }
@@ -74,7 +70,7 @@ static struct script **script_find(struct engine *root, const char *name)
 static unsigned script_count(const struct engine *root)
 {
     unsigned count = 0;
-    for (const struct script *s = root->scripts; s; s = s->next) count++;
+    for (const struct script *s = root->boot->scripts; s; s = s->next) count++;
     return count;
 }
 
@@ -174,7 +170,7 @@ void script_settle(struct script *s)
 {
     struct engine *e = s->engine;
     if (s->settled || s->state == ENGINE_SCRIPT_LOADED) return;
-    if (s->state != ENGINE_SCRIPT_FAILED && e->parked_count > 0) return;
+    if (s->state != ENGINE_SCRIPT_FAILED && e->coroutines.parked_count > 0) return;
     s->settled = true;
     if (!s->body_ended) script_fail(s, "it yielded by itself, so that nothing will resume it");
     coordinator_set_deadline(e->c, &s->waiter, coordinator_now_ms(e->c));
@@ -243,13 +239,15 @@ static int compile(lua_State *L)
 /* NULL: no memory, or too much waits already. */
 static struct script *script_new(struct engine *root, const char *name)
 {
+    char who[HEARTBEAT_TEXT_SIZE];
     struct script *s = calloc(1, sizeof *s);
     if (!s) return NULL;
     s->root = root;
     snprintf(s->name, sizeof s->name, "%s", name);
     s->waiter = (struct waiter){.on_completion = script_on_completion, .on_time = script_on_time};
     if (coordinator_attach(root->c, &s->waiter)) {
-        s->engine = engine_new(root->c, root);
+        snprintf(who, sizeof who, "script %s", s->name);
+        s->engine = engine_new(root->c, root, root->rooms, who);
         if (s->engine) {
             s->engine->script = s;
             return s;
@@ -342,7 +340,7 @@ int engine_load_scripts(struct engine *e, const struct config *config)
 
 void engine_start_scripts(struct engine *e)
 {
-    for (struct script *s = e ? e->scripts : NULL; s; s = s->next)
+    for (struct script *s = e ? e->boot->scripts : NULL; s; s = s->next)
         if (s->state == ENGINE_SCRIPT_LOADED) script_start(s);
 }
 
@@ -372,7 +370,7 @@ bool engine_remove_script(struct engine *e, const char *name)
 
 bool engine_get_script(struct engine *e, unsigned i, struct engine_script *out)
 {
-    const struct script *s = e->scripts;
+    const struct script *s = e->boot->scripts;
     while (s && i-- > 0) s = s->next;
     if (!s) return false;
     const struct engine *own = s->engine;
@@ -381,35 +379,29 @@ bool engine_get_script(struct engine *e, unsigned i, struct engine_script *out)
                                   .age_ms = coordinator_now_ms(e->c) - s->started_ms,
                                   .memory = own ? own->limits.bytes : 0,
                                   .sockets = own ? socket_count(own) : 0,
-                                  .coroutines = own ? own->parked_count : 0,
+                                  .coroutines = own ? own->coroutines.parked_count : 0,
                                   .error = s->error};
     if (!out->error && own && own->last_error[0]) out->error = own->last_error;
     return true;
 }
 
-static int obey(lua_State *L)
-{
-    engine_obey(engine_of(L), lua_touserdata(L, 1));
-    return 0;
-}
-
 void script_obey_all(struct engine *root, const struct config *config)
 {
-    for (struct script *s = root->scripts; s; s = s->next)
-        if (s->engine) engine_protect(s->engine, obey, (void *)(uintptr_t)config, NULL);
+    for (struct script *s = root->boot->scripts; s; s = s->next)
+        if (s->engine) engine_obey(s->engine, config);
 }
 
 void script_tend_all(struct engine *root)
 {
-    for (struct script *s = root->scripts; s; s = s->next)
+    for (struct script *s = root->boot->scripts; s; s = s->next)
         if (s->engine) coroutine_tend(s->engine);
 }
 
 void script_close_all(struct engine *root)
 {
-    while (root->scripts) {
-        struct script *s = root->scripts;
-        root->scripts = s->next;
+    while (root->boot->scripts) {
+        struct script *s = root->boot->scripts;
+        root->boot->scripts = s->next;
         script_free(s);
     }
 }

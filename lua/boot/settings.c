@@ -15,6 +15,7 @@
 #include "core/session/policy.h"
 #include "lua/boot/boot.h"
 #include "lua/boot/nearest.h"
+#include "lua/modules/ruleset.h"
 
 /* --- fields of the table --- */
 
@@ -144,23 +145,23 @@ struct text_list {
  * often a file is read again. */
 static const char *keep_text(struct engine *e, const char *text, size_t size)
 {
-    for (const struct text_list *old = e->texts; old; old = old->next)
+    for (const struct text_list *old = e->boot->texts; old; old = old->next)
         if (strlen(old->text) == size && memcmp(old->text, text, size) == 0) return old->text;
     struct text_list *kept = malloc(sizeof *kept + size + 1);
     if (!kept) return NULL;
     memcpy(kept->text, text, size);
     kept->text[size] = '\0';
-    kept->next = e->texts;
-    e->texts = kept;
+    kept->next = e->boot->texts;
+    e->boot->texts = kept;
     return kept->text;
 }
 
-void settings_close(struct engine *e)
+void settings_close(struct boot *boot)
 {
-    while (e->texts) {
-        struct text_list *next = e->texts->next;
-        free(e->texts);
-        e->texts = next;
+    while (boot->texts) {
+        struct text_list *next = boot->texts->next;
+        free(boot->texts);
+        boot->texts = next;
     }
 }
 
@@ -216,38 +217,38 @@ static unsigned find_line(const struct load_text *text, const char *key)
 }
 
 /* Pushes `file:line: `, without the line if it is not seen. */
-static const char *push_place(lua_State *L, const struct boot *boot, const char *key)
+static const char *push_place(lua_State *L, const struct boot_file *file, const char *key)
 {
-    unsigned line = find_line(boot->text, key);
-    const char *path = strcmp(boot->path, "-") == 0 ? "standard input" : boot->path;
+    unsigned line = find_line(file->text, key);
+    const char *path = strcmp(file->path, "-") == 0 ? "standard input" : file->path;
     return line > 0 ? lua_pushfstring(L, "%s:%d: ", path, (int)line) : lua_pushfstring(L, "%s: ", path);
 }
 
 /* --- judging --- */
 
-static void judge_range(lua_State *L, const struct boot *boot, const struct field *field)
+static void judge_range(lua_State *L, const struct boot_file *file, const struct field *field)
 {
     lua_Number value = lua_tonumber(L, -1);
     bool negative_limit = strcmp(field->name, "memlimit") == 0 && value < 0; /* means none */
     if (strcmp(field->name, "resolve_pf") == 0) {
         if (value == AF_UNSPEC || value == AF_INET || value == AF_INET6) return;
-        luaL_error(L, "%sboot: field `%s' is out of range, give 0, 2 or 10", push_place(L, boot, field->name),
+        luaL_error(L, "%sboot: field `%s' is out of range, give 0, 2 or 10", push_place(L, file, field->name),
                    field->name);
     }
     if (!negative_limit && !(value >= field->least && value <= field->most))
-        luaL_error(L, "%sboot: field `%s' is out of range, give %I to %I", push_place(L, boot, field->name),
+        luaL_error(L, "%sboot: field `%s' is out of range, give %I to %I", push_place(L, file, field->name),
                    field->name, (LUAI_UACINT)field->least, (LUAI_UACINT)field->most);
 }
 
 /* The field's value stands on top. Raises what is wrong with it. */
-static void judge_field(lua_State *L, const struct boot *boot, const struct field *field)
+static void judge_field(lua_State *L, const struct boot_file *file, const struct field *field)
 {
     if (!has_kind(L, field->kind))
-        luaL_error(L, "%sboot: field `%s' must be %s", push_place(L, boot, field->name), field->name,
+        luaL_error(L, "%sboot: field `%s' must be %s", push_place(L, file, field->name), field->name,
                    kind_text(field->kind));
     if (field->kind == FIELD_STRING && strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1))
-        luaL_error(L, "%sboot: field `%s' holds a zero octet", push_place(L, boot, field->name), field->name);
-    if (field->kind >= FIELD_INTEGER) judge_range(L, boot, field);
+        luaL_error(L, "%sboot: field `%s' holds a zero octet", push_place(L, file, field->name), field->name);
+    if (field->kind >= FIELD_INTEGER) judge_range(L, file, field);
 }
 
 /* What options of the command line are called there. */
@@ -282,12 +283,12 @@ static bool is_field(const char *key)
 }
 
 /* The contract ignores keys that it does not know; but one that looks like a slip would leave a limit unset. */
-static void judge_keys(lua_State *L, const struct boot *boot, int table)
+static void judge_keys(lua_State *L, const struct boot_file *file, int table)
 {
     for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
         const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
         if (!key || is_field(key)) continue;
-        const char *nearest = find_nearest(key), *place = push_place(L, boot, key);
+        const char *nearest = find_nearest(key), *place = push_place(L, file, key);
         if (nearest) luaL_error(L, "%sboot: there is no field `%s'; is `%s' meant?", place, key, nearest);
         LOGW("config: %sthere is no field `%s', it is ignored", place, key);
         lua_pop(L, 1);
@@ -306,10 +307,10 @@ static void copy_fields(lua_State *L, int table)
 }
 
 /* The table stands at `table`. */
-static void judge_table(lua_State *L, const struct boot *boot, int table)
+static void judge_table(lua_State *L, const struct boot_file *file, int table)
 {
     for (size_t i = 0; i < FIELD_COUNT; i++) {
-        if (lua_getfield(L, table, fields[i].name) != LUA_TNIL) judge_field(L, boot, &fields[i]);
+        if (lua_getfield(L, table, fields[i].name) != LUA_TNIL) judge_field(L, file, &fields[i]);
         lua_pop(L, 1);
     }
     int type = lua_getfield(L, table, "ruleset");
@@ -398,42 +399,42 @@ static void add_http_listeners(lua_State *L, int table, struct words *words)
     }
 }
 
-static void read_words(lua_State *L, const struct boot *boot, const char *field, struct words *words)
+static void read_words(lua_State *L, const struct boot_file *file, const char *field, struct words *words)
 {
     char why[256] = "";
-    if (config_read(boot->config, words->count, words->all, why, sizeof why) == 0) return;
+    if (config_read(file->config, words->count, words->all, why, sizeof why) == 0) return;
     const char *rest = strstr(why, ": ");
     if (strncmp(why, "--forward: ", 11) == 0) field = "forward"; /* it is read together with `listen' */
-    luaL_error(L, "config: failed to load fields: %sfield `%s': %s", push_place(L, boot, field), field,
+    luaL_error(L, "config: failed to load fields: %sfield `%s': %s", push_place(L, file, field), field,
                rest ? rest + 2 : why);
 }
 
-static void apply_texts(lua_State *L, const struct boot *boot, int table)
+static void apply_texts(lua_State *L, const struct boot_file *file, int table)
 {
     struct words words = {.count = 0};
     int top = lua_gettop(L);
     add_word(L, &words, "sluice", 6);
     if (field_text(L, table, "listen") || field_text(L, table, "forward") || field_text(L, table, "http_listen"))
-        boot->config->listener_count = 0;
+        file->config->listener_count = 0;
     add_listeners(L, table, &words);
-    read_words(L, boot, "listen", &words);
+    read_words(L, file, "listen", &words);
     words.count = 1;
     add_http_listeners(L, table, &words);
-    read_words(L, boot, "http_listen", &words);
+    read_words(L, file, "http_listen", &words);
     for (size_t i = 0; i < FIELD_COUNT; i++) {
         const char *text = fields[i].option ? field_text(L, table, fields[i].name) : NULL;
         lua_settop(L, top);
         if (!text || !*text) continue; /* it is the table's: the stack need not hold it */
         words.count = 1;
         add_option(L, &words, fields[i].option, text, strlen(text));
-        read_words(L, boot, fields[i].name, &words);
+        read_words(L, file, fields[i].name, &words);
     }
     lua_settop(L, top);
 }
 
-static void apply_table(lua_State *L, const struct boot *boot, int table)
+static void apply_table(lua_State *L, const struct boot_file *file, int table)
 {
-    struct config *c = boot->config;
+    struct config *c = file->config;
     for (size_t i = 0; i < FIELD_COUNT; i++) {
         if (lua_getfield(L, table, fields[i].name) != LUA_TNIL) {
             if (fields[i].kind == FIELD_BOOLEAN)
@@ -443,17 +444,17 @@ static void apply_table(lua_State *L, const struct boot *boot, int table)
         }
         lua_pop(L, 1);
     }
-    apply_texts(L, boot, table);
+    apply_texts(L, file, table);
 }
 
-/* The table on top of the stack: what it says is judged and written into boot->config; a copy of its own fields takes
+/* The table on top of the stack: what it says is judged and written into file->config; a copy of its own fields takes
  * its place. */
-void settings_take(lua_State *L, const struct boot *boot)
+void settings_take(lua_State *L, const struct boot_file *file)
 {
-    judge_keys(L, boot, lua_gettop(L));
+    judge_keys(L, file, lua_gettop(L));
     copy_fields(L, lua_gettop(L));
-    judge_table(L, boot, lua_gettop(L));
-    apply_table(L, boot, lua_gettop(L));
+    judge_table(L, file, lua_gettop(L));
+    apply_table(L, file, lua_gettop(L));
 }
 
 /* --- neosocksd.config() --- */
@@ -534,7 +535,7 @@ static void push_field(lua_State *L, const struct config *c, const struct field 
     } else if (field->kind == FIELD_BOOLEAN) {
         const bool *place = boolean_of((struct config *)(uintptr_t)c, field->name);
         bool on = place ? *place : (c->blocked & block_of(field->name)) != 0;
-        if (place == &c->auth_required) on |= engine_of(L)->root->auth; /* what is in force */
+        if (place == &c->auth_required) on |= ruleset_of(engine_of(L))->auth; /* what is in force */
         lua_pushboolean(L, on);
     } else {
         push_number(L, c, field);
@@ -553,6 +554,7 @@ static bool push_other(lua_State *L, const struct config *c, const char *name)
     return true;
 }
 
+/* neosocksd.config() -> table                                                                        [-0, +1, m] */
 int settings_push_all(lua_State *L)
 {
     const struct config *c = coordinator_config(engine_of(L)->c);

@@ -45,25 +45,25 @@ struct routine *routine_of(lua_State *L)
 
 static int parked_grow(struct engine *e)
 {
-    uint32_t size = e->parked_size ? e->parked_size * 2 : 64;
-    struct parked *bigger = realloc(e->parked, size * sizeof *bigger);
+    uint32_t size = e->coroutines.parked_size ? e->coroutines.parked_size * 2 : 64;
+    struct parked *bigger = realloc(e->coroutines.parked, size * sizeof *bigger);
     if (!bigger) return -1;
-    for (uint32_t i = e->parked_size; i < size; i++)
+    for (uint32_t i = e->coroutines.parked_size; i < size; i++)
         bigger[i] = (struct parked){.next_free = i + 1 < size ? i + 1 : UINT32_MAX};
-    e->parked = bigger;
-    e->parked_free = e->parked_size;
-    e->parked_size = size;
+    e->coroutines.parked = bigger;
+    e->coroutines.parked_free = e->coroutines.parked_size;
+    e->coroutines.parked_size = size;
     return 0;
 }
 
 /* The next place is there, in the registry's table too: parking needs no more memory. */
 static void parked_reserve(lua_State *L, struct engine *e)
 {
-    if (e->parked_free == UINT32_MAX && parked_grow(e) < 0) luaL_error(L, "not enough memory");
+    if (e->coroutines.parked_free == UINT32_MAX && parked_grow(e) < 0) luaL_error(L, "not enough memory");
     luaL_checkstack(L, 8, NULL);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &parked_key);
     lua_pushboolean(L, 0);
-    lua_rawseti(L, -2, (lua_Integer)e->parked_free + 1);
+    lua_rawseti(L, -2, (lua_Integer)e->coroutines.parked_free + 1);
     lua_pop(L, 1);
 }
 
@@ -91,7 +91,7 @@ static struct park *thread_park(struct engine *e, lua_State *L)
     const struct routine *r = routine_of(L);
     uintptr_t mark = *thread_mark(L);
     if (r) return r->park;
-    return mark & 1 ? e->parked[mark >> 1].park : NULL;
+    return mark & 1 ? e->coroutines.parked[mark >> 1].park : NULL;
 }
 
 static void thread_set_park(lua_State *L, struct park *park)
@@ -107,15 +107,15 @@ static void thread_set_park(lua_State *L, struct park *park)
 static void park_release(struct park *park)
 {
     struct engine *e = park->engine;
-    struct parked *place = &e->parked[park->anchor];
+    struct parked *place = &e->coroutines.parked[park->anchor];
     assert(place->park == park);
     lua_rawgetp(e->L, LUA_REGISTRYINDEX, &parked_key);
     lua_pushboolean(e->L, 0); /* not nil: the place stays, so that the next one there needs no memory */
     lua_rawseti(e->L, -2, (lua_Integer)park->anchor + 1);
     lua_pop(e->L, 1);
-    *place = (struct parked){.next_free = e->parked_free};
-    e->parked_free = (uint32_t)park->anchor;
-    e->parked_count--;
+    *place = (struct parked){.next_free = e->coroutines.parked_free};
+    e->coroutines.parked_free = (uint32_t)park->anchor;
+    e->coroutines.parked_count--;
     thread_set_park(park->L, NULL);
     park->L = NULL;
 }
@@ -134,16 +134,21 @@ void coroutine_park(lua_State *L, struct park *park, void (*abandon)(struct park
     coroutine_check(L);
     struct park *stale = thread_park(e, L);
     if (stale) park_abandon(stale); /* a script resumed it by itself */
-    uint32_t place = e->parked_free;
+    uint32_t place = e->coroutines.parked_free;
     lua_rawgetp(L, LUA_REGISTRYINDEX, &parked_key);
     lua_pushthread(L);
     lua_rawseti(L, -2, (lua_Integer)place + 1);
     lua_pop(L, 1);
-    e->parked_free = e->parked[place].next_free;
-    e->parked[place] = (struct parked){.park = park, .where = running_function(L)};
-    e->parked_count++;
+    e->coroutines.parked_free = e->coroutines.parked[place].next_free;
+    e->coroutines.parked[place] = (struct parked){.park = park, .where = running_function(L)};
+    e->coroutines.parked_count++;
     *park = (struct park){.abandon = abandon, .L = L, .anchor = (int)place, .engine = e};
     thread_set_park(L, park);
+}
+
+struct park *coroutine_park_at(const struct engine *e, uint32_t place)
+{
+    return place < e->coroutines.parked_size ? e->coroutines.parked[place].park : NULL;
 }
 
 void coroutine_unpark(struct park *park)
@@ -153,8 +158,8 @@ void coroutine_unpark(struct park *park)
 
 void coroutine_abandon_all(struct engine *e)
 {
-    for (uint32_t i = 0; i < e->parked_size; i++)
-        if (e->parked[i].park) park_abandon(e->parked[i].park);
+    for (uint32_t i = 0; i < e->coroutines.parked_size; i++)
+        if (e->coroutines.parked[i].park) park_abandon(e->coroutines.parked[i].park);
 }
 
 /* --- a coroutine's end --- */
@@ -163,7 +168,7 @@ static void routine_leave(struct routine *r)
 {
     assert(r->live);
     r->live = false;
-    r->engine->active--;
+    r->engine->coroutines.active--;
     if (r->park) park_abandon(r->park);
 }
 
@@ -216,7 +221,7 @@ static int routine_finish(lua_State *L, int status, lua_KContext context)
         routine_leave(r);
     }
     lua_settop(L, 1);
-    return e->resumed == L && r->class->pooled ? 1 : 0;
+    return e->coroutines.resumed == L && r->class->pooled ? 1 : 0;
 }
 
 /* On the stack: record (its address), extra, message handler, function, arguments. */
@@ -234,13 +239,13 @@ static void pool_keep(struct engine *e, lua_State *co)
     lua_xmove(co, e->L, 1);
     lua_rawgetp(e->L, LUA_REGISTRYINDEX, &pool_key);
     lua_insert(e->L, -2);
-    lua_rawseti(e->L, -2, ++e->pooled); /* the table has room since it was made */
+    lua_rawseti(e->L, -2, ++e->coroutines.pooled); /* the table has room since it was made */
     lua_pop(e->L, 1);
 }
 
 static void routine_ended(struct engine *e, lua_State *co, struct routine *r, int results)
 {
-    if (r && r->class->pooled && results == 1 && e->pooled < POOL_MAX && lua_gettop(co) == 1) {
+    if (r && r->class->pooled && results == 1 && e->coroutines.pooled < POOL_MAX && lua_gettop(co) == 1) {
         pool_keep(e, co);
         return;
     }
@@ -265,12 +270,12 @@ static void routine_broken(struct engine *e, lua_State *co, struct routine *r)
 /* Resumes with `count` values on the stack of co, which is anchored by the caller. */
 static void routine_run(struct engine *e, lua_State *from, lua_State *co, int count)
 {
-    lua_State *outer = e->resumed, *ran = limits_run(co);
+    lua_State *outer = e->coroutines.resumed, *ran = limits_run(co);
     int results = 0;
     limits_watch(co);
-    e->resumed = co;
+    e->coroutines.resumed = co;
     int status = lua_resume(co, from, count, &results);
-    e->resumed = outer;
+    e->coroutines.resumed = outer;
     limits_ran(co, ran);
     if (status == LUA_YIELD)
         lua_pop(co, results);
@@ -287,14 +292,14 @@ static bool park_is_waited_for(const struct park *park)
     lua_State *L = park->L;
     if (lua_status(L) != LUA_YIELD) return false;
     lua_CFunction function = running_function(L);
-    return function == park->engine->parked[park->anchor].where;
+    return function == park->engine->coroutines.parked[park->anchor].where;
 }
 
 const void *coroutine_result(lua_State *L)
 {
     struct engine *e = engine_of(L);
-    const void *result = e->result;
-    e->result = NULL;
+    const void *result = e->coroutines.result;
+    e->coroutines.result = NULL;
     return result;
 }
 
@@ -308,9 +313,9 @@ void coroutine_resume(struct park *park, const void *result)
     park_release(park);
     if (waited_for && !e->closing) {
         engine_enter(e);
-        e->result = result;
+        e->coroutines.result = result;
         routine_run(e, e->L, co, 0);
-        e->result = NULL;
+        e->coroutines.result = NULL;
         engine_leave(e);
     }
     lua_pop(e->L, 1);
@@ -328,11 +333,11 @@ static bool pool_is_intact(lua_State *co)
 /* Pushes a coroutine of the pool, or nothing: NULL. */
 static lua_State *pool_take(lua_State *L, struct engine *e)
 {
-    while (e->pooled > 0) {
+    while (e->coroutines.pooled > 0) {
         lua_rawgetp(L, LUA_REGISTRYINDEX, &pool_key);
-        lua_rawgeti(L, -1, e->pooled);
+        lua_rawgeti(L, -1, e->coroutines.pooled);
         lua_pushboolean(L, 0);
-        lua_rawseti(L, -3, e->pooled--);
+        lua_rawseti(L, -3, e->coroutines.pooled--);
         lua_remove(L, -2);
         lua_State *co = lua_tothread(L, -1);
         if (pool_is_intact(co)) return co;
@@ -353,7 +358,7 @@ static lua_State *routine_take(lua_State *L, struct engine *e, bool pooled)
         return NULL;
     }
     r->engine = e;
-    link_append(&e->routines, &r->link); /* what raises from here on leaves it to coroutine_tend() */
+    link_append(&e->coroutines.routines, &r->link); /* what raises from here on leaves it to coroutine_tend() */
     lua_rawgetp(L, LUA_REGISTRYINDEX, &live_key);
     lua_pushvalue(L, -2);
     lua_rawsetp(L, -2, r);
@@ -382,7 +387,7 @@ void routine_start(lua_State *L, const struct routine_class *class, void *owner,
     r->class = class;
     r->owner = owner;
     r->live = true;
-    if (++e->active > e->active_peak) e->active_peak = e->active;
+    if (++e->coroutines.active > e->coroutines.active_peak) e->coroutines.active_peak = e->coroutines.active;
     if (started) *started = r;
     routine_run(e, L, co, arguments + 4);
 }
@@ -446,22 +451,22 @@ static void routine_tend(struct routine *r)
 void coroutine_tend(struct engine *e)
 {
     uint64_t now = coordinator_now_ms(e->c);
-    if (e->entries == e->tended_entries || now < e->tend_ms) return;
-    for (struct link *link = e->routines.next, *next; link != &e->routines; link = next) {
+    if (e->entries.count == e->coroutines.tended_entries || now < e->coroutines.tend_ms) return;
+    for (struct link *link = e->coroutines.routines.next, *next; link != &e->coroutines.routines; link = next) {
         struct routine *r = link_owner(link, struct routine, link);
         next = link->next;
         routine_tend(r);
     }
-    e->tend_ms = now + TEND_MS;
-    e->tended_entries = e->entries;
+    e->coroutines.tend_ms = now + TEND_MS;
+    e->coroutines.tended_entries = e->entries.count;
 }
 
 /* Those that scripts have made by themselves. What is closed with one cannot make others wait: see coroutine_check().
  */
 static void threads_close_parked(struct engine *e)
 {
-    for (uint32_t i = 0; i < e->parked_size; i++) {
-        struct park *park = e->parked[i].park;
+    for (uint32_t i = 0; i < e->coroutines.parked_size; i++) {
+        struct park *park = e->coroutines.parked[i].park;
         if (!park) continue;
         lua_State *co = park->L;
         lua_pushthread(co);
@@ -477,8 +482,8 @@ void coroutine_close_all(struct engine *e)
     e->closing = true;
     engine_enter(e); /* all of it has the time of one entry */
     lua_checkstack(e->L, 8);
-    while (!link_is_empty(&e->routines)) { /* nothing is added to them any more */
-        struct routine *r = link_owner(link_take_first(&e->routines), struct routine, link);
+    while (!link_is_empty(&e->coroutines.routines)) { /* nothing is added to them any more */
+        struct routine *r = link_owner(link_take_first(&e->coroutines.routines), struct routine, link);
         if (r->live)
             routine_cancel(r, ROUTINE_ABANDONED);
         else
@@ -490,7 +495,7 @@ void coroutine_close_all(struct engine *e)
 
 int coroutine_open(lua_State *L)
 {
-    engine_of(L)->parked_free = UINT32_MAX;
+    engine_of(L)->coroutines.parked_free = UINT32_MAX;
     *thread_mark(L) = 0; /* inherited by what scripts create */
     lua_newtable(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &parked_key);
@@ -507,8 +512,8 @@ int coroutine_open(lua_State *L)
 
 void coroutine_lose_all(struct engine *e)
 {
-    while (!link_is_empty(&e->routines)) {
-        struct routine *r = link_owner(link_take_first(&e->routines), struct routine, link);
+    while (!link_is_empty(&e->coroutines.routines)) {
+        struct routine *r = link_owner(link_take_first(&e->coroutines.routines), struct routine, link);
         routine_lose(r, ROUTINE_ABANDONED);
         routine_free(r);
     }
@@ -516,6 +521,6 @@ void coroutine_lose_all(struct engine *e)
 
 void coroutine_close(struct engine *e)
 {
-    assert(link_is_empty(&e->routines));
-    free(e->parked);
+    assert(link_is_empty(&e->coroutines.routines));
+    free(e->coroutines.parked);
 }

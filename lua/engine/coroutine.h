@@ -10,6 +10,7 @@
 
 #include <lua.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "lua/engine/engine.h"
 
@@ -42,9 +43,7 @@ struct engine *engine_of(lua_State *L); /* of any of its threads */
 struct coordinator *engine_coordinator(struct engine *e);
 bool engine_is_closing(const struct engine *e); /* the process ends, and the loop turns for what is left only */
 
-/* An entry from C into Lua, for events that call Lua otherwise than by coroutine_resume(): starts and ends the time
- * budget and the measurement. Entries do not nest. */
-void engine_enter(struct engine *e);
-void engine_leave(struct engine *e);
+/* The operation whose park stands at that place (park.anchor), or NULL. */
+struct park *coroutine_park_at(const struct engine *e, uint32_t place);
 
 #endif

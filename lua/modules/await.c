@@ -7,6 +7,7 @@
 
 #include "lua/engine/state.h"
 #include "lua/modules/execute.h"
+#include "lua/modules/modules.h"
 #include "lua/modules/rpc.h"
 
 /* --- sleep, idle --- */

@@ -3,14 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/io/list.h"
 #include "lua/engine/load.h"
 #include "lua/engine/profile.h"
 #include "lua/engine/state.h"
+#include "lua/modules/call.h"
 #include "lua/modules/marshal.h"
 
 struct engine_call {
+    struct link link; /* of all */
     struct engine *engine;
-    struct engine_call *next, *previous;
     struct routine *routine;
     engine_finished *finished; /* NULL: cancelled */
     void *context;
@@ -19,13 +21,11 @@ struct engine_call {
     double seconds; /* of a profile, which has no code */
 };
 
+static struct link calls = {&calls, &calls};
+
 static void call_free(struct engine_call *call)
 {
-    if (call->previous)
-        call->previous->next = call->next;
-    else
-        call->engine->calls = call->next;
-    if (call->next) call->next->previous = call->previous;
+    link_remove(&call->link);
     free(call);
 }
 
@@ -126,10 +126,10 @@ static int call_start(lua_State *L)
 }
 
 /* Whether it is still there: it may have finished, and be freed, while it started. */
-static bool call_is_open(const struct engine *e, const struct engine_call *call)
+static bool call_is_open(const struct engine_call *call)
 {
-    for (const struct engine_call *c = e->calls; c; c = c->next)
-        if (c == call) return true;
+    for (const struct link *link = calls.next; link != &calls; link = link->next)
+        if (link_owner(link, struct engine_call, link) == call) return true;
     return false;
 }
 
@@ -143,11 +143,9 @@ static struct engine_call *call_open(struct engine *e, const struct engine_call 
     }
     *call = *form;
     call->engine = e;
-    call->next = e->calls;
-    if (e->calls) e->calls->previous = call;
-    e->calls = call;
+    link_append(&calls, &call->link);
     int result = engine_protect(e, call_start, call, &error);
-    bool open = call_is_open(e, call);
+    bool open = call_is_open(call);
     if (result < 0 && open) {
         const char *text = error.data ? error.data : "not enough memory";
         call_finish(call, false, text, strlen(text));
@@ -180,7 +178,10 @@ void engine_call_cancel(struct engine_call *call)
     routine_cancel(call->routine, "cancelled"); /* call_lost() frees it */
 }
 
-void call_stop(struct engine *e)
+void call_stop(void)
 {
-    while (e->calls) routine_cancel(e->calls->routine, "the server stops");
+    while (!link_is_empty(&calls)) {
+        const struct engine_call *call = link_owner(calls.next, struct engine_call, link);
+        routine_cancel(call->routine, "the server stops");
+    }
 }

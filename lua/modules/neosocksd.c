@@ -13,7 +13,9 @@
 #include "lua/engine/offload.h"
 #include "lua/engine/profile.h"
 #include "lua/engine/state.h"
+#include "lua/modules/modules.h"
 #include "lua/modules/rpc.h"
+#include "lua/modules/ruleset.h"
 
 #define ADDRESS_SIZE_MAX 261u
 
@@ -60,20 +62,15 @@ static int neosocksd_async(lua_State *L)
     return 1;
 }
 
-/* --- settings --- */
-
-/* neosocksd.config() -> table                                                                        [-0, +1, m] */
-static int neosocksd_config(lua_State *L)
-{
-    return settings_push_all(L);
-}
+/* --- ticks and clock --- */
 
 /* neosocksd.setinterval(n)                                                                           [-0, +0, e] */
 static int neosocksd_setinterval(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TNUMBER);
-    if (engine_of(L)->script) return luaL_error(L, "setinterval is for rulesets: a script waits with await.sleep");
-    ruleset_set_interval(engine_of(L), lua_tonumber(L, 1));
+    struct engine *e = engine_of(L);
+    if (e != e->root) return luaL_error(L, "setinterval is for rulesets: a script waits with await.sleep");
+    ruleset_set_interval(e->ruleset, lua_tonumber(L, 1));
     return 0;
 }
 
@@ -240,18 +237,19 @@ static int neosocksd_stats(lua_State *L)
     uint64_t asked = dns.queries + dns.cache_hits + dns.coalesced + dns.local;
     struct totals totals = {0};
     sum_workers(e->c, &totals);
-    if (e->root->api_reader) e->root->api_reader(e->root->api_context, &e->root->api);
+    struct ruleset *r = ruleset_of(e);
+    if (r->api_reader) r->api_reader(r->api_context, &r->api);
     lua_createtable(L, 0, 25);
     push_totals(L, &totals);
-    set_count(L, "num_forward_failed", e->root->counters.forwards_failed); /* ours */
-    set_count(L, "num_api_request", e->root->api.requests);
-    set_count(L, "num_api_success", e->root->api.successes);
+    set_count(L, "num_forward_failed", r->counters.forwards_failed); /* ours */
+    set_count(L, "num_api_request", r->api.requests);
+    set_count(L, "num_api_success", r->api.successes);
     set_count(L, "num_dns_query", asked);
     set_count(L, "num_dns_success", dns.found);
     set_count(L, "bytes_allocated", e->limits.bytes);
     set_count(L, "num_object", e->limits.blocks);
-    set_count(L, "num_thread_active", e->active);
-    set_count(L, "num_thread_peak", e->active_peak);
+    set_count(L, "num_thread_active", e->coroutines.active);
+    set_count(L, "num_thread_peak", e->coroutines.active_peak);
     lua_pushnumber(L, (lua_Number)(limits_now_ns() - e->opened_ns));
     lua_setfield(L, -2, "uptime");
     if (e->last_error[0]) {
@@ -280,7 +278,6 @@ int luaopen_neosocksd(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"async", neosocksd_async},
                                          {"cache", sluice_cache},
-                                         {"config", neosocksd_config},
                                          {"invoke", neosocksd_invoke},
                                          {"is_own", sluice_is_own},
                                          {"now", neosocksd_now},
@@ -289,7 +286,6 @@ int luaopen_neosocksd(lua_State *L)
                                          {"profile", sluice_profile},
                                          {"resolve", neosocksd_resolve},
                                          {"setinterval", neosocksd_setinterval},
-                                         {"setting", settings_push_one},
                                          {"splithostport", neosocksd_splithostport},
                                          {"stats", neosocksd_stats},
                                          {"tag", sluice_tag},

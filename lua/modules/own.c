@@ -4,6 +4,7 @@
 #include "core/session/machine.h"
 #include "core/session/own.h"
 #include "lua/engine/state.h"
+#include "lua/modules/modules.h"
 
 /* Whether a number or a text is an address. A script's host may be 0x7f000001, as for socket.connect(). */
 static bool read_host(lua_State *L, int index, struct address *out)

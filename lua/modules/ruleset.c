@@ -1,4 +1,4 @@
-/* Routing questions of workers, answered by the ruleset; its timer; await.forward.
+/* Routing questions of workers, answered by the ruleset; await.forward.
  *
  *   on_route: ASKED --callback returns--> answered, gone
  *               |--await.forward: ROUTE_TRY--> TRYING --on_route again (it has failed)--> ASKED
@@ -8,21 +8,18 @@
  * A question holds its request from the worker's message until its answer. DETACHED: the coroutine runs on, and nobody
  * waits for what it returns. */
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/io/log.h"
 #include "lua/engine/state.h"
-
-#define TICK_US_MIN       1000u
-#define TICK_US_NEGATIVE  10000u /* "whenever there is nothing to do" in neosocksd, which keeps a CPU busy with it */
-#define DECISION_TEXT_MAX 1024u
+#include "lua/modules/modules.h"
+#include "lua/modules/ruleset.h"
 
 enum stage { ASKED, TRYING, DETACHED };
 
 struct question {
-    struct engine *engine;
+    struct ruleset *ruleset;
     struct route_request *request; /* ASKED only */
     uint32_t worker, slot, generation;
     enum stage stage;
@@ -35,22 +32,22 @@ struct question {
 
 /* --- which question belongs to a session --- */
 
-static struct question **question_place(struct engine *e, uint32_t worker, uint32_t slot)
+static struct question **question_place(struct ruleset *r, uint32_t worker, uint32_t slot)
 {
-    if (worker >= e->asked_size || slot >= e->asked[worker].size) return NULL;
-    return &e->asked[worker].slots[slot];
+    if (worker >= r->asked_size || slot >= r->asked[worker].size) return NULL;
+    return &r->asked[worker].slots[slot];
 }
 
-static bool asked_grow(struct engine *e, uint32_t worker, uint32_t slot)
+static bool asked_grow(struct ruleset *r, uint32_t worker, uint32_t slot)
 {
-    if (worker >= e->asked_size) {
-        struct asked *bigger = realloc(e->asked, (worker + 1) * sizeof *bigger);
+    if (worker >= r->asked_size) {
+        struct asked *bigger = realloc(r->asked, (worker + 1) * sizeof *bigger);
         if (!bigger) return false;
-        memset(bigger + e->asked_size, 0, (worker + 1 - e->asked_size) * sizeof *bigger);
-        e->asked = bigger;
-        e->asked_size = worker + 1;
+        memset(bigger + r->asked_size, 0, (worker + 1 - r->asked_size) * sizeof *bigger);
+        r->asked = bigger;
+        r->asked_size = worker + 1;
     }
-    struct asked *a = &e->asked[worker];
+    struct asked *a = &r->asked[worker];
     uint32_t size = a->size ? a->size : 64;
     while (size <= slot) size *= 2;
     if (size == a->size) return true;
@@ -62,16 +59,16 @@ static bool asked_grow(struct engine *e, uint32_t worker, uint32_t slot)
     return true;
 }
 
-static struct question *question_find(struct engine *e, uint32_t worker, uint32_t slot, uint32_t generation)
+static struct question *question_find(struct ruleset *r, uint32_t worker, uint32_t slot, uint32_t generation)
 {
-    struct question **place = question_place(e, worker, slot);
+    struct question **place = question_place(r, worker, slot);
     return place && *place && (*place)->generation == generation ? *place : NULL;
 }
 
 /* The session is served, or gone; the slot may have another owner soon. */
 static void question_detach(struct question *q)
 {
-    struct question **place = question_place(q->engine, q->worker, q->slot);
+    struct question **place = question_place(q->ruleset, q->worker, q->slot);
     if (place && *place == q) *place = NULL;
     q->stage = DETACHED;
 }
@@ -81,9 +78,9 @@ static void question_answer(struct question *q, int32_t result)
     struct route_request *request = q->request;
     q->request = NULL;
     if (!request) return;
-    q->engine->counters.rejects +=
+    q->ruleset->counters.rejects +=
         result < 0 || request->verdict.order == ROUTE_REJECT || request->verdict.order == ROUTE_UNAUTHORIZED;
-    q->engine->answer(q->engine->c, request, result);
+    q->ruleset->answer(q->ruleset->engine->c, request, result);
 }
 
 static void question_free(struct question *q)
@@ -92,39 +89,14 @@ static void question_free(struct question *q)
     free(q);
 }
 
-/* --- addresses and chains that scripts give --- */
-
-bool ruleset_read_address(lua_State *L, int index, struct address *out)
-{
-    size_t size;
-    if (!lua_isstring(L, index)) return false;
-    lua_pushvalue(L, index); /* a number at `index` stays one */
-    const char *text = lua_tolstring(L, -1, &size);
-    bool good = size <= DECISION_TEXT_MAX && address_parse(text, size, ADDRESS_PORT_REQUIRED, 0, out);
-    lua_pop(L, 1);
-    return good;
-}
-
-int ruleset_read_hops(lua_State *L, int first, struct proxy_uri *hops, unsigned max)
-{
-    int top = lua_gettop(L), count = 0;
-    for (int i = top; i >= first; i--) {
-        size_t size;
-        const char *text = lua_type(L, i) == LUA_TSTRING ? lua_tolstring(L, i, &size) : NULL;
-        if (!text || (unsigned)count == max || size >= DECISION_TEXT_MAX) return -1;
-        if (proxy_uri_parse(text, size, &hops[count++])) return -1;
-    }
-    return count;
-}
-
 /* The values from `first` on are an address and its proxies; the chain of -x comes before them. */
-static bool read_verdict(lua_State *L, int first, struct route_request *request, struct engine *e)
+static bool read_verdict(lua_State *L, int first, struct route_request *request, const struct ruleset *r)
 {
-    const struct config *config = coordinator_config(e->c);
+    const struct config *config = coordinator_config(r->engine->c);
     struct route_verdict *verdict = &request->verdict;
     memcpy(request->hops, config->hops, config->hop_count * sizeof *config->hops);
-    if (!ruleset_read_address(L, first, &verdict->target)) return false;
-    int own = ruleset_read_hops(L, first + 1, request->hops + config->hop_count, ROUTE_HOPS_MAX - config->hop_count);
+    if (!target_read_address(L, first, &verdict->target)) return false;
+    int own = target_read_hops(L, first + 1, request->hops + config->hop_count, ROUTE_HOPS_MAX - config->hop_count);
     if (own < 0) return false;
     verdict->hop_count = (uint8_t)(config->hop_count + (uint32_t)own);
     verdict->hops = request->hops;
@@ -147,7 +119,7 @@ static void decide(struct question *q, lua_State *L, int first)
     luaL_checkstack(L, 4, NULL);
     request->verdict = (struct route_verdict){.order = q->unauthorized ? ROUTE_UNAUTHORIZED : ROUTE_REJECT};
     if (lua_gettop(L) < first || !lua_toboolean(L, first)) return;
-    if (read_verdict(L, first, request, q->engine)) {
+    if (read_verdict(L, first, request, q->ruleset)) {
         request->verdict.order = ROUTE_DIAL;
         request->verdict.cache_ms = q->cache_ms;
         request->verdict.rule = q->rule;
@@ -159,7 +131,7 @@ static void decide(struct question *q, lua_State *L, int first)
 static void question_fail(struct question *q, const char *why)
 {
     LOG_LINES(LOG_LEVEL_ERROR, "ruleset error: %s", why);
-    engine_note_error(q->engine, why);
+    engine_note_error(q->ruleset->engine, why);
     if (q->request) q->request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
 }
 
@@ -221,7 +193,7 @@ static void push_credentials(lua_State *L, const struct credentials *c)
 static int login_start(lua_State *L, struct question *q)
 {
     lua_pushnil(L);
-    if (!engine_push_callback(L, "login")) {
+    if (!ruleset_push_callback(L, "login")) {
         q->request->verdict = (struct route_verdict){.order = ROUTE_ACCEPT};
         question_answer(q, 0);
         question_free(q);
@@ -272,37 +244,37 @@ static int question_start(lua_State *L)
     struct question *q = lua_touserdata(L, 1);
     const struct route_request *request = q->request;
     const char *name = callback_name(request);
-    bool wanted = q->engine->auth || coordinator_config(q->engine->c)->auth_required;
+    bool wanted = q->ruleset->auth || coordinator_config(q->ruleset->engine->c)->auth_required;
     if (request->callback == ROUTE_BY_LOGIN) return login_start(L, q);
     lua_pushnil(L);
     lua_pushcfunction(L, admission_body);
-    bool judge = wanted && !request->admitted && engine_push_callback(L, "login");
+    bool judge = wanted && !request->admitted && ruleset_push_callback(L, "login");
     if (!judge) lua_pop(L, 1);
-    if (!engine_push_callback(L, name)) return luaL_error(L, "the ruleset has no function %s", name);
+    if (!ruleset_push_callback(L, name)) return luaL_error(L, "the ruleset has no function %s", name);
     push_target(L, &request->target);
     push_credentials(L, request->credentials);
     routine_start(L, &question_class, q, judge ? ADMISSION_VALUES : 3, &q->routine);
     return 0;
 }
 
-static void reject_unheard(struct engine *e, struct route_request *request, int32_t result)
+static void reject_unheard(struct ruleset *r, struct route_request *request, int32_t result)
 {
     request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
-    e->counters.rejects++;
-    e->answer(e->c, request, result);
+    r->counters.rejects++;
+    r->answer(r->engine->c, request, result);
 }
 
-static struct question *question_open(struct engine *e, struct route_request *request)
+static struct question *question_open(struct ruleset *r, struct route_request *request)
 {
     const struct message *origin = &request->origin;
-    struct question *q = asked_grow(e, request->origin_worker, origin->slot) ? calloc(1, sizeof *q) : NULL;
+    struct question *q = asked_grow(r, request->origin_worker, origin->slot) ? calloc(1, sizeof *q) : NULL;
     if (!q) return NULL;
-    *q = (struct question){.engine = e,
+    *q = (struct question){.ruleset = r,
                            .request = request,
                            .worker = request->origin_worker,
                            .slot = origin->slot,
                            .generation = origin->generation};
-    *question_place(e, q->worker, q->slot) = q;
+    *question_place(r, q->worker, q->slot) = q;
     return q;
 }
 
@@ -319,29 +291,29 @@ static void forward_refused(struct question *q, enum failure failure);
 
 static void ruleset_on_route(void *context, struct route_request *request)
 {
-    struct engine *e = context;
+    struct ruleset *r = context;
     const struct message *origin = &request->origin;
-    struct question *q = question_find(e, request->origin_worker, origin->slot, origin->generation);
+    struct question *q = question_find(r, request->origin_worker, origin->slot, origin->generation);
     struct engine_text error = {0};
     if (q && q->stage == TRYING) {
         q->request = request;
         q->stage = ASKED;
-        e->counters.forwards_failed++;
+        r->counters.forwards_failed++;
         forward_refused(q, (enum failure)request->failure);
         return;
     }
     if (request->failure != FAIL_NONE) { /* the coroutine that tried is gone: it is not asked all over again */
-        reject_unheard(e, request, 0);
+        reject_unheard(r, request, 0);
         return;
     }
-    e->counters.routes++;
-    if (e->stopped || !(q = question_open(e, request))) {
-        reject_unheard(e, request, e->stopped ? -ECANCELED : -ENOMEM);
+    r->counters.routes++;
+    if (r->stopped || !(q = question_open(r, request))) {
+        reject_unheard(r, request, r->stopped ? -ECANCELED : -ENOMEM);
         return;
     }
-    int result = engine_protect(e, question_start, q, &error);
+    int result = engine_protect(r->engine, question_start, q, &error);
     /* It may have been answered, and freed, by now; only one that could not begin is still without a routine. */
-    q = question_find(e, request->origin_worker, origin->slot, origin->generation);
+    q = question_find(r, request->origin_worker, origin->slot, origin->generation);
     if (result < 0 && q && !q->routine) {
         question_fail(q, error.data ? error.data : "not enough memory");
         question_answer(q, 0);
@@ -352,8 +324,8 @@ static void ruleset_on_route(void *context, struct route_request *request)
 
 static void ruleset_on_cancel(void *context, uint32_t worker, uint32_t slot, uint32_t generation)
 {
-    struct engine *e = context;
-    struct question *q = question_find(e, worker, slot, generation);
+    struct ruleset *r = context;
+    struct question *q = question_find(r, worker, slot, generation);
     if (!q) return; /* answered, the messages have crossed */
     if (q->stage == TRYING) {
         question_detach(q);
@@ -366,12 +338,12 @@ static void ruleset_on_cancel(void *context, uint32_t worker, uint32_t slot, uin
 
 static void ruleset_on_routed(void *context, uint32_t worker, uint32_t slot, uint32_t generation, int32_t result)
 {
-    struct engine *e = context;
-    struct question *q = question_find(e, worker, slot, generation);
+    struct ruleset *r = context;
+    struct question *q = question_find(r, worker, slot, generation);
     if (!q || q->stage != TRYING) return;
     question_detach(q);
     if (result < 0) {
-        e->counters.forwards_failed++;
+        r->counters.forwards_failed++;
         forward_failed(q, result == -ETIMEDOUT ? "timeout" : "request cancelled", NULL);
         return;
     }
@@ -379,30 +351,17 @@ static void ruleset_on_routed(void *context, uint32_t worker, uint32_t slot, uin
     if (q->park.L) coroutine_resume(&q->park, &(struct forwarded){.ok = true});
 }
 
-static void ruleset_on_reload(void *context)
-{
-    boot_reload(context);
-}
-
-static void ruleset_on_turn(void *context)
-{
-    struct engine *e = context;
-    coroutine_tend(e);
-    script_tend_all(e);
-}
-
 static void ruleset_on_stop(void *context)
 {
-    struct engine *e = context;
-    e->stopped = true;
-    ruleset_stop(e);
+    ruleset_stop(context);
 }
 
-void ruleset_stop(struct engine *e)
+void ruleset_stop(struct ruleset *r)
 {
-    for (uint32_t worker = 0; worker < e->asked_size; worker++) {
-        for (uint32_t slot = 0; slot < e->asked[worker].size; slot++) {
-            struct question *q = e->asked[worker].slots[slot];
+    r->stopped = true;
+    for (uint32_t worker = 0; worker < r->asked_size; worker++) {
+        for (uint32_t slot = 0; slot < r->asked[worker].size; slot++) {
+            struct question *q = r->asked[worker].slots[slot];
             if (!q) continue;
             question_answer(q, -ECANCELED);
             routine_cancel(q->routine, "the server stops");
@@ -478,7 +437,7 @@ int await_forward(lua_State *L)
     struct route_request *request = q->request;
     coroutine_check(L);
     request->verdict = (struct route_verdict){.order = ROUTE_TRY};
-    if (!read_verdict(L, 1, request, q->engine)) return luaL_error(L, "invalid address");
+    if (!read_verdict(L, 1, request, q->ruleset)) return luaL_error(L, "invalid address");
     request->verdict.rule = q->rule;
     coroutine_park(L, &q->park, forward_abandon);
     q->stage = TRYING;
@@ -517,88 +476,36 @@ int sluice_unauthorized(lua_State *L)
     return 1;
 }
 
-/* --- ticks --- */
-
-static int tick(lua_State *L)
-{
-    struct engine *e = lua_touserdata(L, 1);
-    (void)e;
-    if (!engine_push_callback(L, "tick") || !lua_isfunction(L, -1)) return 0;
-    lua_getglobal(L, "neosocksd");
-    lua_getfield(L, -1, "now");
-    lua_call(L, 0, 1); /* the argument of rulesets before 1.4.3 */
-    lua_remove(L, -2);
-    lua_call(L, 1, 0);
-    return 0;
-}
-
-static void ticker_set(struct engine *e, uint64_t from_us)
-{
-    e->tick_at_us = from_us + e->tick_us;
-    if (e->tick_us > 0)
-        coordinator_set_deadline_us(e->c, &e->ticker, e->tick_at_us);
-    else
-        coordinator_clear_deadline(e->c, &e->ticker);
-}
-
-/* One every tick_us, whatever they take; those that are missed are left out. */
-static void ticker_on_time(struct waiter *waiter)
-{
-    struct engine *e = (struct engine *)((char *)waiter - offsetof(struct engine, ticker));
-    struct engine_text error = {0};
-    uint64_t now = coordinator_after_us(0);
-    if (e->stopped) return; /* and there is no other one */
-    ticker_set(e, e->tick_at_us + e->tick_us > now ? e->tick_at_us : now);
-    if (engine_protect(e, tick, e, &error) < 0)
-        LOG_LINES(LOG_LEVEL_WARNING, "ruleset.tick: %s", error.data ? error.data : "");
-    engine_text_free(&error);
-}
-
-static void ticker_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
-{
-    (void)waiter, (void)op, (void)completion;
-    assert(0 && "the ticker has no operations");
-}
-
-void ruleset_set_interval(struct engine *e, double seconds)
-{
-    if (seconds < 0 && isfinite(seconds))
-        e->tick_us = TICK_US_NEGATIVE;
-    else if (!isnormal(seconds) || seconds < 0)
-        e->tick_us = 0;
-    else
-        e->tick_us = seconds > 1e9 ? UINT64_C(1000000000000000) : (uint64_t)(seconds * 1e6 + 0.5);
-    if (isnormal(seconds) && seconds > 0 && e->tick_us < TICK_US_MIN) e->tick_us = TICK_US_MIN;
-    ticker_set(e, coordinator_after_us(0));
-}
-
 /* --- opening and closing --- */
 
-struct coordinator_hooks ruleset_hooks(struct engine *e)
+struct ruleset *ruleset_new(struct engine *root)
 {
-    return (struct coordinator_hooks){.context = e,
+    struct ruleset *r = calloc(1, sizeof *r);
+    if (!r) return NULL;
+    r->engine = root;
+    r->answer = coordinator_answer;
+    return r;
+}
+
+void ruleset_free(struct ruleset *r)
+{
+    if (!r) return;
+    for (uint32_t i = 0; i < r->asked_size; i++) free(r->asked[i].slots);
+    free(r->asked);
+    tags_close(r);
+    free(r);
+}
+
+struct ruleset *ruleset_of(const struct engine *e)
+{
+    return e->root->ruleset;
+}
+
+struct coordinator_hooks ruleset_hooks(struct ruleset *r)
+{
+    return (struct coordinator_hooks){.context = r,
                                       .on_route = ruleset_on_route,
                                       .on_cancel = ruleset_on_cancel,
                                       .on_routed = ruleset_on_routed,
-                                      .on_reload = ruleset_on_reload,
-                                      .on_stop = ruleset_on_stop,
-                                      .on_turn = ruleset_on_turn};
-}
-
-int ruleset_open(struct engine *e)
-{
-    e->ticker = (struct waiter){.on_completion = ticker_on_completion, .on_time = ticker_on_time};
-    if (!coordinator_attach(e->c, &e->ticker)) return -ENOBUFS;
-    struct coordinator_hooks hooks = ruleset_hooks(e);
-    coordinator_set_hooks(e->c, &hooks);
-    return 0;
-}
-
-void ruleset_close(struct engine *e)
-{
-    coordinator_detach(e->c, &e->ticker);
-    for (uint32_t i = 0; i < e->asked_size; i++) free(e->asked[i].slots);
-    free(e->asked);
-    e->asked = NULL;
-    e->asked_size = 0;
+                                      .on_stop = ruleset_on_stop};
 }

@@ -4,32 +4,33 @@
 #include <string.h>
 
 #include "lua/engine/state.h"
+#include "lua/modules/ruleset.h"
 
 #define TAGS_MAX     4096u
 #define TAG_SIZE_MAX 64u
 
-static bool tags_grow(struct engine *e)
+static bool tags_grow(struct ruleset *r)
 {
-    if (e->tag_count % 64 != 0) return true;
-    char **bigger = realloc(e->tags, (e->tag_count + 64) * sizeof(char *));
-    if (bigger) e->tags = bigger;
+    if (r->tag_count % 64 != 0) return true;
+    char **bigger = realloc(r->tags, (r->tag_count + 64) * sizeof(char *));
+    if (bigger) r->tags = bigger;
     return bigger != NULL;
 }
 
 /* 0 without room for one more. */
-static uint32_t tags_add(struct engine *e, const char *text, size_t size)
+static uint32_t tags_add(struct ruleset *r, const char *text, size_t size)
 {
-    char *copy = e->tag_count < TAGS_MAX && tags_grow(e) ? malloc(size + 1) : NULL;
+    char *copy = r->tag_count < TAGS_MAX && tags_grow(r) ? malloc(size + 1) : NULL;
     if (!copy) return 0;
     memcpy(copy, text, size);
     copy[size] = '\0';
-    e->tags[e->tag_count++] = copy;
-    return e->tag_count;
+    r->tags[r->tag_count++] = copy;
+    return r->tag_count;
 }
 
 uint32_t tags_number(lua_State *L, int index)
 {
-    struct engine *e = engine_of(L);
+    struct ruleset *r = ruleset_of(engine_of(L));
     size_t size;
     const char *text = luaL_tolstring(L, index, &size);
     if (size > TAG_SIZE_MAX) size = TAG_SIZE_MAX;
@@ -40,7 +41,7 @@ uint32_t tags_number(lua_State *L, int index)
     lua_rawget(L, -2);
     uint32_t number = (uint32_t)lua_tointeger(L, -1);
     if (number == 0 && size > 0) {
-        number = tags_add(e, text, size);
+        number = tags_add(r, text, size);
         lua_pushvalue(L, -3);
         lua_pushinteger(L, number);
         lua_rawset(L, -4);
@@ -51,11 +52,12 @@ uint32_t tags_number(lua_State *L, int index)
 
 const char *engine_tag(const struct engine *e, uint32_t tag)
 {
-    return tag > 0 && tag <= e->tag_count ? e->tags[tag - 1] : NULL;
+    const struct ruleset *r = e->ruleset;
+    return tag > 0 && tag <= r->tag_count ? r->tags[tag - 1] : NULL;
 }
 
-void tags_close(struct engine *e)
+void tags_close(struct ruleset *r)
 {
-    while (e->tag_count > 0) free(e->tags[--e->tag_count]);
-    free(e->tags);
+    while (r->tag_count > 0) free(r->tags[--r->tag_count]);
+    free(r->tags);
 }

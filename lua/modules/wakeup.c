@@ -13,6 +13,7 @@
 #include "lua/engine/limits.h"
 #include "lua/engine/state.h"
 #include "lua/modules/modules.h"
+#include "lua/modules/wakeup.h"
 
 /* Names, answers of workers and the API get their turn after so much time of waiters; the rest goes on behind them. */
 #define WAKEUP_SLICE_NS 5000000u
@@ -21,54 +22,64 @@ enum wakeup_op { WAKEUP_OP_TURN };
 
 struct pause {
     struct park park;
-    struct link link; /* in its root's `ready`, if it is */
+    struct link link; /* among those that are ready, if it is */
     bool ready;
     uint32_t serial;
 };
 
 #define SERIAL_MAX INT32_MAX /* a ticket is a Lua integer: serial and place */
 
-static void wakeup_arm(struct engine *root)
+/* Those of all states. */
+struct wakeups {
+    struct engine *root;
+    struct link ready; /* coroutines that somebody has woken */
+    uint32_t ready_count;
+    struct waiter waiter;
+    bool armed;
+    uint32_t serial; /* of the last pause */
+};
+
+static void wakeup_arm(struct wakeups *w)
 {
-    if (root->wakeup_armed) return;
-    struct ring *ring = coordinator_ring(root->c);
-    ring_wake(ring, ring, coordinator_tag(root->c, &root->wakeup, WAKEUP_OP_TURN));
-    root->wakeup_armed = true;
-    root->waking++;
+    if (w->armed) return;
+    struct coordinator *c = w->root->c;
+    ring_wake(coordinator_ring(c), coordinator_ring(c), coordinator_tag(c, &w->waiter, WAKEUP_OP_TURN));
+    w->armed = true;
+    w->root->waking++;
 }
 
-static void pause_unready(struct engine *root, struct pause *p)
+static void pause_unready(struct wakeups *w, struct pause *p)
 {
     if (!p->ready) return;
     link_remove(&p->link);
     p->ready = false;
-    root->ready_count--;
+    w->ready_count--;
 }
 
 static void pause_abandon(struct park *park)
 {
     struct pause *p = link_owner(park, struct pause, park);
-    pause_unready(park->engine->root, p);
+    pause_unready(park->engine->root->wakeups, p);
     free(p);
 }
 
 /* Those that were ready when this turn began, and no more than fit into a slice. */
 static void wakeup_on_completion(struct waiter *waiter, unsigned op, const struct ring_completion *completion)
 {
-    struct engine *root = link_owner(waiter, struct engine, wakeup);
+    struct wakeups *w = link_owner(waiter, struct wakeups, waiter);
     (void)op, (void)completion;
-    root->wakeup_armed = false;
-    root->waking--;
+    w->armed = false;
+    w->root->waking--;
     uint64_t end = limits_now_ns() + WAKEUP_SLICE_NS;
-    for (uint32_t left = root->ready_count; left > 0 && root->ready_count > 0; left--) {
-        struct pause *p = link_owner(link_take_first(&root->ready), struct pause, link);
+    for (uint32_t left = w->ready_count; left > 0 && w->ready_count > 0; left--) {
+        struct pause *p = link_owner(link_take_first(&w->ready), struct pause, link);
         p->ready = false;
-        root->ready_count--;
+        w->ready_count--;
         coroutine_resume(&p->park, NULL);
         free(p);
         if (limits_now_ns() >= end) break;
     }
-    if (root->ready_count > 0) wakeup_arm(root);
+    if (w->ready_count > 0) wakeup_arm(w);
 }
 
 static void wakeup_on_time(struct waiter *waiter)
@@ -79,15 +90,26 @@ static void wakeup_on_time(struct waiter *waiter)
 
 int wakeup_open(struct engine *root)
 {
-    link_init(&root->ready);
-    root->wakeup = (struct waiter){.on_completion = wakeup_on_completion, .on_time = wakeup_on_time};
-    return coordinator_attach(root->c, &root->wakeup) ? 0 : -1;
+    struct wakeups *w = calloc(1, sizeof *w);
+    if (!w) return -1;
+    w->root = root;
+    link_init(&w->ready);
+    w->waiter = (struct waiter){.on_completion = wakeup_on_completion, .on_time = wakeup_on_time};
+    if (!coordinator_attach(root->c, &w->waiter)) {
+        free(w);
+        return -1;
+    }
+    root->wakeups = w;
+    return 0;
 }
 
 void wakeup_close(struct engine *root)
 {
-    assert(root->ready_count == 0);
-    coordinator_detach(root->c, &root->wakeup);
+    struct wakeups *w = root->wakeups;
+    root->wakeups = NULL;
+    assert(w->ready_count == 0);
+    coordinator_detach(root->c, &w->waiter);
+    free(w);
 }
 
 /* --- for scripts --- */
@@ -102,7 +124,7 @@ static int pause_done(lua_State *L, int status, lua_KContext context)
  */
 static int wakeup_pause(lua_State *L)
 {
-    struct engine *e = engine_of(L);
+    struct wakeups *w = engine_of(L)->root->wakeups;
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     lua_Integer next = (lua_Integer)lua_rawlen(L, 1) + 1;
@@ -116,8 +138,8 @@ static int wakeup_pause(lua_State *L)
     struct pause *p = calloc(1, sizeof *p);
     if (!p) return luaL_error(L, "not enough memory");
     coroutine_park(L, &p->park, pause_abandon);
-    e->pauses = e->pauses == SERIAL_MAX ? 1 : e->pauses + 1;
-    p->serial = e->pauses;
+    w->serial = w->serial == SERIAL_MAX ? 1 : w->serial + 1;
+    p->serial = w->serial;
     lua_pushinteger(L, (lua_Integer)p->serial << 32 | p->park.anchor);
     lua_rawseti(L, 1, next);
     return lua_yieldk(L, 0, 0, pause_done);
@@ -126,17 +148,18 @@ static int wakeup_pause(lua_State *L)
 /* wake(ticket): nothing happens if nobody waits with it any more                                       [-0, +0, e] */
 static int wakeup_wake(lua_State *L)
 {
-    struct engine *e = engine_of(L), *root = e->root;
+    const struct engine *e = engine_of(L);
+    struct wakeups *w = e->root->wakeups;
     lua_Integer ticket = luaL_checkinteger(L, 1);
     uint32_t place = (uint32_t)ticket, serial = (uint32_t)((lua_Unsigned)ticket >> 32);
-    struct park *park = place < e->parked_size ? e->parked[place].park : NULL;
+    struct park *park = coroutine_park_at(e, place);
     if (!park || park->abandon != pause_abandon) return 0;
     struct pause *p = link_owner(park, struct pause, park);
     if (p->serial != serial || p->ready) return 0;
-    link_append(&root->ready, &p->link);
+    link_append(&w->ready, &p->link);
     p->ready = true;
-    root->ready_count++;
-    wakeup_arm(root);
+    w->ready_count++;
+    wakeup_arm(w);
     return 0;
 }
 
