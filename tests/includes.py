@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Draws who includes whom by room, and fails when an arrow points the wrong way.
 
-The rooms stand from the bottom to the top: each may include itself and those before it. core/main.c sees all and is
-included by nobody. tests, fuzz and bench may look at everything. Some system headers have one room each."""
+The rooms stand from the bottom to the top: each may include itself and those before it, but two that stand apart do not
+include each other, and of some folders those above see a few headers only. core/main.c sees all and is included by
+nobody. tests, fuzz and bench may look at everything. Some system headers have one room each."""
 import collections
 import glob
 import os
@@ -10,7 +11,10 @@ import re
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-ROOMS = ["protocols", "core/io", "core/resolver", "core/session", "core/control", "core/process", "lua", "api", "core"]
+ROOMS = ["protocols", "core/io", "core/resolver", "core/session", "core/control", "core/process", "lua/engine",
+         "lua/modules", "lua/socket", "lua/boot", "api", "core"]
+APART = {"lua/modules", "lua/socket"}  # neither of them knows the other
+FACES = {"lua": r"lua/engine/(engine|codec|digest|embedded)\.h"}  # what of a folder is for those above it
 TOPS = ["protocols", "core", "lua", "api"]  # folders where they are
 WATCHERS = ["tests", "fuzz", "bench"]
 HOMES = {  # header: where it may be included besides tests, fuzz and bench
@@ -69,6 +73,11 @@ def judge(path, quoted, name):
         return there, None
     if there in WATCHERS or ROOMS.index(there) > ROOMS.index(here):
         return there, f"{here} must not include {target}"
+    if here != there and {here, there} <= APART:
+        return there, f"{here} must not include {target}: the two stand apart"
+    top = target.split("/")[0]
+    if not path.startswith(f"{top}/") and top in FACES and not re.fullmatch(FACES[top], target):
+        return there, f"{target} is for {top}/ alone"
     return there, None
 
 
