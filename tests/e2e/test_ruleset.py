@@ -436,7 +436,7 @@ def test_boot_config(sluice, origin, tmp_path):
     (tmp_path / "c.lua").write_text(secrets + script.replace("max_sessions = 50", "max_sessions = 1"))
     proxy.signal(signal.SIGHUP)
     assert process.wait_until(lambda: "config successfully reloaded" in proxy.log())
-    assert is_refused(proxy)
+    assert process.wait_until(lambda: is_refused(proxy))  # the workers hear of it by a message
     for bad in ["timeout = 4", "timeout = '9'", "loglevel = 9", "listen = 5"]:
         (tmp_path / "c.lua").write_text(f"return {{ {bad} }}")
         before = proxy.log().count("everything stays as it was")
