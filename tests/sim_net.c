@@ -576,8 +576,7 @@ uint32_t net_unacknowledged(int fd)
 
 bool net_is_closed(int fd)
 {
-    sim_stream_at(fd, "net_is_closed()");
-    return false; /* errors are not lost here: a splice stops before them */
+    return sim_stream_at(fd, "net_is_closed()")->conn->broken;
 }
 
 void sim_file_close(int fd)

@@ -26,11 +26,18 @@ static uint64_t parting_age_ms(const struct worker *w, const struct session *s)
     return ring_now_ms(w->ring) - s->parted_ms;
 }
 
+/* An upstream whose client has gone sends for nobody. A client gets the time to read what its system has: not every
+ * system keeps that for it behind a reset. */
+static uint64_t side_linger_ms(const struct session *s, enum session_side side)
+{
+    return s->lost && side == UPSTREAM ? 0 : PARTING_LINGER_MS;
+}
+
 /* The end that we have announced counts as an octet. */
 static bool side_is_over(const struct worker *w, const struct session *s, enum session_side side)
 {
     if (net_unacknowledged(s->fd[side]) > 1) return false;
-    return s->flows[side].phase == FLOW_DONE || parting_age_ms(w, s) >= PARTING_LINGER_MS;
+    return s->flows[side].phase == FLOW_DONE || parting_age_ms(w, s) >= side_linger_ms(s, side);
 }
 
 /* Reads from who has not ended, and watches who has: its last acknowledgement ends the connection, which is an event.
@@ -76,7 +83,8 @@ static void parting_look(struct worker *w, struct session *s, bool again)
 {
     bool waits = false;
     for (unsigned side = CLIENT; side <= UPSTREAM; side++) {
-        if (s->fd[side] >= 0 && side_is_over(w, s, side)) session_drop_side(w, s, side, SESSION_ORDERLY);
+        if (s->fd[side] >= 0 && side_is_over(w, s, side))
+            session_drop_side(w, s, side, s->lost ? SESSION_RESET : SESSION_ORDERLY);
         waits |= s->fd[side] >= 0;
     }
     if (!waits) {
@@ -108,7 +116,9 @@ static void parting_begin(struct worker *w, struct session *s)
 void parting_end_relay(struct worker *w, struct session *s, enum session_side last)
 {
     enum session_side first = last == CLIENT ? UPSTREAM : CLIENT;
-    if (net_unacknowledged(s->fd[last]) == 0 && net_unacknowledged(s->fd[first]) <= 1) {
+    bool lost = s->lost || s->flows[last].phase == FLOW_LOST;
+    if (lost) session_drop_side(w, s, first, SESSION_RESET); /* gone, or as good as: it must not take this for an end */
+    if (!lost && net_unacknowledged(s->fd[last]) == 0 && net_unacknowledged(s->fd[first]) <= 1) {
         session_close(w, s, SESSION_ORDERLY);
         return;
     }
@@ -129,6 +139,7 @@ static void parting_on_received(struct worker *w, struct session *s, enum sessio
 {
     if (s->fd[side] < 0) return;
     if (s->result == 0) s->flows[side].phase = FLOW_DONE;
+    if (s->result > 0 && s->flows[side].phase == FLOW_LOST) s->lost = true;
     if (s->result < 0 && s->result != -ECANCELED && s->result != -ENOBUFS)
         session_drop_side(w, s, side, SESSION_ORDERLY); /* it is gone */
 }

@@ -12,7 +12,8 @@
 #include "core/session/session.h"
 
 /* Both directions of a relay have ended, `last` being the side whose end is not announced yet: closes the session, now
- * if everything is acknowledged. */
+ * if everything is acknowledged. Or the flow from `last` is LOST, since the other side has gone after its own end: then
+ * `last` gets all that this one sent, and is reset if it had sent something that nobody has got. */
 void parting_end_relay(struct worker *w, struct session *s, enum session_side last);
 /* The response of an exchange is sent: the same for the client alone. */
 void parting_end_exchange(struct worker *w, struct session *s);

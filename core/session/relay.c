@@ -21,8 +21,39 @@
 /* How soon a half-closed session looks after the side that it does not read from any more. */
 #define RELAY_WATCH_MS 1000u
 
+static void flow_drop(struct worker *w, struct flow *f)
+{
+    if (f->flags & FLOW_STARVED) w->starved--;
+    f->flags = 0;
+    relay_return_pipe(w, f);
+}
+
+/* `side` takes no more, but its own end has been received in order: what it sent is still delivered to the other side,
+ * whose octets have nowhere to go from now on. */
+static void relay_lose_sink(struct worker *w, struct session *s, enum session_side side)
+{
+    struct flow *f = &s->flows[relay_other(side)];
+    bool sending = relay_in_flight(s, SESSION_SEND + side);
+    s->lost |= sending || f->held.count > 0 || f->pipe_fill > 0 || f->flags & FLOW_PRELOADED;
+    flow_drop(w, f);
+    if (!sending) buffers_drop_all(&w->buffers, &f->held);
+    f->phase = f->phase == FLOW_OPEN ? FLOW_LOST : FLOW_DONE;
+    if (s->flows[side].phase == FLOW_DONE) parting_end_relay(w, s, relay_other(side));
+}
+
+void relay_prove_end(struct session *s, enum session_side side)
+{
+    struct flow *f = &s->flows[side];
+    if (f->phase != FLOW_ENDING && f->phase != FLOW_DONE) return;
+    if (!(f->flags & FLOW_PROVEN) && !net_is_closed(s->fd[side])) f->flags |= FLOW_PROVEN;
+}
+
 void relay_reset(struct worker *w, struct session *s, enum session_side side, ssize_t error)
 {
+    if (s->flows[side].flags & FLOW_PROVEN && s->protocol != PROTOCOL_INTERNAL) {
+        relay_lose_sink(w, s, side);
+        return;
+    }
     if (error == -ECONNRESET || error == -EPIPE) session_drop_side(w, s, side, SESSION_ORDERLY);
     session_close(w, s, SESSION_RESET);
 }
@@ -76,6 +107,7 @@ static void flow_send(struct worker *w, struct session *s, enum session_side fro
         size = w->buffers.filled[f->held.first] - f->offset;
     }
     assert(size > 0);
+    relay_prove_end(s, relay_other(from));
     if (f->flags & FLOW_PRELOADED && from == UPSTREAM) setup_of(w, s)->out_asked = (uint32_t)size;
     ring_send(w->ring, s->fd[relay_other(from)], data, size, session_arm(w, s, SESSION_SEND + relay_other(from)));
 }
@@ -145,10 +177,26 @@ static void flow_judge_bulk(struct worker *w, struct flow *f, uint32_t filled)
     if (f->streak >= flow_bulk_streak(w, f)) f->flags |= FLOW_TURNING;
 }
 
+/* A receive that was armed before the sink was gone. */
+static void flow_on_lost(struct worker *w, struct session *s, enum session_side from, const struct ring_completion *c)
+{
+    if (c->has_buffer) buffers_return(&w->buffers, c->buffer);
+    if (c->result > 0)
+        s->lost = true;
+    else if (c->result == 0)
+        s->flows[from].phase = FLOW_DONE;
+    else if (c->result != -ECANCELED && c->result != -ENOBUFS)
+        relay_reset(w, s, from, c->result);
+}
+
 static void flow_on_received(struct worker *w, struct session *s, enum session_side from,
                              const struct ring_completion *c)
 {
     struct flow *f = &s->flows[from];
+    if (f->phase == FLOW_LOST) {
+        flow_on_lost(w, s, from, c);
+        return;
+    }
     if (c->result > 0) {
         assert(c->has_buffer);
         buffers_append(&w->buffers, &f->held, c->buffer, (uint32_t)c->result);
@@ -158,6 +206,7 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
     }
     if (c->result == 0) {
         f->phase = FLOW_ENDING;
+        if (relay_in_flight(s, SESSION_SEND + from)) relay_prove_end(s, from);
     } else if (c->result == -ENOBUFS) {
         scarcity_starve(w, f);
     } else if (c->result < 0 && c->result != -ECANCELED) {
@@ -215,7 +264,7 @@ void relay_finish_flow(struct worker *w, struct session *s, enum session_side fr
     struct flow *f = &s->flows[from];
     relay_return_pipe(w, f);
     f->phase = FLOW_DONE;
-    if (s->flows[relay_other(from)].phase == FLOW_DONE) {
+    if (s->flows[relay_other(from)].phase >= FLOW_DONE) {
         parting_end_relay(w, s, relay_other(from));
         return;
     }
@@ -232,7 +281,7 @@ void relay_finish_flow(struct worker *w, struct session *s, enum session_side fr
 void relay_advance(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
-    if (s->state != SESSION_RELAY || f->phase == FLOW_DONE) return;
+    if (s->state != SESSION_RELAY || f->phase >= FLOW_DONE) return;
     if (f->mode == FLOW_SPLICE) {
         relay_splice(w, s, from);
         return;
@@ -310,12 +359,13 @@ void relay_on_completion(struct worker *w, struct session *s, unsigned op, const
 static void relay_watch_side(struct worker *w, struct session *s, enum session_side side)
 {
     if (s->flows[side].phase != FLOW_DONE || relay_in_flight(s, SESSION_WATCH + side)) return;
+    relay_prove_end(s, side);
     ring_watch(w->ring, s->fd[side], session_arm(w, s, SESSION_WATCH + side));
 }
 
 static bool relay_is_half_closed(const struct session *s)
 {
-    return s->flows[CLIENT].phase == FLOW_DONE || s->flows[UPSTREAM].phase == FLOW_DONE;
+    return s->flows[CLIENT].phase >= FLOW_DONE || s->flows[UPSTREAM].phase >= FLOW_DONE;
 }
 
 /* How long nothing may move: 0: for ever. Of a half-closed relay the other end may be gone for good, and keepalive does
@@ -359,13 +409,6 @@ void relay_on_timer(struct worker *w, struct session *s)
 }
 
 /* --- the end --- */
-
-static void flow_drop(struct worker *w, struct flow *f)
-{
-    if (f->flags & FLOW_STARVED) w->starved--;
-    f->flags = 0;
-    relay_return_pipe(w, f);
-}
 
 void relay_drop(struct worker *w, struct session *s)
 {

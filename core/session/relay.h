@@ -4,13 +4,14 @@
  *   SPLICE   poll, then splice(2) through a borrowed pipe. Idle: no pipe.
  *
  *   OPEN --end received--> ENDING (what is held is still to be sent) --all sent, SHUT_WR--> DONE; both DONE: orderly
- * close. An error on either side resets both. */
+ * close. An error on either side resets both; but if that side has ended before, what it sent is delivered first: the
+ * opposite flow is LOST, and when the first one is DONE the session goes to PARTING. */
 #ifndef SLUICE_CORE_SESSION_RELAY_H
 #define SLUICE_CORE_SESSION_RELAY_H
 
 #include "core/session/session.h"
 
-enum flow_phase { FLOW_OPEN, FLOW_ENDING, FLOW_DONE };
+enum flow_phase { FLOW_OPEN, FLOW_ENDING, FLOW_DONE, FLOW_LOST };
 enum flow_mode { FLOW_COPY, FLOW_SPLICE };
 enum flow_flag {
     FLOW_PRELOADED = 1 << 0, /* octets of the setup slot go first */
@@ -22,6 +23,7 @@ enum flow_flag {
     FLOW_SINGLE = 1 << 6,    /* receives one buffer at a time: its sink was slow */
     FLOW_INTERNAL = 1 << 7,  /* the coordinator's own: not counted as traffic */
     FLOW_WRITABLE = 1 << 8,  /* the poll of the sink has just said so */
+    FLOW_PROVEN = 1 << 10,   /* its end was an orderly one, see relay_prove_end() */
     FLOW_WAITED = 1 << 9,    /* SINGLE: had to wait for the sink since the last buffer was sent */
 };
 

@@ -28,9 +28,14 @@ static inline void relay_count(struct worker *w, struct flow *f, enum session_si
 
 /* --- of relay.c --- */
 
-/* An error on one side: what the other has not got yet is lost, and it must not take that for an orderly end. Nor must
- * the peer on this side, unless the error says that it is not there any more: then the cheaper end will do. */
+/* An error on one side, of a send to it or a receive from it. If that side had ended in order, the other one still gets
+ * what it sent. Otherwise what the other has not got yet is lost, and it must not take that for an orderly end. Nor
+ * must the peer on this side, unless the error says that it is not there any more: then the cheaper end will do. */
 void relay_reset(struct worker *w, struct session *s, enum session_side side, ssize_t error);
+/* When an error cuts a send, the kernel tells of it there and nowhere else: what is received next looks like an orderly
+ * end. So an end is believed, for relay_reset(), if the connection was still there after it: asked before each send to
+ * a side that has ended, and when its end finds such a send in flight. */
+void relay_prove_end(struct session *s, enum session_side side);
 /* All is sent behind which the flow ends. Both are done: so is the session. */
 void relay_finish_flow(struct worker *w, struct session *s, enum session_side from);
 

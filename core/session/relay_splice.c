@@ -75,6 +75,7 @@ static ssize_t splice_drain(struct worker *w, struct session *s, enum session_si
 {
     struct flow *f = &s->flows[from];
     if (f->pipe_fill == 0) return 0;
+    relay_prove_end(s, relay_other(from));
     ssize_t moved = net_splice(w->pipes.all[f->pipe].read_fd, s->fd[relay_other(from)], f->pipe_fill, false);
     if (moved > 0) {
         f->pipe_fill -= (uint32_t)moved;

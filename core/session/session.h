@@ -82,6 +82,7 @@ struct session {
     uint8_t listener; /* index of the listener that accepted it */
     uint8_t op;       /* of the completion that is being handled */
     bool settled;     /* keepalive is set */
+    bool lost;        /* octets were taken for a side that has gone since: who sent them must be reset in the end */
     uint8_t hops;     /* proxies in front of the target */
     uint32_t slot;
     uint32_t inflight; /* SESSION_BIT()s */

@@ -2,9 +2,12 @@
 
 What takes the kernel minutes is made short on the proxy's own sockets, of which the test gets duplicates."""
 import ctypes
+import fcntl
 import os
 import socket
+import struct
 import subprocess
+import termios
 import threading
 import time
 
@@ -16,6 +19,7 @@ import process
 import wire
 
 SYS_PIDFD_GETFD = 438
+TCP_CLOSE_WAIT = 8
 KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -247,6 +251,61 @@ def test_a_parting_client_does_not_hold_a_stop(sluice, origin):
     assert client.read(8) == wire.SOCKS4_GRANTED
     assert client.read_all() == TAIL  # the kernel goes on with it
     client.close()
+
+
+# --- resets behind an orderly end ---
+
+def taken_to_the_end(proxy, port):
+    """Whether the proxy has read all that its upstream at this port has sent, the end included."""
+    for one in tcp_sockets(proxy):
+        with one:
+            state = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+            if one.getpeername()[1] == port:
+                return state == TCP_CLOSE_WAIT and struct.unpack("i", fcntl.ioctl(one, termios.FIONREAD, b"0000"))[0] == 0
+    return False
+
+
+def paused_client_of_an_ended_upstream(sluice, origin, way):
+    """(proxy, client, the upstream's socket): the upstream has sent TAIL and its end, and the client reads nothing."""
+    proxy, target = sluice("--relay", way), origin(origins.hold)
+    client = wire.Client(proxy.address, timeout=20)
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    client.send(wire.socks4("127.0.0.1", target.port))
+    assert client.read(8) == wire.SOCKS4_GRANTED
+    upstream = target.connection()
+    upstream.sendall(TAIL)
+    upstream.shutdown(socket.SHUT_WR)
+    assert process.wait_until(lambda: taken_to_the_end(proxy, target.port), 10, 0.05)
+    return proxy, client, upstream
+
+
+@pytest.mark.parametrize("way", ["copy", "splice"])
+def test_upstream_that_is_gone_after_its_end(sluice, origin, way):
+    """An upstream closes, and a minute later its system answers our keepalive with a reset: what a reader that pauses
+    has not read yet is still its own."""
+    proxy, client, upstream = paused_client_of_an_ended_upstream(sluice, origin, way)
+    time.sleep(1.5)  # the proxy looks after such a side each second
+    origins.reset(upstream)
+    assert process.wait_until(lambda: proxy.sockets() == proxy.sockets_at_start + 1, 10, 0.1), "it has not been seen"
+    time.sleep(2.5)
+    assert client.read_all() == TAIL
+    client.close()
+    assert proxy.flat()
+
+
+@pytest.mark.parametrize("way", ["copy", "splice"])
+def test_answer_of_an_upstream_that_refuses_the_rest(sluice, origin, way):
+    """A server answers before it has read the whole request, and closes: the client gets the answer, and then learns
+    that what it goes on to send arrives nowhere."""
+    proxy, client, upstream = paused_client_of_an_ended_upstream(sluice, origin, way)
+    upstream.close()
+    client.send(b"x" * 1000)  # its system answers with a reset
+    time.sleep(2.5)
+    assert client.read_all() == TAIL
+    with pytest.raises(OSError):
+        process.wait_until(lambda: client.send(b"y") is None, 10, 0.1)
+    client.close()
+    assert proxy.flat()
 
 
 # --- many that pause ---
