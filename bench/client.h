@@ -1,14 +1,16 @@
 /* The client's end of a measurement: many flows through a proxy on one thread and one epoll set.
  *
  * The life of a flow:
- *   CLOSED -> CONNECT -> GREETING -> AUTH -> REQUEST -> PARKED -> RUN -> FINISH -> CLOSED
- * where a way without a handshake goes from CONNECT to PARKED. PARKED flows wait for all others, so that a
- * measurement begins with every flow open; `connect` never parks. Events are hints only: every decision is made on
- * what a system call answered, so that an event left over from the previous owner of a descriptor does no harm. */
+ *   CLOSED -> CONNECT -> GREETING -> AUTH -> REQUEST -> FILL -> PARKED -> RUN -> FINISH -> CLOSED
+ * where a way without a handshake leaves out three of them, and FILL is for --fill. PARKED flows wait for all others,
+ * so that a measurement begins with every flow open; modes that churn never park. Events are hints only: every decision
+ * is made on what a system call answered, so that an event left over from the previous owner of a descriptor does no
+ * harm. */
 #ifndef SLUICE_BENCH_CLIENT_H
 #define SLUICE_BENCH_CLIENT_H
 
 #include "bench/histogram.h"
+#include "bench/names.h"
 #include "bench/stream.h"
 #include "bench/via.h"
 #include "bench/wire.h"
@@ -17,8 +19,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
-enum { HEAD_SIZE = 512 }; /* longest handshake reply that we accept */
+enum { HEAD_SIZE = 1024 }; /* longest handshake reply, or head of an HTTP answer, that we accept */
 
 enum phase {
     PHASE_CLOSED,   /* no descriptor */
@@ -26,6 +29,7 @@ enum phase {
     PHASE_GREETING, /* SOCKS5: methods sent */
     PHASE_AUTH,     /* SOCKS5: user and password sent */
     PHASE_REQUEST,  /* target sent */
+    PHASE_FILL,     /* --fill: the octets that each flow is to have moved are coming */
     PHASE_PARKED,   /* open, waiting for the others */
     PHASE_RUN,      /* doing what the mode does */
     PHASE_FINISH,   /* our end of stream sent, waiting for the other */
@@ -35,11 +39,19 @@ struct flow {
     int fd;
     enum phase phase;
     uint16_t head_size; /* octets of the reply received */
-    uint16_t got;       /* octets of the present message received */
-    uint64_t opened;    /* clock_ns() when the connection was started */
-    uint64_t sent;      /* clock_ns() when the present message was sent */
+    bool rests;         /* in client.resting, see pace.h */
+    bool keeps;         /* http: the connection may carry another request */
+    uint32_t got;       /* octets of the present message, or of what --fill wants, received */
+    uint32_t put;       /* octets of the present message sent */
+    uint32_t rounds;    /* http: answers on this connection */
+    int64_t body;       /* http: length of the answer's body, -1 while its head is not complete */
+    uint64_t at;        /* bulk: octets received */
+    uint64_t opened;    /* clock_ns() when the connection was, or at a rate should have been, started */
+    uint64_t sent;      /* the same of the present message */
     struct sockaddr_in target;
     struct verify_end *verify;
+    struct association *association;
+    TAILQ_ENTRY(flow) resting;
     uint8_t head[HEAD_SIZE];
 };
 
@@ -50,20 +62,37 @@ struct mode {
     const char *name;
     void (*start)(struct client *c, struct flow *f);
     void (*run)(struct client *c, struct flow *f, uint32_t events); /* what arrived or may be sent */
+    void (*tick)(struct client *c, struct flow *f);                 /* now and then, of running flows; or NULL */
     bool churns;                                                    /* closed flows are opened again */
     uint32_t (*events)(const struct client *c);                     /* other epoll events than the handshake's */
 };
 
+enum role { ROLE_CLIENT, ROLE_ORIGIN, ROLE_NAMES };
+
 struct options {
-    const struct mode *mode; /* NULL: we are the origin */
+    enum role role;
+    const struct mode *mode;
     enum via via;
-    struct sockaddr_in proxy, target, source;
+    struct sockaddr_in proxy, target, source, listen;
     unsigned flows, targets;
-    double seconds, warmup, timeout;
+    unsigned idle_flows; /* rtt: beside `flows`, each with one round trip in idle_every seconds */
+    unsigned in_flight;  /* udp: datagrams of an association */
+    double seconds, warmup, timeout, idle_every;
+    double rate; /* operations per second, begun whether or not earlier ones are over; 0: as fast as they can */
     uint64_t bytes;
-    const char *user, *password;
-    bool upload, read, orderly, echo, announce, have_proxy, have_target;
+    uint32_t message; /* octets of a round trip each way, of a datagram's payload, of an HTTP body */
+    const char *user, *password, *device;
+    bool upload, read, check, fill, orderly, echo, announce, have_proxy, have_target, by_name, fresh_names;
     uint16_t port;
+};
+
+TAILQ_HEAD(flow_list, flow);
+
+/* Operations at a rate, see pace.h. */
+struct pace {
+    double interval_ns; /* 0: nothing is paced */
+    double next_ns;     /* clock_ns() at which the next operation should begin */
+    struct flow_list resting;
 };
 
 struct client {
@@ -76,23 +105,32 @@ struct client {
     size_t open;     /* flows PARKED, RUN or FINISH */
     size_t opened;   /* flows ever started */
     size_t finished; /* verify: flows compared */
-    bool stopping;   /* nothing is opened any more */
-    uint64_t bytes, rounds, errors, timeouts, mismatches;
+    size_t total;    /* flows of all kinds */
+    struct pace pace;
+    bool stopping; /* nothing is opened any more */
+    uint64_t bytes, rounds, errors, timeouts, mismatches, lost;
     char first_error[96];
     struct histogram times;
 };
 
 /* flow.c: from a free slot to a way that is open, and back */
-void flow_open(struct client *c, struct flow *f);
-void flow_run(struct client *c, struct flow *f); /* a PARKED one begins what the mode does */
+void flow_open(struct client *c, struct flow *f, uint64_t now); /* now: clock_ns(), or when it should have been */
+void flow_run(struct client *c, struct flow *f);                /* a PARKED one begins what the mode does */
 void flow_on_event(struct client *c, struct flow *f, uint32_t events);
 void flow_release(struct client *c, struct flow *f); /* over, its descriptor closed by the caller: the slot is free */
 void flow_fail(struct client *c, struct flow *f, const char *what);
+void flow_count(struct client *c, struct flow *f, uint64_t begin); /* an operation of f that began then is over */
 void flow_fail_read(struct client *c, struct flow *f, ssize_t result);
 
-/* modes.c */
-extern const struct mode mode_bulk, mode_rtt, mode_connect, mode_idle, mode_verify;
+/* modes.c, http.c, udp.c */
+extern const struct mode mode_bulk, mode_rtt, mode_connect, mode_idle, mode_verify, mode_http, mode_udp;
 const struct mode *mode_find(const char *name); /* NULL: there is none of that name */
+
+/* udp.c: the datagrams of a flow have a socket of their own, whose key in the epoll set has this bit. */
+#define KEY_ASSOCIATION (UINT32_C(1) << 31)
+bool association_open(struct client *c, struct flow *f, const struct sockaddr_in *relay); /* false: f failed */
+void association_on_event(struct client *c, struct flow *f);
+void association_close(struct flow *f); /* none: nothing happens */
 
 /* options.c: fills in what is not given; ends the program on --help and on errors */
 void parse_options(struct options *o, int count, char **arguments);

@@ -1,4 +1,4 @@
-#include "bench/client.h"
+#include "bench/pace.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -24,12 +24,15 @@ void flow_release(struct client *c, struct flow *f)
     f->fd = -1;
     free(f->verify);
     f->verify = NULL;
+    association_close(f);
+    pace_leave(c, f);
     c->closed[c->closed_count++] = (uint32_t)(f - c->flows);
 }
 
 void flow_fail(struct client *c, struct flow *f, const char *what)
 {
-    static const char *const phases[] = {"closed", "connect", "greeting", "auth", "request", "parked", "run", "finish"};
+    static const char *const phases[] = {"closed", "connect", "greeting", "auth",  "request",
+                                         "fill",   "parked",  "run",      "finish"};
     char text[96];
     snprintf(text, sizeof text, "%s: %s", phases[f->phase], what);
     client_note_error(c, text);
@@ -57,7 +60,12 @@ static bool flow_say(struct client *c, struct flow *f, const void *data, size_t 
 static void flow_request(struct client *c, struct flow *f)
 {
     uint8_t text[VIA_MESSAGE_MAX];
-    flow_say(c, f, text, via_write_request(c->o.via, &f->target, text), PHASE_REQUEST);
+    char name[NAMES_SIZE];
+    bool associates = c->o.mode == &mode_udp;
+    if (c->o.by_name) names_write(&f->target, c->o.fresh_names ? c->opened : 0, name);
+    size_t size = associates ? via_write_associate(text)
+                             : via_write_request(c->o.via, &f->target, c->o.by_name ? name : NULL, text);
+    flow_say(c, f, text, size, PHASE_REQUEST);
 }
 
 static void flow_authenticate(struct client *c, struct flow *f)
@@ -66,20 +74,45 @@ static void flow_authenticate(struct client *c, struct flow *f)
     flow_say(c, f, text, via_write_credentials(c->o.user, c->o.password, text), PHASE_AUTH);
 }
 
+void flow_count(struct client *c, struct flow *f, uint64_t begin)
+{
+    (void)f;
+    histogram_add(&c->times, clock_ns() - begin);
+    c->rounds++;
+}
+
 void flow_run(struct client *c, struct flow *f)
 {
     assert(f->phase == PHASE_PARKED);
     f->phase = PHASE_RUN;
     if (c->o.mode->events) epoll_set(c->epoll, EPOLL_CTL_MOD, f->fd, c->o.mode->events(c), (uint32_t)(f - c->flows));
-    c->o.mode->start(c, f);
+    f->sent = c->o.mode->churns ? f->opened : clock_ns(); /* opening it again is part of what the first request takes */
+    if (pace_holds(c, f))
+        pace_rest(c, f);
+    else
+        c->o.mode->start(c, f);
+}
+
+/* True: all that --fill wants is here. */
+static bool flow_fill(struct client *c, struct flow *f)
+{
+    while (f->got < FILL_SIZE) {
+        ssize_t size = socket_discard(f->fd);
+        if (size <= 0 && !would_block(size)) flow_fail_read(c, f, size);
+        if (size <= 0) return false;
+        f->got += (uint32_t)size;
+    }
+    return true;
 }
 
 /* The way to the target is open. `rest` octets of the target's own stream may lie in the head already. */
 static void flow_park(struct client *c, struct flow *f, size_t rest)
 {
     assert(f->phase < PHASE_PARKED);
+    f->got = (uint32_t)rest;
+    f->phase = PHASE_FILL;
+    if (c->o.fill && !flow_fill(c, f)) return;
     f->phase = PHASE_PARKED;
-    f->got = (uint16_t)rest;
     c->opening--, c->open++;
     if (c->o.mode->churns) flow_run(c, f);
 }
@@ -87,7 +120,7 @@ static void flow_park(struct client *c, struct flow *f, size_t rest)
 static void flow_greet(struct client *c, struct flow *f)
 {
     uint8_t text[VIA_MESSAGE_MAX];
-    if (c->o.via == VIA_NONE || c->o.via == VIA_FORWARD)
+    if (c->o.via == VIA_NONE || c->o.via == VIA_FORWARD || c->o.via == VIA_HTTP_PLAIN)
         flow_park(c, f, 0);
     else if (c->o.via == VIA_SOCKS5_AUTH || c->o.via == VIA_SOCKS5)
         flow_say(c, f, text, via_write_greeting(c->o.via, text), PHASE_GREETING);
@@ -109,12 +142,15 @@ static void flow_take_reply(struct client *c, struct flow *f, size_t size)
         return;
     }
     size_t rest = f->head_size - size;
+    struct sockaddr_in relay = c->o.proxy;
+    bool associates = c->o.mode == &mode_udp && f->phase == PHASE_REQUEST;
+    if (associates) via_read_bound(f->head, &relay);
     memmove(f->head, f->head + size, rest);
     if (f->phase == PHASE_GREETING && c->o.via == VIA_SOCKS5_AUTH)
         flow_authenticate(c, f);
     else if (f->phase == PHASE_GREETING || f->phase == PHASE_AUTH)
         flow_request(c, f);
-    else
+    else if (!associates || association_open(c, f, &relay))
         flow_park(c, f, rest);
 }
 
@@ -166,13 +202,15 @@ static struct sockaddr_in client_next_target(const struct client *c)
     return target;
 }
 
-void flow_open(struct client *c, struct flow *f)
+void flow_open(struct client *c, struct flow *f, uint64_t now)
 {
     assert(f->phase == PHASE_CLOSED);
     f->phase = PHASE_CONNECT;
     f->target = client_next_target(c);
-    f->got = f->head_size = 0;
-    f->opened = clock_ns();
+    f->got = f->put = f->rounds = 0;
+    f->head_size = 0;
+    f->at = 0;
+    f->opened = now;
     f->fd = open_socket(&c->o);
     c->opening++, c->opened++;
     if (f->fd < 0) {
@@ -208,6 +246,7 @@ void flow_on_event(struct client *c, struct flow *f, uint32_t events)
     case PHASE_GREETING:
     case PHASE_AUTH:
     case PHASE_REQUEST: flow_read_reply(c, f); break;
+    case PHASE_FILL: flow_park(c, f, f->got); break;
     case PHASE_PARKED:
         if (events & (EPOLLERR | EPOLLHUP)) flow_fail(c, f, "lost");
         break;

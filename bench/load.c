@@ -1,7 +1,8 @@
 /* load: both ends of every measurement in one program.
  *
- *   load origin --port P      echo on P, sink on P+1, source on P+2, idle on P+3, HTTP on P+4, verify on P+5
- *   load bulk|rtt|connect|idle|verify --via WAY --proxy A:P --target A:P ...
+ *   load origin --port P      echo on P, sink on P+1, source on P+2, idle on P+3, HTTP on P+4, verify on P+5, fill on
+ * P+6, and echo of datagrams on UDP P+7 load names --listen A:P   a name server for --by-name, see names.h load
+ * bulk|rtt|connect|idle|verify|http|udp --via WAY --proxy A:P --target A:P ...
  *
  * Client and origin usually share one core while the proxy has the other, so both are built to be cheap: one thread,
  * one epoll set, one static block of bytes to send, MSG_TRUNC to throw away what arrives without copying it.
@@ -9,7 +10,9 @@
  * Here are the client's loop and its result. A result is one line of JSON on stdout. Nothing waits for ever: flows have
  * a time limit, and SIGALRM ends the program when the loop itself should stall. */
 #include "bench/client.h"
+#include "bench/names.h"
 #include "bench/origin.h"
+#include "bench/pace.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -17,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 enum {
@@ -25,24 +29,74 @@ enum {
     WATCHDOG_SECONDS = 60, /* on top of all limits, before SIGALRM ends us */
 };
 
+#define TICK_NS (LOOP_TICK_MS * UINT64_C(1000000))
+
+/* Connections at a rate: each takes a slot when it is due. */
+static void client_open_due(struct client *c)
+{
+    uint64_t now = clock_ns(), due;
+    while (!c->stopping && c->closed_count > 0 && (due = pace_due(c, now)) != 0) {
+        pace_step(c);
+        flow_open(c, &c->flows[c->closed[--c->closed_count]], due);
+    }
+}
+
+static bool client_opens_at_rate(const struct client *c)
+{
+    return c->o.mode == &mode_connect && c->pace.interval_ns > 0;
+}
+
 static void client_open_flows(struct client *c)
 {
-    size_t limit = c->o.mode->churns ? c->o.flows : OPENING_MAX;
+    if (client_opens_at_rate(c)) {
+        client_open_due(c);
+        return;
+    }
+    size_t limit = c->o.mode->churns ? c->total : OPENING_MAX;
     size_t todo = c->stopping ? 0 : c->closed_count; /* a flow that fails at once is for the next round */
-    if (!c->o.mode->churns && todo > c->o.flows - c->opened) todo = c->o.flows - c->opened;
-    while (todo-- > 0 && c->opening < limit) flow_open(c, &c->flows[c->closed[--c->closed_count]]);
+    if (!c->o.mode->churns && todo > c->total - c->opened) todo = c->total - c->opened;
+    while (todo-- > 0 && c->opening < limit) flow_open(c, &c->flows[c->closed[--c->closed_count]], clock_ns());
+}
+
+/* Operations of open flows at a rate. */
+static void client_start_due(struct client *c)
+{
+    uint64_t now = clock_ns(), due;
+    struct flow *f;
+    if (client_opens_at_rate(c) || c->stopping) return;
+    while ((f = TAILQ_FIRST(&c->pace.resting)) && (due = pace_due(c, now)) != 0) {
+        pace_step(c);
+        pace_leave(c, f);
+        f->sent = due;
+        c->o.mode->start(c, f);
+    }
 }
 
 static void client_check_limits(struct client *c)
 {
     uint64_t now = clock_ns(), limit = (uint64_t)(c->o.timeout * 1e9);
-    for (unsigned i = 0; i < c->o.flows; i++) {
+    for (size_t i = 0; i < c->total; i++) {
         struct flow *f = &c->flows[i];
-        bool waits = f->phase != PHASE_CLOSED && (f->phase < PHASE_PARKED || c->o.mode->churns);
-        if (!waits || now - f->opened < limit) continue;
+        if (f->phase == PHASE_RUN && c->o.mode->tick) c->o.mode->tick(c, f);
+        bool waits = f->phase != PHASE_CLOSED && (f->phase < PHASE_PARKED || c->o.mode->churns) && !f->rests;
+        if (!waits || now - f->opened < limit || f->opened > now) continue;
         c->timeouts++;
         flow_fail(c, f, "timeout");
     }
+}
+
+/* Until the next operation is due that can begin, a tick at most. */
+static struct timespec client_wait_time(const struct client *c)
+{
+    uint64_t ns = TICK_NS;
+    bool opens = !c->stopping && c->closed_count > 0;
+    if (client_opens_at_rate(c) ? opens : !TAILQ_EMPTY(&c->pace.resting)) {
+        double left = c->pace.next_ns - (double)clock_ns();
+        if (left < (double)ns) ns = left > 0 ? (uint64_t)left : 0;
+    } else if (opens && (c->o.mode->churns || c->opened < c->total)) {
+        ns = 1000000;
+    }
+    return (struct timespec){.tv_nsec = (long)ns};
 }
 
 /* One turn: wait for events at most a tick, serve them, and look at the limits now and then. */
@@ -50,11 +104,18 @@ static void client_turn(struct client *c)
 {
     static uint64_t checked;
     struct epoll_event events[EVENTS_MAX];
-    bool has_work = !c->stopping && c->closed_count > 0 && (c->o.mode->churns || c->opened < c->o.flows);
-    int count = epoll_wait(c->epoll, events, EVENTS_MAX, has_work ? 1 : LOOP_TICK_MS);
-    for (int i = 0; i < count; i++) flow_on_event(c, &c->flows[events[i].data.u32], events[i].events);
+    struct timespec wait = client_wait_time(c);
+    int count = epoll_pwait2(c->epoll, events, EVENTS_MAX, &wait, NULL);
+    for (int i = 0; i < count; i++) {
+        uint32_t key = events[i].data.u32;
+        if (key & KEY_ASSOCIATION)
+            association_on_event(c, &c->flows[key & ~KEY_ASSOCIATION]);
+        else
+            flow_on_event(c, &c->flows[key], events[i].events);
+    }
     client_open_flows(c);
-    if (clock_ns() - checked < LOOP_TICK_MS * UINT64_C(1000000)) return;
+    client_start_due(c);
+    if (clock_ns() - checked < TICK_NS) return;
     client_check_limits(c);
     checked = clock_ns();
 }
@@ -63,17 +124,17 @@ static void client_open_all(struct client *c)
 {
     if (c->o.mode->churns) return;
     client_open_flows(c);
-    while (c->opened < c->o.flows || c->opening > 0) {
+    while (c->opened < c->total || c->opening > 0) {
         client_turn(c);
         client_open_flows(c);
     }
-    for (unsigned i = 0; i < c->o.flows; i++)
+    for (size_t i = 0; i < c->total; i++)
         if (c->flows[i].phase == PHASE_PARKED) flow_run(c, &c->flows[i]);
 }
 
 static void client_forget(struct client *c)
 {
-    c->bytes = c->rounds = 0;
+    c->bytes = c->rounds = c->lost = 0;
     memset(&c->times, 0, sizeof c->times);
 }
 
@@ -96,7 +157,7 @@ static void client_drain(struct client *c)
 {
     uint64_t end = clock_ns() + SECOND_NS;
     c->stopping = true;
-    while (c->o.mode->churns && c->opening + c->open > 0 && clock_ns() < end) client_turn(c);
+    while (c->o.mode == &mode_connect && c->opening + c->open > 0 && clock_ns() < end) client_turn(c);
 }
 
 /* Holds what is open until stdin ends; the descriptors still get their events, to notice what is lost. */
@@ -111,49 +172,59 @@ static void client_hold(struct client *c)
     }
 }
 
+static void client_print_times(const struct client *c, double seconds)
+{
+    printf(",\"count\":%llu,\"rate\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"p999_us\":%.1f",
+           (unsigned long long)c->rounds, (double)c->rounds / seconds, histogram_quantile_us(&c->times, 0.5),
+           histogram_quantile_us(&c->times, 0.99), histogram_quantile_us(&c->times, 0.999));
+}
+
 static void client_print(const struct client *c, double seconds)
 {
-    const struct options *o = &c->o;
-    printf("{\"mode\":\"%s\",\"via\":\"%s\",\"flows\":%u,\"seconds\":%.4f,\"open\":%zu", o->mode->name,
-           via_names[o->via], o->flows, seconds, c->open);
-    if (o->mode == &mode_bulk || o->mode == &mode_verify)
+    const struct mode *mode = c->o.mode;
+    printf("{\"mode\":\"%s\",\"via\":\"%s\",\"flows\":%u,\"seconds\":%.4f,\"open\":%zu,\"opened\":%zu", mode->name,
+           via_names[c->o.via], c->o.flows, seconds, c->open, c->opened);
+    if (mode == &mode_bulk || mode == &mode_verify)
         printf(",\"bytes\":%llu,\"gb\":%.4f,\"gbit_s\":%.3f", (unsigned long long)c->bytes, (double)c->bytes / 1e9,
                (double)c->bytes * 8 / 1e9 / seconds);
-    if (o->mode == &mode_rtt || o->mode == &mode_connect)
-        printf(",\"count\":%llu,\"rate\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f", (unsigned long long)c->rounds,
-               (double)c->rounds / seconds, histogram_quantile_us(&c->times, 0.5),
-               histogram_quantile_us(&c->times, 0.99));
-    if (o->mode == &mode_verify)
-        printf(",\"verified\":%zu,\"mismatches\":%llu", c->finished, (unsigned long long)c->mismatches);
-    printf(",\"errors\":%llu,\"timeouts\":%llu,\"first_error\":\"%s\"}\n", (unsigned long long)c->errors,
-           (unsigned long long)c->timeouts, c->first_error);
+    else if (mode != &mode_idle)
+        client_print_times(c, seconds);
+    if (mode == &mode_verify) printf(",\"verified\":%zu", c->finished);
+    if (mode == &mode_udp) printf(",\"lost\":%llu", (unsigned long long)c->lost);
+    printf(",\"mismatches\":%llu,\"errors\":%llu,\"timeouts\":%llu,\"first_error\":\"%s\"}\n",
+           (unsigned long long)c->mismatches, (unsigned long long)c->errors, (unsigned long long)c->timeouts,
+           c->first_error);
     fflush(stdout);
 }
 
 static void client_init(struct client *c)
 {
     c->epoll = epoll_make();
-    c->flows = calloc(c->o.flows, sizeof *c->flows);
-    c->closed = calloc(c->o.flows, sizeof *c->closed);
+    c->total = (size_t)c->o.flows + c->o.idle_flows;
+    c->flows = calloc(c->total, sizeof *c->flows);
+    c->closed = calloc(c->total, sizeof *c->closed);
     if (!c->flows || !c->closed) die("out of memory");
-    for (unsigned i = 0; i < c->o.flows; i++) {
+    TAILQ_INIT(&c->pace.resting);
+    for (size_t i = 0; i < c->total; i++) {
         c->flows[i].fd = -1;
-        c->closed[c->closed_count++] = c->o.flows - 1 - i;
+        c->closed[c->closed_count++] = (uint32_t)(c->total - 1 - i);
     }
 }
 
 static bool client_succeeded(const struct client *c, size_t open)
 {
-    if (c->o.mode == &mode_verify) return c->finished == c->o.flows && !c->mismatches && !c->errors;
-    if (c->o.mode == &mode_idle) return open == c->o.flows;
-    return c->bytes + c->rounds > 0;
+    if (c->o.mode == &mode_verify) return c->finished == c->total && !c->mismatches && !c->errors;
+    if (c->o.mode == &mode_idle) return open == c->total;
+    return c->bytes + c->rounds > 0 && !c->mismatches;
 }
 
 static int client_main(struct client *c)
 {
     client_init(c);
+    pace_begin(c, clock_ns());
     client_open_all(c);
     bool timed = c->o.mode != &mode_idle && c->o.mode != &mode_verify;
+    c->pace.next_ns = (double)clock_ns();
     if (timed) client_run_for(c, c->o.warmup);
     if (timed) client_forget(c);
     uint64_t start = clock_ns();
@@ -195,9 +266,11 @@ int main(int count, char **arguments)
     raise_file_limit();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGALRM, on_alarm);
-    memset(wire_block, 'x', sizeof wire_block);
-    if (!client.o.mode) origin_run(client.o.port);
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* operations at a rate are to begin when they should */
+    wire_fill();
     const struct options *o = &client.o;
+    if (o->role == ROLE_ORIGIN) origin_run(o->port, o->device);
+    if (o->role == ROLE_NAMES) names_run(&o->listen);
     unsigned rounds = (unsigned)o->flows / OPENING_MAX + 1; /* of opening flows */
     double opening = o->timeout * rounds;
     alarm((unsigned)(o->seconds + o->warmup + (opening < 3600 ? opening : 3600)) + WATCHDOG_SECONDS);

@@ -1,15 +1,24 @@
-/* What each kind of measurement does with a flow that is open. */
-#include "bench/client.h"
+/* What each kind of measurement does with a flow that is open; http.c and udp.c have two more. */
+#include "bench/pace.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MESSAGE_SIZE = 64 }; /* a ping-pong message */
+/* --check: is this what the source has sent at that place? */
+static bool bulk_take(struct client *c, struct flow *f, const uint8_t *data, size_t size)
+{
+    c->bytes += size;
+    f->at += size;
+    if (!c->o.check || block_is_good(data, size, f->at - size)) return true;
+    c->mismatches++;
+    flow_fail(c, f, "the stream differs");
+    return false;
+}
 
 static void bulk_start(struct client *c, struct flow *f)
 {
-    c->bytes += f->got;
+    bulk_take(c, f, f->head, f->got);
 }
 
 static void bulk_run(struct client *c, struct flow *f, uint32_t events)
@@ -21,7 +30,7 @@ static void bulk_run(struct client *c, struct flow *f, uint32_t events)
     else
         size = c->o.read ? recv(f->fd, wire_scratch, BLOCK_SIZE, MSG_DONTWAIT) : socket_discard(f->fd);
     if (size > 0)
-        c->bytes += (uint64_t)size;
+        bulk_take(c, f, wire_scratch, (size_t)size);
     else if (!would_block(size))
         flow_fail_read(c, f, size);
 }
@@ -31,33 +40,73 @@ static uint32_t bulk_events(const struct client *c)
     return c->o.upload ? EPOLLOUT : EPOLLIN;
 }
 
+/* False: the flow failed. */
+static bool rtt_push(struct client *c, struct flow *f)
+{
+    while (f->put < c->o.message) {
+        ssize_t size = socket_send(f->fd, wire_block + f->put, c->o.message - f->put);
+        if (would_block(size)) return true;
+        if (size < 0) {
+            flow_fail(c, f, strerror(errno));
+            return false;
+        }
+        f->put += (uint32_t)size;
+    }
+    return true;
+}
+
 static void rtt_start(struct client *c, struct flow *f)
 {
-    f->got = 0;
+    f->got = f->put = 0;
+    rtt_push(c, f);
+}
+
+static void rtt_done(struct client *c, struct flow *f)
+{
+    flow_count(c, f, f->sent);
+    if (pace_holds(c, f)) {
+        pace_rest(c, f);
+        return;
+    }
     f->sent = clock_ns();
-    if (socket_send(f->fd, wire_block, MESSAGE_SIZE) != MESSAGE_SIZE) flow_fail(c, f, "short send");
+    rtt_start(c, f);
 }
 
 static void rtt_run(struct client *c, struct flow *f, uint32_t events)
 {
     (void)events;
-    ssize_t size = recv(f->fd, wire_scratch, (size_t)(MESSAGE_SIZE - f->got), MSG_DONTWAIT);
-    if (would_block(size)) return;
-    if (size <= 0) {
-        flow_fail_read(c, f, size);
-        return;
+    if (f->put < c->o.message && !f->rests && !rtt_push(c, f)) return;
+    for (;;) {
+        uint32_t wanted = f->rests ? 1 : c->o.message - f->got; /* at rest only an end is to be noticed */
+        ssize_t size = recv(f->fd, wire_scratch, wanted, MSG_DONTWAIT);
+        if (would_block(size)) return;
+        if (size <= 0 || f->rests) {
+            flow_fail_read(c, f, size > 0 ? 0 : size);
+            return;
+        }
+        if (memcmp(wire_scratch, wire_block + f->got, (size_t)size) != 0) {
+            c->mismatches++;
+            flow_fail(c, f, "the echo differs");
+            return;
+        }
+        f->got += (uint32_t)size;
+        if ((uint32_t)size < wanted) return; /* it was empty then: another edge will come */
+        if (f->got == c->o.message) {
+            rtt_done(c, f);
+            return;
+        }
     }
-    f->got = (uint16_t)(f->got + size);
-    if (f->got < MESSAGE_SIZE) return;
-    histogram_add(&c->times, clock_ns() - f->sent);
-    c->rounds++;
-    rtt_start(c, f);
+}
+
+/* A long message does not go out in one send. */
+static uint32_t rtt_events(const struct client *c)
+{
+    return EPOLLIN | EPOLLRDHUP | EPOLLET | (c->o.message > 4096 ? (uint32_t)EPOLLOUT : 0);
 }
 
 static void connect_done(struct client *c, struct flow *f)
 {
-    histogram_add(&c->times, clock_ns() - f->opened);
-    c->rounds++;
+    flow_count(c, f, f->opened);
     if (c->o.orderly) {
         if (shutdown(f->fd, SHUT_WR))
             flow_fail(c, f, strerror(errno));
@@ -132,14 +181,15 @@ static uint32_t verify_events(const struct client *c)
 }
 
 const struct mode mode_bulk = {.name = "bulk", .start = bulk_start, .run = bulk_run, .events = bulk_events};
-const struct mode mode_rtt = {.name = "rtt", .start = rtt_start, .run = rtt_run};
+const struct mode mode_rtt = {.name = "rtt", .start = rtt_start, .run = rtt_run, .events = rtt_events};
 const struct mode mode_connect = {.name = "connect", .start = connect_start, .run = connect_run, .churns = true};
 const struct mode mode_idle = {.name = "idle", .start = idle_start, .run = idle_run};
 const struct mode mode_verify = {.name = "verify", .start = verify_start, .run = verify_run, .events = verify_events};
 
 const struct mode *mode_find(const char *name)
 {
-    static const struct mode *const modes[] = {&mode_bulk, &mode_rtt, &mode_connect, &mode_idle, &mode_verify};
+    static const struct mode *const modes[] = {&mode_bulk,   &mode_rtt,  &mode_connect, &mode_idle,
+                                               &mode_verify, &mode_http, &mode_udp};
     for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
         if (strcmp(name, modes[i]->name) == 0) return modes[i];
     return NULL;

@@ -7,6 +7,26 @@
 
 enum { VERIFY_SIZE = 64 * 1024 }; /* one read or write */
 
+uint64_t block_number(uint64_t at)
+{
+    return at / BLOCK_SIZE;
+}
+
+bool block_is_good(const uint8_t *data, size_t size, uint64_t at)
+{
+    while (size > 0) {
+        uint64_t number = block_number(at);
+        size_t skip = at % BLOCK_SIZE;
+        bool is_number = skip < sizeof number;
+        size_t part = is_number ? sizeof number - skip : BLOCK_SIZE - skip;
+        const uint8_t *wanted = is_number ? (const uint8_t *)&number + skip : wire_block + skip;
+        if (part > size) part = size;
+        if (memcmp(data, wanted, part) != 0) return false;
+        data += part, at += part, size -= part;
+    }
+    return true;
+}
+
 static uint64_t stream_word(uint64_t seed, uint64_t index)
 {
     uint64_t z = seed + (index + 1) * UINT64_C(0x9e3779b97f4a7c15);

@@ -18,6 +18,11 @@ struct verify_note {
 
 #define VERIFY_GOOD UINT64_MAX
 
+/* What the source sends: wire_block over and over, and in the first octets of each the number of the block, so that
+ * what is lost, doubled or out of order shows. */
+uint64_t block_number(uint64_t at); /* of the block in which octet `at` of the stream lies */
+bool block_is_good(const uint8_t *data, size_t size, uint64_t at);
+
 struct verify_end {
     uint64_t seed_out, seed_in;
     uint64_t size;               /* of the stream, each way */

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const via_names[VIA_COUNT] = {"none", "forward", "socks4", "socks4a", "socks5", "socks5-auth", "http"};
+const char *const via_names[VIA_COUNT] = {"none",   "forward",     "socks4", "socks4a",
+                                          "socks5", "socks5-auth", "http",   "http-plain"};
 
 size_t via_write_greeting(enum via via, uint8_t *to)
 {
@@ -35,6 +36,32 @@ static size_t socks4_write_request(enum via via, const struct sockaddr_in *targe
     return 9 + strlen((char *)to + 9) + 1;
 }
 
+static size_t socks5_write_name(const struct sockaddr_in *target, const char *name, uint8_t *to)
+{
+    static const uint8_t front[4] = {5, 1, 0, 3};
+    size_t size = strlen(name);
+    memcpy(to, front, sizeof front);
+    to[4] = (uint8_t)size;
+    memcpy(to + 5, name, size);
+    memcpy(to + 5 + size, &target->sin_port, 2);
+    return 7 + size;
+}
+
+size_t via_write_associate(uint8_t *to)
+{
+    static const uint8_t request[10] = {5, 3, 0, 1};
+    memcpy(to, request, sizeof request);
+    return sizeof request;
+}
+
+void via_read_bound(const uint8_t *head, struct sockaddr_in *bound)
+{
+    static const uint8_t any[4] = {0};
+    if (head[3] != 1) return;
+    if (memcmp(head + 4, any, sizeof any) != 0) memcpy(&bound->sin_addr, head + 4, 4);
+    memcpy(&bound->sin_port, head + 8, 2);
+}
+
 static size_t socks5_write_request(const struct sockaddr_in *target, uint8_t *to)
 {
     static const uint8_t front[4] = {5, 1, 0, 1};
@@ -53,8 +80,9 @@ static size_t http_write_request(const struct sockaddr_in *target, uint8_t *to)
                             host, port);
 }
 
-size_t via_write_request(enum via via, const struct sockaddr_in *target, uint8_t *to)
+size_t via_write_request(enum via via, const struct sockaddr_in *target, const char *name, uint8_t *to)
 {
+    if (name) return socks5_write_name(target, name, to);
     switch (via) {
     case VIA_HTTP: return http_write_request(target, to);
     case VIA_SOCKS4:

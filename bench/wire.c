@@ -10,6 +10,15 @@
 uint8_t wire_block[BLOCK_SIZE];
 uint8_t wire_scratch[BLOCK_SIZE];
 
+void wire_fill(void)
+{
+    uint64_t word = 1;
+    for (size_t i = 0; i < sizeof wire_block; i += sizeof word) {
+        word ^= word << 13, word ^= word >> 7, word ^= word << 17; /* xorshift64 */
+        memcpy(wire_block + i, &word, sizeof word);
+    }
+}
+
 void die(const char *format, ...)
 {
     va_list arguments;

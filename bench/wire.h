@@ -14,18 +14,21 @@
 
 enum {
     BLOCK_SIZE = 256 * 1024,        /* one write of a bulk flow */
+    FILL_SIZE = 1024 * 1024,        /* what the fill service sends */
     DISCARD_SIZE = 4 * 1024 * 1024, /* one discarding read */
     EVENTS_MAX = 512,               /* completions taken from epoll at once */
 };
 
 #define SECOND_NS UINT64_C(1000000000)
 
-extern uint8_t wire_block[BLOCK_SIZE];   /* what bulk and echo senders send; its content means nothing */
+extern uint8_t wire_block[BLOCK_SIZE];   /* what is sent; the same in every process, so that both ends can compare */
 extern uint8_t wire_scratch[BLOCK_SIZE]; /* where reads go whose bytes are looked at or sent on at once */
+
+void wire_fill(void); /* makes wire_block: octets that do not repeat */
 
 __attribute__((noreturn, format(printf, 1, 2))) void die(const char *format, ...);
 
-/* Takes "127.0.0.1:80". Names are not wanted here: DNS would be part of what is measured. */
+/* Takes "127.0.0.1:80". */
 struct sockaddr_in parse_address(const char *text);
 
 void socket_set_nodelay(int fd);
