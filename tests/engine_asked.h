@@ -97,6 +97,7 @@ static inline int open_engine(void **state)
     config_defaults(&config);
     config.workers = 1;
     config.max_sessions = 64;
+    config.lua_budget_ms *= support_slow();
     config.nameservers = "127.0.0.1:9"; /* nobody is there, and nobody else is asked */
     config_size(&config);
     int error = coordinator_open(&coordinator, &config);

@@ -32,6 +32,13 @@ void support_unguard(uint8_t *copy, size_t size)
     if (munmap(copy + size - readable, readable + page_size()) != 0) abort();
 }
 
+unsigned support_slow(void)
+{
+    const char *given = getenv("SLUICE_TEST_SLOW");
+    unsigned long factor = given ? strtoul(given, NULL, 10) : 1;
+    return factor >= 1 && factor <= 1000 ? (unsigned)factor : 1;
+}
+
 /* The octets of the context as the test set them up. */
 struct snapshot {
     void *context;

@@ -13,6 +13,10 @@
 
 #include "protocols/parse.h"
 
+/* How many times longer than usual everything takes here, from SLUICE_TEST_SLOW as in tests/run.py: 1 unless a machine
+ * is emulated. What a script needs time for gets so many times its time budget. */
+unsigned support_slow(void);
+
 /* Copies `size` octets (0 is fine) so that the octet behind the last one lies in an unmapped page: whoever reads past
  * the end dies there and then. The copy is the caller's and writable; give it back with the same size. */
 uint8_t *support_guard(const void *data, size_t size);

@@ -27,7 +27,7 @@ enum { FIND, MATCH, GMATCH, GSUB, REP, FUNCTIONS };
 static int open_state(void **state)
 {
     (void)state;
-    limits = (struct limits){.whole = &limits, .budget_ms = 1000};
+    limits = (struct limits){.whole = &limits, .budget_ms = 1000 * support_slow()};
     limits_watch_open();
     lua = lua_newstate(limits_allocate, &limits);
     if (!lua) return -1;

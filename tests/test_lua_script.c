@@ -247,15 +247,15 @@ static void test_closing(void **state)
     assert_non_null(strstr(text, "false"));
     close(ends[0]);
     close(ends[1]);
-    config.lua_budget_ms = 20;
+    config.lua_budget_ms = 20 * support_slow();
     add("c", "for _ = 1, 100 do neosocksd.async(print, function() "
              "local c <close> = setmetatable({}, {__close = function() while true do end end}) await.sleep(9) end) end "
              "await.sleep(9)");
     assert_int_equal(get("c").coroutines, 101);
     uint64_t begin = limits_now_ns();
     end("c");
-    assert_true(limits_now_ns() - begin < 100 * UINT64_C(20000000)); /* not that of each */
-    config.lua_budget_ms = 5000;
+    assert_true(limits_now_ns() - begin < 100 * UINT64_C(20000000) * support_slow()); /* not that of each */
+    config.lua_budget_ms = 5000 * support_slow();
     assert_nothing_left(before);
 }
 
@@ -269,7 +269,7 @@ static void test_budget(void **state)
     add("b", "await.sleep(0) while true do end");
     assert_int_equal(await_end("b").state, ENGINE_SCRIPT_FAILED);
     assert_non_null(strstr(get("b").error, "b:1: time budget of 20 ms exceeded"));
-    config.lua_budget_ms = 5000;
+    config.lua_budget_ms = 5000 * support_slow();
     end("b");
     assert_nothing_left(before);
 }
