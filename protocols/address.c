@@ -157,3 +157,11 @@ bool address_equal(const struct address *a, const struct address *b)
     }
     return false;
 }
+
+bool address_is_any_host(const struct address *address)
+{
+    static const uint8_t zeros[16];
+    bool ipv4 = address->kind == ADDRESS_IPV4;
+    if (!ipv4 && address->kind != ADDRESS_IPV6) return false;
+    return memcmp(address->ipv6, zeros, ipv4 ? sizeof(address->ipv4) : sizeof(zeros)) == 0;
+}

@@ -59,5 +59,7 @@ size_t address_format_host(const struct address *address, char *out, size_t size
 
 /* Same kind, same host octet for octet (names without regard to ASCII case), same port. */
 bool address_equal(const struct address *a, const struct address *b);
+/* Whether it is 0.0.0.0 or ::, whatever its port; false for names and paths. */
+bool address_is_any_host(const struct address *address);
 
 #endif

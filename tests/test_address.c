@@ -272,6 +272,28 @@ static void equality_of_paths(void **state)
     assert_false(address_equal(&lower, &none));
 }
 
+static bool is_any_host(const char *text)
+{
+    struct address address;
+    assert_true(address_parse(text, strlen(text), ADDRESS_PORT_REQUIRED, 0, &address));
+    return address_is_any_host(&address);
+}
+
+static void any_host(void **state)
+{
+    (void)state;
+    assert_true(is_any_host("0.0.0.0:80"));
+    assert_true(is_any_host("[::]:80"));
+    assert_false(is_any_host("0.0.0.1:80"));
+    assert_false(is_any_host("[::1]:80"));
+    assert_false(is_any_host("[100::]:80"));
+    assert_false(is_any_host("x:80"));
+    struct address ipv4 = {.kind = ADDRESS_IPV4}, none = {0};
+    ipv4.ipv6[15] = 1; /* whatever stands behind its four octets */
+    assert_true(address_is_any_host(&ipv4));
+    assert_false(address_is_any_host(&none));
+}
+
 /* --- proxy URIs --- */
 
 static void uri_texts(void **state)
@@ -564,6 +586,7 @@ int main(void)
         cmocka_unit_test(nothing_and_paths),
         cmocka_unit_test(equality),
         cmocka_unit_test(equality_of_paths),
+        cmocka_unit_test(any_host),
         cmocka_unit_test(uri_texts),
         cmocka_unit_test(uris),
         cmocka_unit_test(refused_uris),

@@ -6,12 +6,6 @@
 #include "core/io/net_address.h"
 #include "core/session/machine.h"
 
-static bool is_any(const struct address *a)
-{
-    static const uint8_t zeros[16];
-    return memcmp(a->ipv6, zeros, a->kind == ADDRESS_IPV4 ? 4 : 16) == 0;
-}
-
 static bool is_ip(const struct address *a)
 {
     return a->kind == ADDRESS_IPV4 || a->kind == ADDRESS_IPV6;
@@ -23,7 +17,7 @@ static bool listener_takes(const struct listener_config *l, const struct address
     const struct address *at = &l->address;
     if (at->kind == ADDRESS_UNIX || to->kind == ADDRESS_UNIX) return address_equal(at, to);
     if (!is_ip(at) || at->port != to->port) return false;
-    if (!is_any(at)) return address_equal(at, to);
+    if (!address_is_any_host(at)) return address_equal(at, to);
     return (at->kind == ADDRESS_IPV6 || to->kind == ADDRESS_IPV4) && machine_has(machine, to);
 }
 

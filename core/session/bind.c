@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "core/io/log.h"
-#include "core/session/handshake.h"
 #include "core/session/policy.h"
+#include "core/session/reply.h"
 #include "core/session/worker.h"
 
 /* Connections that may wait to be judged: strangers must not be able to keep the right peer out for long. */
@@ -16,11 +16,9 @@
 
 /* --- whom we wait for: setup.resolve.results, none means anybody --- */
 
-static bool bind_names_nobody(const struct address *target)
+static bool bind_takes_anybody(const struct address *target)
 {
-    static const uint8_t zeros[16];
-    if (target->kind == ADDRESS_NAME) return false;
-    return memcmp(target->ipv6, zeros, target->kind == ADDRESS_IPV4 ? 4 : 16) == 0;
+    return target->kind != ADDRESS_NAME && address_is_any_host(target);
 }
 
 static void bind_address_at(const struct setup *setup, uint32_t index, struct address *out)
@@ -86,18 +84,6 @@ static int bind_find_address(const struct worker *w, const struct session *s, st
     return 0;
 }
 
-bool bind_listener_address(const struct session *s, struct address *out)
-{
-    struct net_address local;
-    if (s->fd[UPSTREAM] < 0 || net_local_address(s->fd[UPSTREAM], &local) < 0 || !net_address_to(&local, out))
-        return false;
-    if (!bind_names_nobody(out)) return true;
-    uint16_t port = out->port;
-    if (net_local_address(s->fd[CLIENT], &local) < 0 || !net_address_to(&local, out)) return false;
-    out->port = port;
-    return true;
-}
-
 static int bind_open(const struct worker *w, const struct net_address *address)
 {
     int fd = net_socket(address->any.sa_family, SOCK_STREAM);
@@ -125,8 +111,8 @@ static enum session_state bind_listen(struct worker *w, struct session *s)
     if (fd == 0) fd = bind_open(w, &local);
     if (fd < 0) return session_fail(w, s, fd == -EAFNOSUPPORT ? FAIL_COMMAND : failure_from_errno(fd));
     s->fd[UPSTREAM] = fd;
-    if (!bind_listener_address(s, &bound)) return session_fail(w, s, FAIL_INTERNAL);
-    handshake_append_reply(w, s, &bound);
+    if (!reply_find_listener(s, &bound)) return session_fail(w, s, FAIL_INTERNAL);
+    reply_append_address(w, s, &bound);
     session_flush(w, s);
     bind_wait(w, s);
     return SESSION_BIND;
@@ -174,7 +160,7 @@ enum session_state bind_begin(struct worker *w, struct session *s)
     if (setup->target.kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
     bind_watch_client(w, s);
     if (setup->target.kind == ADDRESS_NAME) return bind_resolve(w, s);
-    if (bind_names_nobody(&setup->target)) return bind_listen(w, s);
+    if (bind_takes_anybody(&setup->target)) return bind_listen(w, s);
     bind_expect_literal(setup);
     if (!bind_apply_policy(w, setup)) return session_fail(w, s, FAIL_BLOCKED);
     return bind_listen(w, s);
@@ -207,7 +193,7 @@ static enum session_state bind_take_peer(struct worker *w, struct session *s, in
     net_set_nodelay(fd);
     if (s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT))
         ring_cancel(w->ring, session_tag(w, s, SESSION_WATCH + CLIENT));
-    handshake_append_reply(w, s, peer);
+    reply_append_address(w, s, peer);
     return SESSION_RELAY;
 }
 

@@ -30,7 +30,5 @@ enum session_state bind_begin(struct worker *w, struct session *s);
 enum session_state bind_step(struct worker *w, struct session *s);
 /* The listening socket, if there is one yet, takes no connection any more: before a reply says that it is over. */
 void bind_stop_listening(const struct session *s);
-/* Where the peer is to connect. False: we do not listen. */
-bool bind_listener_address(const struct session *s, struct address *out);
 
 #endif

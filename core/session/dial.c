@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/session/established.h"
 #include "core/session/hop.h"
 #include "core/session/policy.h"
 #include "core/session/self.h"
@@ -210,7 +211,7 @@ static enum session_state dial_won(struct worker *w, struct session *s, unsigned
          * connect is back: somebody else's address could stand there when it is submitted. */
         ring_flush(w->ring);
     }
-    return hop_begin(w, s);
+    return setup_of(w, s)->route.verdict.hop_count > 0 ? hop_begin(w, s) : established_begin(w, s);
 }
 
 enum session_state dial_step(struct worker *w, struct session *s)

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "core/session/handshake.h"
+#include "core/session/established.h"
 #include "core/session/self.h"
 #include "core/session/worker.h"
 #include "protocols/http_connect.h"
@@ -73,7 +73,7 @@ static enum session_state hop_greet(struct worker *w, struct session *s)
 enum session_state hop_begin(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    if (setup->route.verdict.hop_count == 0) return handshake_established(w, s);
+    assert(setup->route.verdict.hop_count > 0);
     enum failure refused = self_forbids_behind_chain(w, s);
     if (refused != FAIL_NONE) return session_fail(w, s, refused);
     setup->hop = 0;
@@ -193,7 +193,7 @@ static void hop_consume(struct setup *setup, size_t used)
 static enum session_state hop_finish(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    enum session_state next = handshake_established(w, s);
+    enum session_state next = established_begin(w, s);
     if (next != SESSION_RELAY) return next; /* the slot may be gone, or `out` holds a refusal */
     setup->out_reply = setup->out_used;
     assert(setup->out_used + setup->hop_received <= SETUP_OUT_SIZE);

@@ -6,7 +6,7 @@
 
 enum hop_stage { HOP_METHOD, HOP_AUTH, HOP_REPLY };
 
-/* The first proxy is connected: sends the first request. HOP, or the state after a chain without proxies. */
+/* The first proxy of a chain is connected: sends the first request. HOP, or a failure's state. */
 enum session_state hop_begin(struct worker *w, struct session *s);
 enum session_state hop_step(struct worker *w, struct session *s);
 

@@ -64,19 +64,13 @@ void own_close(struct own *own)
 
 /* --- addresses --- */
 
-static bool is_zero(const struct address *a)
-{
-    static const uint8_t zeros[16];
-    return memcmp(a->ipv6, zeros, a->kind == ADDRESS_IPV4 ? 4 : 16) == 0;
-}
-
 /* As the kernel takes it: a mapped address is an IPv4 one, and who dials nothing dials himself. */
 static bool plain_form(const struct address *address, struct address *out)
 {
     struct net_address raw;
     if (address->kind != ADDRESS_IPV4 && address->kind != ADDRESS_IPV6) return false;
     if (!net_address_from(address, &raw) || !net_address_to(&raw, out)) return false;
-    if (!is_zero(out)) return true;
+    if (!address_is_any_host(out)) return true;
     if (out->kind == ADDRESS_IPV4) {
         out->ipv4[0] = 127;
         out->ipv4[3] = 1;
@@ -97,7 +91,7 @@ static void host_words(const struct address *address, uint64_t words[2])
 static uint64_t door_state(const struct address *at, bool datagrams, bool only_ipv6, uint8_t listener, uint32_t version)
 {
     uint64_t flags = DOOR_USED | (datagrams ? (unsigned)DOOR_DATAGRAMS : 0u);
-    if (!is_zero(at))
+    if (!address_is_any_host(at))
         flags |= at->kind == ADDRESS_IPV4 ? DOOR_IPV4 : DOOR_IPV6;
     else if (at->kind == ADDRESS_IPV4)
         flags |= DOOR_ALL_IPV4;

@@ -10,6 +10,7 @@
 #include "core/io/log.h"
 #include "core/session/bind.h"
 #include "core/session/crowd.h"
+#include "core/session/dial.h"
 #include "core/session/errand_kinds.h"
 #include "core/session/exchange.h"
 #include "core/session/handshake.h"
@@ -18,6 +19,8 @@
 #include "core/session/own.h"
 #include "core/session/parting.h"
 #include "core/session/relay.h"
+#include "core/session/reply.h"
+#include "core/session/route.h"
 #include "core/session/self.h"
 #include "core/session/udp.h"
 #include "core/session/worker.h"
@@ -37,8 +40,8 @@ static session_step *const session_steps[SESSION_STATE_COUNT] = {
     [SESSION_HELLO] = handshake_hello_step,
     [SESSION_AUTH] = handshake_auth_step,
     [SESSION_REQUEST] = handshake_request_step,
-    [SESSION_LOGIN] = handshake_login_step,
-    [SESSION_ROUTE] = handshake_route_step,
+    [SESSION_LOGIN] = route_login_step,
+    [SESSION_ROUTE] = route_step,
     [SESSION_RESOLVE] = dial_resolve_step,
     [SESSION_DIAL] = dial_step,
     [SESSION_HOP] = hop_step,
@@ -284,7 +287,7 @@ int session_open_internal(struct worker *w, struct dial_errand *dial)
     setup->request_complete = true;
     route_decide_builtin(&setup->route, dial->hops, dial->hop_count);
     session_enter(w, s, SESSION_HELLO);
-    session_proceed(w, s, handshake_obey(w, s));
+    session_proceed(w, s, route_obey(w, s));
     return 0;
 }
 
@@ -614,7 +617,7 @@ static void session_on_wait(struct worker *w, struct session *s)
         if (s->state != SESSION_DIAL) return;
         if (now + DIAL_STAGGER_MS < next) next = now + DIAL_STAGGER_MS;
     } else if (session_asks_ruleset(s) && setup_of(w, s)->asking) {
-        handshake_ask(w, s);
+        route_ask(w, s);
         if (now + TIMER_TICK_MS < next) next = now + TIMER_TICK_MS;
     }
     timer_set(w->timers, s->slot, next);
@@ -766,7 +769,7 @@ static enum session_state session_end_trial(struct worker *w, struct session *s,
     session_drop_upstream(w, s, SESSION_RESET);
     setup->route.failure = (uint8_t)failure;
     setup->asking = true;
-    handshake_ask(w, s);
+    route_ask(w, s);
     return SESSION_ROUTE;
 }
 
@@ -779,7 +782,7 @@ enum session_state session_fail(struct worker *w, struct session *s, enum failur
         session_log_intruder(w, s);
     else
         session_log(w, s, LOG_LEVEL_INFO, failure_row(failure)->word);
-    if (!handshake_write_refusal(w, s, failure)) {
+    if (!reply_append_refusal(w, s, failure)) {
         session_close(w, s, SESSION_ORDERLY);
         return SESSION_CLOSING;
     }

@@ -7,8 +7,8 @@
 #include <sys/mman.h>
 
 #include "core/io/log.h"
-#include "core/session/handshake.h"
 #include "core/session/policy.h"
+#include "core/session/reply.h"
 #include "core/session/udp_peers.h"
 #include "core/session/worker.h"
 
@@ -537,7 +537,7 @@ enum session_state udp_begin(struct worker *w, struct session *s)
     s->moved_ms = ring_now_ms(w->ring);
     udp_receive(w, s, UDP_CLIENT);
     udp_receive_control(w, s);
-    handshake_append_reply(w, s, &bound);
+    reply_append_address(w, s, &bound);
     session_flush(w, s);
     return SESSION_ASSOCIATE;
 }

@@ -1,0 +1,156 @@
+#include "core/session/route.h"
+
+#include "core/session/dial.h"
+#include "core/session/reply.h"
+#include "core/session/self.h"
+#include "core/session/worker.h"
+
+/* Contract sections 2.4, 2.5 and 2.7: HTTP always asks by name, the others by what the client, or the option, gave. */
+static enum route_callback route_callback(const struct session *s, const struct setup *setup)
+{
+    bool http = s->protocol == PROTOCOL_HTTP_CONNECT || s->protocol == PROTOCOL_HTTP_PLAIN;
+    if (http || setup->by_name) return ROUTE_BY_NAME;
+    switch ((enum address_kind)setup->target.kind) {
+    case ADDRESS_IPV4: return ROUTE_BY_IPV4;
+    case ADDRESS_IPV6: return ROUTE_BY_IPV6;
+    default: return ROUTE_BY_NAME;
+    }
+}
+
+/* With nothing left of an earlier attempt, and room in the queue. Else the next completion, or the timer, tries again.
+ */
+void route_ask(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    assert(setup->asking);
+    if (session_upstream_is_busy(s)) return;
+    setup->asked_us = ring_now_us(w->ring);
+    setup->asking = !session_ask_route(w, s);
+}
+
+/* The ruleset said no. If it has tried before and given up, the client learns what went wrong, and the contract's
+ * counters call it a rejection all the same. Readers subtract: a failure is counted before it is called one of the
+ * ruleset's. */
+static enum session_state route_reject(struct worker *w, struct session *s, enum failure tried)
+{
+    enum session_state next = session_fail(w, s, tried == FAIL_NONE ? FAIL_REJECTED : tried);
+    if (failure_is_upstream(tried)) counter_add(&w->stats.gave_up, 1);
+    return next;
+}
+
+/* The verdict is there. Without a ruleset it never left the worker. */
+enum session_state route_obey(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    const struct route_verdict *verdict = &setup->route.verdict;
+    if (verdict->order == ROUTE_UNAUTHORIZED) return session_fail(w, s, FAIL_AUTH);
+    if (verdict->order == ROUTE_REJECT) return route_reject(w, s, (enum failure)setup->route.failure);
+    s->rule = verdict->rule;
+    s->hops = verdict->hop_count;
+    setup->trial = verdict->order == ROUTE_TRY;
+    setup->dialled_us = ring_now_us(w->ring);
+    return dial_begin(w, s);
+}
+
+enum session_state route_begin(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    struct route_request *route = &setup->route;
+    uint32_t revision = atomic_load_explicit(w->revision, memory_order_acquire);
+    counter_add(&w->stats.requests, 1);
+    setup->request_complete = true;
+    setup->revision = revision; /* also of the questions behind tries: it is the same run of the same callback */
+    route->target = setup->target;
+    route->credentials = &setup->credentials;
+    route->callback = (uint8_t)route_callback(s, setup);
+    route->failure = FAIL_NONE;
+    /* A name that no host can have: a ruleset is not asked what it means. Forwarders may leave the target to one. */
+    bool open = s->protocol == PROTOCOL_FORWARD && revision > 0;
+    if (setup->target.kind == ADDRESS_NONE && !open) return session_fail(w, s, FAIL_RESOLVE);
+    if (self_came_back(w, s)) return session_fail(w, s, FAIL_LOOP);
+    if (revision == 0) {
+        route_decide_builtin(route, w->config->hops, (uint8_t)w->config->hop_count);
+        return route_obey(w, s);
+    }
+    if (verdicts_find(&w->verdicts, route, revision, ring_now_ms(w->ring))) {
+        counter_add(&w->stats.routes_remembered, 1);
+        return route_obey(w, s);
+    }
+    setup->asking = true;
+    route_ask(w, s);
+    return SESSION_ROUTE;
+}
+
+/* In ROUTE: the last of what an earlier attempt had in flight is back, or the answer is. */
+enum session_state route_step(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    if (s->op != SESSION_LENT) {
+        if (setup->asking) route_ask(w, s);
+        return SESSION_ROUTE;
+    }
+    histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
+    if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
+    verdicts_keep(&w->verdicts, &setup->route, setup->revision, ring_now_ms(w->ring));
+    return route_obey(w, s);
+}
+
+/* --- user and password --- */
+
+/* By the settings, or by the word of the ruleset that is in force. */
+bool route_wants_credentials(const struct worker *w)
+{
+    uint32_t revision = atomic_load_explicit(w->revision, memory_order_acquire);
+    return w->config->auth_required || (revision & ROUTE_REVISION_AUTH) != 0;
+}
+
+static enum session_state route_admit(struct worker *w, struct session *s)
+{
+    reply_append_admission(w, s);
+    session_flush(w, s);
+    return SESSION_REQUEST;
+}
+
+static enum session_state route_judge_login(struct worker *w, struct session *s)
+{
+    struct route_request *route = &setup_of(w, s)->route;
+    if (route->verdict.order == ROUTE_UNAUTHORIZED) return session_fail(w, s, FAIL_AUTH);
+    if (route->verdict.order != ROUTE_ACCEPT) return session_fail(w, s, FAIL_REJECTED);
+    route->admitted = true;
+    return route_admit(w, s);
+}
+
+/* RFC 1929 answers before the client says where to: so the ruleset is asked about user and password alone. One that
+ * has no word on them lets everybody pass, and judges with the request. */
+enum session_state route_login(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    struct route_request *route = &setup->route;
+    uint32_t revision = atomic_load_explicit(w->revision, memory_order_acquire);
+    if (revision == 0 || !route_wants_credentials(w)) return route_admit(w, s);
+    setup->revision = revision;
+    route->target = (struct address){.kind = ADDRESS_NONE};
+    route->credentials = &setup->credentials;
+    route->callback = ROUTE_BY_LOGIN;
+    route->failure = FAIL_NONE;
+    if (verdicts_find(&w->verdicts, route, revision, ring_now_ms(w->ring))) {
+        counter_add(&w->stats.routes_remembered, 1);
+        return route_judge_login(w, s);
+    }
+    setup->asking = true;
+    route_ask(w, s);
+    return SESSION_LOGIN;
+}
+
+enum session_state route_login_step(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    if (s->op != SESSION_LENT) {
+        if (setup->asking) route_ask(w, s);
+        return SESSION_LOGIN;
+    }
+    histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
+    if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
+    verdicts_keep(&w->verdicts, &setup->route, setup->revision, ring_now_ms(w->ring));
+    return route_judge_login(w, s);
+}
