@@ -115,7 +115,7 @@ $(BUILD)/sluice: $(call objects,release,$(PRODUCT) $(CONTROL) core/main.c)
 	$(Q)$(call link,release) $(LIBS) $(LIBS_LUA)
 
 # The load generator knows nothing of the product, so it needs neither its objects nor its flags.
-LOAD := $(filter-out bench/micro.c bench/decisions.c bench/delay.c,$(wildcard bench/*.c))
+LOAD := $(filter-out bench/micro.c bench/decisions.c bench/delay.c bench/floor.c bench/floor_udp.c,$(wildcard bench/*.c))
 $(BUILD)/load: $(LOAD) $(wildcard bench/*.h)
 	@mkdir -p $(@D)
 	$(call say,$@)
@@ -124,6 +124,11 @@ $(BUILD)/load: $(LOAD) $(wildcard bench/*.h)
 $(BUILD)/decisions: $(call objects,release,bench/decisions.c $(PRODUCT) $(CONTROL))
 	$(call say,$@)
 	$(Q)$(call link,release) $(LIBS) $(LIBS_LUA)
+
+$(BUILD)/floor: bench/floor.c bench/floor_udp.c bench/floor.h
+	@mkdir -p $(@D)
+	$(call say,$@)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -I. $(WARN) -O2 -g $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.c,$^) -luring
 
 $(BUILD)/delay: bench/delay.c
 	@mkdir -p $(@D)

@@ -29,7 +29,7 @@ import time
 import document as sections
 
 HERE = pathlib.Path(__file__).resolve().parent
-OTHER_PROGRAMS = {"micro.c", "delay.c"}  # beside the load generator
+OTHER_PROGRAMS = {"micro.c", "decisions.c", "delay.c", "floor.c", "floor_udp.c"}  # beside the load generator
 TICKS = os.sysconf("SC_CLK_TCK")
 FIRST_PORT = 22000  # of the origin, with the next five; what follows is below the range of ephemeral ports
 IPERF_PORT = 100  # from the first
