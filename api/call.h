@@ -67,7 +67,7 @@ struct call {
     struct call *next, *previous; /* of those that it has */
     uint64_t serial;
     bool held, handling; /* it has the call; its handler runs */
-    struct engine_call *pending;
+    struct engine_job *pending;
     _Atomic uint32_t patience_ms; /* how much longer than --timeout it may take */
 };
 

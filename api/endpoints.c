@@ -188,7 +188,7 @@ static void handle_rpcall(struct call *call)
         return;
     }
     call_log_change(call, "rpcall"); /* only the code knows whether it is a change */
-    struct engine_call *pending =
+    struct engine_job *pending =
         engine_rpcall(call_parts(call)->engine, call->body.data, call->body.size, rpcall_finished, call);
     if (!call->answered) call->pending = pending;
 }
@@ -244,7 +244,7 @@ static void handle_profile(struct call *call)
     }
     call_log_change(call, "profile");
     call->patience_ms = (uint32_t)(seconds * 1000);
-    struct engine_call *pending = engine_profile(e, seconds, profile_finished, call);
+    struct engine_job *pending = engine_profile(e, seconds, profile_finished, call);
     if (!call->answered) call->pending = pending;
 }
 

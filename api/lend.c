@@ -109,7 +109,7 @@ struct withdrawal {
 static void give_up(struct call *call, unsigned status, const char *why)
 {
     if (!call->pending) return;
-    engine_call_cancel(call->pending);
+    engine_job_cancel(call->pending);
     call->pending = NULL;
     call_reply_text(call, status, why);
 }

@@ -27,7 +27,7 @@ static void turn(void)
     assert_int_equal(coordinator_turn(coordinator), 0);
 }
 
-static struct engine_call *start(const char *source, struct answer *answer)
+static struct engine_job *start(const char *source, struct answer *answer)
 {
     *answer = (struct answer){0};
     return engine_rpcall(engine, source, strlen(source), on_finished, answer);

@@ -390,7 +390,7 @@ static void test_every_allocation(void **state)
         int loaded = engine_update(engine, NULL, NULL, code, sizeof code - 1, &error);
         engine_text_free(&error);
         ask(&a, "a.b:1", 0);
-        struct engine_call *call = engine_rpcall(engine, "await.sleep(0) return {1, 'two'}", 32, finish_call, &reply);
+        struct engine_job *call = engine_rpcall(engine, "await.sleep(0) return {1, 'two'}", 32, finish_call, &reply);
         assert_true(call || reply.count == 1);
         for (int i = 0; i < 200 && (a.answers == 0 || reply.count == 0); i++) turn();
         assert_int_equal(a.answers, 1);
@@ -412,7 +412,7 @@ static void test_every_allocation(void **state)
 static void calls(const char *code, bool ok, const char *body)
 {
     struct reply reply = {0};
-    struct engine_call *call = engine_rpcall(engine, code, strlen(code), finish_call, &reply);
+    struct engine_job *call = engine_rpcall(engine, code, strlen(code), finish_call, &reply);
     assert_true(call || reply.count == 1);
     for (int i = 0; i < 200 && reply.count == 0; i++) turn();
     assert_int_equal(reply.count, 1);
@@ -448,9 +448,9 @@ static void test_rpcall_ends_early(void **state)
 {
     struct reply reply = {0}, other = {0};
     (void)state;
-    struct engine_call *call = engine_rpcall(engine, "await.sleep(1000)", 17, finish_call, &reply);
+    struct engine_job *call = engine_rpcall(engine, "await.sleep(1000)", 17, finish_call, &reply);
     assert_non_null(call);
-    engine_call_cancel(call);
+    engine_job_cancel(call);
     assert_int_equal(reply.count, 0);
     assert_non_null(engine_rpcall(engine, "coroutine.yield()", 17, finish_call, &reply));
     engine_collect(engine);

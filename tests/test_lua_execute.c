@@ -118,7 +118,7 @@ static void test_abandoned(void **state)
     assert_true(fd >= 0);
     close(fd);
     snprintf(source, sizeof source, "await.execute('sleep 1000 & echo $$ $! . >%s; wait')", path);
-    struct engine_call *call = engine_rpcall(engine, source, strlen(source), on_finished, &answer);
+    struct engine_job *call = engine_rpcall(engine, source, strlen(source), on_finished, &answer);
     assert_non_null(call);
     for (char dot = 0; dot != '.';) {
         assert_int_equal(coordinator_turn(coordinator), 0);
@@ -128,7 +128,7 @@ static void test_abandoned(void **state)
         fclose(f);
     }
     assert_false(is_dead(child));
-    engine_call_cancel(call);
+    engine_job_cancel(call);
     while (!execute_is_idle()) assert_int_equal(coordinator_turn(coordinator), 0);
     assert_int_equal(kill(pid, 0), -1); /* reaped */
     for (int i = 0; i < 100 && !is_dead(child); i++) usleep(10000);

@@ -496,7 +496,7 @@ static void test_before_workers(void **state)
 /* --- scripts --- */
 
 /* With the peer's address as a local variable. An expected answer that begins with * is a part of it. */
-static struct engine_call *script_start(const struct peer *p, const char *source, struct answer *answer)
+static struct engine_job *script_start(const struct peer *p, const char *source, struct answer *answer)
 {
     char text[1024];
     int size = snprintf(text, sizeof text, "local peer = '127.0.0.1:%u' %s", p->port, source);
@@ -709,10 +709,10 @@ static void test_script_abandons(void **state)
     assert_non_null(p);
     p->lingers = true;
     peer_open(p);
-    struct engine_call *call = script_start(p, "return await.invoke('', peer)", &answer);
+    struct engine_job *call = script_start(p, "return await.invoke('', peer)", &answer);
     assert_non_null(call);
     for (int i = 0; i < 20; i++) assert_int_equal(coordinator_turn(coordinator), 0);
-    engine_call_cancel(call);
+    engine_job_cancel(call);
     turn_until_idle();
     assert_false(answer.called);
     peer_close(p);

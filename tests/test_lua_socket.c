@@ -468,11 +468,11 @@ static void test_abandoned(void **state)
         ("local s = socket.new('x', 't') s:bind'\\0sluice-w' s:listen(1) local held = {} for i = 1, 3 do "
          "local c = socket.new('x', 't') c:connect'\\0sluice-w'held[i] = c end")};
     for (size_t i = 0; i < sizeof waits / sizeof waits[0]; i++) {
-        struct engine_call *call = start(waits[i], &answer);
+        struct engine_job *call = start(waits[i], &answer);
         for (int turns = 0; turns < 8; turns++) turn();
         assert_false(answer.called);
         assert_false(socket_is_idle());
-        engine_call_cancel(call);
+        engine_job_cancel(call);
         while (!socket_is_idle()) turn();
         engine_collect(engine);
         engine_collect(engine);
@@ -602,10 +602,10 @@ static void test_relay(void **state)
     refuse("local a, b = pair() u:connect('127.0.0.1', 9) a:relay(u)", "stream socket expected");
     refuse("local a, b = pair() b:close() a:relay(b)", "relay: EBADF");
     /* Its coroutine is cancelled: both ends hear of it. */
-    struct engine_call *call = start("_G.a, _G.b = pair() local c c, _G.d = pair() b:relay(c)", &answer);
+    struct engine_job *call = start("_G.a, _G.b = pair() local c c, _G.d = pair() b:relay(c)", &answer);
     for (int i = 0; i < 8; i++) turn();
     assert_false(answer.called);
-    engine_call_cancel(call);
+    engine_job_cancel(call);
     check("a:settimeout(10) d:settimeout(10) local function ends(s) local ok, _, n = pcall(s.recv, s, 1) return not ok "
           "and _.name ~= 'ETIMEDOUT' or n == 0 end "
           "assert(ends(d)) a:close() d:close() _G.a, _G.b, _G.d = nil");

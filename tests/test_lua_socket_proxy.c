@@ -64,7 +64,7 @@ static uint16_t free_port(void)
 }
 
 /* Starts the example with these settings; its coroutine is the call. */
-static struct engine_call *start_proxy(const char *mode, const char *clients, const char *idle, struct answer *answer)
+static struct engine_job *start_proxy(const char *mode, const char *clients, const char *idle, struct answer *answer)
 {
     char *source = read_file("lua/examples/socks4_proxy.lua"), text[64];
     proxy_port = free_port();
@@ -77,7 +77,7 @@ static struct engine_call *start_proxy(const char *mode, const char *clients, co
     replace(source, "setup_seconds = 10", "setup_seconds = 0.2");
     snprintf(text, sizeof text, "idle_seconds = %s", idle);
     replace(source, "idle_seconds = 300", text);
-    struct engine_call *call = start(source, answer);
+    struct engine_job *call = start(source, answer);
     free(source);
     turn();
     assert_false(answer->called);
@@ -145,9 +145,9 @@ static void check_refusals(void)
 }
 
 /* Its coroutine is cancelled: nobody listens any more. */
-static void end_proxy(struct engine_call *call)
+static void end_proxy(struct engine_job *call)
 {
-    engine_call_cancel(call);
+    engine_job_cancel(call);
     check("await.sleep(0.05) assert(not pcall(dialled)) origin:close() await.sleep(0.05)");
 }
 
@@ -155,7 +155,7 @@ static void test_proxy_script(void **state)
 {
     struct answer answer;
     (void)state;
-    struct engine_call *call = start_proxy("script", "1000", "0.3", &answer);
+    struct engine_job *call = start_proxy("script", "1000", "0.3", &answer);
     open_clients();
     check_proxy();
     check_refusals();
@@ -178,7 +178,7 @@ static void test_proxy_crowd(void **state)
 {
     struct answer answer;
     (void)state;
-    struct engine_call *call = start_proxy("script", "1000", "60", &answer);
+    struct engine_job *call = start_proxy("script", "1000", "60", &answer);
     open_clients();
     check("collectgarbage() collectgarbage()");
     unsigned before = count_descriptors();
@@ -196,7 +196,7 @@ static void test_proxy_relay(void **state)
 {
     struct answer answer;
     (void)state;
-    struct engine_call *call = start_proxy("relay", "8", "0.3", &answer);
+    struct engine_job *call = start_proxy("relay", "8", "0.3", &answer);
     open_clients();
     check_proxy();
     check_refusals();

@@ -178,9 +178,9 @@ void script_settle(struct script *s)
 
 /* --- its beginning --- */
 
-static void script_deliver(struct routine *r, lua_State *L, bool ok, int first)
+static void script_deliver(struct task *t, lua_State *L, bool ok, int first)
 {
-    struct script *s = r->owner;
+    struct script *s = t->owner;
     if (ok)
         s->body_ended = true;
     else
@@ -188,13 +188,13 @@ static void script_deliver(struct routine *r, lua_State *L, bool ok, int first)
 }
 
 /* Cancelled with the others at the end, or broken. */
-static void script_lost(struct routine *r, const char *why)
+static void script_lost(struct task *t, const char *why)
 {
-    struct script *s = r->owner;
+    struct script *s = t->owner;
     if (!s->settled) script_fail(s, why);
 }
 
-static const struct routine_class script_class = {
+static const struct task_class script_class = {
     .deliver = script_deliver, .lost = script_lost, .message = script_message};
 
 /* The chunk's argument is the script's name. */
@@ -206,7 +206,7 @@ static int script_begin(lua_State *L)
     lua_pushnil(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &chunk_key);
     lua_pushstring(L, s->name);
-    routine_start(L, &script_class, s, 1, NULL);
+    task_start(L, &script_class, s, 1, NULL);
     return 0;
 }
 
@@ -394,7 +394,7 @@ void script_obey_all(struct engine *root, const struct config *config)
 void script_tend_all(struct engine *root)
 {
     for (struct script *s = root->boot->scripts; s; s = s->next)
-        if (s->engine) coroutine_tend(s->engine);
+        if (s->engine) task_tend_all(s->engine);
 }
 
 void script_close_all(struct engine *root)

@@ -5,8 +5,8 @@
 
 #include "lua/boot/boot.h"
 #include "lua/boot/script.h"
-#include "lua/modules/call.h"
 #include "lua/modules/execute.h"
+#include "lua/modules/job.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/rpc.h"
 #include "lua/modules/ruleset.h"
@@ -115,7 +115,7 @@ static void on_reload(void *context)
 static void on_turn(void *context)
 {
     const struct ruleset *r = context;
-    coroutine_tend(r->engine);
+    task_tend_all(r->engine);
     script_tend_all(r->engine);
 }
 
@@ -162,7 +162,7 @@ void engine_close(struct engine *e)
     if (!e) return;
     script_close_all(e);
     ruleset_stop(e->ruleset);
-    call_stop();
+    job_stop();
     e->closing = true; /* nothing of it runs any more while the loop turns on, and so nothing begins to wait */
     coroutine_abandon_all(e);
     await_idle(e);

@@ -1,10 +1,16 @@
-/* Coroutines and what suspends them.
+/* Coroutines and what suspends them. The words, each for one thing:
  *
- *   routine_start > running --await.*: park--> parked --its operation ends: coroutine_resume--> running > finished
+ *   entry      Lua runs, from engine_enter() to engine_leave() (entry.h)
+ *   coroutine  Lua's; in C a lua_State, which lua.h calls a thread. Scripts make some, the engine others
+ *   task       a coroutine that the engine has started, and what is to be done at its end (task.h)
+ *   active     a task that has started and not ended
+ *   parked     a coroutine that waits for an operation of C; the operation has a struct park
  *
- * An operation that suspends its caller has a struct park. While it is parked the coroutine is anchored, so that only
- * an operation keeps a coroutine alive: one that yields by itself and that nobody holds is collected, and its question
- * answered as a failure. Each coroutine waits for one thing at a time. */
+ *   task_start > running --await.*: coroutine_park--> parked --its operation ends: coroutine_resume--> running > ended
+ *
+ * While it is parked a coroutine is anchored, so that only an operation keeps a coroutine alive: one that yields by
+ * itself and that nobody holds is collected, and its question answered as a failure. Each coroutine waits for one thing
+ * at a time. */
 #ifndef SLUICE_LUA_ENGINE_COROUTINE_H
 #define SLUICE_LUA_ENGINE_COROUTINE_H
 
@@ -38,12 +44,35 @@ void coroutine_resume(struct park *park, const void *result);
 const void *coroutine_result(lua_State *L);
 /* The operation could not even begin: undoes coroutine_park() in the same C function. */
 void coroutine_unpark(struct park *park);
+/* The operation whose park stands at that place (park.anchor), or NULL. */
+struct park *coroutine_park_at(const struct engine *e, uint32_t place);
 
 struct engine *engine_of(lua_State *L); /* of any of its threads */
 struct coordinator *engine_coordinator(struct engine *e);
 bool engine_is_closing(const struct engine *e); /* the process ends, and the loop turns for what is left only */
 
-/* The operation whose park stands at that place (park.anchor), or NULL. */
-struct park *coroutine_park_at(const struct engine *e, uint32_t place);
+/* --- for who opens and closes states --- */
+
+/* A parked coroutine's place. A free one has no park and names the next free one. */
+struct parked {
+    struct park *park;
+    lua_CFunction where; /* it waits in: a script may have resumed it by itself, so that it waits elsewhere now */
+    uint32_t next_free;
+};
+
+/* Part of struct engine. */
+struct coroutines {
+    lua_State *resumed; /* by us, at this moment: a task that ends otherwise was resumed by a script */
+    const void *result; /* of the operation it waited for; its continuation takes it */
+    struct parked *parked;
+    uint32_t parked_size, parked_free, parked_count;
+};
+
+void coroutine_open(lua_State *L); /* entries of the registry; protected */
+/* Ends the operation of every parked coroutine; none will be resumed. */
+void coroutine_abandon_all(struct engine *e);
+/* Closes every coroutine of the state, with what is to be closed in it; no other can begin or wait from now on. */
+void coroutine_close_all(struct engine *e);
+void coroutine_free(struct engine *e); /* there is no Lua any more */
 
 #endif

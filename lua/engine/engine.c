@@ -90,6 +90,7 @@ static int engine_init(lua_State *L)
     process_calls_open(L);
     open_package(L);
     coroutine_open(L);
+    task_open(L);
     if (e->rooms->open) e->rooms->open(L);
     engine_set_limits(e, coordinator_config(e->c));
     lua_gc(L, LUA_GCGEN, 0, 0);
@@ -106,7 +107,7 @@ void engine_free(struct engine *e)
 {
     e->closing = true;
     if (e->L) {
-        coroutine_lose_all(e);
+        task_lose_all(e);
         uint64_t now_ns = limits_now_ns();
         heartbeat_enter(coordinator_heartbeat(e->c), e->who, now_ns / 1000000u);
         limits_enter(&e->limits, now_ns); /* finalizers run, all in the time of one entry */
@@ -117,7 +118,7 @@ void engine_free(struct engine *e)
         heartbeat_leave(coordinator_heartbeat(e->c));
     }
     limits_watch_close();
-    coroutine_close(e);
+    coroutine_free(e);
     if (e->rooms->release) e->rooms->release(e);
     free(e);
 }
@@ -132,7 +133,7 @@ struct engine *engine_new(struct coordinator *c, struct engine *root, const stru
     e->root = root ? root : e;
     e->rooms = rooms;
     engine_set_who(e, who);
-    link_init(&e->coroutines.routines);
+    link_init(&e->tasks.all);
     e->limits.whole = &e->root->limits;
     e->opened_ns = limits_now_ns();
     e->limits.budget_ms = coordinator_config(c)->lua_budget_ms;
@@ -175,8 +176,8 @@ void engine_get_memory(const struct engine *e, struct engine_memory *out)
     *out = (struct engine_memory){.bytes = e->limits.bytes,
                                   .objects = e->limits.blocks,
                                   .limit = e->limits.whole->bytes_max,
-                                  .threads = e->coroutines.active,
-                                  .threads_peak = e->coroutines.active_peak};
+                                  .threads = e->tasks.active,
+                                  .threads_peak = e->tasks.active_peak};
     engine_sort_events(e, out);
 }
 

@@ -46,21 +46,21 @@ int engine_invoke(struct engine *e, const char *source, size_t size, struct engi
 int engine_update(struct engine *e, const char *module, const char *chunkname, const char *source, size_t size,
                   struct engine_text *error);
 
-/* POST /ruleset/rpcall: runs in a coroutine. `finished` is called exactly once, from here or later: with the answer's
- * body (contract section 4.2, also for errors at run time), or with ok false and a message (the source does not
- * compile). body is borrowed for the call. After engine_call_cancel() it is not called any more. */
-struct engine_call;
+/* POST /ruleset/rpcall: a job, which runs in a coroutine. `finished` is called exactly once, from here or later: with
+ * the answer's body (contract section 4.2, also for errors at run time), or with ok false and a message (the source
+ * does not compile). body is borrowed for the call. After engine_job_cancel() it is not called any more. */
+struct engine_job;
 typedef void engine_finished(void *context, bool ok, const char *body, size_t size);
 /* NULL if `finished` has been called already. */
-struct engine_call *engine_rpcall(struct engine *e, const char *source, size_t size, engine_finished *finished,
-                                  void *context);
-void engine_call_cancel(struct engine_call *call);
+struct engine_job *engine_rpcall(struct engine *e, const char *source, size_t size, engine_finished *finished,
+                                 void *context);
+void engine_job_cancel(struct engine_job *job);
 
-/* POST /profile: samples what runs in Lua for so long, 1...ENGINE_PROFILE_SECONDS_MAX, one at a time. `finished` as
- * above, with lines of folded stacks, or with ok false and a message. A ruleset need not be there. */
+/* POST /profile: a job that samples what runs in Lua for so long, 1...ENGINE_PROFILE_SECONDS_MAX, one at a time.
+ * `finished` as above, with lines of folded stacks, or with ok false and a message. A ruleset need not be there. */
 #define ENGINE_PROFILE_SECONDS_MAX 60
 bool engine_is_profiling(const struct engine *e);
-struct engine_call *engine_profile(struct engine *e, double seconds, engine_finished *finished, void *context);
+struct engine_job *engine_profile(struct engine *e, double seconds, engine_finished *finished, void *context);
 
 /* ruleset.stats(dt, q) and ruleset.metrics(): their string, or the error's message. dt in seconds. data NULL: the
  * ruleset has no such function. False: it raised. */

@@ -24,7 +24,7 @@
 #include "lua/engine/engine.h"
 #include "lua/engine/entry.h"
 #include "lua/engine/limits.h"
-#include "lua/engine/routine.h"
+#include "lua/engine/task.h"
 
 #define ENGINE_ERROR_SIZE 2048u
 
@@ -47,6 +47,7 @@ struct engine {
     struct engine *root; /* of the process: has what there is once for all states; may be this one */
     const struct engine_rooms *rooms;
     struct coroutines coroutines;
+    struct tasks tasks;
     struct entries entries;
     char who[HEARTBEAT_TEXT_SIZE];      /* runs, as others are told */
     char last_error[ENGINE_ERROR_SIZE]; /* "": none */

@@ -26,7 +26,7 @@ static void async_call_finish(lua_State *L, bool ok, int first)
 {
     struct engine *e = engine_of(L);
     luaL_checkstack(L, 4, NULL);
-    lua_pushvalue(L, ROUTINE_EXTRA);
+    lua_pushvalue(L, TASK_EXTRA);
     lua_insert(L, first);
     lua_pushboolean(L, ok);
     lua_insert(L, first + 1);
@@ -37,27 +37,27 @@ static void async_call_finish(lua_State *L, bool ok, int first)
     lua_pop(L, 1);
 }
 
-static void async_deliver(struct routine *r, lua_State *L, bool ok, int first)
+static void async_deliver(struct task *t, lua_State *L, bool ok, int first)
 {
-    (void)r;
+    (void)t;
     async_call_finish(L, ok, first);
 }
 
 /* Nobody will resume it any more; who waits for it has no better chance. */
-static void async_lost(struct routine *r, const char *why)
+static void async_lost(struct task *t, const char *why)
 {
-    if (strcmp(why, ROUTINE_ABANDONED) != 0) LOG_LINES(LOG_LEVEL_ERROR, "neosocksd.async: %s", why);
-    engine_note_error(r->engine, why);
+    if (strcmp(why, TASK_ABANDONED) != 0) LOG_LINES(LOG_LEVEL_ERROR, "neosocksd.async: %s", why);
+    engine_note_error(t->engine, why);
 }
 
-static const struct routine_class async_class = {.deliver = async_deliver, .lost = async_lost};
+static const struct task_class async_class = {.deliver = async_deliver, .lost = async_lost};
 
 /* neosocksd.async(finish, func, ...) -> coroutine                                                    [-0, +1, e] */
 static int neosocksd_async(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TFUNCTION);
     luaL_checkany(L, 2);
-    routine_start(L, &async_class, NULL, lua_gettop(L) - 2, NULL);
+    task_start(L, &async_class, NULL, lua_gettop(L) - 2, NULL);
     limits_check(L);
     return 1;
 }
@@ -248,8 +248,8 @@ static int neosocksd_stats(lua_State *L)
     set_count(L, "num_dns_success", dns.found);
     set_count(L, "bytes_allocated", e->limits.bytes);
     set_count(L, "num_object", e->limits.blocks);
-    set_count(L, "num_thread_active", e->coroutines.active);
-    set_count(L, "num_thread_peak", e->coroutines.active_peak);
+    set_count(L, "num_thread_active", e->tasks.active);
+    set_count(L, "num_thread_peak", e->tasks.active_peak);
     lua_pushnumber(L, (lua_Number)(limits_now_ns() - e->opened_ns));
     lua_setfield(L, -2, "uptime");
     if (e->last_error[0]) {

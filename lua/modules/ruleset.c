@@ -26,7 +26,7 @@ struct question {
     bool forwarded;    /* a try has succeeded: what the callback returns is ignored */
     bool unauthorized; /* it has said so: a refusal is one of who the client says it is */
     uint32_t cache_ms, rule;
-    struct routine *routine;
+    struct task *task;
     struct park park; /* TRYING */
 };
 
@@ -135,9 +135,9 @@ static void question_fail(struct question *q, const char *why)
     if (q->request) q->request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
 }
 
-static void question_deliver(struct routine *r, lua_State *L, bool ok, int first)
+static void question_deliver(struct task *t, lua_State *L, bool ok, int first)
 {
-    struct question *q = r->owner;
+    struct question *q = t->owner;
     if (!ok)
         question_fail(q, engine_error_text(L, first));
     else if (q->request && q->request->callback == ROUTE_BY_LOGIN)
@@ -148,15 +148,15 @@ static void question_deliver(struct routine *r, lua_State *L, bool ok, int first
     question_free(q);
 }
 
-static void question_lost(struct routine *r, const char *why)
+static void question_lost(struct task *t, const char *why)
 {
-    struct question *q = r->owner;
+    struct question *q = t->owner;
     if (q->request) question_fail(q, why);
     question_answer(q, -EIO);
     question_free(q);
 }
 
-static const struct routine_class question_class = {.deliver = question_deliver, .lost = question_lost, .pooled = true};
+static const struct task_class question_class = {.deliver = question_deliver, .lost = question_lost, .pooled = true};
 
 static const char *callback_name(const struct route_request *request)
 {
@@ -178,8 +178,8 @@ static void push_target(lua_State *L, const struct address *target)
 
 static struct question *question_of(lua_State *L)
 {
-    struct routine *r = routine_of(L);
-    return r && r->live && r->class == &question_class ? r->owner : NULL;
+    struct task *t = task_of(L);
+    return t && t->active && t->class == &question_class ? t->owner : NULL;
 }
 
 /* user or nil, password or nil. SOCKS4 has no passwords. */
@@ -200,7 +200,7 @@ static int login_start(lua_State *L, struct question *q)
         return 0;
     }
     push_credentials(L, q->request->credentials);
-    routine_start(L, &question_class, q, 2, &q->routine);
+    task_start(L, &question_class, q, 2, &q->task);
     return 0;
 }
 
@@ -253,7 +253,7 @@ static int question_start(lua_State *L)
     if (!ruleset_push_callback(L, name)) return luaL_error(L, "the ruleset has no function %s", name);
     push_target(L, &request->target);
     push_credentials(L, request->credentials);
-    routine_start(L, &question_class, q, judge ? ADMISSION_VALUES : 3, &q->routine);
+    task_start(L, &question_class, q, judge ? ADMISSION_VALUES : 3, &q->task);
     return 0;
 }
 
@@ -312,9 +312,9 @@ static void ruleset_on_route(void *context, struct route_request *request)
         return;
     }
     int result = engine_protect(r->engine, question_start, q, &error);
-    /* It may have been answered, and freed, by now; only one that could not begin is still without a routine. */
+    /* It may have been answered, and freed, by now; only one that could not begin is still without a task. */
     q = question_find(r, request->origin_worker, origin->slot, origin->generation);
-    if (result < 0 && q && !q->routine) {
+    if (result < 0 && q && !q->task) {
         question_fail(q, error.data ? error.data : "not enough memory");
         question_answer(q, 0);
         question_free(q);
@@ -333,7 +333,7 @@ static void ruleset_on_cancel(void *context, uint32_t worker, uint32_t slot, uin
         return;
     }
     question_answer(q, -ECANCELED);
-    routine_cancel(q->routine, "request cancelled"); /* question_lost() frees it */
+    task_cancel(q->task, "request cancelled"); /* question_lost() frees it */
 }
 
 static void ruleset_on_routed(void *context, uint32_t worker, uint32_t slot, uint32_t generation, int32_t result)
@@ -364,7 +364,7 @@ void ruleset_stop(struct ruleset *r)
             struct question *q = r->asked[worker].slots[slot];
             if (!q) continue;
             question_answer(q, -ECANCELED);
-            routine_cancel(q->routine, "the server stops");
+            task_cancel(q->task, "the server stops");
         }
     }
 }
