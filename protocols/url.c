@@ -113,6 +113,7 @@ static const char *read_authority(struct piece authority, uint16_t default_port,
     if (authority.size == 0) return "host is missing";
     if (!address_parse(authority.text, authority.size, ADDRESS_PORT_DEFAULT, default_port, &uri->address))
         return "host or port is malformed";
+    if (uri->address.port == 0) return "port 0 is none that a proxy could have";
     return NULL;
 }
 

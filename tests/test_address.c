@@ -386,6 +386,8 @@ static void refused_uris(void **state)
         {"http://:80", "malformed"},
         {"http://proxy:65536", "malformed"},
         {"http://proxy:x", "malformed"},
+        {"http://proxy:0", "port 0"},
+        {"socks5://u:p@[::1]:0", "port 0"},
         {"http://::1", "malformed"},
         {"http://[::1", "malformed"},
         {"http://pro xy", "malformed"},
