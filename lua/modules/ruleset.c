@@ -89,13 +89,26 @@ static void question_free(struct question *q)
     free(q);
 }
 
+/* Whether the value is the Unix socket that the question is about, as it was asked. Scripts cannot name another one: a
+ * client could, if they make an address of what it has said. */
+static bool keeps_path(lua_State *L, int index, const struct route_request *request)
+{
+    char asked[ADDRESS_TEXT_SIZE];
+    if (request->target.kind != ADDRESS_UNIX || lua_type(L, index) != LUA_TSTRING) return false;
+    address_format(&request->target, asked, sizeof asked);
+    return strcmp(lua_tostring(L, index), asked) == 0 && lua_gettop(L) == index;
+}
+
 /* The values from `first` on are an address and its proxies; the chain of -x comes before them. */
 static bool read_verdict(lua_State *L, int first, struct route_request *request, const struct ruleset *r)
 {
     const struct config *config = coordinator_config(r->engine->c);
     struct route_verdict *verdict = &request->verdict;
     memcpy(request->hops, config->hops, config->hop_count * sizeof *config->hops);
-    if (!target_read_address(L, first, &verdict->target)) return false;
+    if (keeps_path(L, first, request))
+        verdict->target = request->target;
+    else if (!target_read_address(L, first, &verdict->target))
+        return false;
     int own = target_read_hops(L, first + 1, request->hops + config->hop_count, ROUTE_HOPS_MAX - config->hop_count);
     if (own < 0) return false;
     verdict->hop_count = (uint8_t)(config->hop_count + (uint32_t)own);
