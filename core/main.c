@@ -61,6 +61,7 @@ static struct {
     struct api *api;
     int *fds;       /* listening sockets, worker by worker */
     bool listening; /* all of them are open */
+    bool said;      /* why it cannot start */
     int api_fd;
 } parts = {.api_fd = -1};
 
@@ -87,6 +88,14 @@ static bool main_judge(void *context, const struct config *fresh)
     return api_check(fresh) == 0;
 }
 
+/* What the check has to say is on stderr, whatever the log is. */
+static int main_check_boot(void)
+{
+    int error = config_check(&config);
+    parts.said = error < 0;
+    return error;
+}
+
 /* Lua is there for scripts, and for the API, which answers for them. */
 static int main_open_scripts(void)
 {
@@ -94,7 +103,7 @@ static int main_open_scripts(void)
     int error = engine_open(&parts.engine, parts.coordinator);
     if (error == 0) engine_set_judge(parts.engine, main_judge, NULL);
     if (error == 0) error = engine_boot(parts.engine, &config);
-    if (error == 0 && config.boot) error = config_check(&config);
+    if (error == 0 && config.boot) error = main_check_boot();
     if (error == 0 && config.boot && config.nameservers)
         error = coordinator_set_nameservers(parts.coordinator, config.nameservers);
     if (error == 0) error = engine_load_scripts(parts.engine, &config);
@@ -201,6 +210,7 @@ static int main_run(int *status)
     if (error == 0 && coordinator_exit_status(parts.coordinator) >= 0) error = -1; /* a script has ended it */
     if (error == 0 && config.dump_only) {
         error = config_dump(&config);
+        parts.said = error < 0;
     } else if (error == 0 && config.check_only) {
         error = main_check();
     } else {
@@ -214,6 +224,14 @@ static int main_run(int *status)
     *status = parts.coordinator ? coordinator_exit_status(parts.coordinator) : -1;
     main_close(served);
     return error;
+}
+
+/* Whoever typed the command sees that it has failed, also when the log is silent. */
+static void main_say_failure(void)
+{
+    bool silent = config.log_target == LOG_DISCARD || !LOG_ON(LOG_LEVEL_ERROR);
+    if (silent && !parts.said)
+        fputs("sluice: it cannot start; give --loglevel 4 and --log stderr to see why\n", stderr);
 }
 
 int main(int argc, char **argv)
@@ -232,6 +250,7 @@ int main(int argc, char **argv)
     if (config.daemonize && !config.check_only && !config.dump_only && process_daemonize_begin() < 0)
         return EXIT_FAILURE;
     int status, error = main_run(&status);
+    if (error < 0 && status < 0) main_say_failure();
     if (error < 0 && config.daemonize) process_daemonize_ready(error, NULL); /* its log line has said why */
     if (status >= 0) return status;
     return error < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
