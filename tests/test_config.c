@@ -772,7 +772,7 @@ static void test_dump_defaults(void **state)
                         "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
                         "    startup_limit_full = 0,\n    workers = 3,\n    relay = \"auto\",\n"
                         "    idle_timeout = 7440,\n    half_close_timeout = 3600,\n    drain = 0,\n    lua_budget = "
-                        "5000,\n    allow_self = false,\n    api_token_file = nil,\n}\n");
+                        "5000,\n    allow_self = false,\n    api_token_file = nil,\n    ruleset = nil,\n}\n");
 }
 
 static void dumps(const char *line, const char *part)

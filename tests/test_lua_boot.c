@@ -64,6 +64,8 @@ static void test_boot_errors(void **state)
     boot_fails("return { resolve_pf = 3 }", "boot: field `resolve_pf' is out of range");
     boot_fails("return { user_name = 'a\\0b' }", "boot: field `user_name' holds a zero octet");
     boot_fails("return { ruleset = 5 }", "config: `ruleset' must be a table; it is a number");
+    boot_fails("return { ruleset = '' }", "boot: field `ruleset' is no path of a script");
+    boot_fails("return { ruleset = 'a\\0b' }", "boot: field `ruleset' is no path of a script");
     boot_fails("return { max_sessions = 7, proxy = 'ftp://x' }", "config: failed to load fields");
     boot_fails("return { listen = 'no port' }", "config: failed to load fields");
     boot_fails("while true do end", "time budget of 5000 ms exceeded");

@@ -42,17 +42,22 @@ static bool is_left_open(const struct address *target)
     return target->kind == ADDRESS_NONE || (target->kind != ADDRESS_UNIX && target->port == 0);
 }
 
-/* What has to do with rulesets. A -c script may bring one, or not: that is known only when it has run. */
+/* A -c script has run before anything is checked: whether it has brought a ruleset is known. */
+static bool has_rules(const struct config *c)
+{
+    return c->ruleset || c->boot_rules;
+}
+
+/* What has to do with rulesets. */
 static int check_ruleset(const struct config *c)
 {
     int result = 0;
 
-    if (c->ruleset && c->boot) result = fault(c, "--ruleset and --config exclude each other, leave one of them out");
-    if (c->auth_required && !c->ruleset && !c->boot)
+    if (c->auth_required && !has_rules(c))
         result = fault(c, "--auth-required: authentication requires a ruleset, give -r");
     if (c->auth_required && (c->tproxy || config_has_listener(c, LISTENER_FORWARD)))
         result = fault(c, "--auth-required: forwarded and transparent clients cannot authenticate, leave it out");
-    for (uint32_t i = 0; i < c->listener_count && !c->ruleset && !c->boot; i++)
+    for (uint32_t i = 0; i < c->listener_count && !has_rules(c); i++)
         if (c->listeners[i].kind == LISTENER_FORWARD && is_left_open(&c->listeners[i].forward))
             result = fault(c, "--forward \"%s\": a target that is left to a ruleset needs one, give -r",
                            c->listeners[i].forward_text);
@@ -76,9 +81,11 @@ static int check_modes(const struct config *c)
         if (c->listeners[i].kind == LISTENER_FORWARD && c->listeners[i].forward.kind == ADDRESS_UNIX)
             result = fault(c, "--forward %s: no proxy can connect to a Unix socket of this machine, leave --proxy out",
                            c->listeners[i].forward_text);
-    if ((c->ruleset || c->boot) && (c->socks5_bind || c->socks5_udp))
+    if (has_rules(c) && (c->socks5_bind || c->socks5_udp))
         result = fault(c, "--enable-socks5-%s cannot be decided by a ruleset, leave one of them out",
                        c->socks5_bind ? "bind" : "udp");
+    if (c->api_token_file && !c->api_text)
+        result = fault(c, "--api-token-file: there is no API that would ask for a token, give --api, or leave it out");
     if (check_ruleset(c) < 0) result = -1;
     if ((c->blocked & POLICY_LOCAL) && (c->blocked & POLICY_GLOBAL))
         result = fault(c, "--block-outbound: local and global together leave nothing to connect to, drop one of them");
@@ -270,7 +277,7 @@ static int check_circles(const struct config *c)
                        "leave it out",
                        hop, c->listeners[arrives].text);
     }
-    for (uint32_t i = 0; i < c->listener_count && c->hop_count == 0 && !c->ruleset && !c->boot; i++)
+    for (uint32_t i = 0; i < c->listener_count && c->hop_count == 0 && !has_rules(c); i++)
         if (circle_returns(c, i))
             result = fault(c, "--forward %s: what listener \"%s\" takes would come back to it, give another target",
                            c->listeners[i].forward_text, c->listeners[i].text);

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/session/policy.h"
 
@@ -131,10 +132,28 @@ static void dump_own(const struct config *c)
     dump_number("lua_budget", c->lua_budget_ms);
     dump_bool("allow_self", c->allow_self);
     dump_text("api_token_file", c->api_token_file);
+    dump_text("ruleset", c->ruleset); /* a table of the -c script's own cannot be shown */
+}
+
+/* The table separates them by commas. Only the path of a Unix socket may hold one. */
+static const char *find_comma(const struct config *c)
+{
+    for (uint32_t i = 0; i < c->listener_count; i++) {
+        const char *forward = c->listeners[i].forward_text;
+        if (strchr(c->listeners[i].text, ',')) return c->listeners[i].text;
+        if (forward && strchr(forward, ',')) return forward;
+    }
+    return NULL;
 }
 
 int config_dump(const struct config *config)
 {
+    const char *comma = find_comma(config);
+    if (comma) {
+        fprintf(stderr, "sluice: --dump-config: a table cannot hold \"%s\", for its comma; choose another name\n",
+                comma);
+        return -EINVAL;
+    }
     puts("return {");
     dump_addresses(config);
     dump_number("loglevel", config->log_level);

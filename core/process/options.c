@@ -837,6 +837,10 @@ enum config_action config_parse(struct config *config, int argc, char **argv)
     if (read_words(&p, argc, argv) < 0) return CONFIG_EXIT_FAILURE;
     if (p.stop) return fflush(stdout) == 0 ? CONFIG_EXIT_SUCCESS : CONFIG_EXIT_FAILURE;
     if (finish_listeners(&p) < 0) return CONFIG_EXIT_FAILURE;
+    if (config->ruleset && config->boot) {
+        fputs("sluice: --ruleset and --config exclude each other, leave one of them out\n", stderr);
+        return CONFIG_EXIT_FAILURE;
+    }
     log_open((enum log_target)config->log_target, config->log_level);
     /* --check is main's, and the dump of what a -c script says: they begin as a start does. */
     return config->dump_only && !config->boot ? check_and_dump(config) : CONFIG_RUN;

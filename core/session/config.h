@@ -67,8 +67,9 @@ struct config {
     bool blocked_given;                                 /* by the operator: not the default */
     bool allow_self;                                    /* clients may reach what the process itself listens on */
     uint32_t workers;                        /* 0: one per CPU of the affinity mask; resolved by config_check() */
-    const char *ruleset;                     /* -r; NULL: none; "-": stdin */
-    const char *boot;                        /* -c likewise; never both */
+    const char *ruleset;                     /* -r, or named by the -c script; NULL: none; "-": stdin */
+    const char *boot;                        /* -c likewise; the command line names one of both at most */
+    bool boot_rules;                         /* it has brought a ruleset of its own */
     const char *scripts[CONFIG_SCRIPTS_MAX]; /* --script, in their order */
     uint32_t script_count;
     bool auth_required;         /* clients must give credentials, which the ruleset judges */

@@ -25,6 +25,7 @@ int boot_run(lua_State *L)
     if (!lua_istable(L, -1)) return luaL_error(L, "config: expected table, got %s", luaL_typename(L, -1));
     settings_take(L, file);
     int table = lua_gettop(L);
+    if (file->config->ruleset) return 0; /* the file of one is read next */
     if (lua_getfield(L, table, "ruleset") != LUA_TTABLE) lua_getglobal(L, "ruleset");
     auth_judge(L, -1, file->config,
                coordinator_config(engine_of(L)->c)->auth_required || ruleset_of(engine_of(L))->auth);
@@ -34,13 +35,13 @@ int boot_run(lua_State *L)
 
 int boot_run_ruleset(lua_State *L)
 {
-    const struct load_text *text = lua_touserdata(L, 1);
-    if (load_chunk(L, text->data, text->size, "=ruleset") != LUA_OK) return lua_error(L);
+    const struct boot_file *file = lua_touserdata(L, 1);
+    if (load_chunk(L, file->text->data, file->text->size, "=ruleset") != LUA_OK) return lua_error(L);
     lua_pushliteral(L, "ruleset");
     lua_call(L, 1, 1);
     if (!lua_istable(L, -1)) return luaL_error(L, "ruleset: expected table, got %s", luaL_typename(L, -1));
-    const struct config *config = coordinator_config(engine_of(L)->c);
-    auth_judge(L, -1, config, config->auth_required || ruleset_of(engine_of(L))->auth);
+    auth_judge(L, -1, file->config,
+               coordinator_config(engine_of(L)->c)->auth_required || ruleset_of(engine_of(L))->auth);
     lua_setglobal(L, "ruleset");
     return 0;
 }
@@ -65,7 +66,7 @@ int boot_run_file(struct engine *e, const char *path, lua_CFunction function, st
         return -1;
     }
     struct boot_file file = {path, &text, config};
-    int result = engine_protect(e, function, config ? (void *)&file : (void *)&text, error);
+    int result = engine_protect(e, function, &file, error);
     if (result == 0) digest_sha256(text.data ? text.data : "", text.size, e->ruleset->source_hash);
     load_free(&text);
     return result;
@@ -87,20 +88,22 @@ static int boot_config(struct engine *e, struct config *config)
     engine_text_free(&error);
     if (result < 0) return -1;
     if (fresh.daemonize && !config->daemonize) LOGW("config: daemonize has no effect here, give -d");
-    fresh.daemonize = config->daemonize;
+    if (!config->dump_only) fresh.daemonize = config->daemonize;
     for (uint32_t i = 0; fresh.tproxy && i < fresh.listener_count; i++)
         if (fresh.listeners[i].kind == LISTENER_AUTO) fresh.listeners[i].kind = LISTENER_TPROXY;
     *config = fresh;
     log_open((enum log_target)config->log_target, config->log_level);
     engine_protect(e, boot_has_ruleset, &there, NULL);
+    config->boot_rules = there;
     if (there) ruleset_revise(e->ruleset, true);
     return 0;
 }
 
-static int boot_ruleset(struct engine *e, const char *path)
+static int boot_ruleset(struct engine *e, struct config *config)
 {
+    const char *path = config->ruleset;
     struct engine_text error = {0};
-    int result = boot_run_file(e, path, boot_run_ruleset, NULL, &error);
+    int result = boot_run_file(e, path, boot_run_ruleset, config, &error);
     if (result < 0) LOG_LINES(LOG_LEVEL_ERROR, "ruleset load: %s", boot_error_text(&error));
     if (result < 0) LOGF("unable to load ruleset: %s", path);
     if (result == 0) ruleset_revise(e->ruleset, true);
@@ -113,7 +116,7 @@ int engine_boot(struct engine *e, struct config *config)
     int result = 0;
     if (config->boot) result = boot_config(e, config);
     if (result == 0) result = engine_obey(e, config);
-    if (result == 0 && config->ruleset) result = boot_ruleset(e, config->ruleset);
+    if (result == 0 && config->ruleset) result = boot_ruleset(e, config);
     if (result == 0 && config->auth_required && !e->ruleset->is_there) {
         LOGF("authentication requires a ruleset");
         result = -1;

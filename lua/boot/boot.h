@@ -26,15 +26,16 @@ struct boot_file {
 /* The coordinator's hooks, or those by which a test asks. */
 struct coordinator_hooks boot_hooks(struct engine *root);
 
-/* Reads and runs a file in a protected call of `function`, which gets a struct boot_file if there is `config`, else the
- * text (struct load_text). 0, and its hash is the engine's; or -1 and the reason. */
+/* Reads and runs a file in a protected call of `function`, which gets a struct boot_file with `config`. 0, and its hash
+ * is the engine's; or -1 and the reason. */
 int boot_run_file(struct engine *e, const char *path, lua_CFunction function, struct config *config,
                   struct engine_text *error);
 const char *boot_error_text(const struct engine_text *error); /* never NULL */
 
 /* --- in protected calls; the argument is a light userdata --- */
 int boot_run(lua_State *L); /* struct boot_file: a -c file; its table is taken, its ruleset becomes the global */
-int boot_run_ruleset(lua_State *L); /* struct load_text: a -r file; its table becomes the global */
+int boot_run_ruleset(
+    lua_State *L); /* struct boot_file: a -r file, whose table becomes the global; reads `config` only */
 int boot_has_ruleset(lua_State *L); /* bool: whether the global `ruleset` is a table */
 
 void boot_reload(struct engine *e); /* SIGHUP */

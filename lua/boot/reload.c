@@ -48,22 +48,22 @@ static bool may_take(struct engine *e, const struct config *fresh, char *why, si
     const struct config *now = coordinator_config(e->c);
     struct config judged = *fresh; /* the sizes that the check derives are not for a process that runs */
     bool there = false;
+    engine_protect(e, boot_has_ruleset, &there, NULL);
     snprintf(why, size, "see above");
+    judged.boot_rules = there;
     memcpy(judged.listeners, now->listeners, sizeof judged.listeners);
     judged.listener_count = now->listener_count;
     if (config_check(&judged) < 0) return false;
     if (!config_can_change(now, fresh, judged.sessions, why, size)) return false;
-    if (e->boot->judge && !e->boot->judge(e->boot->judge_context, fresh)) return false;
-    engine_protect(e, boot_has_ruleset, &there, NULL);
-    if (!fresh->auth_required || there) return true;
-    snprintf(why, size, "authentication requires a ruleset");
-    return false;
+    return !e->boot->judge || e->boot->judge(e->boot->judge_context, fresh);
 }
 
 /* The workers obey, then we. Takes over `fresh`. */
 static bool take(struct engine *e, struct config *fresh, char *why, size_t size)
 {
     bool there = false;
+    engine_protect(e, boot_has_ruleset, &there, NULL);
+    fresh->boot_rules = there;
     int error = coordinator_configure(e->c, fresh);
     if (error < 0) {
         snprintf(why, size, "%s", error == -EAGAIN ? "the workers are busy, try again" : "not enough memory");
@@ -73,9 +73,20 @@ static bool take(struct engine *e, struct config *fresh, char *why, size_t size)
     script_obey_all(e, fresh);
     log_open((enum log_target)fresh->log_target, fresh->log_level);
     if (coordinator_set_nameservers(e->c, fresh->nameservers) < 0) LOGE("reload: the name servers stay as they were");
-    engine_protect(e, boot_has_ruleset, &there, NULL);
     ruleset_revise(e->ruleset, there);
     return true;
+}
+
+static bool is_readable_again(const char *path)
+{
+    return path && strcmp(path, "-") != 0;
+}
+
+/* The -c script, and the -r script that it names. */
+static bool run_both(struct engine *e, const char *path, struct config *fresh, struct engine_text *error)
+{
+    if (boot_run_file(e, path, boot_run, fresh, error) < 0) return false;
+    return !is_readable_again(fresh->ruleset) || boot_run_file(e, fresh->ruleset, boot_run_ruleset, fresh, error) == 0;
 }
 
 /* True: the settings are in force, and `fresh` is the coordinator's. False: the log says why not. */
@@ -83,7 +94,7 @@ static bool run_and_take(struct engine *e, const char *path, struct config *fres
 {
     struct engine_text error = {0};
     char why[256] = "";
-    bool good = boot_run_file(e, path, boot_run, fresh, &error) == 0;
+    bool good = run_both(e, path, fresh, &error);
     bool taken = good && may_take(e, fresh, why, sizeof why) && take(e, fresh, why, sizeof why);
     if (taken)
         LOGN("reload: config successfully reloaded");
@@ -112,7 +123,8 @@ static void reload_config(struct engine *e, const char *path)
 static void reload_ruleset(struct engine *e, const char *path)
 {
     struct engine_text error = {0};
-    if (boot_run_file(e, path, boot_run_ruleset, NULL, &error) == 0) {
+    struct config now = *coordinator_config(e->c);
+    if (boot_run_file(e, path, boot_run_ruleset, &now, &error) == 0) {
         ruleset_revise(e->ruleset, true);
         LOGN("reload: ruleset successfully reloaded");
     } else {
@@ -124,10 +136,13 @@ static void reload_ruleset(struct engine *e, const char *path)
 void boot_reload(struct engine *e)
 {
     const struct config *config = coordinator_config(e->c);
-    if (config->boot && strcmp(config->boot, "-") != 0)
-        reload_config(e, config->boot);
-    else if (config->ruleset && strcmp(config->ruleset, "-") != 0)
-        reload_ruleset(e, config->ruleset);
+    const char *path = config->boot ? config->boot : config->ruleset;
+    if (is_readable_again(config->boot))
+        reload_config(e, path);
+    else if (!config->boot && is_readable_again(config->ruleset))
+        reload_ruleset(e, path);
+    else if (path)
+        LOGN("reload: the script came from standard input, which cannot be read again; all stays as it was");
     else
         LOGD("SIGHUP: there is no script to reload");
 }

@@ -314,7 +314,10 @@ static void judge_table(lua_State *L, const struct boot_file *file, int table)
         lua_pop(L, 1);
     }
     int type = lua_getfield(L, table, "ruleset");
-    if (type != LUA_TNIL && type != LUA_TTABLE)
+    bool path = type == LUA_TSTRING && lua_rawlen(L, -1) > 0 && strlen(lua_tostring(L, -1)) == lua_rawlen(L, -1);
+    if (type == LUA_TSTRING && !path)
+        luaL_error(L, "%sboot: field `ruleset' is no path of a script", push_place(L, file, "ruleset"));
+    if (type != LUA_TNIL && type != LUA_TTABLE && !path)
         luaL_error(L, "config: `ruleset' must be a table; it is a %s", lua_typename(L, type));
     lua_pop(L, 1);
 }
@@ -432,6 +435,16 @@ static void apply_texts(lua_State *L, const struct boot_file *file, int table)
     lua_settop(L, top);
 }
 
+/* A table is the ruleset itself, a text the path of its script, as of -r. */
+static void apply_ruleset(lua_State *L, const struct boot_file *file, int table)
+{
+    const char *path = field_text(L, table, "ruleset");
+    if (lua_type(L, -1) == LUA_TTABLE) file->config->ruleset = NULL;
+    if (path) file->config->ruleset = keep_text(engine_of(L), path, strlen(path));
+    if (path && !file->config->ruleset) luaL_error(L, "not enough memory");
+    lua_pop(L, 1);
+}
+
 static void apply_table(lua_State *L, const struct boot_file *file, int table)
 {
     struct config *c = file->config;
@@ -445,6 +458,7 @@ static void apply_table(lua_State *L, const struct boot_file *file, int table)
         lua_pop(L, 1);
     }
     apply_texts(L, file, table);
+    apply_ruleset(L, file, table);
 }
 
 /* The table on top of the stack: what it says is judged and written into file->config; a copy of its own fields takes

@@ -3,6 +3,7 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 import tempfile
 
 import pytest
@@ -93,6 +94,25 @@ def test_dump_and_check(tmp_path):
     assert code == 1 and out == "" and "cannot read" in err
 
 
+def test_what_a_dump_cannot_hold(tmp_path):
+    """Commas separate listeners there."""
+    for words in [["-l", f"unix:{tmp_path}/a,b"], ["-l", f"127.0.0.1:{process.free_port()}", "-f", f"unix:{tmp_path}/a,b"]]:
+        assert process.run(*words, "--check")[0] == 0
+        code, out, err = process.run(*words, "--dump-config")
+        assert code == 1 and out == "" and err.count("\n") == 1 and "comma" in err
+
+
+@pytest.mark.parametrize("quiet", [["--loglevel", "0"], ["--log", "discard"]])
+@pytest.mark.parametrize("mode", ["--check", "--dump-config", None])
+def test_a_silent_log_hides_no_failure(tmp_path, quiet, mode):
+    for words in [["-c", written(tmp_path, "return { timeout = 1 }")], ["-c", written(tmp_path, "return {}", "empty.lua")],
+                  ["-l", f"127.0.0.1:{process.free_port()}", "-r", str(tmp_path / "nowhere")]]:
+        if mode == "--dump-config" and "-r" in words:
+            continue  # that script is not read for it
+        code, out, err = process.run(*quiet, *words, *([mode] if mode else []))
+        assert code == 1 and out == "" and err.startswith("sluice: ") and err.count("\n") == 1, (words, err)
+
+
 @pytest.mark.parametrize("option", ["-c", "-r"])
 def test_tracebacks_keep_their_lines(tmp_path, option):
     path = written(tmp_path, "local function inner()\n  error('broken')\nend\nlocal function outer()\n  inner()\nend\nouter()\n")
@@ -181,6 +201,73 @@ def test_reload_says_what_is_wrong_and_where(sluice, tmp_path):
     reload(proxy, path, "error('late')", "reload: config error: config:1: late")
     assert process.wait_until(lambda: proxy.log().endswith("  everything stays as it was\n")), proxy.log()
     assert "successfully" not in proxy.log()
+
+
+def test_reload_refuses_a_circle(sluice, tmp_path):
+    """-x that leads to a listener of this process, as at the start; and a target that is left to a ruleset which has gone."""
+    port = process.free_port()
+    path = written(tmp_path, f"return {{ listen = '127.0.0.1:{port}' }}")
+    proxy = sluice("-c", path, listen=None)
+    for chain in [f"socks5://127.0.0.1:{port}", f"http://localhost:{port},socks5://127.0.0.2", f"socks4a://[::ffff:127.0.0.1]:{port}"]:
+        reload(proxy, path, f"return {{ listen = '127.0.0.1:{port}', proxy = '{chain}' }}", "see above; everything stays as it was")
+    assert proxy.log().count("so that connections would run in a circle") == 3 and "successfully" not in proxy.log()
+    reload(proxy, path, f"return {{ listen = '127.0.0.1:{port}', proxy = 'socks5://127.0.0.2:{port}' }}", "config successfully reloaded")
+
+
+def test_reload_reads_the_ruleset_that_the_table_names(sluice, origin, tmp_path):
+    """Both files, or neither; a new table may name another one, or bring its own."""
+    port, one, two = process.free_port(), origin(lambda _, s: s.sendall(b"one")), origin(lambda _, s: s.sendall(b"two"))
+
+    def rules(target, name="r.lua"):
+        return written(tmp_path, f"local function f() return '127.0.0.1:{target.port}' end return {{ resolve = f, route = f }}", name)
+
+    def seen():
+        with wire.greet(wire.Client(("127.0.0.1", port))) as client:
+            client.send(wire.socks5("192.0.2.1", 80))
+            assert wire.read_socks5_reply(client)[0] == 0
+            return client.read_all()
+
+    text = f"return {{ listen = '127.0.0.1:{port}', ruleset = '{rules(one)}' }}"
+    path = written(tmp_path, text)
+    proxy = sluice("-c", path, listen=None)
+    assert seen() == b"one"
+    rules(two)
+    reload(proxy, path, text, "config successfully reloaded")
+    assert seen() == b"two"
+    written(tmp_path, "return 5", "r.lua")
+    reload(proxy, path, text.replace("}", ", timeout = 9 }"), "ruleset: expected table, got number; everything stays as it was")
+    assert seen() == b"two"
+    reload(proxy, path, text.replace("r.lua", "nowhere.lua"), "everything stays as it was")
+    reload(proxy, path, text.replace(str(tmp_path / "r.lua"), rules(one, "other.lua")), "config successfully reloaded")
+    assert seen() == b"one"
+    table = f"{{ resolve = function() return '127.0.0.1:{two.port}' end, route = function() return '127.0.0.1:{two.port}' end }}"
+    reload(proxy, path, f"return {{ listen = '127.0.0.1:{port}', ruleset = {table} }}", "config successfully reloaded")
+    assert seen() == b"two"
+
+
+@pytest.mark.parametrize("option", ["-r", "-c"])
+def test_reload_of_standard_input(tmp_path, option):
+    """It has been read to its end: nothing can be read again, and that is said."""
+    port = process.free_port()
+    log = open(tmp_path / "log", "w+", encoding="utf-8")
+    child = subprocess.Popen([process.BINARY, "-l", f"127.0.0.1:{port}", option, "-"], stdin=subprocess.PIPE, stdout=log, stderr=log)
+    try:
+        child.stdin.write(b"return { route = function(a) return a end }" if option == "-r" else b"return {}")
+        child.stdin.close()
+
+        def said():
+            log.seek(0)
+            return log.read()
+
+        assert process.wait_until(lambda: "listening on" in said())
+        child.send_signal(signal.SIGHUP)
+        assert process.wait_until(lambda: "reload: the script came from standard input" in said()), said()
+        child.terminate()
+        assert child.wait(20 * process.SLOW) == 0
+    finally:
+        child.kill()
+        child.wait()
+        log.close()
 
 
 def test_reload_takes_another_token_file(sluice, tmp_path):

@@ -72,6 +72,8 @@ WRONG = {
     "proxy of no scheme": ([*LISTEN, "-x", "127.0.0.1:1080"], "-x"),
     "proxy of an unknown scheme": ([*LISTEN, "-x", "ftp://127.0.0.1:1080"], "-x"),
     "second proxy wrong": ([*LISTEN, "-x", "socks5://127.0.0.1,"], "proxy 2"),
+    "proxy of port 0": ([*LISTEN, "-x", "http://127.0.0.1:0"], "port 0"),
+    "tokens without an API": ([*LISTEN, "--api-token-file", "/dev/null"], "--api-token-file"),
     "nine proxies": ([*LISTEN, "-x", ",".join(["socks5://127.0.0.1"] * 9)], "-x"),
     "proxy and bind": ([*LISTEN, "-x", "socks5://127.0.0.1", "--enable-socks5-bind"], "bind"),
     "proxy and udp": ([*LISTEN, "-x", "socks5://127.0.0.1", "--enable-socks5-udp"], "udp"),
