@@ -1,8 +1,9 @@
 # sluice. `make run` and `make test` do everything on a fresh Debian 12; `make help` lists the rest.
 #
 # One source tree is built in several flavours, each in a folder of its own below $(BUILD): release (what is installed),
-# unit (the same without link-time optimisation, for the test programs), asan, tsan and fuzz. Flags that the caller gives
-# in CFLAGS and LDFLAGS come last.
+# unit (the same without link-time optimisation, for the test programs), asan, tsan, fuzz, and two of tests/mutants.py:
+# mutant (quickly built, without line numbers, so that a change which changes nothing gives the same object) and coverage.
+# Flags that the caller gives in CFLAGS and LDFLAGS come last.
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -41,12 +42,17 @@ CC_unit       = $(CC)
 CC_asan       = $(CLANG)
 CC_tsan       = $(CLANG)
 CC_fuzz       = $(CLANG)
+CC_mutant     = $(CC)
+CC_coverage   = $(CLANG)
 FLAGS_release = -O2 -g $(LTO) $(HARDEN)
 FLAGS_unit    = -O2 -g $(HARDEN)
 FLAGS_asan    = -O1 -g -fno-omit-frame-pointer -fPIE $(SANITIZE_ASAN)
 FLAGS_tsan    = -O1 -g -fno-omit-frame-pointer -fPIE $(SANITIZE_TSAN)
 FLAGS_fuzz    = -O1 -g -fno-omit-frame-pointer -fPIE -fsanitize=fuzzer-no-link,address,undefined \
                 -fno-sanitize-recover=all
+FLAGS_mutant   = -O1 -fPIE -fsanitize=leak -Werror=int-conversion -Werror=incompatible-pointer-types \
+                 -Werror=implicit-function-declaration
+FLAGS_coverage = -O1 -fPIE -fprofile-instr-generate -fcoverage-mapping
 
 PROTOCOLS := $(wildcard protocols/*.c)
 CORE      := $(wildcard core/*/*.c)
@@ -71,13 +77,15 @@ THREADED  := test_queue test_letter test_log test_lua_script test_resolver_threa
 CLANG_FORMAT_FILES := $(wildcard core/*.c core/*/*.[ch] protocols/*.[ch] lua/*/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE
-.PHONY: gcstress gcstress-programs test-kernel test-container deps-container deps deps-test deps-lint deps-bench deps-bench-lua deps-kernel deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
+.PHONY: gcstress gcstress-programs mutants mutant-programs coverage-programs test-kernel test-container deps-container deps deps-test deps-lint deps-bench deps-bench-lua deps-kernel deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 all: $(BUILD)/sluice ## build build/sluice
 
 # --- objects, in every flavour ---
+
+FLAVOURS := release unit asan tsan fuzz mutant coverage
 
 # A file that changes when a flavour's command line does, so that `make CC=clang` after `make` mixes nothing.
 define flavour
@@ -91,7 +99,7 @@ $(BUILD)/$(1)/%.o: %.c $(BUILD)/$(1)/flags
 	$$(call say,$(1) $$<)
 	$$(Q)$$(CC_$(1)) $$(STD) $$(WARN) $$(FLAGS_$(1)) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
 endef
-$(foreach f,release unit asan tsan fuzz,$(eval $(call flavour,$(f))))
+$(foreach f,$(FLAVOURS),$(eval $(call flavour,$(f))))
 
 # Made once, compiled in every flavour.
 $(BUILD)/embedded.c: lua/embed.sh $(EMBEDDED)
@@ -104,7 +112,7 @@ $(BUILD)/$(1)/embedded.o: $(BUILD)/embedded.c $(BUILD)/$(1)/flags
 	@mkdir -p $$(@D)
 	$$(Q)$$(CC_$(1)) $$(STD) $$(WARN) $$(FLAGS_$(1)) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
 endef
-$(foreach f,release unit asan tsan fuzz,$(eval $(call embedded,$(f))))
+$(foreach f,$(FLAVOURS),$(eval $(call embedded,$(f))))
 
 # With what TSan needs to follow Lua.
 objects = $(patsubst %.c,$(BUILD)/$(1)/%.o,$(2) $(if $(filter tsan,$(1)),tests/tsan_longjmp.c))
@@ -173,6 +181,8 @@ endef
 $(eval $(call programs,unit,$(BUILD)))
 $(eval $(call programs,asan,$(BUILD)/asan))
 $(eval $(call programs,tsan,$(BUILD)/tsan))
+$(eval $(call programs,mutant,$(BUILD)/mutant))
+$(eval $(call programs,coverage,$(BUILD)/coverage))
 
 # Those of the engine once more, where every allocation runs finalizers: see tests/gcstress.c.
 STRESS := -Wl,--wrap=lua_gc,--wrap=lua_newthread,--wrap=luaL_openlibs
@@ -189,6 +199,14 @@ $(BUILD)/asan/sluice: $(call objects,asan,$(PRODUCT) $(CONTROL) core/main.c)
 $(BUILD)/tsan/sluice: $(call objects,tsan,$(PRODUCT) $(CONTROL) core/main.c)
 	$(call say,$@)
 	$(Q)$(call link,tsan) $(LIBS) $(LIBS_LUA)
+
+$(BUILD)/mutant/sluice: $(call objects,mutant,$(PRODUCT) $(CONTROL) core/main.c)
+	$(call say,$@)
+	$(Q)$(call link,mutant) $(LIBS) $(LIBS_LUA)
+
+$(BUILD)/coverage/sluice: $(call objects,coverage,$(PRODUCT) $(CONTROL) core/main.c)
+	$(call say,$@)
+	$(Q)$(call link,coverage) $(LIBS) $(LIBS_LUA)
 
 FUZZ_LINK = $(call link,fuzz) -fsanitize=fuzzer $(LIBS)
 $(BUILD)/fuzz_session: $(call objects,fuzz,fuzz/fuzz_session.c $(SIMULATOR) $(SIMULATED))
@@ -208,6 +226,7 @@ test-programs: $(addprefix $(BUILD)/,sluice $(SIM_PROGRAM) $(addprefix tests/,$(
 asan-programs: $(addprefix $(BUILD)/asan/,sluice $(addprefix tests/,$(TESTS)))
 gcstress-programs: $(addprefix $(BUILD)/gcstress/tests/,$(STRESSED))
 tsan-programs: $(addprefix $(BUILD)/tsan/,sluice $(addprefix tests/,$(THREADED)))
+mutant-programs coverage-programs: %-programs: $(addprefix $(BUILD)/%/,sluice sim $(addprefix tests/,$(TESTS)))
 fuzz-programs: $(addprefix $(BUILD)/,$(FUZZERS))
 
 # Clients of the end to end tests from the npm registry. The tests themselves have no network but their own.
@@ -254,6 +273,13 @@ test-kernel: ## unit, simulator and end to end tests on Debian 12's kernels in a
 test-container: ## build docs/Dockerfile with buildah and try the image, as root
 	@$(MAKE) --no-print-directory deps-container
 	@BUILD=$(BUILD) sh tests/container.sh
+
+# What CFLAGS and LTO say is for the other flavours.
+mutants: ## plant small faults, list those that no test notices (SEED=1, COUNT=100, FILES='protocols core lua api')
+	@$(MAKE) --no-print-directory deps-test
+	@$(MAKE) --no-print-directory -j$(JOBS) CFLAGS= LDFLAGS= LTO= mutant-programs coverage-programs node-modules
+	@CC='$(CC)' CLANG='$(CLANG)' $(PYTHON) tests/mutants/mutants.py --build $(BUILD) --seed $(or $(SEED),1) \
+		--count $(or $(COUNT),100) --jobs $(JOBS) $(FILES)
 
 # GNU make knows no numbers of its own, and the shell's SECONDS is no environment variable of ours.
 fuzz: ## every fuzz target, two at a time, SECONDS=60 in all
@@ -368,4 +394,4 @@ clean: ## remove what was built
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
--include $(foreach f,release unit asan tsan fuzz,$(wildcard $(BUILD)/$(f)/*/*.d $(BUILD)/$(f)/*/*/*.d))
+-include $(foreach f,$(FLAVOURS),$(wildcard $(BUILD)/$(f)/*/*.d $(BUILD)/$(f)/*/*/*.d))

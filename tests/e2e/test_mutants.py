@@ -1,0 +1,91 @@
+"""tests/mutants: which faults it plants in a piece of C, and in which order."""
+import os
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(ROOT, "tests", "mutants"))
+
+import changes  # noqa: E402
+
+SAMPLE = """\
+#include "x.h"
+#define BOUND 8 /* of 4 */
+static const int table[] = {5, 6};
+
+/* if (comment == 1) return; */
+static int first(struct x *x, int size)
+{
+    char text[64];
+    assert(size == 3);
+    LOGD("%d == %d", size, 7);
+    if (size > BOUND && !x->done) return -1;
+    x->left = size - 2;
+    (void)second(x, size);
+    return *x->at * 2;
+}
+
+static void second(struct x *x, int size)
+{
+    memset(x, 0, sizeof *x);
+}
+"""
+
+
+def found(kind=None):
+    return [(change.line, change.kind, SAMPLE[change.start:change.end], change.text)
+            for change in changes.Source("core/x.c", SAMPLE).changes() if kind in (None, change.kind)]
+
+
+@pytest.mark.parametrize("kind,expected", [
+    ("comparison", [(11, ">", ">=")]),
+    ("call", [(13, "second(x, size)", "(void)0"), (19, "memset(x, 0, sizeof *x)", "(void)0")]),
+    ("arguments", [(13, "x, size", "size, x"), (19, "x, 0", "0, x"), (19, "0, sizeof *x", "sizeof *x, 0")]),
+    ("constant", [(11, "1", "0"), (11, "1", "2"), (12, "2", "1"), (12, "2", "3"), (14, "2", "1"), (14, "2", "3"),
+                  (19, "0", "1")]),
+    ("condition", [(11, "(size > BOUND && !x->done)", "(!(size > BOUND && !x->done))")]),
+    ("logic", [(11, "&&", "||"), (11, "!", "!!")]),
+    ("arithmetic", [(12, "-", "+"), (14, "*", "/")]),
+    ("assignment", [(12, "x->left = size - 2", "(void)0")]),
+    ("define", [(2, "8", "9"), (2, "8", "7")]),
+])
+def test_faults_of_a_kind(kind, expected):
+    """Neither in assertions, log lines, comments and tables, nor in the size of a local array."""
+    assert [(line, before, after) for line, _, before, after in found(kind)] == expected
+
+
+def test_a_return_has_the_type_of_its_function():
+    assert (12, "return", "x", "return 0; x") in found() and (19, "return", "memset", "return; memset") in found()
+
+
+def test_a_macro_is_noticed_where_it_is_used():
+    assert [change.lines for change in changes.Source("x.c", SAMPLE).changes() if change.kind == "define"] == [{11}, {11}]
+
+
+def test_a_fault_keeps_its_line_and_changes_one_place():
+    for change in changes.Source("x.c", SAMPLE).changes():
+        changed = change.apply(SAMPLE)
+        different = [pair for pair in zip(SAMPLE.splitlines(), changed.splitlines()) if pair[0] != pair[1]]
+        assert len(changed.splitlines()) == len(SAMPLE.splitlines()) and len(different) == 1, change.name
+
+
+def ranked(folder, seed):
+    return [(change.path, change.start, change.text) for change in changes.ranked(str(folder), ["core"], seed)]
+
+
+def test_a_seed_takes_the_same_faults_also_after_an_edit_elsewhere(tmp_path):
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "x.c").write_text(SAMPLE)
+    (tmp_path / "core" / "y.c").write_text(SAMPLE)
+    before = ranked(tmp_path, 1)
+    assert len(before) == 2 * len(found()) and before == ranked(tmp_path, 1) and before != ranked(tmp_path, 2)
+    (tmp_path / "core" / "y.c").write_text("int x;\n")
+    assert sorted(ranked(tmp_path, 1)) == sorted(place for place in before if place[0] == "core/x.c")
+    kinds = [change.kind for change in changes.ranked(str(tmp_path), ["core"], 1)]
+    assert len(set(kinds[:9])) == 9, "the kinds take turns"
+
+
+def test_a_list_by_hand(tmp_path):
+    (tmp_path / "list").write_text("# why\ncore/x.c: nobody sees it\n- a  < b\n+ a <= b\n")
+    assert changes.left_out(str(tmp_path / "list")) == {("core/x.c", "a  < b", "a <= b"): "nobody sees it"}
