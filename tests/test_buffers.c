@@ -135,6 +135,39 @@ static void test_buffer_that_nobody_wants_goes_back(void **state)
     bench_close(&b);
 }
 
+/* Octets that no receive brought are held in spare buffers alone, in order with the others, and the kernel keeps its
+ * own. */
+static void test_copies_take_spare_buffers(void **state)
+{
+    struct bench b;
+    struct buffer_list list = BUFFER_LIST_EMPTY;
+    static uint8_t octets[2 * SIZE];
+    (void)state;
+    for (size_t i = 0; i < sizeof octets; i++) octets[i] = (uint8_t)(i * 7 + i / SIZE);
+    bench_open(&b, 8, 4);
+    buffers_append(&b.buffers, &list, bench_receive(&b, 'x').buffer, 1);
+    assert_int_equal(b.buffers.spare_count, 3);
+    assert_int_equal(buffers_copy(&b.buffers, &list, octets, sizeof octets), SIZE);
+    assert_int_equal(buffers_copy(&b.buffers, &list, octets + SIZE, 5), 5);
+    check_sum(&b.buffers);
+    assert_int_equal(list.count, 3);
+    assert_int_equal(buffers_copy(&b.buffers, &list, octets, 1), 1);
+    assert_int_equal(buffers_copy(&b.buffers, &list, octets, 1), 0); /* none is spare */
+    check_sum(&b.buffers);
+    assert_int_equal(b.buffers.leased, 4);
+    assert_int_equal(b.buffers.lent, 4);
+    buffers_drop_first(&b.buffers, &list);
+    assert_int_equal(b.buffers.filled[list.first], SIZE);
+    assert_memory_equal(buffers_at(&b.buffers, list.first), octets, SIZE);
+    buffers_drop_first(&b.buffers, &list);
+    assert_int_equal(b.buffers.filled[list.first], 5);
+    assert_memory_equal(buffers_at(&b.buffers, list.first), octets + SIZE, 5);
+    buffers_drop_all(&b.buffers, &list);
+    assert_int_equal(b.buffers.leased, 0);
+    check_sum(&b.buffers);
+    bench_close(&b);
+}
+
 static void test_pipes_are_a_budget(void **state)
 {
     struct pipes pipes;
@@ -192,6 +225,7 @@ int main(void)
         cmocka_unit_test(test_empty_group_says_enobufs_and_recovers),
         cmocka_unit_test(test_reserve_replaces_what_is_leased),
         cmocka_unit_test(test_buffer_that_nobody_wants_goes_back),
+        cmocka_unit_test(test_copies_take_spare_buffers),
         cmocka_unit_test(test_pipes_are_a_budget),
         cmocka_unit_test(test_memory_of_a_burst_is_given_back),
     };

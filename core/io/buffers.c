@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "core/io/memory.h"
@@ -50,15 +51,20 @@ static void buffers_lend(struct buffers *buffers, uint16_t buffer)
     buffers->lent++;
 }
 
+static uint16_t buffers_take_spare(struct buffers *buffers)
+{
+    uint16_t buffer = buffers->spare[--buffers->spare_count];
+    if (buffers->spare_low > buffers->spare_count) buffers->spare_low = buffers->spare_count;
+    if (buffers->clean > buffers->spare_count) buffers->clean = buffers->spare_count;
+    return buffer;
+}
+
 /* The kernel has used one of its buffers. */
 static void buffers_replace(struct buffers *buffers)
 {
     assert(buffers->lent > 0);
     buffers->lent--;
-    if (buffers->spare_count == 0) return;
-    buffers_lend(buffers, buffers->spare[--buffers->spare_count]);
-    if (buffers->spare_low > buffers->spare_count) buffers->spare_low = buffers->spare_count;
-    if (buffers->clean > buffers->spare_count) buffers->clean = buffers->spare_count;
+    if (buffers->spare_count > 0) buffers_lend(buffers, buffers_take_spare(buffers));
 }
 
 static void buffers_take_back(struct buffers *buffers, uint16_t buffer)
@@ -76,19 +82,35 @@ void buffers_trim(struct buffers *buffers)
     buffers->spare_low = buffers->spare_count;
 }
 
-void buffers_append(struct buffers *buffers, struct buffer_list *list, uint16_t buffer, uint32_t filled)
+static void buffers_lease(struct buffers *buffers, struct buffer_list *list, uint16_t buffer, uint32_t filled)
 {
     assert(buffer < buffers->count);
     assert(filled > 0 && filled <= buffers->size);
     buffers->next[buffer] = BUFFERS_NONE;
     buffers->filled[buffer] = filled;
     buffers->leased++;
-    buffers_replace(buffers);
     if (list->count++ == 0)
         list->first = buffer;
     else
         buffers->next[list->last] = buffer;
     list->last = buffer;
+}
+
+void buffers_append(struct buffers *buffers, struct buffer_list *list, uint16_t buffer, uint32_t filled)
+{
+    buffers_lease(buffers, list, buffer, filled);
+    buffers_replace(buffers);
+}
+
+uint32_t buffers_copy(struct buffers *buffers, struct buffer_list *list, const uint8_t *data, uint32_t size)
+{
+    assert(size > 0);
+    if (buffers->spare_count == 0) return 0;
+    uint16_t buffer = buffers_take_spare(buffers);
+    uint32_t filled = size < buffers->size ? size : buffers->size;
+    memcpy(buffers_at(buffers, buffer), data, filled);
+    buffers_lease(buffers, list, buffer, filled);
+    return filled;
 }
 
 void buffers_drop_first(struct buffers *buffers, struct buffer_list *list)

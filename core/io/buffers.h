@@ -47,6 +47,9 @@ int buffers_open(struct buffers *buffers, struct ring *ring, uint16_t group, uin
 void buffers_close(struct buffers *buffers);
 /* A completion brought `buffer` with `filled` octets: it joins the end of the list. */
 void buffers_append(struct buffers *buffers, struct buffer_list *list, uint16_t buffer, uint32_t filled);
+/* Leases a spare buffer, copies as much of `data` into it as fits, and appends it to the list. Returns how many octets
+ * that were: 0 when no buffer is spare. */
+uint32_t buffers_copy(struct buffers *buffers, struct buffer_list *list, const uint8_t *data, uint32_t size);
 /* Takes the first one off the list and gives it back to the kernel. */
 void buffers_drop_first(struct buffers *buffers, struct buffer_list *list);
 void buffers_drop_all(struct buffers *buffers, struct buffer_list *list);
