@@ -9,7 +9,7 @@
 #define TUNNELS_MAX   12u
 #define ADDRESSES_MAX 4u
 #define UPSTREAMS_MAX 96u
-#define SAY_MAX       49152u /* a large HTTP head */
+#define SAY_MAX       73728u /* a large HTTP head, behind the answers of three proxies */
 #define PAD_MAX       40000u /* of a response's head; a request's has three quarters of it */
 #define PORT_LISTEN   1000u  /* + listener */
 #define PORT_HOP      9000u  /* + hop of the chain */

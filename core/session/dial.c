@@ -154,6 +154,7 @@ enum session_state dial_begin(struct worker *w, struct session *s)
     const struct address *to = verdict->hop_count > 0 ? &verdict->hops[0].address : &verdict->target;
     setup->dial.failure = FAIL_NONE;
     setup->dial.next = 0;
+    setup->hop_received = 0; /* of an earlier try */
     setup->resolve.name = *to;
     setup->resolve.count = 1;
     enum failure refused = verdict->hop_count > 0 ? self_forbids_behind_chain(w, s) : FAIL_NONE;

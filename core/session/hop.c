@@ -77,7 +77,6 @@ enum session_state hop_begin(struct worker *w, struct session *s)
     enum failure refused = self_forbids_behind_chain(w, s);
     if (refused != FAIL_NONE) return session_fail(w, s, refused);
     setup->hop = 0;
-    setup->hop_received = 0;
     return hop_greet(w, s);
 }
 
@@ -195,7 +194,6 @@ static enum session_state hop_finish(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     enum session_state next = established_begin(w, s);
     if (next != SESSION_RELAY) return next; /* the slot may be gone, or `out` holds a refusal */
-    setup->out_reply = setup->out_used;
     assert(setup->out_used + setup->hop_received <= SETUP_OUT_SIZE);
     memcpy(setup->out + setup->out_used, setup->hop_in.data, setup->hop_received);
     setup->out_used += setup->hop_received;

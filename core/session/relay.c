@@ -21,6 +21,12 @@
 /* How soon a half-closed session looks after the side that it does not read from any more. */
 #define RELAY_WATCH_MS 1000u
 
+/* Gives the setup slot back when nothing of the handshake is left in it: what remains of the session is small. */
+static void relay_leave_setup(struct worker *w, struct session *s)
+{
+    if (s->flows[CLIENT].early_left + s->flows[UPSTREAM].early_left == 0) session_release_setup(w, s);
+}
+
 static void flow_drop(struct worker *w, struct flow *f)
 {
     if (f->flags & FLOW_STARVED) w->starved--;
@@ -34,8 +40,10 @@ static void relay_lose_sink(struct worker *w, struct session *s, enum session_si
 {
     struct flow *f = &s->flows[relay_other(side)];
     bool sending = relay_in_flight(s, SESSION_SEND + side);
-    s->lost |= sending || f->held.count > 0 || f->pipe_fill > 0 || f->flags & FLOW_PRELOADED;
+    s->lost |= sending || f->held.count > 0 || f->pipe_fill > 0 || f->early_left > 0;
     flow_drop(w, f);
+    f->early_left = 0;
+    relay_leave_setup(w, s);
     if (!sending) buffers_drop_all(&w->buffers, &f->held);
     f->phase = f->phase == FLOW_OPEN ? FLOW_LOST : FLOW_DONE;
     if (s->flows[side].phase == FLOW_DONE) parting_end_relay(w, s, relay_other(side));
@@ -60,65 +68,47 @@ void relay_reset(struct worker *w, struct session *s, enum session_side side, ss
 
 /* --- the octets that came before the relay --- */
 
-static size_t preload_of(struct worker *w, struct session *s, enum session_side from, const uint8_t **data)
+/* They are bounded as all that a flow holds, so that the rest of them waits where it is. */
+static void flow_take_early(struct worker *w, struct session *s, enum session_side from)
 {
-    struct setup *setup = setup_of(w, s);
-    if (from == CLIENT) {
-        *data = setup->head.data + setup->consumed;
-        return setup->received - setup->consumed;
+    struct flow *f = &s->flows[from];
+    if (f->early_left == 0 || f->flags & FLOW_STARVED) return;
+    while (f->early_left > 0 && f->held.count < RELAY_HELD_MAX) {
+        uint32_t taken = buffers_copy(&w->buffers, &f->held, f->early, f->early_left);
+        if (taken == 0) {
+            scarcity_starve(w, f);
+            return;
+        }
+        f->early += taken;
+        f->early_left -= taken;
     }
-    *data = setup->out + setup->out_sent;
-    return setup->out_used - setup->out_sent;
-}
-
-/* The first of them are sent. Returns how many count as relayed: our own reply does not. */
-static size_t preload_consume(struct worker *w, struct session *s, enum session_side from, size_t octets)
-{
-    struct setup *setup = setup_of(w, s);
-    if (from == CLIENT) {
-        setup->consumed += (uint32_t)octets;
-        return octets;
-    }
-    uint32_t before = setup->out_sent > setup->out_reply ? setup->out_sent : setup->out_reply;
-    setup->out_sent += (uint32_t)octets;
-    size_t relayed = setup->out_sent > before ? setup->out_sent - before : 0;
-    session_count_reply(w, s, octets - relayed);
-    return relayed;
-}
-
-/* The last of the setup slot's octets are sent: what remains of the session is small. */
-static void preload_finish(struct worker *w, struct session *s, struct flow *f)
-{
-    f->flags &= (uint16_t)~FLOW_PRELOADED;
-    if (!((s->flows[CLIENT].flags | s->flows[UPSTREAM].flags) & FLOW_PRELOADED)) session_release_setup(w, s);
+    relay_leave_setup(w, s);
 }
 
 /* --- COPY --- */
 
-static void flow_send(struct worker *w, struct session *s, enum session_side from)
+/* Octets of the first held buffer that are still to be sent. */
+static uint32_t flow_first(const struct worker *w, const struct flow *f)
 {
-    struct flow *f = &s->flows[from];
-    const uint8_t *data;
-    size_t size;
-    if (f->flags & FLOW_PRELOADED) {
-        size = preload_of(w, s, from, &data);
-    } else {
-        data = buffers_at(&w->buffers, f->held.first) + f->offset;
-        size = w->buffers.filled[f->held.first] - f->offset;
-    }
-    assert(size > 0);
-    relay_prove_end(s, relay_other(from));
-    if (f->flags & FLOW_PRELOADED && from == UPSTREAM) setup_of(w, s)->out_asked = (uint32_t)size;
-    ring_send(w->ring, s->fd[relay_other(from)], data, size, session_arm(w, s, SESSION_SEND + relay_other(from)));
+    return w->buffers.filled[f->held.first] - f->offset;
 }
 
-/* What the send that has just completed was to send. To the client it may have begun before the relay did. */
-static size_t flow_asked(struct worker *w, struct session *s, enum session_side from)
+static void flow_send(struct worker *w, struct session *s, enum session_side from)
 {
     const struct flow *f = &s->flows[from];
-    const uint8_t *data;
-    if (!(f->flags & FLOW_PRELOADED)) return w->buffers.filled[f->held.first] - f->offset;
-    return from == UPSTREAM ? setup_of(w, s)->out_asked : preload_of(w, s, from, &data);
+    relay_prove_end(s, relay_other(from));
+    ring_send(w->ring, s->fd[relay_other(from)], buffers_at(&w->buffers, f->held.first) + f->offset, flow_first(w, f),
+              session_arm(w, s, SESSION_SEND + relay_other(from)));
+}
+
+/* Our own reply does not count as relayed. */
+static void flow_count_sent(struct worker *w, struct session *s, enum session_side from, uint32_t octets)
+{
+    struct flow *f = &s->flows[from];
+    uint32_t own = octets < f->own ? octets : f->own;
+    f->own -= own;
+    if (own > 0) session_count_reply(w, s, own);
+    relay_count(w, f, from, octets - own);
 }
 
 /* A buffer is sent. */
@@ -139,20 +129,14 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
         relay_reset(w, s, relay_other(from), result);
         return;
     }
-    bool whole = (size_t)result == flow_asked(w, s, from);
-    if (f->flags & FLOW_PRELOADED) {
-        const uint8_t *data;
-        relay_count(w, f, from, preload_consume(w, s, from, (size_t)result));
-        if (preload_of(w, s, from, &data) == 0) preload_finish(w, s, f);
-    } else {
-        relay_count(w, f, from, (uint64_t)result);
-        f->offset += (uint32_t)result;
-        assert(f->offset <= w->buffers.filled[f->held.first]);
-        if (f->offset == w->buffers.filled[f->held.first]) {
-            buffers_drop_first(&w->buffers, &f->held);
-            f->offset = 0;
-            flow_judge_sink(f);
-        }
+    bool whole = (uint32_t)result == flow_first(w, f);
+    assert((uint32_t)result <= flow_first(w, f));
+    flow_count_sent(w, s, from, (uint32_t)result);
+    f->offset += (uint32_t)result;
+    if (whole) {
+        buffers_drop_first(&w->buffers, &f->held);
+        f->offset = 0;
+        flow_judge_sink(f);
     }
     /* An error has cut it, and that was the only notice: the receive may now find what looks like an orderly end. */
     if (whole)
@@ -240,7 +224,7 @@ static void flow_receive(struct worker *w, struct session *s, enum session_side 
     struct flow *f = &s->flows[from];
     unsigned op = SESSION_RECV + from;
     if (relay_in_flight(s, SESSION_POLL_OUT + relay_other(from))) return;
-    if (f->phase != FLOW_OPEN || f->flags & FLOW_STARVED) return;
+    if (f->phase != FLOW_OPEN || f->flags & FLOW_STARVED || f->early_left > 0) return;
     bool enough = f->flags & FLOW_TURNING || f->held.count >= RELAY_HELD_MAX;
     if (relay_in_flight(s, op)) {
         if (!enough || f->flags & (FLOW_PAUSED | FLOW_SINGLE)) return;
@@ -253,7 +237,7 @@ static void flow_receive(struct worker *w, struct session *s, enum session_side 
     if (f->streak > 0 && f->held.count > 0) return; /* much is coming: after this is sent */
     if (!(f->flags & FLOW_SINGLE) && !w->scarce)
         ring_recv_group(w->ring, s->fd[from], w->buffers.group, w->buffers.size, session_arm(w, s, op));
-    else if (f->held.count == 0 && !(f->flags & FLOW_PRELOADED))
+    else if (f->held.count == 0)
         flow_receive_once(w, s, from);
 }
 
@@ -281,15 +265,17 @@ void relay_finish_flow(struct worker *w, struct session *s, enum session_side fr
 void relay_advance(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
-    if (s->state != SESSION_RELAY || f->phase >= FLOW_DONE) return;
+    if (s->state != SESSION_RELAY || f->phase == FLOW_IDLE || f->phase >= FLOW_DONE) return;
     if (f->mode == FLOW_SPLICE) {
         relay_splice(w, s, from);
         return;
     }
+    flow_take_early(w, s, from);
     if (!relay_in_flight(s, SESSION_SEND + relay_other(from))) {
-        bool pending = f->flags & FLOW_PRELOADED || f->held.count > 0;
-        if (pending) {
+        if (f->held.count > 0) {
             flow_send(w, s, from);
+        } else if (f->early_left > 0) {
+            return; /* no buffer is spare */
         } else if (f->phase == FLOW_ENDING) {
             relay_finish_flow(w, s, from);
             return;
@@ -301,24 +287,50 @@ void relay_advance(struct worker *w, struct session *s, enum session_side from)
     flow_receive(w, s, from);
 }
 
-static void flow_begin(struct worker *w, struct session *s, enum session_side from)
+static void flow_begin(struct worker *w, struct session *s, enum session_side from, const uint8_t *early, uint32_t size,
+                       uint32_t own)
 {
-    const uint8_t *data;
-    s->flows[from] =
-        (struct flow){.phase = FLOW_OPEN, .mode = FLOW_COPY, .pipe = PIPES_NONE, .held = BUFFER_LIST_EMPTY};
-    if (preload_of(w, s, from, &data) > 0) s->flows[from].flags = FLOW_PRELOADED;
-    if (s->protocol == PROTOCOL_INTERNAL) s->flows[from].flags |= FLOW_INTERNAL;
-    if (w->config->relay == RELAY_SPLICE) s->flows[from].flags |= FLOW_TURNING;
+    struct flow *f = &s->flows[from];
+    f->phase = FLOW_OPEN;
+    f->early = early;
+    f->early_left = size;
+    f->own = own;
+    if (s->protocol == PROTOCOL_INTERNAL) f->flags |= FLOW_INTERNAL;
+    if (w->config->relay == RELAY_SPLICE) f->flags |= FLOW_TURNING;
 }
 
-void relay_begin(struct worker *w, struct session *s)
+static void relay_open(struct worker *w, struct session *s)
 {
-    s->moved_ms = ring_now_ms(w->ring);
-    flow_begin(w, s, CLIENT);
-    flow_begin(w, s, UPSTREAM);
-    if (!((s->flows[CLIENT].flags | s->flows[UPSTREAM].flags) & FLOW_PRELOADED)) session_release_setup(w, s);
+    const struct setup *setup = setup_of(w, s);
+    uint32_t out = setup->out_used - setup->out_sent;
+    assert(out >= setup->hop_received); /* which stands behind the reply, see hop_finish() */
+    flow_begin(w, s, CLIENT, setup->head.data + setup->consumed, setup->received - setup->consumed, 0);
+    flow_begin(w, s, UPSTREAM, setup->out + setup->out_sent, out, out - setup->hop_received);
+    relay_leave_setup(w, s);
     relay_advance(w, s, UPSTREAM);
     relay_advance(w, s, CLIENT);
+}
+
+/* A word of the handshake may still be on its way to the client, who has not waited for it: then the reply waits. */
+void relay_begin(struct worker *w, struct session *s)
+{
+    static const struct flow idle = {
+        .phase = FLOW_IDLE, .mode = FLOW_COPY, .pipe = PIPES_NONE, .held = {BUFFERS_NONE, BUFFERS_NONE, 0}};
+    s->moved_ms = ring_now_ms(w->ring);
+    s->flows[CLIENT] = s->flows[UPSTREAM] = idle;
+    if (!relay_in_flight(s, SESSION_SEND + CLIENT)) relay_open(w, s);
+}
+
+/* That word is sent. A send that an error has cut says how far it came, and has consumed the error. */
+static void relay_on_word_sent(struct worker *w, struct session *s, int32_t result)
+{
+    if (result <= 0 || net_is_closed(s->fd[CLIENT])) {
+        relay_reset(w, s, CLIENT, result);
+        return;
+    }
+    setup_of(w, s)->out_sent += (uint32_t)result;
+    session_count_reply(w, s, (uint64_t)result);
+    relay_open(w, s);
 }
 
 static void relay_on_watch(struct worker *w, struct session *s, enum session_side side, int32_t result)
@@ -342,7 +354,12 @@ void relay_on_completion(struct worker *w, struct session *s, unsigned op, const
     case SESSION_RECV + CLIENT: flow_on_received(w, s, CLIENT, c); return;
     case SESSION_RECV + UPSTREAM: flow_on_received(w, s, UPSTREAM, c); return;
     case SESSION_SEND + UPSTREAM: flow_on_sent(w, s, CLIENT, c->result); return;
-    case SESSION_SEND + CLIENT: flow_on_sent(w, s, UPSTREAM, c->result); return;
+    case SESSION_SEND + CLIENT:
+        if (s->flows[UPSTREAM].phase == FLOW_IDLE)
+            relay_on_word_sent(w, s, c->result);
+        else
+            flow_on_sent(w, s, UPSTREAM, c->result);
+        return;
     case SESSION_POLL_IN + CLIENT: relay_advance(w, s, CLIENT); return;
     case SESSION_POLL_IN + UPSTREAM: relay_advance(w, s, UPSTREAM); return;
     case SESSION_POLL_OUT + CLIENT: flow_on_writable(w, s, UPSTREAM); return;

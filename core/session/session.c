@@ -244,7 +244,6 @@ static void setup_init(struct setup *setup, uint64_t deadline_ms)
     head_buffer_init(&setup->hop_in, setup->hop_small, sizeof setup->hop_small);
     setup->received = setup->consumed = 0;
     setup->out_used = setup->out_sent = 0;
-    setup->out_reply = SETUP_OUT_SIZE;
     setup->hop_received = 0;
     setup->scanned = setup->hop_scanned = 0;
     setup->hop = setup->hop_stage = 0;
@@ -361,8 +360,7 @@ void session_flush(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     assert(setup->out_sent <= setup->out_used && setup->out_used <= SETUP_OUT_SIZE);
     if (setup->out_sent == setup->out_used || s->inflight & SESSION_BIT(SESSION_SEND + CLIENT)) return;
-    setup->out_asked = setup->out_used - setup->out_sent;
-    ring_send(w->ring, s->fd[CLIENT], setup->out + setup->out_sent, setup->out_asked,
+    ring_send(w->ring, s->fd[CLIENT], setup->out + setup->out_sent, setup->out_used - setup->out_sent,
               session_arm(w, s, SESSION_SEND + CLIENT));
 }
 

@@ -64,10 +64,13 @@ struct flow {
     uint16_t flags; /* enum flow_flag */
     uint16_t pipe;  /* borrowed, or PIPES_NONE */
     struct buffer_list held;
-    uint32_t offset;    /* octets of the first held buffer that are sent */
-    uint32_t pipe_fill; /* octets in the pipe */
-    uint32_t room;      /* SPLICE: octets that the sink is known to take */
-    uint64_t bytes;     /* delivered */
+    const uint8_t *early; /* octets that the handshake received: they come before the socket's; in the setup slot */
+    uint32_t early_left;  /* of them not held yet */
+    uint32_t own;         /* octets at the front that are our own reply: no traffic */
+    uint32_t offset;      /* octets of the first held buffer that are sent */
+    uint32_t pipe_fill;   /* octets in the pipe */
+    uint32_t room;        /* SPLICE: octets that the sink is known to take */
+    uint64_t bytes;       /* delivered */
     uint64_t rest_until_us;
     uint32_t rest_next; /* on the list of resting flows: slot * 2 + side */
 };
@@ -114,8 +117,6 @@ struct session {
 struct setup {
     uint32_t received, consumed; /* octets of `head` */
     uint32_t out_used, out_sent; /* octets of `out` */
-    uint32_t out_asked;          /* of them handed to the send that is in flight */
-    uint32_t out_reply;          /* of them our own, where the upstream's follow; see hop_finish() */
     uint32_t hop_received;       /* octets of `hop_in` */
     size_t scanned, hop_scanned; /* see http_parse_request(): of `head`, of `hop_in` */
     uint8_t hop;                 /* of the chain: the proxy whose answer is awaited */
