@@ -496,13 +496,16 @@ static void check_pools(const struct worker *w)
     check_zero(w->heads.used, "large heads");
     check_zero(w->buffers.leased, "leased buffers");
     check_zero(pipes_lent(&w->pipes), "lent pipes");
-    check_zero(w->starved, "starved flows");
+    check_zero(!link_is_empty(&w->starved), "list of starved flows with something in it");
+    check_zero(!link_is_empty(&w->deferred), "list of deferred flows with something in it");
     check_zero(counter_read(&w->stats.half_open), "half-open sessions in the gauge");
     check_zero(counter_read(&w->stats.established), "established sessions in the gauge");
     for (uint32_t i = 0; i < QUESTIONS_MAX; i++)
         if (world.trials[i].open) sim_fail("the trial of slot %u was never ended", world.trials[i].slot);
     for (uint32_t slot = 0; slot < w->config->sessions; slot++)
-        check_zero(timer_is_set(w->timers, slot), "timer of a slot that is free");
+        check_zero(timer_is_set(w->timers, slot) || timer_is_set(w->rests, 2 * slot) ||
+                       timer_is_set(w->rests, 2 * slot + 1),
+                   "timer of a slot that is free");
     if (w->buffers.lent != w->buffers.lent_max || sim_group_level(w->ring, GROUP_DATA) != w->buffers.lent)
         sim_fail("at the end the kernel has %u of %u buffers, %u by count", sim_group_level(w->ring, GROUP_DATA),
                  w->buffers.lent_max, w->buffers.lent);

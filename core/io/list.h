@@ -48,4 +48,10 @@ static inline struct link *link_take_first(struct link *head)
     return first;
 }
 
+/* Puts all that is in `from` behind what is in `to`. */
+static inline void link_move_all(struct link *from, struct link *to)
+{
+    while (!link_is_empty(from)) link_append(to, link_take_first(from));
+}
+
 #endif

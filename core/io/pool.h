@@ -42,4 +42,10 @@ static inline void *pool_at(const struct pool *pool, uint32_t slot)
     return pool->slots + (size_t)slot * pool->slot_size;
 }
 
+/* The slot in which `inside`, a pointer into one of the pool's slots, lies. */
+static inline uint32_t pool_slot_of(const struct pool *pool, const void *inside)
+{
+    return (uint32_t)((size_t)((const uint8_t *)inside - pool->slots) / pool->slot_size);
+}
+
 #endif

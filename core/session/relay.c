@@ -27,9 +27,11 @@ static void relay_leave_setup(struct worker *w, struct session *s)
     if (s->flows[CLIENT].early_left + s->flows[UPSTREAM].early_left == 0) session_release_setup(w, s);
 }
 
-static void flow_drop(struct worker *w, struct flow *f)
+static void flow_drop(struct worker *w, struct session *s, enum session_side from)
 {
-    if (f->flags & FLOW_STARVED) w->starved--;
+    struct flow *f = &s->flows[from];
+    relay_end_rest(w, s, from);
+    scarcity_forget(f);
     f->flags = 0;
     relay_return_pipe(w, f);
 }
@@ -41,7 +43,7 @@ static void relay_lose_sink(struct worker *w, struct session *s, enum session_si
     struct flow *f = &s->flows[relay_other(side)];
     bool sending = relay_in_flight(s, SESSION_SEND + side);
     s->lost |= sending || f->held.count > 0 || f->pipe_fill > 0 || f->early_left > 0;
-    flow_drop(w, f);
+    flow_drop(w, s, relay_other(side));
     f->early_left = 0;
     relay_leave_setup(w, s);
     if (!sending) buffers_drop_all(&w->buffers, &f->held);
@@ -318,6 +320,8 @@ void relay_begin(struct worker *w, struct session *s)
         .phase = FLOW_IDLE, .mode = FLOW_COPY, .pipe = PIPES_NONE, .held = {BUFFERS_NONE, BUFFERS_NONE, 0}};
     s->moved_ms = ring_now_ms(w->ring);
     s->flows[CLIENT] = s->flows[UPSTREAM] = idle;
+    link_init(&s->flows[CLIENT].link);
+    link_init(&s->flows[UPSTREAM].link);
     if (!relay_in_flight(s, SESSION_SEND + CLIENT)) relay_open(w, s);
 }
 
@@ -429,8 +433,8 @@ void relay_on_timer(struct worker *w, struct session *s)
 
 void relay_drop(struct worker *w, struct session *s)
 {
-    flow_drop(w, &s->flows[CLIENT]);
-    flow_drop(w, &s->flows[UPSTREAM]);
+    flow_drop(w, s, CLIENT);
+    flow_drop(w, s, UPSTREAM);
 }
 
 void relay_release(struct worker *w, struct session *s)

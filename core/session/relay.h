@@ -31,6 +31,7 @@ enum flow_flag {
     FLOW_WRITABLE = 1 << 7,  /* the poll of the sink has just said so */
     FLOW_WAITED = 1 << 8,    /* SINGLE: had to wait for the sink since the last buffer was sent */
     FLOW_PROVEN = 1 << 9,    /* its end was an orderly one, see relay_prove_end() */
+    FLOW_RESTING = 1 << 10,  /* deferred, or its time has not come yet */
 };
 
 /* The session has entered RELAY. The octets of the setup slot go first (`out` to the client, the rest of `head` to the
@@ -42,7 +43,8 @@ void relay_on_timer(struct worker *w, struct session *s);
 void relay_advance(struct worker *w, struct session *s, enum session_side from);
 /* Microseconds until the first resting flow goes on; UINT64_MAX: none rests. */
 uint64_t relay_rest_us(const struct worker *w);
-/* Resting flows whose time has come go on. */
+/* Flows that were deferred, and those whose time has come, go on in the order of their coming as far as this turn's
+ * work allows. */
 void relay_wake_resting(struct worker *w);
 /* Gives back the flows' pipes; for session_close(). */
 void relay_drop(struct worker *w, struct session *s);

@@ -18,6 +18,13 @@ static inline bool relay_in_flight(const struct session *s, unsigned op)
     return (s->inflight & SESSION_BIT(op)) != 0;
 }
 
+static inline struct session *relay_session_of(const struct worker *w, const struct flow *f, enum session_side *from)
+{
+    struct session *s = session_at(w, pool_slot_of(&w->sessions, f));
+    *from = f == &s->flows[CLIENT] ? CLIENT : UPSTREAM;
+    return s;
+}
+
 static inline void relay_count(struct worker *w, struct flow *f, enum session_side from, uint64_t octets)
 {
     f->bytes += octets;
@@ -45,6 +52,10 @@ void relay_finish_flow(struct worker *w, struct session *s, enum session_side fr
 void relay_splice(struct worker *w, struct session *s, enum session_side from);
 /* Nothing is held and no receive is in flight. */
 void relay_turn_to_splice(struct worker *w, struct session *s, enum session_side from);
+/* Leaves the flow alone until then: it is neither polled nor armed. */
+void relay_rest(struct worker *w, struct session *s, enum session_side from, uint64_t until_us);
+/* It rests no more. */
+void relay_end_rest(struct worker *w, struct session *s, enum session_side from);
 /* To the pool if it is empty, else it is closed with what is in it. Without a pipe nothing happens. */
 void relay_return_pipe(struct worker *w, struct flow *f);
 

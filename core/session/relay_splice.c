@@ -88,55 +88,51 @@ static ssize_t splice_drain(struct worker *w, struct session *s, enum session_si
 
 /* --- resting --- */
 
-static struct flow *resting_flow(const struct worker *w, uint32_t entry)
+static uint32_t rest_entry(const struct session *s, enum session_side from)
 {
-    return &session_at(w, entry / 2)->flows[entry % 2];
+    return s->slot * 2 + from;
 }
 
-/* Polling a busy source at once would wake us for every few segments, and every wake-up of ours causes some of the
- * sink's. So a bulk flow is left alone for a moment, without a poll; what gathers meanwhile moves in one go. The slot
- * is pinned, as by an operation. */
-static void flow_rest(struct worker *w, struct session *s, enum session_side from, uint64_t until_us)
+void relay_rest(struct worker *w, struct session *s, enum session_side from, uint64_t until_us)
 {
     struct flow *f = &s->flows[from];
-    uint32_t entry = s->slot * 2 + from;
-    s->inflight |= SESSION_BIT(SESSION_REST + from);
-    f->rest_until_us = until_us;
-    f->rest_next = POOL_NONE;
-    if (w->rest_first == POOL_NONE)
-        w->rest_first = entry;
-    else
-        resting_flow(w, w->rest_last)->rest_next = entry;
-    w->rest_last = entry;
+    assert(!(f->flags & (FLOW_RESTING | FLOW_STARVED)));
+    f->flags |= FLOW_RESTING;
+    timer_set(w->rests, rest_entry(s, from), until_us);
 }
 
 /* This turn's work is done: the flow goes on in the next one, behind those that wait already. */
-static void flow_defer(struct worker *w, struct session *s, enum session_side from)
+static void flow_defer(struct worker *w, struct flow *f)
 {
-    uint64_t until_us = ring_now_us(w->ring);
-    if (w->rest_first != POOL_NONE && resting_flow(w, w->rest_last)->rest_until_us > until_us)
-        until_us = resting_flow(w, w->rest_last)->rest_until_us;
-    flow_rest(w, s, from, until_us);
+    assert(!(f->flags & (FLOW_RESTING | FLOW_STARVED)));
+    f->flags |= FLOW_RESTING;
+    link_append(&w->deferred, &f->link);
+}
+
+void relay_end_rest(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    if (!(f->flags & FLOW_RESTING)) return;
+    f->flags &= (uint16_t)~FLOW_RESTING;
+    link_remove(&f->link);
+    timer_clear(w->rests, rest_entry(s, from));
 }
 
 uint64_t relay_rest_us(const struct worker *w)
 {
-    if (w->rest_first == POOL_NONE) return UINT64_MAX;
-    uint64_t now = ring_now_us(w->ring), until = resting_flow(w, w->rest_first)->rest_until_us;
-    return until > now ? until - now : 0;
+    return link_is_empty(&w->deferred) ? timer_wait_exact(w->rests, ring_now_us(w->ring)) : 0;
 }
 
 void relay_wake_resting(struct worker *w)
 {
-    while (w->bulk_left > 0 && relay_rest_us(w) == 0) {
-        uint32_t entry = w->rest_first;
-        struct session *s = session_at(w, entry / 2);
-        w->rest_first = resting_flow(w, entry)->rest_next;
-        s->inflight &= ~SESSION_BIT(SESSION_REST + entry % 2);
-        if (s->state == SESSION_CLOSING)
-            session_join(w, s);
-        else
-            relay_advance(w, s, entry % 2);
+    uint64_t now = ring_now_us(w->ring);
+    for (uint32_t entry; (entry = timer_expire(w->rests, now)) != TIMER_NONE;)
+        link_append(&w->deferred, &session_at(w, entry / 2)->flows[entry % 2].link);
+    while (w->bulk_left > 0 && !link_is_empty(&w->deferred)) {
+        enum session_side from;
+        struct session *s = relay_session_of(w, link_owner(w->deferred.next, struct flow, link), &from);
+        relay_end_rest(w, s, from);
+        relay_advance(w, s, from);
     }
 }
 
@@ -153,8 +149,10 @@ static void splice_pause(struct worker *w, struct session *s, enum session_side 
         flow_turn_to_copy(w, s, from);
         return;
     }
+    /* Polling a busy source at once would wake us for every few segments, and every wake-up of ours causes some of the
+     * sink's. So a bulk flow is left alone for a moment, without a poll; what gathers meanwhile moves in one go. */
     if (moved >= RELAY_REST_MIN)
-        flow_rest(w, s, from, ring_now_us(w->ring) + RELAY_REST_US);
+        relay_rest(w, s, from, ring_now_us(w->ring) + RELAY_REST_US);
     else
         ring_poll(w->ring, s->fd[from], POLLIN, session_arm(w, s, SESSION_POLL_IN + from));
 }
@@ -180,9 +178,9 @@ void relay_splice(struct worker *w, struct session *s, enum session_side from)
     struct flow *f = &s->flows[from];
     uint64_t total = 0;
     if (relay_in_flight(s, SESSION_POLL_IN + from) || relay_in_flight(s, SESSION_POLL_OUT + relay_other(from))) return;
-    if (relay_in_flight(s, SESSION_REST + from)) return;
+    if (f->flags & FLOW_RESTING) return;
     if (w->bulk_left == 0) {
-        flow_defer(w, s, from);
+        flow_defer(w, f);
         return;
     }
     if (!flow_borrow_pipe(w, s, from)) return;
@@ -215,7 +213,7 @@ void relay_splice(struct worker *w, struct session *s, enum session_side from)
         }
         if (w->bulk_left == 0) {
             relay_return_pipe(w, f);
-            flow_defer(w, s, from);
+            flow_defer(w, f);
             return;
         }
         if (in < (ssize_t)(w->pipes.all[f->pipe].size / 2)) break;

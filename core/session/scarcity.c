@@ -1,7 +1,7 @@
 #include "core/session/scarcity.h"
 
 #include "core/io/log.h"
-#include "core/session/relay.h"
+#include "core/session/relay_private.h"
 #include "core/session/worker.h"
 
 void scarcity_starve(struct worker *w, struct flow *f)
@@ -9,27 +9,28 @@ void scarcity_starve(struct worker *w, struct flow *f)
     counter_add(&w->stats.starved, 1);
     if (f->flags & FLOW_STARVED) return;
     f->flags |= FLOW_STARVED;
-    w->starved++;
+    link_append(&w->starved, &f->link);
 }
 
-static void scarcity_feed_flow(struct worker *w, struct session *s, enum session_side from)
+void scarcity_forget(struct flow *f)
 {
-    struct flow *f = &s->flows[from];
-    if (s->state != SESSION_RELAY || !(f->flags & FLOW_STARVED)) return;
+    if (!(f->flags & FLOW_STARVED)) return;
     f->flags &= (uint16_t)~FLOW_STARVED;
-    w->starved--;
-    relay_advance(w, s, from);
+    link_remove(&f->link);
 }
 
-/* Rare, so a walk over the sessions is fine; it goes on where the last one ended, for fairness. */
+/* Each goes on once; those that find nothing again stand behind the others. */
 static void scarcity_feed(struct worker *w)
 {
-    uint32_t count = w->sessions.untouched;
-    for (uint32_t i = 0; i < count && w->starved > 0; i++) {
-        w->starved_at = w->starved_at + 1 < count ? w->starved_at + 1 : 0;
-        if (!pool_is_taken(&w->sessions, w->starved_at)) continue;
-        scarcity_feed_flow(w, session_at(w, w->starved_at), CLIENT);
-        scarcity_feed_flow(w, session_at(w, w->starved_at), UPSTREAM);
+    struct link fed;
+    link_init(&fed);
+    link_move_all(&w->starved, &fed);
+    while (!link_is_empty(&fed)) {
+        enum session_side from;
+        struct flow *f = link_owner(fed.next, struct flow, link);
+        struct session *s = relay_session_of(w, f, &from);
+        scarcity_forget(f);
+        relay_advance(w, s, from);
     }
 }
 
@@ -57,5 +58,5 @@ void scarcity_judge(struct worker *w)
     } else if (w->scarce && buffers->leased < buffers->count / 2) {
         w->scarce = false;
     }
-    if (w->starved > 0 && buffers_are_plenty(buffers)) scarcity_feed(w);
+    if (!link_is_empty(&w->starved) && buffers_are_plenty(buffers)) scarcity_feed(w);
 }

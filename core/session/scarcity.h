@@ -1,6 +1,7 @@
 /* What happens when receive buffers run short. Nobody is reset for reading slowly.
  *
- *   starved   a receive found the kernel's group empty; it is armed again when half of the group is back
+ *   starved   a receive found the kernel's group empty; it is armed again when half of the group is back. Or no
+ *             buffer was spare for what came before a relay
  *   scarce    slow readers hold three quarters of all buffers: from now on octets are read only where the sink has room
  *             for them, so that buffers come back at once and no further one waits for a sink. Over at one half.
  *
@@ -13,6 +14,8 @@
 
 /* The flow's receive ended with -ENOBUFS. */
 void scarcity_starve(struct worker *w, struct flow *f);
+/* The flow waits for buffers no more. */
+void scarcity_forget(struct flow *f);
 /* Once a turn. */
 void scarcity_judge(struct worker *w);
 

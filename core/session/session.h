@@ -12,6 +12,7 @@
 #define SLUICE_CORE_SESSION_SESSION_H
 
 #include "core/io/buffers.h"
+#include "core/io/list.h"
 #include "core/resolver/resolve_request.h"
 #include "core/session/dial.h"
 #include "core/session/failure.h"
@@ -38,8 +39,7 @@ enum session_op {
     SESSION_UDP_RECV = SESSION_CONNECT + DIAL_ATTEMPTS_MAX, /* + 0 client, 1 IPv4, 2 IPv6 */
     SESSION_OP_COUNT = SESSION_UDP_RECV + 3,
     SESSION_LENT = SESSION_OP_COUNT, /* no operation: the coordinator or the resolver holds a request of ours */
-    SESSION_REST, /* + side; no operation: a bulk flow that is on the worker's list of resting ones */
-    SESSION_UDP_SEND = SESSION_REST + 2, /* no operation: datagrams are being sent, counted by the association */
+    SESSION_UDP_SEND,                /* no operation: datagrams are being sent, counted by the association */
 };
 #define SESSION_BIT(op) (1u << (op))
 
@@ -71,8 +71,7 @@ struct flow {
     uint32_t pipe_fill;   /* octets in the pipe */
     uint32_t room;        /* SPLICE: octets that the sink is known to take */
     uint64_t bytes;       /* delivered */
-    uint64_t rest_until_us;
-    uint32_t rest_next; /* on the list of resting flows: slot * 2 + side */
+    struct link link;     /* on the worker's list of starved or of deferred flows, or on none */
 };
 
 #define SESSION_LABEL_SIZE 184u

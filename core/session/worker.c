@@ -35,6 +35,7 @@ static int worker_open_pools(struct worker *w)
     if (error == 0) error = share_open(&w->exchanges_held, config->exchanges);
     if (error == 0) error = pool_open(&w->heads, config->heads, HEAD_BUFFER_SIZE);
     if (error == 0) error = timer_open(&w->timers, config->sessions, ring_now_ms(w->ring), TIMER_TICK_MS);
+    if (error == 0) error = timer_open(&w->rests, 2 * config->sessions, ring_now_us(w->ring), 1);
     if (error == 0)
         error = buffers_open(&w->buffers, w->ring, WORKER_BUFFER_GROUP, config->buffers, config->buffers_lent,
                              config->buffer_size);
@@ -51,13 +52,14 @@ int worker_open(struct worker *w)
         return error;
     }
     w->random = 0x9e3779b97f4a7c15u ^ (w->index + 1u);
+    link_init(&w->starved);
+    link_init(&w->deferred);
     error = worker_open_pools(w);
     if (error < 0) {
         LOGE("worker %u: no memory for its pools (%s); lower --max-sessions", w->index, strerror(-error));
         worker_close(w);
         return error;
     }
-    w->rest_first = POOL_NONE;
     w->machine = machine_open();
     w->spare_fd = net_socket(AF_INET, SOCK_STREAM);
     return 0;
@@ -79,6 +81,7 @@ void worker_close(struct worker *w)
     crowd_close(w->crowd);
     w->crowd = NULL;
     buffers_close(&w->buffers);
+    if (w->rests) timer_close(w->rests);
     if (w->timers) timer_close(w->timers);
     pool_close(&w->heads);
     share_close(&w->exchanges_held);

@@ -4,6 +4,7 @@
 #define SLUICE_CORE_SESSION_WORKER_H
 
 #include "core/io/buffers.h"
+#include "core/io/list.h"
 #include "core/io/mailbox.h"
 #include "core/io/pipes.h"
 #include "core/io/pool.h"
@@ -44,15 +45,14 @@ struct worker {
     bool draining; /* asked to stop: no new connections */
     bool stopped;  /* the last session is gone */
     uint64_t drain_until_ms;
-    uint64_t trim_ms;    /* when spare buffers are looked at next */
-    bool scarce;         /* buffers are, see scarcity.h */
-    uint32_t bulk_left;  /* octets that bulk flows may still move in this turn */
-    uint32_t starved;    /* flows that wait for buffers */
-    uint32_t starved_at; /* where the search for them goes on */
-    uint32_t rest_first; /* bulk flows that rest, in the order of their time: slot * 2 + side; POOL_NONE: none */
-    uint32_t rest_last;
-    int spare_fd;    /* given up for a moment to refuse a connection when no other descriptor is left */
-    uint64_t random; /* state of a small generator for --max-startups */
+    uint64_t trim_ms;          /* when spare buffers are looked at next */
+    bool scarce;               /* buffers are, see scarcity.h */
+    uint32_t bulk_left;        /* octets that bulk flows may still move in this turn */
+    struct link starved;       /* flows that wait for buffers, in the order of their coming */
+    struct link deferred;      /* flows that go on as soon as bulk_left allows it, likewise */
+    struct timer_wheel *rests; /* flows that may not move before a time of their own: slot * 2 + side, microseconds */
+    int spare_fd;              /* given up for a moment to refuse a connection when no other descriptor is left */
+    uint64_t random;           /* state of a small generator for --max-startups */
     struct pool sessions, setups, exchanges;
     struct share exchanges_held;
     struct pool heads;          /* see head_buffer.h */
