@@ -25,6 +25,7 @@ struct sim_chances {
     uint16_t shorten;      /* a transfer moves less than it could */
     uint16_t cancel_loses; /* an operation completes although it was cancelled, if it can */
     uint16_t multishot;    /* a multishot operation ends for no reason */
+    bool old_kernel;       /* its multishot receives know no limit */
     uint16_t no_buffers;   /* ENOBUFS although there are some */
     uint16_t spurious;     /* a poll wakes for nothing */
     uint16_t watch;        /* a watch ends for no reason */

@@ -46,7 +46,7 @@ struct sim_op {
     struct sim_conn *conn;
     uint8_t *memory; /* the kernel's while the operation is in flight */
     size_t size, done;
-    size_t limit; /* of a single receive into a group's buffer */
+    size_t limit; /* of receives into a group's buffers: octets in all */
     uint64_t sum; /* of the memory, when it was armed */
     struct ring *target;
     const struct sockaddr *address;
@@ -281,9 +281,14 @@ void ring_recv(struct ring *ring, int fd, void *buffer, size_t size, struct ring
 
 void ring_recv_group(struct ring *ring, int fd, uint16_t group, size_t size, struct ring_tag tag)
 {
-    (void)size; /* an old kernel */
-    assert(group < SIM_GROUPS && ring->groups[group].count > 0);
-    sim_arm_receive(ring, OP_RECV_GROUP, fd, tag)->group = group;
+    if (sim_chances_now.old_kernel) {
+        ring_recv_group_once(ring, fd, group, size, tag);
+        return;
+    }
+    assert(group < SIM_GROUPS && ring->groups[group].count > 0 && size > 0);
+    struct sim_op *op = sim_arm_receive(ring, OP_RECV_GROUP, fd, tag);
+    op->group = group;
+    op->limit = size;
 }
 
 void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, size_t size, struct ring_tag tag)
@@ -491,7 +496,9 @@ static void try_recv_group(struct ring *ring, struct sim_op *op)
     size_t size = op->kind == OP_RECV_GROUP_ONCE && op->limit < g->size ? op->limit : g->size;
     int32_t result = sim_conn_take(conn, g->base + buffer * g->size, size);
     if (result > 0) group_take(g);
-    bool more = result > 0 && op->kind == OP_RECV_GROUP && !sim_chance(sim_chances_now.multishot);
+    if (result > 0) op->done += (uint32_t)result;
+    bool more =
+        result > 0 && op->kind == OP_RECV_GROUP && op->done < op->limit && !sim_chance(sim_chances_now.multishot);
     sim_post(ring, op,
              (struct ring_completion){.result = result, .more = more, .has_buffer = result > 0, .buffer = buffer});
 }

@@ -314,6 +314,7 @@ static void plan_chances(bool calm)
     chances->shorten = (uint16_t)(sim_chance(300) ? 0 : sim_below(400));
     chances->cancel_loses = (uint16_t)sim_below(600);
     chances->multishot = (uint16_t)(sim_chance(500) ? 0 : sim_below(200));
+    chances->old_kernel = sim_chance(500);
     chances->no_buffers = (uint16_t)(sim_chance(500) ? 0 : sim_below(50));
     chances->spurious = (uint16_t)(sim_chance(700) ? 0 : sim_below(20));
     chances->watch = (uint16_t)(sim_chance(700) ? 0 : sim_below(20));
@@ -447,11 +448,34 @@ static void world_open(void)
     if (may_wait && sim_chance(300)) coordinator_stuff();
 }
 
+/* What a flow may hold: a buffer that is sent, and what its next receive takes behind it. */
+#define HELD_BUFFERS_MAX 3u
+
+static void check_held(const struct worker *w, const struct session *s)
+{
+    for (unsigned side = CLIENT; side <= UPSTREAM; side++) {
+        const struct buffer_list *held = &s->flows[side].held;
+        uint32_t octets = 0;
+        for (uint16_t i = held->first, n = 0; n < held->count; n++, i = w->buffers.next[i])
+            octets += w->buffers.filled[i];
+        if (octets > HELD_BUFFERS_MAX * w->buffers.size)
+            sim_fail("a flow of slot %u holds %u octets, more than %u buffers", s->slot, octets, HELD_BUFFERS_MAX);
+    }
+}
+
+static void check_flows(const struct worker *w)
+{
+    for (uint32_t slot = 0; slot < w->sessions.untouched; slot++)
+        if (pool_is_taken(&w->sessions, slot) && session_at(w, slot)->state == SESSION_RELAY)
+            check_held(w, session_at(w, slot));
+}
+
 static void world_turn(uint32_t *turns)
 {
     uint64_t before = counter_read(&world.worker.stats.bytes_splice);
     if (++*turns > TURNS_MAX) sim_fail("no end in sight: the worker goes round and round");
     if (worker_turn(&world.worker, TURN_MS) < 0) sim_fail("worker_turn() failed");
+    check_flows(&world.worker);
     uint64_t moved = counter_read(&world.worker.stats.bytes_splice) - before;
     if (moved > world.config.bulk_turn + world.config.pipe_size)
         sim_fail("bulk flows moved %llu octets in one turn, which others wait for", (unsigned long long)moved);

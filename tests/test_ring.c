@@ -1,4 +1,5 @@
-/* core/io/ring when the kernel takes nothing: in a child, whose io_uring_enter(2) a filter makes fail. */
+/* core/io/ring on the real kernel: when it takes nothing, in a child whose io_uring_enter(2) a filter makes fail; and
+ * how much one receive takes. */
 #include "core/io/ring.h"
 
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -51,8 +53,48 @@ static void test_kernel_takes_nothing(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* Octets that one ring_recv_group() takes of a socket that has more than all buffers hold. */
+static int32_t receive_group(struct ring *ring, int fd, size_t size)
+{
+    struct ring_completion c;
+    int32_t taken = 0;
+    ring_recv_group(ring, fd, 0, size, (struct ring_tag){.op = 1});
+    for (bool more = true; more;) {
+        assert_int_equal(ring_wait(ring, 1000), 0);
+        while (ring_next(ring, &c)) {
+            assert_true(c.result > 0);
+            taken += c.result;
+            more = c.more;
+            if (c.has_buffer) ring_group_give(ring, 0, c.buffer);
+        }
+    }
+    return taken;
+}
+
+/* What a flow holds is bounded by what its receive may take, whatever the kernel: the socket is not drained. */
+static void test_receives_are_bounded(void **state)
+{
+    enum { SIZE = 4096, COUNT = 16 };
+    static uint8_t buffers[SIZE * COUNT], octets[SIZE * COUNT];
+    struct ring *ring;
+    int fds[2];
+    (void)state;
+    assert_int_equal(ring_open(&ring, &(struct ring_options){.entries = 8}), 0);
+    assert_int_equal(ring_group_open(ring, 0, buffers, SIZE, COUNT), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    assert_int_equal(write(fds[0], octets, sizeof octets), sizeof octets);
+    for (unsigned i = 0; i < 4; i++) assert_in_range(receive_group(ring, fds[1], SIZE), 1, 2 * SIZE - 1);
+    close(fds[0]);
+    close(fds[1]);
+    ring_group_close(ring, 0);
+    ring_destroy(ring);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kernel_takes_nothing)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kernel_takes_nothing),
+        cmocka_unit_test(test_receives_are_bounded),
+    };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);
 }

@@ -282,9 +282,13 @@ void ring_recv(struct ring *ring, int fd, void *buffer, size_t size, struct ring
 
 void ring_recv_group(struct ring *ring, int fd, uint16_t group, size_t size, struct ring_tag tag)
 {
+    if (!ring->limits_multishot) {
+        ring_recv_group_once(ring, fd, group, size, tag);
+        return;
+    }
     struct io_uring_sqe *sqe = ring_sqe(ring);
     io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0);
-    if (ring->limits_multishot) sqe->file_index = (uint32_t)size; /* named optlen in newer headers */
+    sqe->file_index = (uint32_t)size; /* named optlen in newer headers */
     /* Not POLL_FIRST: where octets and a reset are both there when the poll begins, its one event brings the octets,
      * and nothing tells of the reset any more. An attempt in front of the poll takes the octets, and the poll finds the
      * reset.

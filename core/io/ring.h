@@ -100,8 +100,10 @@ bool ring_next(struct ring *ring, struct ring_completion *completion);
 void ring_accept(struct ring *ring, int fd,
                  struct ring_tag tag); /* multishot; result: new descriptor, CLOEXEC and O_NONBLOCK */
 void ring_recv(struct ring *ring, int fd, void *buffer, size_t size, struct ring_tag tag);
-/* Multishot receive into buffers of `group`; ends with -ENOBUFS when the group is empty, with 0 at the peer's end, and,
- * from Linux 6.17 on, behind `size` octets in all; older kernels take what there is. `size` is at least a buffer's. */
+/* Receives into buffers of `group`, less than `size` octets and a buffer in all: what is taken is bounded before the
+ * kernel takes it. From Linux 6.17 on multishot, ending behind `size` octets; an older kernel would drain the socket
+ * until it is dry, and gets one receive of at most `size`. Ends with -ENOBUFS when the group is empty, with 0 at the
+ * peer's end. */
 void ring_recv_group(struct ring *ring, int fd, uint16_t group, size_t size, struct ring_tag tag);
 /* The same once: one receive of at most `size` octets into one buffer of `group`. */
 void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, size_t size, struct ring_tag tag);

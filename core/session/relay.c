@@ -228,12 +228,11 @@ static void flow_receive(struct worker *w, struct session *s, enum session_side 
     if (relay_in_flight(s, SESSION_POLL_OUT + relay_other(from))) return;
     if (f->phase != FLOW_OPEN || f->flags & FLOW_STARVED || f->early_left > 0) return;
     bool enough = f->flags & FLOW_TURNING || f->held.count >= RELAY_HELD_MAX;
-    if (relay_in_flight(s, op)) {
-        if (!enough || f->flags & (FLOW_PAUSED | FLOW_SINGLE)) return;
+    if (enough && !(f->flags & (FLOW_PAUSED | FLOW_SINGLE))) {
         f->flags |= FLOW_PAUSED;
-        ring_cancel(w->ring, session_tag(w, s, op));
-        return;
+        if (relay_in_flight(s, op)) ring_cancel(w->ring, session_tag(w, s, op));
     }
+    if (relay_in_flight(s, op)) return;
     if (f->flags & FLOW_TURNING || (f->held.count > 0 && f->flags & (FLOW_PAUSED | FLOW_SINGLE))) return;
     if (f->flags & FLOW_PAUSED) f->flags = (uint16_t)((f->flags & ~FLOW_PAUSED) | FLOW_SINGLE);
     if (f->streak > 0 && f->held.count > 0) return; /* much is coming: after this is sent */
