@@ -439,8 +439,10 @@ void sim_reset(struct sim_conn *conn, int error)
     conn->far_closed = true;
     if (conn->near_closed) return;
     conn->broken = true;
-    conn->error = error;
+    uint32_t arrived = conn->in.used;
     bytes_lose(&conn->in);
+    if (conn->in.used < arrived) conn->in_ended = false; /* the end was behind what is lost */
+    conn->error = conn->in_ended && error == ECONNRESET ? EPIPE : error;
 }
 
 /* --- net.h --- */
@@ -673,7 +675,7 @@ int net_connect(int fd, const struct net_address *to)
 
 int net_take_error(int fd)
 {
-    sim_fail("net_take_error(%d): nothing was begun by net_connect()", fd);
+    return conn_error(sim_stream_at(fd, "net_take_error()")->conn);
 }
 
 int net_type(int fd)

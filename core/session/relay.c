@@ -58,6 +58,11 @@ void relay_prove_end(struct session *s, enum session_side side)
     if (!(f->flags & FLOW_PROVEN) && !net_is_closed(s->fd[side])) f->flags |= FLOW_PROVEN;
 }
 
+void relay_prove_slow_end(struct session *s, enum session_side side)
+{
+    if (s->state == SESSION_RELAY && s->flows[side].phase == FLOW_ENDING) relay_prove_end(s, side);
+}
+
 void relay_reset(struct worker *w, struct session *s, enum session_side side, ssize_t error)
 {
     if (s->flows[side].flags & FLOW_PROVEN && s->protocol != PROTOCOL_INTERNAL) {
@@ -200,6 +205,7 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
         return;
     }
     relay_advance(w, s, from);
+    relay_prove_slow_end(s, from);
 }
 
 /* One receive of what the sink takes at once. Without room the octets stay with the kernel, which tells the source to
@@ -340,8 +346,11 @@ static void relay_on_watch(struct worker *w, struct session *s, enum session_sid
 {
     /* POLLHUP alone: both directions have ended in order, and what was received before may still be unread. The same
      * goes for the orderly end that the watch of a BIND looks for, too. */
-    if (result < 0 || !(result & POLLERR)) return;
-    relay_reset(w, s, side, -ECONNRESET);
+    struct flow *f = &s->flows[side];
+    if (result < 0) return;
+    if (result & POLLERR && net_take_error(s->fd[side]) == -EPIPE) f->flags |= FLOW_PROVEN;
+    bool gone = result & POLLHUP && f->flags & FLOW_PROVEN && s->flows[relay_other(side)].phase == FLOW_OPEN;
+    if (result & POLLERR || gone) relay_reset(w, s, side, -ECONNRESET);
 }
 
 /* The sink of the flow takes something. */

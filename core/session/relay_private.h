@@ -43,6 +43,8 @@ void relay_reset(struct worker *w, struct session *s, enum session_side side, ss
  * end. So an end is believed, for relay_reset(), if the connection was still there after it: asked before each send to
  * a side that has ended, and when its end finds such a send in flight. */
 void relay_prove_end(struct session *s, enum session_side side);
+/* The same if the end waits for octets that the other side does not take: until it does, the proof may be gone. */
+void relay_prove_slow_end(struct session *s, enum session_side side);
 /* All is sent behind which the flow ends. Both are done: so is the session. */
 void relay_finish_flow(struct worker *w, struct session *s, enum session_side from);
 

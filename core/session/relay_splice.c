@@ -51,9 +51,12 @@ static bool flow_borrow_pipe(struct worker *w, struct session *s, enum session_s
 /* The opposite flow's splice may have met the reset of this socket in the middle of a call: it then reports what it had
  * moved, and the error is consumed. What looks like the end is one only if the connection is still there, or was ended
  * by both. */
-static bool splice_end_is_reset(const struct session *s, enum session_side from)
+static bool splice_end_is_reset(struct session *s, enum session_side from)
 {
-    return s->flows[relay_other(from)].phase != FLOW_DONE && net_is_closed(s->fd[from]);
+    if (s->flows[relay_other(from)].phase >= FLOW_DONE || !net_is_closed(s->fd[from])) return false;
+    if (net_take_error(s->fd[from]) != -EPIPE) return true;
+    s->flows[from].flags |= FLOW_PROVEN; /* the reset came behind the end */
+    return false;
 }
 
 /* Socket to pipe. Octets moved; 0 when nothing was to be had (which says end, dry or full: see phase and pipe_fill); <
@@ -205,6 +208,7 @@ void relay_splice(struct worker *w, struct session *s, enum session_side from)
         if (f->pipe_fill > 0) { /* the sink is the slower one, and took less than it had room for */
             f->room = 0;
             splice_wait_for_sink(w, s, from);
+            relay_prove_slow_end(s, from);
             return;
         }
         if (f->phase == FLOW_ENDING) {

@@ -19,7 +19,7 @@ import process
 import wire
 
 SYS_PIDFD_GETFD = 438
-TCP_CLOSE_WAIT = 8
+TCP_FIN_WAIT2, TCP_CLOSE_WAIT = 5, 8
 KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -255,40 +255,66 @@ def test_a_parting_client_does_not_hold_a_stop(sluice, origin):
 
 # --- resets behind an orderly end ---
 
-def taken_to_the_end(proxy, port):
-    """Whether the proxy has read all that its upstream at this port has sent, the end included."""
+def tcp_state(one):
+    return one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def stays(condition):
+    """Whether it holds, and still does a moment later: nobody is at work on it."""
+    return condition() and not process.wait_until(lambda: not condition(), 0.3, 0.02)
+
+
+def unread_by(proxy, port, state=None):
+    """Octets that the proxy has not read yet of what its upstream at this port has sent. -1: it is in another state."""
     for one in tcp_sockets(proxy):
         with one:
-            state = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
             if one.getpeername()[1] == port:
-                return state == TCP_CLOSE_WAIT and struct.unpack("i", fcntl.ioctl(one, termios.FIONREAD, b"0000"))[0] == 0
-    return False
+                unread = struct.unpack("i", fcntl.ioctl(one, termios.FIONREAD, b"0000"))[0]
+                return unread if state in (None, tcp_state(one)) else -1
+    return -1
 
 
-def paused_client_of_an_ended_upstream(sluice, origin, way):
-    """(proxy, client, the upstream's socket): the upstream has sent TAIL and its end, and the client reads nothing."""
-    proxy, target = sluice("--relay", way), origin(origins.hold)
+def paused_client_of_an_ended_upstream(sluice, origin, way, taken=True):
+    """(proxy, client, the upstream's socket, what it has sent with its end behind it): the client reads nothing. `taken`:
+    the proxy has read all of it, the end too. Otherwise the end waits in its kernel behind octets that it has no room for."""
+    proxy, target = sluice("--relay", way, *([] if taken else ["--socket-buffer", "32K"])), origin(origins.hold)
     client = wire.Client(proxy.address, timeout=20)
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
     client.send(wire.socks4("127.0.0.1", target.port))
     assert client.read(8) == wire.SOCKS4_GRANTED
     upstream = target.connection()
-    upstream.sendall(TAIL)
+    content = TAIL if taken else TAIL[:0]
+    upstream.sendall(content)
+    while not taken and not stays(lambda: unread_by(proxy, target.port) > 0):
+        upstream.sendall(TAIL[len(content):len(content) + 4096])
+        content = TAIL[:len(content) + 4096]
+        assert len(content) < len(TAIL)
     upstream.shutdown(socket.SHUT_WR)
-    assert process.wait_until(lambda: taken_to_the_end(proxy, target.port), 10, 0.05)
-    return proxy, client, upstream
+    assert process.wait_until(lambda: tcp_state(upstream) == TCP_FIN_WAIT2, 10, 0.05)
+    if taken:
+        assert process.wait_until(lambda: unread_by(proxy, target.port, TCP_CLOSE_WAIT) == 0, 10, 0.05)
+    else:
+        assert unread_by(proxy, target.port, TCP_CLOSE_WAIT) > 0
+    return proxy, client, upstream, content
 
 
 @pytest.mark.parametrize("way", ["copy", "splice"])
-def test_upstream_that_is_gone_after_its_end(sluice, origin, way):
+@pytest.mark.parametrize("taken", [True, False])
+def test_upstream_that_is_gone_after_its_end(sluice, origin, way, taken):
     """An upstream closes, and a minute later its system answers our keepalive with a reset: what a reader that pauses
     has not read yet is still its own."""
-    proxy, client, upstream = paused_client_of_an_ended_upstream(sluice, origin, way)
+    proxy, client, upstream, content = paused_client_of_an_ended_upstream(sluice, origin, way, taken)
     time.sleep(1.5)  # the proxy looks after such a side each second
     origins.reset(upstream)
-    assert process.wait_until(lambda: proxy.sockets() == proxy.sockets_at_start + 1, 10, 0.1), "it has not been seen"
-    time.sleep(2.5)
-    assert client.read_all() == TAIL
+    if taken:
+        assert process.wait_until(lambda: proxy.sockets() == proxy.sockets_at_start + 1, 10, 0.1), "it has not been seen"
+    received = b""
+    while len(received) < len(content):
+        time.sleep(1.3)
+        part = client.read(min(len(content) // 6, len(content) - len(received)))
+        assert part
+        received += part
+    assert received == content and client.ends_with() == "end"
     client.close()
     assert proxy.flat()
 
@@ -297,11 +323,11 @@ def test_upstream_that_is_gone_after_its_end(sluice, origin, way):
 def test_answer_of_an_upstream_that_refuses_the_rest(sluice, origin, way):
     """A server answers before it has read the whole request, and closes: the client gets the answer, and then learns
     that what it goes on to send arrives nowhere."""
-    proxy, client, upstream = paused_client_of_an_ended_upstream(sluice, origin, way)
+    proxy, client, upstream, content = paused_client_of_an_ended_upstream(sluice, origin, way)
     upstream.close()
     client.send(b"x" * 1000)  # its system answers with a reset
     time.sleep(2.5)
-    assert client.read_all() == TAIL
+    assert client.read_all() == content
     with pytest.raises(OSError):
         process.wait_until(lambda: client.send(b"y") is None, 10, 0.1)
     client.close()
