@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <sched.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -258,6 +260,29 @@ static void test_privileges(void **state)
     assert_non_null(strstr(err, "--user \"no-such-user\": there is no such user\n"));
 }
 
+/* With the capability that `context` names and no other: either of two is what the kernel asks for. In a user namespace
+ * of its own a process has all of them to choose from. */
+static int is_privileged_with(void *context)
+{
+    unsigned capability = *(const unsigned *)context;
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {{0}};
+    data[capability / 32].effective = data[capability / 32].permitted = UINT32_C(1) << capability % 32;
+    if (unshare(CLONE_NEWUSER) < 0) return 2;
+    if (syscall(SYS_capset, &header, data) < 0) return 3;
+    return process_is_privileged() ? 1 : 0;
+}
+
+static void test_capabilities(void **state)
+{
+    (void)state;
+    for (unsigned capability = 0; capability <= CAP_SYSLOG; capability++) {
+        int answer = in_child(is_privileged_with, &capability);
+        if (answer == 2) skip(); /* no namespaces here */
+        assert_int_equal(answer, capability == CAP_SYS_ADMIN || capability == CAP_SYS_RESOURCE);
+    }
+}
+
 /* --- limits and CPUs --- */
 
 static int raise_descriptors(void *context)
@@ -307,7 +332,8 @@ int main(void)
         cmocka_unit_test(test_daemon_is_ready), cmocka_unit_test(test_daemon_fails),
         cmocka_unit_test(test_daemon_dies),     cmocka_unit_test(test_ready_in_the_foreground),
         cmocka_unit_test(test_identities),      cmocka_unit_test(test_privileges),
-        cmocka_unit_test(test_descriptors),     cmocka_unit_test(test_affinity),
+        cmocka_unit_test(test_capabilities),    cmocka_unit_test(test_descriptors),
+        cmocka_unit_test(test_affinity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

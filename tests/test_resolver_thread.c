@@ -154,6 +154,34 @@ static void test_hush(void **state)
     for (uint32_t i = 0; i < ASKERS; i++) assert_int_equal(askers[i].cancelled, QUESTIONS);
 }
 
+static unsigned ask_once(struct asker *a)
+{
+    uint32_t open = 1;
+    asker_put(a, 0);
+    while (open > 0) asker_turn(a, &open, false);
+    return dns_questions("t0-0.test", DNS_A);
+}
+
+/* What the cache holds is asked for anew after a reload, which comes when the thread comes to it. */
+static void test_reload(void **state)
+{
+    (void)state;
+    open_resolver(dns_address());
+    struct asker *a = &askers[0];
+    *a = (struct asker){.ring = ring};
+    struct mailbox wake = {.sleeper = &a->sleeper, .ring = &a->ring, .wake = {.op = OP_WAKE}};
+    assert_int_equal(resolver_thread_add_asker(resolver, &wake, QUESTIONS, &a->ask, &a->answers), 0);
+    unsigned before = ask_once(a);
+    for (int i = 0; i < 100; i++) assert_int_equal(ask_once(a), before);
+    resolver_thread_reload(resolver, ring);
+    unsigned after = before;
+    for (int i = 0; i < 10000 && after == before; i++) after = ask_once(a);
+    assert_int_equal(after, before + 1);
+    resolver_thread_end(resolver, ring);
+    resolver_thread_close(resolver);
+    ring_destroy(ring);
+}
+
 /* Nobody asks; and the list of name servers is wrong. */
 static void test_nothing(void **state)
 {
@@ -179,6 +207,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_askers),
         cmocka_unit_test(test_hush),
+        cmocka_unit_test(test_reload),
         cmocka_unit_test(test_nothing),
     };
     return cmocka_run_group_tests_name("resolver_thread", tests, start, dns_stop);

@@ -189,6 +189,15 @@ def test_reuseport_lets_another_in(sluice, origin):
             assert client.read(1) == b"x"
 
 
+def test_each_listener_is_one_socket_per_worker(sluice):
+    """What is opened to find out whether a port is taken is closed again."""
+    def sockets(*words):
+        return sluice("--workers", "2", *words).sockets_at_start
+
+    more = [word for _ in range(3) for word in ("-l", f"127.0.0.1:{process.free_port()}")]
+    assert sockets(*more) == sockets() + 3 * 2
+
+
 def test_same_listener_twice():
     code, _, err = process.run("-l", "127.0.0.1:1", "-l", "127.0.0.1:1")
     assert code == 1
