@@ -32,6 +32,10 @@ def test_help(option):
                  "--workers", "--idle-timeout", "--drain", "--max-startups", "--block-outbound", "-u, --user"):
         assert word in out, word
     assert all(len(line) <= 80 for line in out.splitlines())
+    options = [line for line in out.splitlines() if line.startswith("  ") and not line.startswith("  sluice")]
+    assert len(options) > 60
+    for line in options:
+        assert re.match(r".{28}  \S|      --\S+ \S{6,}$", line), f"not in the column of the descriptions: {line}"
 
 
 def test_version():
