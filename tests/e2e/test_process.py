@@ -46,7 +46,10 @@ def test_version():
 
 def test_the_kernel_is_described(sluice):
     proxy = sluice("--loglevel", "5")
-    assert f"io_uring of Linux {os.uname().release}, beyond 6.1: " in proxy.log()
+    release = tuple(map(int, re.match(r"(\d+)\.(\d+)", os.uname().release).groups()))
+    words = [word for since, word in [((6, 3), " registered-ring (6.3)"), ((6, 10), " bundles (6.10)"),
+                                      ((6, 12), " min-wait (6.12)")] if release >= since]
+    assert f"io_uring of Linux {os.uname().release}, beyond 6.1:{''.join(words) or ' nothing'}\n" in proxy.log()
 
 
 WRONG = {
