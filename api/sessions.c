@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 #define ROWS_MAX      64u /* asked of a worker at a time */

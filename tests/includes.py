@@ -3,18 +3,26 @@
 
 The rooms stand from the bottom to the top: each may include itself and those before it, but two that stand apart do not
 include each other, and of some folders those above see a few headers only. core/main.c sees all and is included by
-nobody. tests, fuzz and bench may look at everything. Some system headers have one room each."""
+nobody. tests, fuzz and bench may look at everything. Some system headers have one room each.
+
+Within a room, x.h and x.c are one module, and modules do not include each other in a circle either. The drawing names
+them from the bottom to the top."""
 import collections
 import glob
 import os
 import re
 import sys
+import textwrap
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ROOMS = ["protocols", "core/io", "core/resolver", "core/session", "core/control", "core/process", "lua/engine",
          "lua/modules", "lua/socket", "lua/boot", "api", "core"]
 APART = {"lua/modules", "lua/socket"}  # neither of them knows the other
 FACES = {"lua": r"lua/engine/(engine|codec|digest|embedded)\.h"}  # what of a folder is for those above it
+CIRCLES = {  # modules that still do, or a whole room
+    "core/session/exchange", "core/session/parting", "core/session/relay", "core/session/relay_private",
+    "core/session/scarcity", "api", "lua/engine",
+}
 TOPS = ["protocols", "core", "lua", "api"]  # folders where they are
 WATCHERS = ["tests", "fuzz", "bench"]
 HOMES = {  # header: where it may be included besides tests, fuzz and bench
@@ -81,7 +89,38 @@ def judge(path, quoted, name):
     return there, None
 
 
+def add_above(module, uses, seen, order):
+    """Appends the module to order, behind all that it uses."""
+    if module in seen:
+        return
+    seen.add(module)
+    for lower in sorted(uses[module]):
+        add_above(lower, uses, seen, order)
+    order.append(module)
+
+
+def order_modules(uses):
+    """Modules from the bottom to the top."""
+    seen, order = set(), []
+    for module in sorted(uses):
+        add_above(module, uses, seen, order)
+    return order
+
+
+def find_circles(uses):
+    """One line for each module that includes itself by way of others, but those that are known to."""
+    for module in sorted(uses):
+        if module in CIRCLES or os.path.dirname(module) in CIRCLES:
+            continue
+        seen = set()
+        for lower in uses[module]:
+            add_above(lower, uses, seen, [])
+        if module in seen:
+            yield f"{module} includes itself by way of others: {' '.join(sorted(uses[module]))}"
+
+
 def main():
+    uses = {}  # by module, others of its room
     arrows, files, faults = collections.defaultdict(set), collections.Counter(), []
     for top in TOPS + WATCHERS:
         for path in sorted(glob.glob(f"{top}/**/*.[ch]", root_dir=ROOT, recursive=True)):
@@ -90,16 +129,27 @@ def main():
                 faults.append(f"{path}: lies in no room")
                 continue
             files[here] += 1
+            module = os.path.splitext(path)[0]
+            uses.setdefault(module, set())
             for number, quoted, name in includes_of(path):
                 there, fault = judge(path, quoted, name)
+                if there == here and here not in WATCHERS:
+                    uses[module].add(os.path.splitext(resolve(path, name))[0])
                 if there and there != here:
                     arrows[here, there].add(os.path.basename(name))
                 if fault:
                     faults.append(f"{path}:{number}: {fault}")
+    for module in uses:
+        uses[module].discard(module)
+    faults += find_circles(uses)
+    order = order_modules(uses)
     if "--quiet" not in sys.argv:
         for here in [*reversed(ROOMS), *WATCHERS]:
             if files[here]:
                 print(f"{here} ({files[here]} files)")
+            if here not in WATCHERS:
+                modules = " ".join(os.path.basename(module) for module in order if os.path.dirname(module) == here)
+                print(textwrap.fill(modules, 120, initial_indent="  ", subsequent_indent="  "))
             for there in reversed(ROOMS):
                 if arrows[here, there]:
                     print(f"  --> {there:<13} {' '.join(sorted(arrows[here, there]))}")

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/session/worker_loop.h"
 
 #define BENCH_QUEUE 64u
 

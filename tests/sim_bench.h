@@ -4,6 +4,7 @@
 #ifndef SLUICE_TESTS_SIM_BENCH_H
 #define SLUICE_TESTS_SIM_BENCH_H
 
+#include "core/session/session.h"
 #include "core/session/worker.h"
 #include "tests/sim.h"
 

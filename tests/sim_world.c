@@ -7,7 +7,9 @@
 
 #include "core/io/log.h"
 #include "core/session/message.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
+#include "core/session/worker_loop.h"
 #include "tests/sim.h"
 #include "tests/sim_errands.h"
 #include "tests/sim_peers.h"

@@ -1,5 +1,6 @@
 /* core/session/crowd on the simulated kernel: one source cannot keep the others out, however many connections it makes
  * and says nothing on. */
+#include "core/session/crowd.h"
 #include "tests/sim_bench.h"
 
 #include <setjmp.h>

@@ -7,10 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/io/net.h"
 #include "core/process/config_size.h"
 #include "core/process/listen.h"
 #include "core/process/options.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
+#include "core/session/worker_loop.h"
 #include "tests/support.h"
 
 #define TURNS_MAX 2000u /* of a millisecond at most */

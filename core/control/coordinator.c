@@ -17,6 +17,7 @@
 #include "core/io/timer.h"
 #include "core/session/message.h"
 #include "core/session/worker.h"
+#include "core/session/worker_loop.h"
 
 /* The API and scripts wait on this ring as well. */
 #define COORDINATOR_RING_ENTRIES 1024u

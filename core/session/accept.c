@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/io/net.h"
 #include "core/session/crowd.h"
+#include "core/session/steps.h"
 
 /* How long a listener rests when descriptors or memory have run out: long enough not to spin, short enough not to be
  * noticed. */

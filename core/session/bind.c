@@ -5,8 +5,11 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/io/net.h"
+#include "core/session/end.h"
 #include "core/session/policy.h"
 #include "core/session/reply.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 /* Connections that may wait to be judged: strangers must not be able to keep the right peer out for long. */

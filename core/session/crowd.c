@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/io/net.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 #define CROWD_NONE UINT32_MAX

@@ -5,10 +5,13 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/io/net.h"
+#include "core/session/end.h"
 #include "core/session/established.h"
 #include "core/session/hop.h"
 #include "core/session/policy.h"
 #include "core/session/self.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 static struct ring_tag dial_tag(struct worker *w, struct session *s, unsigned attempt)

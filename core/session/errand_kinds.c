@@ -6,8 +6,10 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/end.h"
+#include "core/session/hooks.h"
 #include "core/session/relay.h"
-#include "core/session/worker.h"
+#include "core/session/route.h"
 
 /* --- listing and ending sessions --- */
 
@@ -18,16 +20,6 @@ static void row_flows(struct session_row *row, const struct session *s)
         row->bytes[side] = s->flows[side].bytes;
         row->splice[side] = s->flows[side].mode == FLOW_SPLICE;
     }
-}
-
-static void row_client(struct session_row *row, const struct session *s)
-{
-    struct net_address peer;
-    struct address address;
-    if (s->fd[CLIENT] >= 0 && net_peer_address(s->fd[CLIENT], &peer) >= 0 && net_address_to(&peer, &address))
-        address_format(&address, row->client, sizeof row->client);
-    else
-        snprintf(row->client, sizeof row->client, "local");
 }
 
 /* While it is set up the setup slot knows more than the label. */
@@ -57,7 +49,7 @@ static void row_write(struct worker *w, struct session_row *row, const struct se
                                 .rule = s->rule,
                                 .age_ms = ring_now_ms(w->ring) - s->opened_ms};
     row_flows(row, s);
-    row_client(row, s);
+    session_format_client(s, row->client, sizeof row->client);
     row_labels(w, row, s);
 }
 
@@ -78,7 +70,7 @@ void errand_list(struct errand *self, struct worker *w)
         if (errand_shows(s)) row_write(w, &list->rows[list->count++], s);
     }
     list->next = slot < w->sessions.untouched ? slot : UINT32_MAX;
-    errand_return(w, self, 0);
+    worker_return(w, self, 0);
 }
 
 static int32_t kill_session(struct worker *w, const struct kill_errand *kill)
@@ -93,24 +85,67 @@ static int32_t kill_session(struct worker *w, const struct kill_errand *kill)
 
 void errand_kill(struct errand *self, struct worker *w)
 {
-    errand_return(w, self, kill_session(w, (const struct kill_errand *)self));
+    worker_return(w, self, kill_session(w, (const struct kill_errand *)self));
 }
 
 /* --- connections, relays, settings --- */
 
+/* 0; or -ENOBUFS, there is no room, and nothing is taken over. */
+static int open_internal(struct worker *w, struct dial_errand *dial)
+{
+    if (!session_has_room(w) || w->draining) return -ENOBUFS;
+    struct session *s = session_take(w, 0, dial->fd, dial->timeout_ms);
+    struct setup *setup = setup_of(w, s);
+    dial->fd = -1;
+    s->protocol = PROTOCOL_INTERNAL;
+    setup->target = setup->route.target = dial->target;
+    setup->request_complete = true;
+    route_decide_builtin(&setup->route, dial->hops, dial->hop_count);
+    session_enter(w, s, SESSION_HELLO);
+    session_proceed(w, s, route_obey(w, s));
+    return 0;
+}
+
 void errand_dial(struct errand *self, struct worker *w)
 {
-    errand_return(w, self, session_open_internal(w, (struct dial_errand *)self));
+    worker_return(w, self, open_internal(w, (struct dial_errand *)self));
+}
+
+/* The same. */
+static int open_relay(struct worker *w, struct relay_errand *relay)
+{
+    struct net_address peer;
+    if (!session_has_room(w) || w->draining) return -ENOBUFS;
+    struct session *s = session_take(w, 0, relay->fds[CLIENT], w->config->timeout_ms);
+    s->protocol = PROTOCOL_SCRIPT;
+    s->fd[UPSTREAM] = relay->fds[UPSTREAM];
+    relay->fds[CLIENT] = relay->fds[UPSTREAM] = -1;
+    s->errand = relay;
+    if (net_peer_address(s->fd[UPSTREAM], &peer) >= 0) net_address_to(&peer, &setup_of(w, s)->target);
+    counter_add(&w->stats.accepted, 1);
+    session_enter(w, s, SESSION_HELLO);
+    session_proceed(w, s, SESSION_RELAY);
+    return 0;
 }
 
 void errand_relay(struct errand *self, struct worker *w)
 {
-    int error = session_open_relay(w, (struct relay_errand *)self);
-    if (error < 0) errand_return(w, self, error); /* else it goes back when the session ends */
+    int error = open_relay(w, (struct relay_errand *)self);
+    if (error < 0) worker_return(w, self, error); /* else it goes back when the session ends */
+}
+
+void errand_return_relay(struct worker *w, struct session *s)
+{
+    struct relay_errand *relay = s->errand;
+    if (!relay) return;
+    bool orderly = s->flows[CLIENT].phase == FLOW_DONE && s->flows[UPSTREAM].phase == FLOW_DONE;
+    relay->bytes[0] = s->flows[CLIENT].bytes;
+    relay->bytes[1] = s->flows[UPSTREAM].bytes;
+    worker_return(w, &relay->errand, orderly ? 0 : -ECONNRESET);
 }
 
 void errand_configure(struct errand *self, struct worker *w)
 {
     w->config = ((const struct config_errand *)self)->config;
-    errand_return(w, self, 0);
+    worker_return(w, self, 0);
 }

@@ -11,6 +11,7 @@
 #include "protocols/url.h"
 
 struct config;
+struct session;
 struct reconfiguration;
 
 /* Descriptors in an errand belong to whoever holds the errand, and are -1 as soon as a session has taken them over. So
@@ -72,6 +73,8 @@ struct relay_errand {
     uint64_t bytes[2]; /* out: delivered up, down */
 };
 void errand_relay(struct errand *self, struct worker *w);
+/* The session is about to be released: the errand that has brought its sockets goes back, if one has. */
+void errand_return_relay(struct worker *w, struct session *s);
 
 /* From now on the worker obeys `config`, which lives until no worker uses it. */
 struct config_errand {

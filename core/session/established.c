@@ -1,8 +1,10 @@
 #include "core/session/established.h"
 
 #include "core/io/log.h"
+#include "core/session/end.h"
 #include "core/session/exchange.h"
 #include "core/session/reply.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 enum session_state established_begin(struct worker *w, struct session *s)

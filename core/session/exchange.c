@@ -5,8 +5,11 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/session/end.h"
+#include "core/session/hooks.h"
 #include "core/session/parting.h"
 #include "core/session/relay.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 /* Interim responses to one request, each of which gives the upstream another --timeout. */

@@ -4,8 +4,10 @@
 
 #include "core/io/net.h"
 #include "core/session/bind.h"
+#include "core/session/end.h"
 #include "core/session/reply.h"
 #include "core/session/route.h"
+#include "core/session/session.h"
 #include "core/session/udp.h"
 #include "core/session/worker.h"
 #include "protocols/http_connect.h"

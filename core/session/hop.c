@@ -2,8 +2,10 @@
 
 #include <string.h>
 
+#include "core/session/end.h"
 #include "core/session/established.h"
 #include "core/session/self.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 #include "protocols/http_connect.h"
 #include "protocols/socks4.h"

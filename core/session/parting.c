@@ -4,8 +4,11 @@
 #include <poll.h>
 
 #include "core/io/log.h"
+#include "core/io/net.h"
+#include "core/session/end.h"
 #include "core/session/exchange.h"
 #include "core/session/relay.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 /* So long a side may take to end after us. */

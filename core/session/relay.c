@@ -4,9 +4,12 @@
 #include <poll.h>
 
 #include "core/io/log.h"
+#include "core/io/net.h"
+#include "core/session/end.h"
 #include "core/session/parting.h"
 #include "core/session/relay_private.h"
 #include "core/session/scarcity.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 /* Reads in a row that fill a whole buffer before a flow counts as bulk and turns to SPLICE. */

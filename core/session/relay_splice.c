@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <poll.h>
 
+#include "core/io/net.h"
+#include "core/session/end.h"
 #include "core/session/relay_private.h"
 
 /* Rounds of splicing in a row that move less than RELAY_SMALL before a flow turns back to COPY. */

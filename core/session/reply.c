@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include "core/io/net.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 #include "protocols/http_connect.h"
 #include "protocols/socks4.h"

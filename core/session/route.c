@@ -1,8 +1,10 @@
 #include "core/session/route.h"
 
 #include "core/session/dial.h"
+#include "core/session/end.h"
 #include "core/session/reply.h"
 #include "core/session/self.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 /* Contract sections 2.4, 2.5 and 2.7: HTTP always asks by name, the others by what the client, or the option, gave. */
@@ -77,18 +79,14 @@ enum session_state route_begin(struct worker *w, struct session *s)
         return route_obey(w, s);
     }
     setup->asking = true;
-    route_ask(w, s);
     return SESSION_ROUTE;
 }
 
-/* In ROUTE: the last of what an earlier attempt had in flight is back, or the answer is. */
+/* Either the last of what an earlier attempt had in flight is back, or the answer is. */
 enum session_state route_step(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    if (s->op != SESSION_LENT) {
-        if (setup->asking) route_ask(w, s);
-        return SESSION_ROUTE;
-    }
+    if (s->op != SESSION_LENT) return SESSION_ROUTE;
     histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
     if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
     verdicts_keep(&w->verdicts, &setup->route, setup->revision, ring_now_ms(w->ring));
@@ -138,17 +136,13 @@ enum session_state route_login(struct worker *w, struct session *s)
         return route_judge_login(w, s);
     }
     setup->asking = true;
-    route_ask(w, s);
     return SESSION_LOGIN;
 }
 
 enum session_state route_login_step(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    if (s->op != SESSION_LENT) {
-        if (setup->asking) route_ask(w, s);
-        return SESSION_LOGIN;
-    }
+    if (s->op != SESSION_LENT) return SESSION_LOGIN;
     histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
     if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
     verdicts_keep(&w->verdicts, &setup->route, setup->revision, ring_now_ms(w->ring));

@@ -13,7 +13,8 @@ enum session_state route_begin(struct worker *w, struct session *s);
 enum session_state route_step(struct worker *w, struct session *s);
 /* Does what the verdict in the setup slot says. */
 enum session_state route_obey(struct worker *w, struct session *s);
-/* LOGIN, ROUTE: posts the question that is due (setup.asking), if that can be done now. */
+/* LOGIN, ROUTE: posts the question that is due (setup.asking), if that can be done now. session_proceed() calls this
+ * whenever such a state has been entered, or a step has left the question due; the timer calls it, too. */
 void route_ask(struct worker *w, struct session *s);
 
 /* Whether clients must give user and password: by the settings, or by the word of the ruleset that is in force. */

@@ -2,6 +2,7 @@
 
 #include "core/io/log.h"
 #include "core/session/relay_private.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 void scarcity_starve(struct worker *w, struct flow *f)

@@ -3,9 +3,11 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/io/net.h"
 #include "core/session/machine.h"
 #include "core/session/own.h"
 #include "core/session/policy.h"
+#include "core/session/session.h"
 #include "core/session/worker.h"
 
 /* Under --allow-self clients may go round on purpose, by naming us again and again: this often. */

@@ -1,4 +1,4 @@
-/* A connection's life: one enum of states, one table of steps (session.c), one writer of the state (session_enter).
+/* A connection's life: one enum of states, one table of steps (steps.c), one writer of the state (session_enter).
  *
  *   accept > HELLO > AUTH > REQUEST > ROUTE > RESOLVE > DIAL > HOP... > RELAY > CLOSING > FREE
  *                      any of them > REPLY (a refusal is being sent) > LINGER > CLOSING
@@ -13,18 +13,20 @@
 
 #include "core/io/buffers.h"
 #include "core/io/list.h"
+#include "core/io/net_address.h"
 #include "core/resolver/resolve_request.h"
-#include "core/session/dial.h"
 #include "core/session/failure.h"
 #include "core/session/head_buffer.h"
+#include "core/session/message.h"
 #include "core/session/route_request.h"
 #include "core/session/session_state.h"
+#include "core/session/worker.h"
 #include "protocols/socks5.h"
 
-struct config;
-struct worker;
-struct dial_errand;
 struct relay_errand;
+
+#define DIAL_ATTEMPTS_MAX 4u   /* connects in flight at the same time */
+#define DIAL_STAGGER_MS   250u /* RFC 8305 section 5: the recommended Connection Attempt Delay */
 
 enum session_side { CLIENT, UPSTREAM };
 
@@ -74,6 +76,8 @@ struct flow {
     struct link link;     /* on the worker's list of starved or of deferred flows, or on none */
 };
 
+/* How long a client may take to read a refusal and close, before we do. */
+#define SESSION_LINGER_MS  2000u
 #define SESSION_LABEL_SIZE 184u
 
 struct session {
@@ -104,6 +108,17 @@ struct session {
     struct flow flows[2];
     char label[SESSION_LABEL_SIZE]; /* when the setup slot is gone: user, target, chain, a zero behind each; cut to fit
                                      */
+};
+
+/* Attempts to connect, see dial.h. */
+struct dial {
+    int fds[DIAL_ATTEMPTS_MAX];                      /* -1: free */
+    struct net_address addresses[DIAL_ATTEMPTS_MAX]; /* read by the kernel until it is submitted */
+    uint8_t next;                                    /* candidate to be tried next */
+    uint8_t live;                                    /* attempts in flight */
+    uint8_t order[DIAL_ATTEMPTS_MAX];                /* the candidate of each: the lowest was started first */
+    uint8_t polled;                                  /* bits of attempts that were begun by net_connect() */
+    uint8_t failure;                                 /* enum failure of the last attempt that failed */
 };
 
 #define SETUP_HEAD_SIZE 8192u /* nearly every request fits; see head_buffer.h for the others */
@@ -142,31 +157,40 @@ struct setup {
     uint8_t head_small[SETUP_HEAD_SIZE];
 };
 
-/* A connection was accepted: takes ownership of fd. */
-void session_open(struct worker *w, unsigned listener, int fd);
-/* The coordinator wants a connection: takes over dial->fd. 0; or -ENOBUFS, there is no room, and nothing is taken. */
-int session_open_internal(struct worker *w, struct dial_errand *dial);
-/* Takes over the errand's descriptors. 0: the errand goes back at the session's end; or -ENOBUFS, the same. */
-int session_open_relay(struct worker *w, struct relay_errand *relay);
-void session_on_completion(struct worker *w, const struct ring_completion *c);
-void session_on_answer(struct worker *w, const struct message *answer);
-void session_on_timer(struct worker *w, uint32_t slot);
+/* --- slots --- */
+
+static inline struct session *session_at(const struct worker *w, uint32_t slot)
+{
+    return pool_at(&w->sessions, slot);
+}
+
+static inline struct setup *setup_of(const struct worker *w, const struct session *s)
+{
+    return pool_at(&w->setups, s->setup);
+}
+
+static inline struct ring_tag session_tag(const struct worker *w, const struct session *s, unsigned op)
+{
+    return (struct ring_tag){
+        .op = (uint8_t)(WORKER_OP_SESSION + op), .generation = pool_generation(&w->sessions, s->slot), .slot = s->slot};
+}
+
+/* Marks an operation as in flight and returns its tag; an operation is never armed twice. */
+static inline struct ring_tag session_arm(const struct worker *w, struct session *s, unsigned op)
+{
+    assert(!(s->inflight & SESSION_BIT(op)));
+    s->inflight |= SESSION_BIT(op);
+    return session_tag(w, s, op);
+}
+
+bool session_has_room(const struct worker *w); /* for one more */
+/* A session with a setup slot, in FREE; there is room. timeout_ms: of all that comes before the relay. */
+struct session *session_take(struct worker *w, unsigned listener, int fd, uint32_t timeout_ms);
 
 /* --- for the modules that implement steps --- */
 
-enum session_end { SESSION_ORDERLY, SESSION_RESET };
-
-static inline struct session *session_at(const struct worker *w, uint32_t slot);
-/* Counts and logs the failure, drops the upstream, queues the protocol's refusal. The next state: REPLY or CLOSING. */
-enum session_state session_fail(struct worker *w, struct session *s, enum failure failure);
 /* The only writer of s->state: counters, deadline and trace line move with it. */
 void session_enter(struct worker *w, struct session *s, enum session_state next);
-/* Stop: cancels and closes all, then CLOSING; the slot is released here if nothing is in flight. */
-void session_close(struct worker *w, struct session *s, enum session_end end);
-/* A CLOSING session: released if nothing is in flight any more. */
-void session_join(struct worker *w, struct session *s);
-/* Runs steps from here, `next` being the state that the caller has decided on. */
-void session_proceed(struct worker *w, struct session *s, enum session_state next);
 /* Sends what `out` holds, unless a send is in flight already, which will go on with it. */
 void session_flush(struct worker *w, struct session *s);
 /* So many octets of our own replies are sent. What is said to scripts, which are no clients, counts nowhere. */
@@ -186,10 +210,20 @@ bool session_upstream_is_busy(const struct session *s);
  * established one comes here after session_settle_ms(). */
 void session_settle(struct worker *w, struct session *s);
 uint32_t session_settle_ms(const struct config *config);
-/* Closes one side's descriptor, cancelling what is in flight on it. */
-void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end);
-void session_release_setup(struct worker *w, struct session *s);
 /* One line with the session's id, the client and, if known, the target in front. */
 void session_log(struct worker *w, struct session *s, int level, const char *text);
+void session_log_intruder(struct worker *w, struct session *s); /* whoever tries passwords: for docs/fail2ban/ */
+
+/* Before the relay: from accept on, until there is nothing left but to wait for the kernel. */
+bool session_is_half_open(enum session_state state);
+/* Of all that comes before the relay, ring_now_ms(); 0: the setup slot is gone. */
+uint64_t session_deadline_ms(const struct worker *w, const struct session *s);
+/* The coordinator is told a word that needs no answer (message.h). */
+void session_tell(struct worker *w, struct session *s, enum message_kind kind, int32_t result);
+void session_format_client(const struct session *s, char *out, size_t size); /* `local` without an address */
+static inline bool session_asks_ruleset(const struct session *s)
+{
+    return s->state == SESSION_LOGIN || s->state == SESSION_ROUTE;
+}
 
 #endif

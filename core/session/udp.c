@@ -7,8 +7,11 @@
 #include <sys/mman.h>
 
 #include "core/io/log.h"
+#include "core/io/net.h"
+#include "core/session/end.h"
 #include "core/session/policy.h"
 #include "core/session/reply.h"
+#include "core/session/session.h"
 #include "core/session/udp_peers.h"
 #include "core/session/worker.h"
 

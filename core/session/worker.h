@@ -1,5 +1,5 @@
-/* One thread of the data path: its ring, its pools, its loop. Everything in it belongs to that thread, except the
- * queues' far ends and the sleeper. Nothing here waits for anybody. */
+/* One thread of the data path: its ring, its pools, and its ways to other threads. Everything in it belongs to that
+ * thread, except the queues' far ends and the sleeper. worker_loop.h runs it. */
 #ifndef SLUICE_CORE_SESSION_WORKER_H
 #define SLUICE_CORE_SESSION_WORKER_H
 
@@ -13,12 +13,13 @@
 #include "core/io/share.h"
 #include "core/io/timer.h"
 #include "core/session/config.h"
-#include "core/session/crowd.h"
 #include "core/session/errand.h"
 #include "core/session/own.h"
-#include "core/session/session.h"
 #include "core/session/stats.h"
 #include "core/session/verdicts.h"
+
+struct crowd;
+struct udp;
 
 enum worker_op {
     WORKER_OP_WAKE = 1,     /* somebody has put a message into our queue */
@@ -79,42 +80,19 @@ struct worker {
     struct queue *names;           /* its answers */
 };
 
-/* Opens ring and pools, on the thread that will run the worker. The caller has filled config, index, listeners, peers,
- * queues and mailboxes. 0 or -errno after one log line. */
-int worker_open(struct worker *w);
-void worker_arm_listeners(struct worker *w);
-/* One turn: submit, wait (at most timeout_ms), dispatch, timers, messages. 0, or -errno if the ring is broken. */
-int worker_turn(struct worker *w, uint64_t timeout_ms);
-/* Turns until the worker has stopped. */
-int worker_run(struct worker *w);
-void worker_close(struct worker *w);
 /* Sends the coordinator a message. False: its queue is full. */
 bool worker_post(struct worker *w, const struct message *message);
 /* Sends the resolver a question; the same. */
 bool worker_ask(struct worker *w, const struct message *question);
 
-static inline struct session *session_at(const struct worker *w, uint32_t slot)
+/* Sends back an errand that is done. Errands fill a quarter of the queue to the coordinator at most, whose rest is for
+ * what may not wait (config_size()); those beyond it wait on the worker. So the coordinator may lend as many errands as
+ * it likes while it does not read, and any number of relays may end at once. */
+void worker_return(struct worker *w, struct errand *errand, int32_t result);
+void worker_return_more(struct worker *w); /* in each turn: those that wait and now have room */
+static inline bool worker_returns_wait(const struct worker *w)
 {
-    return pool_at(&w->sessions, slot);
-}
-
-static inline struct setup *setup_of(const struct worker *w, const struct session *s)
-{
-    return pool_at(&w->setups, s->setup);
-}
-
-static inline struct ring_tag session_tag(const struct worker *w, const struct session *s, unsigned op)
-{
-    return (struct ring_tag){
-        .op = (uint8_t)(WORKER_OP_SESSION + op), .generation = pool_generation(&w->sessions, s->slot), .slot = s->slot};
-}
-
-/* Marks an operation as in flight and returns its tag; an operation is never armed twice. */
-static inline struct ring_tag session_arm(const struct worker *w, struct session *s, unsigned op)
-{
-    assert(!(s->inflight & SESSION_BIT(op)));
-    s->inflight |= SESSION_BIT(op);
-    return session_tag(w, s, op);
+    return w->returns.first != NULL;
 }
 
 #endif

@@ -1,0 +1,16 @@
+/* What the files below steps.c need of those above them. The bodies are in steps.c, which knows all of them. */
+#ifndef SLUICE_CORE_SESSION_HOOKS_H
+#define SLUICE_CORE_SESSION_HOOKS_H
+
+#include "core/session/session.h"
+
+/* Runs steps from here, `next` being the state that the caller has decided on. */
+void session_proceed(struct worker *w, struct session *s, enum session_state next);
+/* The session is about to close: what its state holds besides sockets. */
+void session_hook_drop(struct worker *w, struct session *s);
+/* The upstream is given up: attempts to connect, and the listener of a BIND. */
+void session_hook_drop_attempts(struct worker *w, struct session *s);
+/* Nothing is in flight any more: what other modules still hold for the session. */
+void session_hook_release(struct worker *w, struct session *s);
+
+#endif

@@ -1,0 +1,15 @@
+/* The table of states and steps, and who runs it: the only file that knows everything that a session can do.
+ * Completions come in at session_on_completion() and run steps until one waits again. */
+#ifndef SLUICE_CORE_SESSION_STEPS_H
+#define SLUICE_CORE_SESSION_STEPS_H
+
+#include "core/session/session.h"
+
+/* A connection was accepted: takes ownership of fd. The caller has seen that there is room. */
+void session_open(struct worker *w, unsigned listener, int fd);
+void session_on_completion(struct worker *w, const struct ring_completion *c);
+/* A request that was lent is back. */
+void session_on_answer(struct worker *w, const struct message *answer);
+void session_on_timer(struct worker *w, uint32_t slot);
+
+#endif
