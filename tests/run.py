@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the steps that its arguments name, counts what passed, failed or was skipped, and shows what a failed one printed.
 
-    run.py [--build DIR] [--first N --count N] [--seconds N] unit|sim|fuzz|e2e|asan|gcstress|tsan|lint|all...
+    run.py [--build DIR] [--first N --count N] [--seconds N] [--only FILE]... unit|sim|fuzz|e2e|asan|gcstress|tsan|lint|all...
 
 What is to be run has been built before: that is the Makefile's part. The last line is `N passed, N failed, N skipped`; the
 exit status is 1 if anything failed."""
@@ -191,9 +191,13 @@ def e2e_files():
 
 def e2e_task(options, binary, label, choice=(), prefix=(), without=()):
     """One run for each file, which may go side by side where each has a network of its own."""
+    files = [name for name in options.only or e2e_files() if name not in without]
+    return e2e_runs(options, binary, label, files, choice, prefix)
+
+
+def e2e_runs(options, binary, label, files, choice=(), prefix=()):
     command = [*own_network(), *prefix, sys.executable, "-m", "pytest", "-q", *choice]
-    return Task(label, [[*command, os.path.join(E2E, name)] for name in e2e_files() if name not in without],
-                count_pytest, 900, True,
+    return Task(label, [[*command, os.path.join(E2E, name)] for name in files], count_pytest, 900, True,
                 SLUICE_BIN=os.path.join(options.build, binary), E2E_BUILD=os.path.join(options.build, "e2e"))
 
 
@@ -207,7 +211,11 @@ def run_unit(runner, options):
 
 
 def run_e2e(runner, options):
-    runner.run([e2e_task(options, "sluice", "e2e")])
+    """Where that takes hours, each file is reported when it has ended."""
+    if SLOW == 1:
+        runner.run([e2e_task(options, "sluice", "e2e")])
+    else:
+        runner.run([e2e_runs(options, "sluice", f"e2e {name}", [name]) for name in options.only or e2e_files()])
 
 
 def sim_task(options, first, count):
@@ -367,6 +375,7 @@ def main():
     parser.add_argument("--first", type=int, default=1, help="sim: the first seed")
     parser.add_argument("--count", type=int, default=0, help="sim: how many seeds")
     parser.add_argument("--seconds", type=int, default=30, help="fuzz: for all targets together")
+    parser.add_argument("--only", action="append", metavar="FILE", help="end to end: this file of tests/e2e")
     parser.add_argument("step", nargs="+", choices=STEPS)
     options = parser.parse_args()
     options.build = os.path.abspath(options.build)
