@@ -268,7 +268,8 @@ tsan: ## queue, log, scripts and end to end under ThreadSanitizer, without the t
 test-kernel: ## unit, simulator and end to end tests on Debian 12's kernels in a virtual machine, as root (KERNEL=release)
 	@$(MAKE) --no-print-directory deps-kernel
 	@$(MAKE) --no-print-directory -j$(JOBS) test-programs node-modules
-	@$(PYTHON) tests/kernel/boot.py --build $(BUILD) $(addprefix --kernel ,$(KERNEL)) $(addprefix --accel ,$(ACCEL)) $(STEPS)
+	@$(PYTHON) tests/kernel/boot.py --build $(BUILD) $(addprefix --kernel ,$(KERNEL)) $(addprefix --accel ,$(ACCEL)) $(addprefix --cpus ,$(CPUS)) \
+		$(addprefix --only ,$(ONLY)) $(STEPS)
 
 test-container: ## build docs/Dockerfile with buildah and try the image, as root
 	@$(MAKE) --no-print-directory deps-container

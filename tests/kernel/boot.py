@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
 """Runs the tests on the kernels that Debian 12 ships, in a virtual machine.
 
-    boot.py [--build DIR] [--kernel release|backports]... [--accel auto|kvm|tcg] [--memory MIB] [STEP...]
+    boot.py [--build DIR] [--kernel release|backports]... [--accel auto|kvm|tcg] [--cpus N] [--memory MIB]
+            [--only FILE]... [STEP...]
 
 The guest's root is a Debian 12 made by mmdebstrap, with both kernels, and kept in BUILD/kernel until the list of
 packages changes; this checkout, with what was built, is copied into it. No initramfs is needed: the cloud kernel has NVMe
 and ext4 built in. The guest has the product's defaults: huge pages `always`, Debian's /etc/hosts, 3 GiB. It runs
 tests/run.py and writes to the serial console, which is read here; the last line is `N passed, N failed, N skipped` over
-all kernels. Without a working KVM the guest is emulated, some ten times slower: then the tests wait longer
-(SLUICE_TEST_SLOW). Needs root, for the root file system's owners and devices."""
+all kernels. Needs root, for the root file system's owners and devices.
+
+Without a working KVM the guest is emulated, by default with one CPU whose clock follows the instructions that it executes
+(-icount): so the guest does not notice how busy this machine is. More CPUs are emulated on threads and have this machine's
+clock; with -icount QEMU 7.2 never comes to run the second one while the first is busy. An emulated CPU is slower by its own
+clock, too, so the tests wait longer (SLUICE_TEST_SLOW)."""
 import argparse
 import glob
 import hashlib
@@ -18,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -109,6 +115,15 @@ def copy_tree(options, folder):
             shutil.copytree(source, os.path.join(target, "build", name), symlinks=True)
         elif os.path.exists(source):
             shutil.copy2(source, os.path.join(target, "build", name))
+    with open(os.path.join(target, "build", "command"), "w", encoding="utf-8") as script:
+        script.write(guest_command(options) + "\n")
+
+
+def guest_command(options):
+    """In a file: of the words on its command line the kernel passes 32 to init, and no quotes."""
+    only = "".join(f"--only {name} " for name in options.only)
+    return options.command or ("exec python3 tests/run.py --build build --first 1 --count 5000 "
+                               + only + " ".join(options.step))
 
 
 def make_image(folder, image):
@@ -127,14 +142,32 @@ def kernel_images(folder):
 
 # --- the machine ---
 
+def machine(options, accel):
+    """The guest's processors and clock. Emulated ones have no AVX: with `-cpu max` the simulator ran half as many seeds in
+    the same time of the guest. The clock runs on while they are idle: else the guest's time would run away whenever it
+    waits for its disk."""
+    if accel == "kvm":
+        return ["-accel", "kvm", "-cpu", "host", "-smp", str(options.cpus or len(os.sched_getaffinity(0)))]
+    if (options.cpus or 1) == 1:
+        return ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=on", "-cpu", "Nehalem", "-smp", "1"]
+    return ["-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", str(options.cpus)]
+
+
+def slowness(options, accel):
+    """How many times longer the tests may wait: by its own clock one emulated CPU does 10^9 instructions a second."""
+    if options.slow:
+        return options.slow
+    return 1 if accel == "kvm" else 4 if (options.cpus or 1) == 1 else 8
+
+
 def qemu(options, accel, kernel, image, init):
-    processor = "host" if accel == "kvm" else "max"
-    threads = ",thread=multi" if accel == "tcg" else ""
-    return ["qemu-system-x86_64", "-accel", accel + threads, "-cpu", processor, "-smp", str(len(os.sched_getaffinity(0))),
-            "-m", str(options.memory), "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", kernel,
+    quick = " mitigations=off" if accel == "tcg" else ""
+    slow = f"SLUICE_TEST_SLOW={slowness(options, accel)}"  # the kernel puts it into the environment of init
+    return ["qemu-system-x86_64", *machine(options, accel), "-m", str(options.memory), "-nodefaults", "-display", "none",
+            "-no-reboot", "-serial", "stdio", "-kernel", kernel,
             "-drive", f"file={image},format=raw,if=none,id=disk,snapshot=on,cache=unsafe",
             "-device", "nvme,drive=disk,serial=sluice", "-device", "virtio-rng-pci", "-nic", "none",
-            "-append", f"console=ttyS0 root=/dev/nvme0n1 rw quiet panic=-1 init={init}"]
+            "-append", f"console=ttyS0 root=/dev/nvme0n1 rw quiet panic=-1{quick} {slow} init={init}"]
 
 
 def kvm_works(options, kernel, image):
@@ -151,25 +184,22 @@ def kvm_works(options, kernel, image):
 
 def run_guest(options, accel, name, kernel, image):
     """Shows the console as it comes; (passed, failed, skipped)."""
-    steps = " ".join(options.step)
-    slow = options.slow or (1 if accel == "kvm" else 8)
-    command = options.command or (f"SLUICE_TEST_SLOW={slow} python3 tests/run.py --build build --first 1 --count 5000 {steps}")
     print(f"== {name}: {os.path.basename(kernel)}, {accel}", flush=True)
     log = os.path.join(options.build, "kernel", f"console-{name}.log")
     begin, text = time.monotonic(), ""
     with open(log, "w", encoding="utf-8") as console, subprocess.Popen(
-            qemu(options, accel, kernel, image, f"/sluice/tests/kernel/guest.sh -- {command}"), stdin=subprocess.DEVNULL,
+            qemu(options, accel, kernel, image, "/sluice/tests/kernel/guest.sh"), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as guest:
+        clock = threading.Timer(RUN_SECONDS[accel], guest.kill)  # also of a guest that says nothing any more
+        clock.start()
         try:
             for line in guest.stdout:
                 console.write(line)
                 console.flush()
                 text += line
                 print(f"   {line.rstrip()}", flush=True)
-                if time.monotonic() - begin > RUN_SECONDS[accel]:
-                    print(f"   ended after {RUN_SECONDS[accel]} s")
-                    break
         finally:
+            clock.cancel()
             guest.kill()
     ended = re.search(r"^guest: exit (\d+)\s*$", text, re.MULTILINE)
     answers = ANSWER.findall(text)
@@ -185,6 +215,8 @@ def main():
     parser.add_argument("--build", default="build")
     parser.add_argument("--kernel", action="append", choices=["release", "backports"])
     parser.add_argument("--accel", default="auto", choices=["auto", "kvm", "tcg"])
+    parser.add_argument("--cpus", type=int, default=0, help="0: all with KVM, else one")
+    parser.add_argument("--only", action="append", default=[], metavar="FILE", help="end to end: this file of tests/e2e")
     parser.add_argument("--memory", type=int, default=3072, help="MiB")
     parser.add_argument("--slow", type=int, default=0, help="how many times longer tests may wait; 0: what the machine needs")
     parser.add_argument("--command", help="run this in the guest instead of tests/run.py")
