@@ -1,5 +1,5 @@
-/* Lua values as the text of literals and back (contract section 4.4). Text that comes from a peer is read here, and
- * never compiled: nothing in it can run. */
+/* Lua values as the text of literals (marshal.c) and back (unmarshal.c), contract section 4.4. Text that comes from a
+ * peer is read here, and never compiled: nothing in it can run. */
 #ifndef SLUICE_LUA_MODULES_MARSHAL_H
 #define SLUICE_LUA_MODULES_MARSHAL_H
 
