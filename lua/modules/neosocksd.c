@@ -1,5 +1,4 @@
 /* neosocksd.*, which is sluice.* too (contract section 5.3). */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <math.h>
 #include <netdb.h>
@@ -16,6 +15,7 @@
 #include "lua/modules/modules.h"
 #include "lua/modules/rpc.h"
 #include "lua/modules/ruleset.h"
+#include "lua/modules/subnet.h"
 
 #define ADDRESS_SIZE_MAX 261u
 
@@ -88,27 +88,19 @@ static int neosocksd_now(lua_State *L)
 /* neosocksd.parse_ipv4(s) -> integer | nothing                                                       [-0, +1, -] */
 static int neosocksd_parse_ipv4(lua_State *L)
 {
-    uint8_t octets[4];
-    if (lua_type(L, 1) != LUA_TSTRING || inet_pton(AF_INET, lua_tostring(L, 1), octets) != 1) return 0;
-    lua_pushinteger(
-        L, (lua_Integer)((uint32_t)octets[0] << 24 | (uint32_t)octets[1] << 16 | (uint32_t)octets[2] << 8 | octets[3]));
+    struct number address;
+    if (lua_type(L, 1) != LUA_TSTRING || !number_parse(AF_INET, lua_tostring(L, 1), &address)) return 0;
+    lua_pushinteger(L, (lua_Integer)address.low);
     return 1;
-}
-
-static lua_Integer read_half(const uint8_t *octets)
-{
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++) value = value << 8 | octets[i];
-    return (lua_Integer)value;
 }
 
 /* neosocksd.parse_ipv6(s) -> high, low | nothing                                                     [-0, +2, -] */
 static int neosocksd_parse_ipv6(lua_State *L)
 {
-    uint8_t octets[16];
-    if (lua_type(L, 1) != LUA_TSTRING || inet_pton(AF_INET6, lua_tostring(L, 1), octets) != 1) return 0;
-    lua_pushinteger(L, read_half(octets));
-    lua_pushinteger(L, read_half(octets + 8));
+    struct number address;
+    if (lua_type(L, 1) != LUA_TSTRING || !number_parse(AF_INET6, lua_tostring(L, 1), &address)) return 0;
+    lua_pushinteger(L, (lua_Integer)address.high);
+    lua_pushinteger(L, (lua_Integer)address.low);
     return 2;
 }
 

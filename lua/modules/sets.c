@@ -6,7 +6,6 @@
  *
  * What is kept is memory of the Lua state, so that its limit holds. Lists may come from peers: start and factor of the
  * hash are random, so that nobody can choose names that collide. */
-#include <arpa/inet.h>
 #include <lauxlib.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,8 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 
 #include "lua/modules/modules.h"
+#include "lua/modules/subnet.h"
 
 #define DOMAINS_CLASS  "sluice.domains"
 #define SUBNETS_CLASS  "sluice.subnets"
@@ -267,9 +268,6 @@ static int domains_length(lua_State *L)
 
 /* --- networks: IPv4 as IPv6, so that both are one --- */
 
-struct number {
-    uint64_t high, low;
-};
 struct range {
     struct number first, last;
 };
@@ -297,59 +295,12 @@ static bool number_follows(struct number a, struct number b)
     return (a.high != UINT64_MAX || a.low != UINT64_MAX) && number_compare(next, b) == 0;
 }
 
-static uint64_t mask_of(int bits)
+static struct subnet check_subnet(lua_State *L, int family, const char *entry, size_t size)
 {
-    return bits <= 0 ? 0 : bits >= 64 ? UINT64_MAX : ~(UINT64_MAX >> bits);
-}
-
-static uint64_t read_u64(const uint8_t *octets)
-{
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++) value = value << 8 | octets[i];
-    return value;
-}
-
-/* The address of an entry in the low 32 bits (IPv4) or all 128. */
-static bool parse_number(int family, const char *text, struct number *out)
-{
-    uint8_t octets[16] = {0};
-    if (inet_pton(family, text, family == AF_INET ? octets + 12 : octets) != 1) return false;
-    *out = (struct number){read_u64(octets), read_u64(octets + 8)};
-    return true;
-}
-
-/* Digits at text...end, at most three. -1: something else. */
-static int parse_bits(const char *text, const char *end)
-{
-    int bits = 0;
-    if (text == end || end - text > 3) return -1;
-    for (; text < end; text++) {
-        if (*text < '0' || *text > '9') return -1;
-        bits = bits * 10 + (*text - '0');
-    }
-    return bits;
-}
-
-/* `address/bits`; the words of the messages are the contract's. */
-static struct range parse_subnet(lua_State *L, int family, const char *entry, size_t size)
-{
-    char text[64];
-    struct number address = {0, 0};
-    int width = family == AF_INET ? 32 : 128;
-    const char *slash = memchr(entry, '/', size);
-    size_t head = slash ? (size_t)(slash - entry) : 0;
-    if (!slash || head >= sizeof text || memchr(entry, '\0', head)) fail(L, "subnet", entry, size);
-    int bits = parse_bits(slash + 1, entry + size);
-    if (bits < 0 || bits > width) fail(L, "prefix size", entry, size);
-    memcpy(text, entry, head);
-    text[head] = '\0';
-    if (!parse_number(family, text, &address)) fail(L, "subnet", entry, size);
-    int network = 128 - width + bits;
-    struct number mask = {mask_of(network), mask_of(network - 64)};
-    struct number last = {address.high | ~mask.high, address.low | ~mask.low};
-    if ((address.high & ~mask.high) != 0 || (address.low & ~mask.low) != 0) /* bits of a host are set */
-        fail(L, "subnet", entry, size);
-    return (struct range){address, last};
+    struct subnet subnet;
+    const char *wrong = subnet_parse(family, entry, size, &subnet);
+    if (wrong) fail(L, wrong, entry, size);
+    return subnet;
 }
 
 /* Sorted, and those that touch or overlap made one. */
@@ -382,7 +333,8 @@ static int subnets_new(lua_State *L, int family, const char *class)
     s = source_open(L);
     for (const char *entry; (entry = source_next(&s, &size));) {
         if (subnets->count == count) return luaL_error(L, LIST_CHANGED);
-        subnets->ranges[subnets->count++] = parse_subnet(L, family, entry, size);
+        struct subnet subnet = check_subnet(L, family, entry, size);
+        subnets->ranges[subnets->count++] = (struct range){subnet.first, subnet.last};
     }
     subnets_merge(subnets);
     return 1;
@@ -431,6 +383,29 @@ static int subnets6_call(lua_State *L)
     return 1;
 }
 
+/* sets.cidr(text) -> subnet, bits                                                                   [-0, +2, e] */
+static int sets_cidr(lua_State *L)
+{
+    size_t size;
+    const char *text = luaL_checklstring(L, 1, &size);
+    struct subnet subnet = check_subnet(L, AF_INET, text, size);
+    lua_pushinteger(L, (lua_Integer)subnet.first.low);
+    lua_pushinteger(L, subnet.bits);
+    return 2;
+}
+
+/* sets.cidr6(text) -> high and low half of the subnet, bits                                         [-0, +3, e] */
+static int sets_cidr6(lua_State *L)
+{
+    size_t size;
+    const char *text = luaL_checklstring(L, 1, &size);
+    struct subnet subnet = check_subnet(L, AF_INET6, text, size);
+    lua_pushinteger(L, (lua_Integer)subnet.first.high);
+    lua_pushinteger(L, (lua_Integer)subnet.first.low);
+    lua_pushinteger(L, subnet.bits);
+    return 3;
+}
+
 /* sets.equal(secret, given) -> boolean: strings, in a time that depends on what is given alone        [-0, +1, e] */
 static int sets_equal(lua_State *L)
 {
@@ -459,6 +434,8 @@ int luaopen_sets(lua_State *L)
     static const luaL_Reg functions[] = {{"domains", domains_new},
                                          {"subnets", subnets4_new},
                                          {"subnets6", subnets6_new},
+                                         {"cidr", sets_cidr},
+                                         {"cidr6", sets_cidr6},
                                          {"equal", sets_equal},
                                          {NULL, NULL}};
     sets_class(L, DOMAINS_CLASS, domains_call, domains_length);

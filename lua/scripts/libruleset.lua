@@ -191,34 +191,23 @@ local function quoted(text) return (string.format("%q", text):gsub("\\\n", "\\n"
 --------------------------------------------------------------------------------
 -- networks
 
--- address, prefix size or nil
-local function split_cidr(cidr)
+-- what it is, or an error at the place in the ruleset that asks
+local function read_cidr(read, cidr)
     if type(cidr) ~= "string" then error("string expected, got " .. type(cidr), 3) end
-    local address, bits = cidr:match("^([^/]*)/(.*)$")
-    if not address then error(string.format("invalid subnet %q", cidr), 3) end
-    return address, bits:find("^%d%d?%d?$") and math.tointeger(tonumber(bits)) or nil
+    local results = table.pack(pcall(read, cidr))
+    if not results[1] then error(results[2], 3) end
+    return table.unpack(results, 2, results.n)
 end
 
+-- subnet, prefix size
 function _G.parse_cidr(cidr)
-    local address, bits = split_cidr(cidr)
-    if not bits or bits > 32 then error(string.format("invalid prefix size %q", cidr), 2) end
-    local subnet = neosocksd.parse_ipv4(address)
-    if not subnet or subnet & (0xffffffff >> bits) ~= 0 then error(string.format("invalid subnet %q", cidr), 2) end
+    local subnet, bits = read_cidr(sets.cidr, cidr) -- no tail call, which would lose the place
     return subnet, bits
 end
 
-local function host_bits(bits)
-    if bits >= 64 then return 0 end
-    return bits <= 0 and -1 or -1 >> bits
-end
-
+-- high and low half of the subnet, prefix size
 function _G.parse_cidr6(cidr)
-    local address, bits = split_cidr(cidr)
-    if not bits or bits > 128 then error(string.format("invalid prefix size %q", cidr), 2) end
-    local high, low = neosocksd.parse_ipv6(address)
-    if not high or high & host_bits(bits) ~= 0 or low & host_bits(bits - 64) ~= 0 then
-        error(string.format("invalid subnet %q", cidr), 2)
-    end
+    local high, low, bits = read_cidr(sets.cidr6, cidr)
     return high, low, bits
 end
 

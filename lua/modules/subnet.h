@@ -1,0 +1,23 @@
+/* Networks as scripts write them, `address/bits`, in numbers of 128 bits: IPv4 stands in the low 32. Knows no Lua. */
+#ifndef SLUICE_LUA_MODULES_SUBNET_H
+#define SLUICE_LUA_MODULES_SUBNET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct number {
+    uint64_t high, low;
+};
+
+struct subnet {
+    struct number first, last;
+    int bits; /* of the prefix: 0...32 or 0...128 */
+};
+
+/* family: AF_INET or AF_INET6. text: terminated, an address and nothing else. */
+bool number_parse(int family, const char *text, struct number *out);
+/* NULL, or what of the entry is wrong, in the contract's words: "subnet" or "prefix size". Bits of a host are wrong. */
+const char *subnet_parse(int family, const char *entry, size_t size, struct subnet *out);
+
+#endif
