@@ -6,6 +6,7 @@
 #include "core/io/list.h"
 #include "lua/engine/load.h"
 #include "lua/engine/profile.h"
+#include "lua/engine/quote.h"
 #include "lua/engine/state.h"
 #include "lua/modules/job.h"
 #include "lua/modules/marshal.h"
@@ -42,25 +43,13 @@ static void job_finish_failed(struct engine_job *job, const char *why)
 {
     static const char begin[] = "return false,\"";
     size_t size = strlen(why), used = sizeof begin - 1;
-    char *body = malloc(used + size * 4 + 2);
+    char *body = malloc(used + size * QUOTE_OCTET_MAX + 2);
     if (!body) {
         job_finish(job, false, "not enough memory", strlen("not enough memory"));
         return;
     }
     memcpy(body, begin, used);
-    for (size_t i = 0; i < size; i++) {
-        unsigned char octet = (unsigned char)why[i];
-        bool quoted = octet == '"' || octet == '\\' || octet == '\n';
-        if (quoted) body[used++] = '\\';
-        if (quoted || (octet >= 0x20 && octet != 0x7f)) {
-            body[used++] = (char)octet;
-            continue;
-        }
-        body[used++] = '\\';
-        body[used++] = (char)('0' + octet / 100);
-        body[used++] = (char)('0' + octet / 10 % 10);
-        body[used++] = (char)('0' + octet % 10);
-    }
+    for (size_t i = 0; i < size; i++) used += quote_octet(body + used, (unsigned char)why[i], false);
     body[used++] = '"';
     job_finish(job, true, body, used);
     free(body);

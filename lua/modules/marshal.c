@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "lua/engine/limits.h"
+#include "lua/engine/quote.h"
 #include "lua/modules/modules.h"
 
 #define ENCODE_DEPTH_MAX 196
@@ -71,20 +72,17 @@ static void encode_value(struct writer *w, int index, const struct within *outer
 
 static void encode_string(struct writer *w, const char *s, size_t size)
 {
+    size_t plain = 0; /* what can stand as it is begins here */
     write_text(w, "\"");
-    for (size_t i = 0, plain = 0; i <= size; i++) {
-        unsigned char octet = i < size ? (unsigned char)s[i] : '"';
+    for (size_t i = 0; i < size; i++) {
+        char escape[QUOTE_OCTET_MAX];
         limits_step(&w->meter, 1);
-        bool quoted = octet == '"' || octet == '\\' || octet == '\n';
-        bool control = !quoted && (octet < 0x20 || octet == 0x7f);
-        if (!quoted && !control) continue;
-        char escape[8];
+        if (!quote_is_needed((unsigned char)s[i])) continue;
         write_octets(w, s + plain, i - plain);
+        write_octets(w, escape, quote_octet(escape, (unsigned char)s[i], false));
         plain = i + 1;
-        if (i == size) break;
-        snprintf(escape, sizeof escape, control ? "\\%03u" : "\\%c", octet);
-        write_text(w, escape);
     }
+    write_octets(w, s + plain, size - plain);
     write_text(w, "\"");
 }
 

@@ -9,12 +9,12 @@
 #include <lauxlib.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
+#include "lua/engine/quote.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/subnet.h"
 
@@ -70,18 +70,12 @@ static uint32_t hash_name(const struct domains *d, const uint8_t *name, size_t s
     return hash_end(state);
 }
 
-/* Raises "invalid <what> <entry>", with the entry as string.format("%q") writes it, cut where it is long. */
+/* Raises "invalid <what> <entry>", with the entry on one line, cut where it is long. */
 _Noreturn static void fail(lua_State *L, const char *what, const char *entry, size_t size)
 {
-    char text[SHOWN_SIZE * 4 + 8];
+    char text[SHOWN_SIZE * QUOTE_OCTET_MAX + 1];
     size_t used = 0;
-    for (size_t i = 0; i < size && i < SHOWN_SIZE; i++) {
-        uint8_t c = (uint8_t)entry[i];
-        if (c < ' ' || c == 127)
-            used += (size_t)snprintf(text + used, sizeof text - used, "\\%03u", c);
-        else
-            used += (size_t)snprintf(text + used, sizeof text - used, c == '"' || c == '\\' ? "\\%c" : "%c", c);
-    }
+    for (size_t i = 0; i < size && i < SHOWN_SIZE; i++) used += quote_octet(text + used, (unsigned char)entry[i], true);
     text[used] = '\0';
     luaL_error(L, "invalid %s \"%s\"%s", what, text, size > SHOWN_SIZE ? "..." : "");
     abort(); /* luaL_error() does not return, but its declaration does not say so */
