@@ -36,13 +36,8 @@ int boot_run(lua_State *L)
 int boot_run_ruleset(lua_State *L)
 {
     const struct boot_file *file = lua_touserdata(L, 1);
-    if (load_chunk(L, file->text->data, file->text->size, "=ruleset") != LUA_OK) return lua_error(L);
-    lua_pushliteral(L, "ruleset");
-    lua_call(L, 1, 1);
-    if (!lua_istable(L, -1)) return luaL_error(L, "ruleset: expected table, got %s", luaL_typename(L, -1));
-    auth_judge(L, -1, file->config,
-               coordinator_config(engine_of(L)->c)->auth_required || ruleset_of(engine_of(L))->auth);
-    lua_setglobal(L, "ruleset");
+    struct ruleset_source source = {.code = file->text->data, .size = file->text->size};
+    ruleset_run(L, &source, file->config);
     return 0;
 }
 

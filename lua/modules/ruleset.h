@@ -66,6 +66,16 @@ struct coordinator_hooks ruleset_hooks(struct ruleset *r);
 
 /* A ruleset is there from now on, or has changed: verdicts that workers remember are void. */
 void ruleset_revise(struct ruleset *r, bool is_there);
+/* Text of a ruleset, or of a module. */
+struct ruleset_source {
+    const char *module;    /* its name; NULL: the ruleset */
+    const char *chunkname; /* NULL: as the module */
+    const char *code;
+    size_t size;
+};
+/* Runs it; the table that it returns becomes the ruleset, unless it has no answer to what `config` asks of it. Raises
+ * what is wrong.                                                                                    [-0, +0, e] */
+void ruleset_run(lua_State *L, const struct ruleset_source *source, const struct config *config);
 /* Pushes the function ruleset.<name>, or nothing: false. Raises what metamethods raise. */
 bool ruleset_push_callback(lua_State *L, const char *name);
 

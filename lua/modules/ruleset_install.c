@@ -49,14 +49,9 @@ uint32_t engine_revision(const struct engine *e)
 
 /* --- what the API runs --- */
 
-struct source {
-    const char *module, *chunkname, *code;
-    size_t size;
-};
-
 static int invoke(lua_State *L)
 {
-    const struct source *source = lua_touserdata(L, 1);
+    const struct ruleset_source *source = lua_touserdata(L, 1);
     if (load_chunk(L, source->code, source->size, "=(invoke)") != LUA_OK) return lua_error(L);
     load_sandbox(L);
     lua_call(L, 0, 0);
@@ -65,12 +60,12 @@ static int invoke(lua_State *L)
 
 int engine_invoke(struct engine *e, const char *code, size_t size, struct engine_text *error)
 {
-    struct source source = {.code = code, .size = size};
+    struct ruleset_source source = {.code = code, .size = size};
     return engine_protect(e, invoke, &source, error);
 }
 
 /* Runs the chunk with its module's name: its result stands on top. */
-static void run_chunk(lua_State *L, const struct source *source, const char *name)
+static void run_chunk(lua_State *L, const struct ruleset_source *source, const char *name)
 {
     const char *chunkname = lua_pushfstring(L, "=%s", source->chunkname ? source->chunkname : name);
     if (source->chunkname && strchr("=@", source->chunkname[0])) chunkname = source->chunkname;
@@ -79,21 +74,25 @@ static void run_chunk(lua_State *L, const struct source *source, const char *nam
     lua_call(L, 1, 1);
 }
 
+void ruleset_run(lua_State *L, const struct ruleset_source *source, const struct config *config)
+{
+    const struct engine *e = engine_of(L);
+    run_chunk(L, source, "ruleset");
+    if (!lua_istable(L, -1)) luaL_error(L, "ruleset: expected table, got %s", luaL_typename(L, -1));
+    auth_judge(L, -1, config, coordinator_config(e->c)->auth_required || ruleset_of(e)->auth);
+    lua_setglobal(L, "ruleset");
+}
+
 static int update_ruleset(lua_State *L)
 {
-    const struct source *source = lua_touserdata(L, 1);
-    run_chunk(L, source, "ruleset");
-    if (!lua_istable(L, -1)) return luaL_error(L, "ruleset: expected table, got %s", luaL_typename(L, -1));
-    const struct config *config = coordinator_config(engine_of(L)->c);
-    auth_judge(L, -1, config, config->auth_required || ruleset_of(engine_of(L))->auth);
-    lua_setglobal(L, "ruleset");
+    ruleset_run(L, lua_touserdata(L, 1), coordinator_config(engine_of(L)->c));
     return 0;
 }
 
 /* package.loaded[M] becomes the result; the global M only if it was the old one. */
 static int update_module(lua_State *L)
 {
-    const struct source *source = lua_touserdata(L, 1);
+    const struct ruleset_source *source = lua_touserdata(L, 1);
     run_chunk(L, source, source->module);
     if (lua_isnil(L, -1)) {
         lua_pop(L, 1);
@@ -114,7 +113,7 @@ static int update_module(lua_State *L)
 int engine_update(struct engine *e, const char *module, const char *chunkname, const char *code, size_t size,
                   struct engine_text *error)
 {
-    struct source source = {module, chunkname, code, size};
+    struct ruleset_source source = {module, chunkname, code, size};
     int result = engine_protect(e, module ? update_module : update_ruleset, &source, error);
     if (result == 0 && !module) digest_sha256(code, size, e->ruleset->source_hash);
     if (result == 0) ruleset_revise(e->ruleset, !module || e->ruleset->is_there);
