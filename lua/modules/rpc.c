@@ -14,6 +14,7 @@
 #include "lua/engine/codec.h"
 #include "lua/engine/coroutine.h"
 #include "lua/modules/marshal.h"
+#include "lua/modules/target.h"
 #include "lua/modules/zlib.h"
 
 /* Shorter source is sent as it is: neosocksd does the same. */
@@ -368,19 +369,6 @@ static void read_peer(lua_State *L, int index, struct rpc_peer *peer)
     if (!text || !rpc_peer_parse(text, size, peer)) luaL_error(L, "invalid address");
 }
 
-/* proxyN, ..., proxy1 from index 3 on: the last one is the first hop. */
-static uint8_t read_hops(lua_State *L, struct proxy_uri *hops)
-{
-    int top = lua_gettop(L), count = top > 2 ? top - 2 : 0;
-    if (count > (int)ROUTE_HOPS_MAX) luaL_error(L, "invalid address");
-    for (int i = 0; i < count; i++) {
-        size_t size;
-        const char *text = lua_tolstring(L, top - i, &size);
-        if (!text || proxy_uri_parse(text, size, &hops[i])) luaL_error(L, "invalid address");
-    }
-    return (uint8_t)count;
-}
-
 /* hops has room for ROUTE_HOPS_MAX. */
 static void read_arguments(lua_State *L, enum rpc_path path, struct rpc_request *request, struct proxy_uri *hops)
 {
@@ -388,7 +376,9 @@ static void read_arguments(lua_State *L, enum rpc_path path, struct rpc_request 
     *request = (struct rpc_request){.path = path, .hops = hops, .timeout_ms = coordinator_config(c)->timeout_ms};
     request->code = luaL_checklstring(L, 1, &request->size);
     read_peer(L, 2, &request->peer);
-    request->hop_count = read_hops(L, hops);
+    int count = target_read_hops(L, 3, SIZE_MAX, hops, ROUTE_HOPS_MAX);
+    if (count < 0) luaL_error(L, "invalid address");
+    request->hop_count = (uint8_t)count;
 }
 
 static void log_failure(const char *why)

@@ -15,6 +15,7 @@
 #include "lua/engine/state.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/ruleset.h"
+#include "lua/modules/target.h"
 
 enum stage { ASKED, TRYING, DETACHED };
 
@@ -109,7 +110,8 @@ static bool read_verdict(lua_State *L, int first, struct route_request *request,
         verdict->target = request->target;
     else if (!target_read_address(L, first, &verdict->target))
         return false;
-    int own = target_read_hops(L, first + 1, request->hops + config->hop_count, ROUTE_HOPS_MAX - config->hop_count);
+    int own = target_read_hops(L, first + 1, TARGET_TEXT_MAX, request->hops + config->hop_count,
+                               ROUTE_HOPS_MAX - config->hop_count);
     if (own < 0) return false;
     verdict->hop_count = (uint8_t)(config->hop_count + (uint32_t)own);
     verdict->hops = request->hops;

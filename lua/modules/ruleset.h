@@ -4,8 +4,7 @@
  *   ruleset_ticker.c   ruleset.tick
  *   ruleset_install.c  how a table becomes the ruleset, or another module is replaced
  *   ruleset_report.c   what it and its state have to tell: stats, metrics, healthy, counters
- *   tags.c             tags of rules
- *   target.c           addresses and chains as scripts write them */
+ *   tags.c             tags of rules */
 #ifndef SLUICE_LUA_MODULES_RULESET_H
 #define SLUICE_LUA_MODULES_RULESET_H
 
@@ -92,12 +91,5 @@ void ruleset_set_interval(struct ruleset *r, double seconds);
  * __tostring raises. */
 uint32_t tags_number(lua_State *L, int index);
 void tags_close(struct ruleset *r);
-
-/* --- target.c --- */
-
-/* Reads what scripts give as an address: `host:port` at `index`. False: it is none. */
-bool target_read_address(lua_State *L, int index, struct address *out);
-/* Reads the proxies at first...top, where the last value is the first hop. Their number, or -1. Room for `max`. */
-int target_read_hops(lua_State *L, int first, struct proxy_uri *hops, unsigned max);
 
 #endif

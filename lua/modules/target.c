@@ -1,7 +1,4 @@
-#include "lua/engine/state.h"
-#include "lua/modules/ruleset.h"
-
-#define TARGET_TEXT_MAX 1024u
+#include "lua/modules/target.h"
 
 bool target_read_address(lua_State *L, int index, struct address *out)
 {
@@ -14,13 +11,13 @@ bool target_read_address(lua_State *L, int index, struct address *out)
     return good;
 }
 
-int target_read_hops(lua_State *L, int first, struct proxy_uri *hops, unsigned max)
+int target_read_hops(lua_State *L, int first, size_t size_max, struct proxy_uri *hops, unsigned max)
 {
     int top = lua_gettop(L), count = 0;
     for (int i = top; i >= first; i--) {
         size_t size;
         const char *text = lua_type(L, i) == LUA_TSTRING ? lua_tolstring(L, i, &size) : NULL;
-        if (!text || (unsigned)count == max || size >= TARGET_TEXT_MAX) return -1;
+        if (!text || (unsigned)count == max || size >= size_max) return -1;
         if (proxy_uri_parse(text, size, &hops[count++])) return -1;
     }
     return count;
