@@ -19,8 +19,6 @@ void class_open(lua_State *L, const struct class_key *key, const luaL_Reg *funct
     lua_newtable(L);
     lua_pushstring(L, key->name);
     lua_setfield(L, -2, "__name");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
     luaL_setfuncs(L, functions, 0);
     lua_pushvalue(L, -1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, key);
@@ -28,6 +26,13 @@ void class_open(lua_State *L, const struct class_key *key, const luaL_Reg *funct
     lua_pushvalue(L, -2);
     lua_rawsetp(L, -2, key);
     lua_pop(L, 1);
+}
+
+void class_open_hidden(lua_State *L, const struct class_key *key, const luaL_Reg *functions)
+{
+    class_open(L, key, functions);
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
 }
 
 void class_set(lua_State *L, const struct class_key *key)

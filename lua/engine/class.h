@@ -10,8 +10,10 @@ struct class_key {
     const char *name; /* for messages; the key itself is the struct's address */
 };
 
-/* Pushes the class's metatable, new, with these functions. Scripts cannot look into it.             [-0, +1, m] */
+/* Pushes the class's metatable, new, with these functions. getmetatable() gives scripts a copy.      [-0, +1, m] */
 void class_open(lua_State *L, const struct class_key *key, const luaL_Reg *functions);
+/* The same; getmetatable() gives scripts `false`. */
+void class_open_hidden(lua_State *L, const struct class_key *key, const luaL_Reg *functions);
 /* Makes the userdata on the top one of that class.                                                   [-0, +0, -] */
 void class_set(lua_State *L, const struct class_key *key);
 /* The block of the userdata at `index` if it is of that class, else NULL. Never raises; needs two places on the stack.

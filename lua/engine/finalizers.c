@@ -202,7 +202,7 @@ static void open_weak(lua_State *L, const void *key)
 void finalizers_open(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"__gc", guard_collect}, {NULL, NULL}};
-    class_open(L, &guard_class, methods);
+    class_open_hidden(L, &guard_class, methods);
     lua_pop(L, 1);
     open_weak(L, &guards_key);
     open_weak(L, &copies_key);

@@ -203,6 +203,7 @@ int luaopen_await(lua_State *L)
                                          {"resolve", await_resolve}, {"addresses", await_addresses},
                                          {"forward", await_forward}, {"invoke", await_invoke},
                                          {"execute", await_execute}, {NULL, NULL}};
+    rpc_open_class(L);
     luaL_newlib(L, functions);
     return 1;
 }

@@ -7,11 +7,11 @@
 #include <string.h>
 #include <tre/tre.h>
 
+#include "lua/engine/class.h"
 #include "lua/engine/limits.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/pattern.h"
 
-#define REGEX_CLASS      "regex"
 #define REGEX_GROUPS_MAX (PATTERN_GROUPS_MAX + 1) /* the whole match is one */
 #define REGEX_QUOTE_MAX  200u                     /* octets of a pattern in an error */
 
@@ -20,6 +20,8 @@
 #define REGEX_MOVES_MAX UINT64_C(250000000)
 /* Above this a search is fed octet by octet, and looks at the clock; below it takes a millisecond or two at worst. */
 #define REGEX_MOVES_FEW UINT64_C(250000)
+
+static const struct class_key regex_class = {"regex"};
 
 /* The values that libc's flags have, and scripts may have written down. */
 enum regex_flag { FLAG_EXTENDED = 1, FLAG_ICASE = 2, FLAG_NEWLINE = 4, FLAG_NOSUB = 8 };
@@ -33,7 +35,7 @@ struct regex {
 /* A script may call __gc by itself. */
 static struct regex *regex_check(lua_State *L)
 {
-    struct regex *r = luaL_checkudata(L, 1, REGEX_CLASS);
+    struct regex *r = class_check(L, 1, &regex_class);
     if (!r->compiled) luaL_error(L, "regex is closed");
     return r;
 }
@@ -48,7 +50,7 @@ static const char *regex_check_text(lua_State *L, int index, size_t *size)
 /* regex:__gc()                                                                                      [-0, +0, e] */
 static int regex_collect(lua_State *L)
 {
-    struct regex *r = luaL_checkudata(L, 1, REGEX_CLASS);
+    struct regex *r = class_check(L, 1, &regex_class);
     if (r->compiled) tre_regfree(&r->compiled_regex);
     r->compiled = false;
     return 0;
@@ -95,7 +97,7 @@ static int regex_compile(lua_State *L)
     struct regex *r = lua_newuserdatauv(L, sizeof *r, 0);
     r->compiled = false;
     r->moves = regex_moves(&cost);
-    luaL_setmetatable(L, REGEX_CLASS);
+    class_set(L, &regex_class);
     int error = tre_regncomp(&r->compiled_regex, pattern, size, regex_flags(flags));
     if (error != 0) {
         tre_regerror(error, &r->compiled_regex, why, sizeof why);
@@ -254,14 +256,13 @@ int luaopen_regex(lua_State *L)
                                          {"match", regex_match},
                                          {"gmatch", regex_gmatch},
                                          {NULL, NULL}};
+    static const luaL_Reg events[] = {{"__gc", regex_collect}, {NULL, NULL}};
     luaL_newlib(L, functions);
     regex_set_flag(L, "EXTENDED", FLAG_EXTENDED);
     regex_set_flag(L, "ICASE", FLAG_ICASE);
     regex_set_flag(L, "NEWLINE", FLAG_NEWLINE);
     regex_set_flag(L, "NOSUB", FLAG_NOSUB);
-    luaL_newmetatable(L, REGEX_CLASS);
-    lua_pushcfunction(L, regex_collect);
-    lua_setfield(L, -2, "__gc");
+    class_open(L, &regex_class, events);
     lua_pushvalue(L, -2);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);

@@ -11,6 +11,7 @@
 #include "core/control/coordinator.h"
 #include "core/io/list.h"
 #include "core/io/log.h"
+#include "lua/engine/class.h"
 #include "lua/engine/codec.h"
 #include "lua/engine/coroutine.h"
 #include "lua/modules/marshal.h"
@@ -414,7 +415,7 @@ struct invocation {
     bool answered;
     struct rpc_result result;
 };
-#define BOX_CLASS "rpc.box"
+static const struct class_key box_class = {"rpc.box"};
 
 static void invocation_release(struct invocation *invocation)
 {
@@ -435,11 +436,7 @@ static struct invocation **box_push(lua_State *L)
 {
     struct invocation **box = lua_newuserdatauv(L, sizeof(struct invocation *), 0);
     *box = NULL;
-    if (luaL_newmetatable(L, BOX_CLASS)) {
-        lua_pushcfunction(L, box_collect);
-        lua_setfield(L, -2, "__gc");
-    }
-    lua_setmetatable(L, -2);
+    class_set(L, &box_class);
     return box;
 }
 
@@ -560,4 +557,11 @@ int await_invoke(lua_State *L)
     if (error) return push_failure(L, error, strlen(error));
     lua_settop(L, 1);
     return lua_yieldk(L, 0, 0, await_invoke_finish);
+}
+
+void rpc_open_class(lua_State *L)
+{
+    static const luaL_Reg events[] = {{"__gc", box_collect}, {NULL, NULL}};
+    class_open_hidden(L, &box_class, events);
+    lua_pop(L, 1);
 }

@@ -58,6 +58,8 @@ struct rpc_counters {
 };
 const struct rpc_counters *rpc_get_counters(void);
 
+/* Once in each state, for what await.invoke() keeps on the stack of its coroutine.                   [-0, +0, m] */
+void rpc_open_class(lua_State *L);
 /* await.invoke(code, addr, proxyN, ..., proxy1) -> true, function | false, message          [-0, +2, e; yields] */
 int await_invoke(lua_State *L);
 /* neosocksd.invoke(code, addr, proxyN, ..., proxy1): nobody waits, failures are logged.              [-0, +0, e] */

@@ -14,16 +14,17 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 
+#include "lua/engine/class.h"
 #include "lua/engine/quote.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/subnet.h"
 
-#define DOMAINS_CLASS  "sluice.domains"
-#define SUBNETS_CLASS  "sluice.subnets"
-#define SUBNETS6_CLASS "sluice.subnets6"
-#define NAME_MAX_SIZE  255u
-#define LIST_CHANGED   "the list has changed while it was read" /* by a finalizer */
-#define SHOWN_SIZE     80u                                      /* of a wrong entry, in its message */
+#define NAME_MAX_SIZE 255u
+#define LIST_CHANGED  "the list has changed while it was read" /* by a finalizer */
+#define SHOWN_SIZE    80u                                      /* of a wrong entry, in its message */
+
+static const struct class_key domains_class = {"sluice.domains"}, subnets_class = {"sluice.subnets"},
+                              subnets6_class = {"sluice.subnets6"};
 
 /* --- names --- */
 
@@ -209,7 +210,7 @@ static struct domains *domains_push(lua_State *L, size_t slots, size_t text)
     d->text = lua_newuserdatauv(L, text, 0);
     lua_setiuservalue(L, -2, 2);
     memset(d->entries, 0, slots * sizeof *d->entries);
-    luaL_setmetatable(L, DOMAINS_CLASS);
+    class_set(L, &domains_class);
     uint64_t random[2] = {(uintptr_t)d, (uintptr_t)d};
     (void)!getrandom(random, sizeof random, GRND_NONBLOCK);
     d->start = random[0];
@@ -245,7 +246,7 @@ static bool domains_hold(const struct domains *d, const uint8_t *name, size_t si
 /* predicate(host) -> boolean                                                                        [-0, +1, e] */
 static int domains_call(lua_State *L)
 {
-    const struct domains *d = luaL_checkudata(L, 1, DOMAINS_CLASS);
+    const struct domains *d = class_check(L, 1, &domains_class);
     size_t size;
     const char *name = luaL_checklstring(L, 2, &size);
     if (size > 0 && name[size - 1] == '.') size--;
@@ -255,7 +256,7 @@ static int domains_call(lua_State *L)
 
 static int domains_length(lua_State *L)
 {
-    const struct domains *d = luaL_checkudata(L, 1, DOMAINS_CLASS);
+    const struct domains *d = class_check(L, 1, &domains_class);
     lua_pushinteger(L, d->count);
     return 1;
 }
@@ -314,7 +315,7 @@ static void subnets_merge(struct subnets *s)
     s->count = kept + 1;
 }
 
-static int subnets_new(lua_State *L, int family, const char *class)
+static int subnets_new(lua_State *L, int family, const struct class_key *class)
 {
     size_t count = 0, size;
     struct source s = source_open(L);
@@ -323,7 +324,7 @@ static int subnets_new(lua_State *L, int family, const char *class)
     lua_settop(L, 1);
     struct subnets *subnets = lua_newuserdatauv(L, sizeof *subnets + count * sizeof(struct range), 0);
     subnets->count = 0;
-    luaL_setmetatable(L, class);
+    class_set(L, class);
     s = source_open(L);
     for (const char *entry; (entry = source_next(&s, &size));) {
         if (subnets->count == count) return luaL_error(L, LIST_CHANGED);
@@ -350,19 +351,19 @@ static bool subnets_hold(const struct subnets *s, struct number address)
 /* sets.subnets(list) -> predicate                                                                   [-0, +1, e] */
 static int subnets4_new(lua_State *L)
 {
-    return subnets_new(L, AF_INET, SUBNETS_CLASS);
+    return subnets_new(L, AF_INET, &subnets_class);
 }
 
 /* sets.subnets6(list) -> predicate                                                                  [-0, +1, e] */
 static int subnets6_new(lua_State *L)
 {
-    return subnets_new(L, AF_INET6, SUBNETS6_CLASS);
+    return subnets_new(L, AF_INET6, &subnets6_class);
 }
 
 /* predicate(ip) -> boolean                                                                          [-0, +1, e] */
 static int subnets4_call(lua_State *L)
 {
-    const struct subnets *s = luaL_checkudata(L, 1, SUBNETS_CLASS);
+    const struct subnets *s = class_check(L, 1, &subnets_class);
     lua_Integer ip = luaL_checkinteger(L, 2);
     lua_pushboolean(L, ip >= 0 && ip <= UINT32_MAX && subnets_hold(s, (struct number){0, (uint64_t)ip}));
     return 1;
@@ -371,7 +372,7 @@ static int subnets4_call(lua_State *L)
 /* predicate(high, low) -> boolean                                                                   [-0, +1, e] */
 static int subnets6_call(lua_State *L)
 {
-    const struct subnets *s = luaL_checkudata(L, 1, SUBNETS6_CLASS);
+    const struct subnets *s = class_check(L, 1, &subnets6_class);
     struct number address = {(uint64_t)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3)};
     lua_pushboolean(L, subnets_hold(s, address));
     return 1;
@@ -411,18 +412,6 @@ static int sets_equal(lua_State *L)
     return 1;
 }
 
-static void sets_class(lua_State *L, const char *name, lua_CFunction call, lua_CFunction length)
-{
-    luaL_newmetatable(L, name);
-    lua_pushcfunction(L, call);
-    lua_setfield(L, -2, "__call");
-    if (length) {
-        lua_pushcfunction(L, length);
-        lua_setfield(L, -2, "__len");
-    }
-    lua_pop(L, 1);
-}
-
 int luaopen_sets(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"domains", domains_new},
@@ -432,9 +421,13 @@ int luaopen_sets(lua_State *L)
                                          {"cidr6", sets_cidr6},
                                          {"equal", sets_equal},
                                          {NULL, NULL}};
-    sets_class(L, DOMAINS_CLASS, domains_call, domains_length);
-    sets_class(L, SUBNETS_CLASS, subnets4_call, NULL);
-    sets_class(L, SUBNETS6_CLASS, subnets6_call, NULL);
+    static const luaL_Reg domains_events[] = {{"__call", domains_call}, {"__len", domains_length}, {NULL, NULL}};
+    static const luaL_Reg subnets_events[] = {{"__call", subnets4_call}, {NULL, NULL}};
+    static const luaL_Reg subnets6_events[] = {{"__call", subnets6_call}, {NULL, NULL}};
+    class_open(L, &domains_class, domains_events);
+    class_open(L, &subnets_class, subnets_events);
+    class_open(L, &subnets6_class, subnets6_events);
+    lua_pop(L, 3);
     luaL_newlib(L, functions);
     return 1;
 }

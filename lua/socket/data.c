@@ -443,8 +443,8 @@ int luaopen_data(lua_State *L)
     static const luaL_Reg hidden[] = {{"string", data_string}, {NULL, NULL}};
     static const luaL_Reg events[] = {
         {"__len", data_length}, {"__tostring", data_tostring}, {"__newindex", data_newindex}, {NULL, NULL}};
-    class_open(L, &layout_class, &events[3]);
-    class_open(L, &data_class, events);
+    class_open_hidden(L, &layout_class, &events[3]);
+    class_open_hidden(L, &data_class, events);
     luaL_newlib(L, fixed);
     luaL_newlib(L, hidden);
     lua_pushcclosure(L, data_index, 2);

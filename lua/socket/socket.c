@@ -285,7 +285,7 @@ int luaopen_socket(lua_State *L)
         {"__gc", socket_close}, {"__close", socket_close}, {"__tostring", socket_tostring}, {NULL, NULL}};
     socket_open_errors(L);
     socket_open_sets(L);
-    class_open(L, &socket_class, events);
+    class_open_hidden(L, &socket_class, events);
     luaL_newlib(L, methods);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);

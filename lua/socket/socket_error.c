@@ -90,6 +90,6 @@ void socket_open_errors(lua_State *L)
                                       {"__concat", error_concat},
                                       {"__eq", error_equal},
                                       {NULL, NULL}};
-    class_open(L, &socket_error_class, events);
+    class_open_hidden(L, &socket_error_class, events);
     lua_pop(L, 1);
 }

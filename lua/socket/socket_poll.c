@@ -155,7 +155,7 @@ void socket_open_sets(lua_State *L)
 {
     static const luaL_Reg methods[] = {{"select", set_select}, {NULL, NULL}};
     static const luaL_Reg events[] = {{"__gc", set_collect}, {"__len", set_length}, {NULL, NULL}};
-    class_open(L, &socket_set_class, events);
+    class_open_hidden(L, &socket_set_class, events);
     luaL_newlib(L, methods);
     lua_setfield(L, -2, "__index");
     lua_pop(L, 1);
