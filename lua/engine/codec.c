@@ -1,14 +1,14 @@
 #include "lua/engine/codec.h"
 
+#include <errno.h>
 #include <libdeflate.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lua/engine/deflate.h"
+#include "lua/engine/octets.h"
 
-/* Where guessing at the size of an output begins. */
-#define CODEC_GUESS_MIN ((size_t)4096)
-#define CODEC_LEVEL     6
+#define CODEC_LEVEL 6
 /* What is larger is compressed less, and three times as fast: 64 MiB, the largest request of a call, take a core 0.15 s
  * (text that repeats itself) to 0.6 s (nothing repeats), and 1.5 s have been seen on a machine that was busy. */
 #define CODEC_LARGE      ((size_t)4 << 20)
@@ -21,27 +21,21 @@
 
 struct output {
     bool exact; /* tell an input that ends too early from a wrong one */
-    char *data;
-    size_t size, room, limit;
+    struct octets octets;
+    size_t limit; /* of it: so that a bomb costs no more */
 };
 
-/* Room for one octet more than the limit allows is never asked for, so that a bomb costs no more than the limit. */
-static enum codec_result output_grow(struct output *out, size_t room)
+static enum codec_result output_reserve(struct output *out, size_t more)
 {
-    if (room > out->limit) room = out->limit;
-    if (room <= out->room && out->data) return CODEC_TOO_LARGE;
-    char *bigger = realloc(out->data, room + 1);
-    if (!bigger) return CODEC_NO_MEMORY;
-    out->data = bigger;
-    out->room = room;
-    return CODEC_OK;
+    int error = octets_reserve(&out->octets, more, out->limit);
+    return error == 0 ? CODEC_OK : error == -EFBIG ? CODEC_TOO_LARGE : CODEC_NO_MEMORY;
 }
 
 static enum libdeflate_result decode_into(enum codec codec, struct libdeflate_decompressor *d, const char *data,
                                           size_t size, struct output *out, size_t *used, size_t *got)
 {
-    char *to = out->data + out->size;
-    size_t room = out->room - out->size;
+    char *to = out->octets.data + out->octets.size;
+    size_t room = out->octets.room - out->octets.size;
     if (codec == CODEC_GZIP) return libdeflate_gzip_decompress_ex(d, data, size, to, room, used, got);
     return libdeflate_zlib_decompress_ex(d, data, size, to, room, used, got);
 }
@@ -100,9 +94,9 @@ static enum codec_result decode_member(enum codec codec, struct libdeflate_decom
     size_t got;
     for (;;) {
         switch (decode_into(codec, d, data, size, out, used, &got)) {
-        case LIBDEFLATE_SUCCESS: out->size += got; return CODEC_OK;
+        case LIBDEFLATE_SUCCESS: out->octets.size += got; return CODEC_OK;
         case LIBDEFLATE_INSUFFICIENT_SPACE: {
-            enum codec_result grown = output_grow(out, out->room * 2);
+            enum codec_result grown = output_reserve(out, out->octets.room - out->octets.size + 1);
             if (grown != CODEC_OK) return grown;
             break;
         }
@@ -129,36 +123,36 @@ static enum codec_result decode_all(enum codec codec, struct libdeflate_decompre
     return at == size ? CODEC_OK : CODEC_CORRUPT;
 }
 
-static enum codec_result copy(const void *data, size_t size, size_t limit, struct output *out)
+static enum codec_result copy(const void *data, size_t size, struct output *out)
 {
-    if (size > limit) return CODEC_TOO_LARGE;
-    out->data = malloc(size + 1);
-    if (!out->data) return CODEC_NO_MEMORY;
-    if (size > 0) memcpy(out->data, data, size);
-    out->size = size;
+    enum codec_result result = output_reserve(out, size);
+    if (result != CODEC_OK) return result;
+    if (size > 0) memcpy(out->octets.data, data, size);
+    out->octets.size = size;
     return CODEC_OK;
 }
 
 static enum codec_result finish(enum codec_result result, struct output *out, char **to, size_t *to_size)
 {
+    struct octets *octets = &out->octets;
     if (result != CODEC_OK) {
-        free(out->data);
+        free(octets->data);
         return result;
     }
-    out->data[out->size] = '\0';
-    *to = out->data;
-    *to_size = out->size;
+    octets->data[octets->size] = '\0';
+    *to = octets->data;
+    *to_size = octets->size;
     return CODEC_OK;
 }
 
 static enum codec_result decode(enum codec codec, const void *data, size_t size, struct output *output, char **out,
                                 size_t *out_size)
 {
-    if (codec == CODEC_NONE) return finish(copy(data, size, output->limit, output), output, out, out_size);
+    if (codec == CODEC_NONE) return finish(copy(data, size, output), output, out, out_size);
     struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
     if (!d) return CODEC_NO_MEMORY;
     size_t guess = size < output->limit / 4 ? size * 4 : output->limit;
-    enum codec_result result = output_grow(output, guess > CODEC_GUESS_MIN ? guess : CODEC_GUESS_MIN);
+    enum codec_result result = output_reserve(output, guess);
     if (result == CODEC_OK) result = decode_all(codec, d, data, size, output);
     libdeflate_free_decompressor(d);
     return finish(result, output, out, out_size);
@@ -181,15 +175,15 @@ enum codec_result codec_decode_exactly(enum codec codec, const void *data, size_
 enum codec_result codec_encode(enum codec codec, const void *data, size_t size, char **out, size_t *out_size)
 {
     struct output output = {.limit = SIZE_MAX - 1};
-    if (codec == CODEC_NONE) return finish(copy(data, size, SIZE_MAX - 1, &output), &output, out, out_size);
+    if (codec == CODEC_NONE) return finish(copy(data, size, &output), &output, out, out_size);
     struct libdeflate_compressor *c = libdeflate_alloc_compressor(size > CODEC_LARGE ? CODEC_LEVEL_FAST : CODEC_LEVEL);
     if (!c) return CODEC_NO_MEMORY;
     bool gzip = codec == CODEC_GZIP;
     size_t room = gzip ? libdeflate_gzip_compress_bound(c, size) : libdeflate_zlib_compress_bound(c, size);
-    enum codec_result result = output_grow(&output, room);
+    enum codec_result result = output_reserve(&output, room);
     if (result == CODEC_OK)
-        output.size = gzip ? libdeflate_gzip_compress(c, data, size, output.data, room)
-                           : libdeflate_zlib_compress(c, data, size, output.data, room);
+        output.octets.size = gzip ? libdeflate_gzip_compress(c, data, size, output.octets.data, room)
+                                  : libdeflate_zlib_compress(c, data, size, output.octets.data, room);
     libdeflate_free_compressor(c);
     return finish(result, &output, out, out_size);
 }

@@ -9,6 +9,9 @@
 
 #include "lua/engine/codec.h"
 #include "lua/engine/embedded.h"
+#include "lua/engine/octets.h"
+
+#define LOAD_STEP ((size_t)65536)
 
 void load_free(struct load_text *text)
 {
@@ -16,39 +19,29 @@ void load_free(struct load_text *text)
     *text = (struct load_text){0};
 }
 
-/* Grows by doubling; one octet is kept for the terminator. */
-static int grow(struct load_text *text, size_t *room)
+/* A pipe has no size to ask for: reads until the end. One octet more than is allowed shows that there is more. */
+static int read_stream(FILE *file, struct octets *out)
 {
-    size_t wanted = *room ? *room * 2 : 65536;
-    if (wanted > 2 * LOAD_SIZE_MAX) return -EFBIG;
-    char *bigger = realloc(text->data, wanted + 1);
-    if (!bigger) return -ENOMEM;
-    text->data = bigger;
-    *room = wanted;
-    return 0;
-}
-
-/* A pipe has no size to ask for: reads until the end. */
-static int read_stream(FILE *file, struct load_text *out)
-{
-    size_t room = 0;
     do {
-        int error = out->size == room ? grow(out, &room) : 0;
+        int error = octets_reserve(out, out->size < LOAD_STEP ? LOAD_STEP : 1, LOAD_SIZE_MAX + 1);
         if (error < 0) return error;
-        out->size += fread(out->data + out->size, 1, room - out->size, file);
+        out->size += fread(out->data + out->size, 1, out->room - out->size, file);
         if (ferror(file)) return errno ? -errno : -EIO;
+        if (out->size > LOAD_SIZE_MAX) return -EFBIG;
     } while (!feof(file));
     out->data[out->size] = '\0';
-    return out->size > LOAD_SIZE_MAX ? -EFBIG : 0;
+    return 0;
 }
 
 static int read_path(const char *path, struct load_text *out)
 {
+    struct octets octets = {0};
     FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
     if (!file) return -errno;
     errno = 0;
-    int error = read_stream(file, out);
+    int error = read_stream(file, &octets);
     if (file != stdin) fclose(file);
+    *out = (struct load_text){octets.data, octets.size};
     return error;
 }
 

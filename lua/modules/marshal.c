@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lua/engine/buffer.h"
 #include "lua/engine/limits.h"
 #include "lua/engine/quote.h"
 #include "lua/modules/modules.h"
@@ -16,42 +17,19 @@
 #define DECIMAL_MAX      INT64_C(999999999999) /* beyond this an integer is shorter in hexadecimal */
 #define WRITER_ROOM_MIN  256u
 
-/* --- a text that grows ---
- * A luaL_Buffer wants the top of the stack for itself, which walking through tables needs too. This one is a userdata
- * at a fixed index, replaced by a larger one when it is full: the collector knows its size, and frees it on errors. */
+/* --- writing --- */
 
 struct writer {
     lua_State *L;
     struct limits_meter meter;
-    char *data; /* in the userdata at `index` */
-    size_t used, room;
-    int index;
+    int index; /* of the struct buffer that is written to */
 };
-
-/* Pushes the writer's memory.                                                                       [-0, +1, m] */
-static void writer_open(struct writer *w, lua_State *L)
-{
-    *w = (struct writer){.L = L, .meter = {L, LIMITS_STEPS}, .room = WRITER_ROOM_MIN, .index = lua_gettop(L) + 1};
-    w->data = lua_newuserdatauv(L, w->room, 0);
-}
-
-/* Room for `size` more octets.                                                                      [-0, +0, m] */
-static void writer_grow(struct writer *w, size_t size)
-{
-    size_t room = w->room;
-    while (room - w->used < size) room *= 2;
-    char *bigger = lua_newuserdatauv(w->L, room, 0);
-    memcpy(bigger, w->data, w->used);
-    lua_replace(w->L, w->index);
-    w->data = bigger;
-    w->room = room;
-}
 
 static void write_octets(struct writer *w, const char *data, size_t size)
 {
-    if (w->room - w->used < size) writer_grow(w, size);
-    if (size > 0) memcpy(w->data + w->used, data, size);
-    w->used += size;
+    struct buffer *b = buffer_reserve(w->L, w->index, size);
+    if (size > 0) memcpy(b->octets + b->size, data, size);
+    b->size += size;
 }
 
 static void write_text(struct writer *w, const char *text)
@@ -177,15 +155,16 @@ static void encode_value(struct writer *w, int index, const struct within *outer
 
 void marshal_encode(lua_State *L, int first)
 {
-    struct writer w;
     int last = lua_gettop(L);
+    struct writer w = {.L = L, .meter = {L, LIMITS_STEPS}, .index = last + 1};
     luaL_checkstack(L, 8, NULL);
-    writer_open(&w, L);
+    buffer_push(L, WRITER_ROOM_MIN);
     for (int i = first; i <= last; i++) {
         if (i > first) write_text(&w, ",");
         encode_value(&w, i, NULL);
     }
-    lua_pushlstring(L, w.data, w.used);
+    const struct buffer *b = lua_touserdata(L, w.index);
+    lua_pushlstring(L, b->octets, b->size);
     lua_replace(L, w.index);
 }
 

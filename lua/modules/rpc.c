@@ -14,6 +14,7 @@
 #include "lua/engine/class.h"
 #include "lua/engine/codec.h"
 #include "lua/engine/coroutine.h"
+#include "lua/engine/octets.h"
 #include "lua/modules/marshal.h"
 #include "lua/modules/target.h"
 #include "lua/modules/zlib.h"
@@ -22,7 +23,6 @@
 #define RPC_DEFLATE_MIN 256u
 /* Of a request's body. Peers take RPC_BODY_SIZE_MAX, and say so to whoever sends more; this is where we give up. */
 #define RPC_SEND_MAX     CODEC_OUTPUT_MAX
-#define RPC_RECEIVE_MIN  ((size_t)4096)
 #define RPC_RECEIVE_ROOM ((size_t)4096) /* the largest answer and this: there is always room to receive into */
 /* Workers may not run yet, when a ruleset calls while it is loaded, or be busy. */
 #define RPC_DIAL_AGAIN_MS 20u
@@ -53,8 +53,7 @@ struct rpc_call {
     size_t request_size;
     uint8_t word; /* the worker's: 0, or enum failure */
     struct rpc_answer answer;
-    uint8_t *data; /* what has been received */
-    size_t size, room;
+    struct octets received;
 };
 
 static struct link calls = {&calls, &calls};
@@ -77,7 +76,7 @@ static void call_free(struct rpc_call *call)
     if (call->fd >= 0) close(call->fd);
     free(call->hops);
     free(call->request);
-    free(call->data);
+    free(call->received.data);
     free(call);
 }
 
@@ -137,7 +136,7 @@ static char *copy_octets(const void *data, size_t size)
     return copy;
 }
 
-static void call_tell(struct rpc_call *call, const uint8_t *text, size_t size)
+static void call_tell(struct rpc_call *call, const char *text, size_t size)
 {
     call_finish(call, false, copy_octets(text, size), size);
 }
@@ -150,7 +149,7 @@ static void call_give(struct rpc_call *call)
         [RPC_IDENTITY] = CODEC_NONE, [RPC_DEFLATE] = CODEC_DEFLATE, [RPC_GZIP] = CODEC_GZIP};
     const struct rpc_answer *answer = &call->answer;
     enum codec codec = answer->body_size > 0 ? codecs[answer->coding] : CODEC_NONE;
-    char *body = copy_octets(call->data + answer->body_at, answer->body_size);
+    char *body = copy_octets(call->received.data + answer->body_at, answer->body_size);
     call_close(call);
     call->done(call->context,
                &(struct rpc_result){.ok = true, .codec = codec, .data = body, .size = answer->body_size});
@@ -162,10 +161,10 @@ static void call_answered(struct rpc_call *call)
     const struct rpc_answer *answer = &call->answer;
     switch ((enum rpc_outcome)answer->outcome) {
     case RPC_VALUES: call_give(call); return;
-    case RPC_MESSAGE: call_tell(call, call->data + answer->body_at, answer->body_size); return;
+    case RPC_MESSAGE: call_tell(call, call->received.data + answer->body_at, answer->body_size); return;
     case RPC_STATUS:
         counters.failed++;
-        call_tell(call, call->data, answer->status_line_size);
+        call_tell(call, call->received.data, answer->status_line_size);
         return;
     case RPC_WRONG_TYPE: call_fail(call, "unsupported content-type"); return;
     case RPC_MALFORMED: call_fail(call, "error parsing response"); return;
@@ -183,26 +182,14 @@ static struct ring_tag call_arm(struct rpc_call *call, enum rpc_op op)
     return coordinator_tag(call->c, &call->waiter, op);
 }
 
-static bool call_grow(struct rpc_call *call)
-{
-    size_t room = call->room < RPC_RECEIVE_MIN ? RPC_RECEIVE_MIN : call->room * 2;
-    if (room > RPC_ANSWER_SIZE_MAX + RPC_RECEIVE_ROOM) room = RPC_ANSWER_SIZE_MAX + RPC_RECEIVE_ROOM;
-    uint8_t *bigger = realloc(call->data, room);
-    if (!bigger) return false;
-    call->data = bigger;
-    call->room = room;
-    return true;
-}
-
 static void call_receive(struct rpc_call *call)
 {
-    if (call->size == call->room && !call_grow(call)) {
+    struct octets *o = &call->received;
+    if (octets_reserve(o, 1, RPC_ANSWER_SIZE_MAX + RPC_RECEIVE_ROOM) < 0) {
         call_fail(call, "out of memory");
         return;
     }
-    assert(call->size < call->room);
-    ring_recv(coordinator_ring(call->c), call->fd, call->data + call->size, call->room - call->size,
-              call_arm(call, RPC_OP_RECV));
+    ring_recv(coordinator_ring(call->c), call->fd, o->data + o->size, o->room - o->size, call_arm(call, RPC_OP_RECV));
 }
 
 static void call_on_sent(struct rpc_call *call, int32_t result)
@@ -225,8 +212,8 @@ static void call_on_received(struct rpc_call *call, int32_t result)
         return;
     }
     counters.bytes_in += (uint32_t)result;
-    call->size += (uint32_t)result;
-    if (rpc_answer_read(&call->answer, call->data, &call->size))
+    call->received.size += (uint32_t)result;
+    if (rpc_answer_read(&call->answer, (uint8_t *)call->received.data, &call->received.size))
         call_answered(call);
     else
         call_receive(call);

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include "lua/engine/buffer.h"
 #include "lua/socket/socket_private.h"
 
 #define RECEIVE_MAX     ((size_t)64 << 20) /* octets of one receive() */
@@ -31,41 +32,14 @@ static int push_failure(lua_State *L, int error)
 
 /* --- receive --- */
 
-/* On the stack: socket, what is wanted, a struct gather. */
-enum receive_place { RECEIVE_WANTED = 2, RECEIVE_GATHER };
+/* On the stack: socket, what is wanted, a struct buffer. */
+enum receive_place { RECEIVE_WANTED = 2, RECEIVE_GATHERED };
 enum wanted { WANTED_LINE = -1, WANTED_ALL = -2 }; /* or a number of octets */
 
-/* A text that grows; lives in a userdata, because it must outlive the coroutine's waiting. */
-struct gather {
-    size_t size, capacity;
-    char octets[];
-};
-
-static struct gather *gather_push(lua_State *L, size_t capacity)
+static bool has_room(lua_State *L, size_t room)
 {
-    struct gather *g = lua_newuserdatauv(L, sizeof *g + capacity, 0);
-    g->size = 0;
-    g->capacity = capacity;
-    return g;
-}
-
-/* Room for `more` octets: a larger block takes the place of the old one. */
-static struct gather *gather_reserve(lua_State *L, size_t more)
-{
-    struct gather *g = lua_touserdata(L, RECEIVE_GATHER);
-    if (g->capacity - g->size >= more) return g;
-    size_t capacity = g->capacity * 2 > g->size + more ? g->capacity * 2 : g->size + more;
-    struct gather *bigger = gather_push(L, capacity);
-    memcpy(bigger->octets, g->octets, g->size);
-    bigger->size = g->size;
-    lua_replace(L, RECEIVE_GATHER);
-    return bigger;
-}
-
-static bool gather_has(lua_State *L, size_t room)
-{
-    const struct gather *g = lua_touserdata(L, RECEIVE_GATHER);
-    return g->capacity - g->size >= room;
+    const struct buffer *b = lua_touserdata(L, RECEIVE_GATHERED);
+    return b->room - b->size >= room;
 }
 
 /* Octets, or -1 and errno. */
@@ -93,9 +67,9 @@ static ssize_t receive_line(lua_State *L, const struct sock *s, size_t room)
     char ahead[LINE_LOOK];
     ssize_t seen = see_line(socket_fd(s), ahead, room < sizeof ahead ? room : sizeof ahead);
     if (seen <= 0) return seen;
-    bool fits = gather_has(L, (size_t)seen);
-    struct gather *g = gather_reserve(L, (size_t)seen);
-    char *out = g->octets + g->size;
+    bool fits = has_room(L, (size_t)seen);
+    struct buffer *b = buffer_reserve(L, RECEIVE_GATHERED, (size_t)seen);
+    char *out = b->octets + b->size;
     if (!fits) seen = see_line(socket_fd(s), out, (size_t)seen); /* Lua may have run, and have read some of it */
     return seen <= 0 ? seen : take(socket_fd(s), out, (size_t)seen, 0);
 }
@@ -120,19 +94,19 @@ static ssize_t receive_octets(lua_State *L, const struct sock *s, size_t room)
         ssize_t seen = see_octets(s);
         if (seen < 0) return -1;
         size_t wanted = (size_t)seen < room ? (size_t)seen : room;
-        bool fits = gather_has(L, wanted);
-        struct gather *g = gather_reserve(L, wanted);
+        bool fits = has_room(L, wanted);
+        struct buffer *b = buffer_reserve(L, RECEIVE_GATHERED, wanted);
         if (!fits && s->type != SOCK_STREAM) continue; /* Lua may have run: the next one may be larger */
-        size_t there = g->capacity - g->size;
-        return take(socket_fd(s), g->octets + g->size, there < room ? there : room, 0);
+        size_t there = b->room - b->size;
+        return take(socket_fd(s), b->octets + b->size, there < room ? there : room, 0);
     }
 }
 
-static bool receive_is_complete(const struct sock *s, const struct gather *g, lua_Integer wanted)
+static bool receive_is_complete(const struct sock *s, const struct buffer *b, lua_Integer wanted)
 {
     if (s->type != SOCK_STREAM) return true;
-    if (wanted == WANTED_LINE) return g->size > 0 && g->octets[g->size - 1] == '\n';
-    return wanted >= 0 && g->size >= (size_t)wanted;
+    if (wanted == WANTED_LINE) return b->size > 0 && b->octets[b->size - 1] == '\n';
+    return wanted >= 0 && b->size >= (size_t)wanted;
 }
 
 static size_t receive_limit(lua_Integer wanted)
@@ -146,8 +120,8 @@ enum progress { PROGRESS_DONE, PROGRESS_MORE, PROGRESS_END, PROGRESS_ERROR };
 /* One call to the kernel; errno with PROGRESS_ERROR. */
 static enum progress receive_once(lua_State *L, const struct sock *s, lua_Integer wanted)
 {
-    struct gather *g = lua_touserdata(L, RECEIVE_GATHER);
-    size_t room = receive_limit(wanted) - g->size;
+    struct buffer *b = lua_touserdata(L, RECEIVE_GATHERED);
+    size_t room = receive_limit(wanted) - b->size;
     bool is_stream = s->type == SOCK_STREAM;
     if (room == 0) {
         errno = EMSGSIZE;
@@ -157,33 +131,33 @@ static enum progress receive_once(lua_State *L, const struct sock *s, lua_Intege
     ssize_t got = wanted == WANTED_LINE && is_stream ? receive_line(L, s, room) : receive_octets(L, s, room);
     if (got < 0) return PROGRESS_ERROR;
     handle_spend(s->handle, (size_t)got);
-    g = lua_touserdata(L, RECEIVE_GATHER); /* it may be another one */
-    g->size += (size_t)got;
-    if (receive_is_complete(s, g, wanted)) return PROGRESS_DONE;
+    b = lua_touserdata(L, RECEIVE_GATHERED); /* it may be another one */
+    b->size += (size_t)got;
+    if (receive_is_complete(s, b, wanted)) return PROGRESS_DONE;
     return got == 0 ? PROGRESS_END : PROGRESS_MORE;
 }
 
 /* As LuaSocket has it: without the end of the line, and without any CR. */
-static void trim_line(struct gather *g)
+static void trim_line(struct buffer *b)
 {
     size_t kept = 0;
-    for (size_t i = 0; i + 1 < g->size; i++)
-        if (g->octets[i] != '\r') g->octets[kept++] = g->octets[i];
-    g->size = kept;
+    for (size_t i = 0; i + 1 < b->size; i++)
+        if (b->octets[i] != '\r') b->octets[kept++] = b->octets[i];
+    b->size = kept;
 }
 
 static int receive_end(lua_State *L, lua_Integer wanted, int error)
 {
-    struct gather *g = lua_touserdata(L, RECEIVE_GATHER);
+    struct buffer *b = lua_touserdata(L, RECEIVE_GATHERED);
     int values = error != 0 ? push_failure(L, error) : 0;
-    if (error == 0 && wanted == WANTED_LINE) trim_line(g);
-    lua_pushlstring(L, g->octets, g->size);
+    if (error == 0 && wanted == WANTED_LINE) trim_line(b);
+    lua_pushlstring(L, b->octets, b->size);
     return values + 1;
 }
 
 static int receive_step(lua_State *L, int status, lua_KContext until)
 {
-    int error = wait_result(L, status, RECEIVE_GATHER);
+    int error = wait_result(L, status, RECEIVE_GATHERED);
     lua_Integer wanted = lua_tointeger(L, RECEIVE_WANTED);
     const struct sock *s = class_check(L, 1, &socket_class);
     enum progress progress = PROGRESS_MORE;
@@ -193,8 +167,8 @@ static int receive_step(lua_State *L, int status, lua_KContext until)
     while (progress == PROGRESS_MORE && burst-- > 0) progress = receive_once(L, s, wanted);
     if (progress == PROGRESS_DONE) return receive_end(L, s->type == SOCK_STREAM ? wanted : 0, 0);
     if (progress == PROGRESS_END) {
-        const struct gather *g = lua_touserdata(L, RECEIVE_GATHER);
-        return receive_end(L, wanted, wanted == WANTED_ALL && g->size > 0 ? 0 : ECONNRESET);
+        const struct buffer *b = lua_touserdata(L, RECEIVE_GATHERED);
+        return receive_end(L, wanted, wanted == WANTED_ALL && b->size > 0 ? 0 : ECONNRESET);
     }
     error = progress == PROGRESS_ERROR ? errno : EAGAIN;
     if (error == EAGAIN) error = wait_begin(L, s->handle, "receive", POLLIN, until);
@@ -224,7 +198,7 @@ int socket_receive(lua_State *L)
     if (s->type != SOCK_STREAM && (wanted < 0 || wanted > DATAGRAM_MAX)) wanted = DATAGRAM_MAX;
     lua_settop(L, 1);
     lua_pushinteger(L, wanted);
-    gather_push(L, 1024);
+    buffer_push(L, 1024);
     if (s->type == SOCK_STREAM && wanted == 0) return receive_end(L, wanted, 0);
     return receive_step(L, LUA_OK, deadline_after(s->timeout_ms));
 }
