@@ -141,9 +141,10 @@ static struct rpc_result unpacked(struct rpc_result result)
 {
     struct rpc_result plain = {.ok = true};
     if (!result.ok || result.codec == CODEC_NONE) return result;
-    if (codec_decode(result.codec, result.data, result.size, CODEC_OUTPUT_MAX, &plain.data, &plain.size) != CODEC_OK)
-        plain = (struct rpc_result){.data = strdup("error parsing response"), .size = 22};
-    free(result.data);
+    if (codec_decode(result.codec, result.text.data, result.text.size, CODEC_OUTPUT_MAX, &plain.text.data,
+                     &plain.text.size) != CODEC_OK)
+        plain = (struct rpc_result){.text = {strdup("error parsing response"), 22}};
+    free(result.text.data);
     return plain;
 }
 
@@ -181,10 +182,10 @@ static struct rpc_result run(const struct rpc_request *request)
 
 static void assert_result(struct rpc_result result, bool ok, const char *text)
 {
-    assert_non_null(result.data);
-    if (result.ok != ok || strcmp(result.data, text) != 0) fail_msg("%d, %s", result.ok, result.data);
-    assert_int_equal(result.size, strlen(text));
-    free(result.data);
+    assert_non_null(result.text.data);
+    if (result.ok != ok || strcmp(result.text.data, text) != 0) fail_msg("%d, %s", result.ok, result.text.data);
+    assert_int_equal(result.text.size, strlen(text));
+    free(result.text.data);
 }
 
 static void check(struct peer *p, bool ok, const char *text)
@@ -328,9 +329,9 @@ static void test_large_answer(void **state)
     struct rpc_result result = run(&request);
     peer_close(p);
     assert_true(result.ok);
-    assert_int_equal(result.size, RPC_BODY_SIZE_MAX);
-    assert_memory_equal(result.data, answer + sizeof head - 1, result.size);
-    free(result.data);
+    assert_int_equal(result.text.size, RPC_BODY_SIZE_MAX);
+    assert_memory_equal(result.text.data, answer + sizeof head - 1, result.text.size);
+    free(result.text.data);
     memset(p, 0, sizeof *p);
     p->answer = answer;
     p->answer_size = size + 1;

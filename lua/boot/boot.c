@@ -54,7 +54,7 @@ int boot_run_file(struct engine *e, const char *path, lua_CFunction function, st
                   struct engine_text *error)
 {
     char reason[512];
-    struct load_text text;
+    struct engine_text text;
     const char *wrong = load_read(path, &text, reason, sizeof reason);
     if (wrong) {
         engine_text_set(error, wrong, strlen(wrong));
@@ -63,7 +63,7 @@ int boot_run_file(struct engine *e, const char *path, lua_CFunction function, st
     struct boot_file file = {path, &text, config};
     int result = engine_protect(e, function, &file, error);
     if (result == 0) digest_sha256(text.data ? text.data : "", text.size, e->ruleset->source_hash);
-    load_free(&text);
+    engine_text_free(&text);
     return result;
 }
 

@@ -19,7 +19,7 @@ struct boot {
 /* A script of the command line that is being read. */
 struct boot_file {
     const char *path;
-    const struct load_text *text;
+    const struct engine_text *text;
     struct config *config; /* a copy that is written to */
 };
 

@@ -310,7 +310,7 @@ static enum engine_script_result script_load(struct engine *root, const char *na
 static int load_file(struct engine *root, const char *path)
 {
     char reason[512], chunkname[512], name[ENGINE_SCRIPT_NAME_MAX + 1];
-    struct load_text text;
+    struct engine_text text;
     struct engine_text error = {0};
     struct script *s;
     const char *wrong = load_read(path, &text, reason, sizeof reason);
@@ -327,7 +327,7 @@ static int load_file(struct engine *root, const char *path)
     else if (result != ENGINE_SCRIPT_OK)
         LOGF("--script %s: %s", path, error.data ? error.data : "not enough memory");
     engine_text_free(&error);
-    load_free(&text);
+    engine_text_free(&text);
     return result == ENGINE_SCRIPT_OK ? 0 : -1;
 }
 

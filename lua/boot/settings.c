@@ -205,7 +205,7 @@ static bool is_assigned(const char *start, const char *at, size_t size)
 }
 
 /* The line of the last assignment to that key, as far as the text tells; 0: none is seen. */
-static unsigned find_line(const struct load_text *text, const char *key)
+static unsigned find_line(const struct engine_text *text, const char *key)
 {
     unsigned line = 1, found = 0;
     size_t size = strlen(key);

@@ -12,15 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "lua/engine/text.h"
+
 struct config;
 struct coordinator;
 struct engine;
-
-struct engine_text {
-    char *data; /* NULL: none */
-    size_t size;
-};
-void engine_text_free(struct engine_text *text);
 
 /* Opens the Lua state with all modules and hooks into the coordinator. 0 or -errno after one log line. */
 int engine_open(struct engine **out, struct coordinator *c);

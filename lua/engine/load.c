@@ -13,12 +13,6 @@
 
 #define LOAD_STEP ((size_t)65536)
 
-void load_free(struct load_text *text)
-{
-    free(text->data);
-    *text = (struct load_text){0};
-}
-
 /* A pipe has no size to ask for: reads until the end. One octet more than is allowed shows that there is more. */
 static int read_stream(FILE *file, struct octets *out)
 {
@@ -33,7 +27,7 @@ static int read_stream(FILE *file, struct octets *out)
     return 0;
 }
 
-static int read_path(const char *path, struct load_text *out)
+static int read_path(const char *path, struct engine_text *out)
 {
     struct octets octets = {0};
     FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
@@ -41,24 +35,24 @@ static int read_path(const char *path, struct load_text *out)
     errno = 0;
     int error = read_stream(file, &octets);
     if (file != stdin) fclose(file);
-    *out = (struct load_text){octets.data, octets.size};
+    *out = (struct engine_text){octets.data, octets.size};
     return error;
 }
 
-static enum codec_result unpack(struct load_text *text)
+static enum codec_result unpack(struct engine_text *text)
 {
     char *plain = NULL;
     size_t size = 0;
     enum codec_result result = codec_decode(CODEC_GZIP, text->data, text->size, LOAD_SIZE_MAX, &plain, &size);
     if (result != CODEC_OK) return result;
-    load_free(text);
-    *text = (struct load_text){.data = plain, .size = size};
+    engine_text_free(text);
+    *text = (struct engine_text){.data = plain, .size = size};
     return CODEC_OK;
 }
 
-const char *load_read(const char *path, struct load_text *out, char *reason, size_t reason_size)
+const char *load_read(const char *path, struct engine_text *out, char *reason, size_t reason_size)
 {
-    *out = (struct load_text){0};
+    *out = (struct engine_text){0};
     int error = read_path(path, out);
     if (error < 0) {
         snprintf(reason, reason_size, "cannot read %s: %s", path, strerror(-error));
@@ -66,7 +60,7 @@ const char *load_read(const char *path, struct load_text *out, char *reason, siz
         snprintf(reason, reason_size, "read error (-1)"); /* as the contract has it, section 3.6 */
         error = -EIO;
     }
-    if (error < 0) load_free(out);
+    if (error < 0) engine_text_free(out);
     return error < 0 ? reason : NULL;
 }
 

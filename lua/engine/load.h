@@ -5,16 +5,12 @@
 #include <lua.h>
 #include <stddef.h>
 
+#include "lua/engine/text.h"
+
 #define LOAD_SIZE_MAX ((size_t)256 << 20) /* of a file, also decompressed: lists of a million names fit */
 
-struct load_text {
-    char *data; /* malloc */
-    size_t size;
-};
-
 /* path "-": standard input. NULL, or what was wrong: a text with a place of its own in `reason`. */
-const char *load_read(const char *path, struct load_text *out, char *reason, size_t reason_size);
-void load_free(struct load_text *text);
+const char *load_read(const char *path, struct engine_text *out, char *reason, size_t reason_size);
 
 /* As lua_load() of a text chunk, without mark and `#!` line: LUA_OK and a function, or an error and its message on the
  * stack. Binary chunks are refused. */

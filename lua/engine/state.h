@@ -71,7 +71,5 @@ void engine_free(struct engine *e); /* nothing of it waits any more */
 void engine_set_who(struct engine *e, const char *who);
 /* Takes over what of the settings concerns the state. 0, or -1 if there was no memory, or it is closing. */
 int engine_obey(struct engine *e, const struct config *config);
-/* A copy of `size` octets with a terminator; data stays NULL without memory. */
-void engine_text_set(struct engine_text *text, const char *data, size_t size);
 
 #endif

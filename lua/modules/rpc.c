@@ -104,17 +104,24 @@ void rpc_cancel(struct rpc_call *call)
     call_join(call);
 }
 
-static void call_finish(struct rpc_call *call, bool ok, char *data, size_t size)
+static void call_finish(struct rpc_call *call, bool ok, enum codec codec, const char *data, size_t size)
 {
+    struct rpc_result result = {.ok = ok, .codec = codec};
+    engine_text_set(&result.text, data, size);
     call_close(call);
-    call->done(call->context, &(struct rpc_result){.ok = ok, .data = data, .size = size});
+    call->done(call->context, &result);
     call_join(call);
+}
+
+static void call_tell(struct rpc_call *call, const char *text, size_t size)
+{
+    call_finish(call, false, CODEC_NONE, text, size);
 }
 
 static void call_fail(struct rpc_call *call, const char *why)
 {
     counters.failed++;
-    call_finish(call, false, strdup(why), strlen(why));
+    call_tell(call, why, strlen(why));
 }
 
 void rpc_stop(void)
@@ -127,20 +134,6 @@ void rpc_stop(void)
     }
 }
 
-static char *copy_octets(const void *data, size_t size)
-{
-    char *copy = malloc(size + 1);
-    if (!copy) return NULL;
-    if (size > 0) memcpy(copy, data, size);
-    copy[size] = '\0';
-    return copy;
-}
-
-static void call_tell(struct rpc_call *call, const char *text, size_t size)
-{
-    call_finish(call, false, copy_octets(text, size), size);
-}
-
 /* --- the answer --- */
 
 static void call_give(struct rpc_call *call)
@@ -149,11 +142,7 @@ static void call_give(struct rpc_call *call)
         [RPC_IDENTITY] = CODEC_NONE, [RPC_DEFLATE] = CODEC_DEFLATE, [RPC_GZIP] = CODEC_GZIP};
     const struct rpc_answer *answer = &call->answer;
     enum codec codec = answer->body_size > 0 ? codecs[answer->coding] : CODEC_NONE;
-    char *body = copy_octets(call->received.data + answer->body_at, answer->body_size);
-    call_close(call);
-    call->done(call->context,
-               &(struct rpc_result){.ok = true, .codec = codec, .data = body, .size = answer->body_size});
-    call_join(call);
+    call_finish(call, true, codec, call->received.data + answer->body_at, answer->body_size);
 }
 
 static void call_answered(struct rpc_call *call)
@@ -377,8 +366,8 @@ static void log_failure(const char *why)
 static void invoke_done(void *context, const struct rpc_result *result)
 {
     (void)context;
-    if (!result->ok) log_failure(result->data ? result->data : "out of memory");
-    free(result->data);
+    if (!result->ok) log_failure(result->text.data ? result->text.data : "out of memory");
+    free(result->text.data);
 }
 
 int neosocksd_invoke(lua_State *L)
@@ -407,7 +396,7 @@ static const struct class_key box_class = {"rpc.box"};
 static void invocation_release(struct invocation *invocation)
 {
     if (!invocation || --invocation->references > 0) return;
-    free(invocation->result.data);
+    engine_text_free(&invocation->result.text);
     free(invocation);
 }
 
@@ -458,10 +447,11 @@ static int push_failure(lua_State *L, const char *why, size_t size)
 static int push_result(lua_State *L, const struct rpc_result *result)
 {
     static const char no_memory[] = "out of memory", wrong[] = "error parsing response";
-    if (!result->data) return push_failure(L, no_memory, sizeof no_memory - 1);
-    if (!result->ok) return push_failure(L, result->data, result->size);
+    const struct engine_text *text = &result->text;
+    if (!text->data) return push_failure(L, no_memory, sizeof no_memory - 1);
+    if (!result->ok) return push_failure(L, text->data, text->size);
     lua_pushboolean(L, 1);
-    int count = marshal_decode(L, result->data, result->size);
+    int count = marshal_decode(L, text->data, text->size);
     if (count < 0) {
         LOGD("rpc: %s: %s", wrong, lua_tostring(L, -1));
         return push_failure(L, wrong, sizeof wrong - 1);
@@ -473,13 +463,12 @@ static int push_result(lua_State *L, const struct rpc_result *result)
 /* Unpacks what the peer has sent; NULL, or why it cannot be. Raises over the time budget. */
 static const char *invocation_unpack(lua_State *L, struct rpc_result *result)
 {
-    char *text;
-    size_t size;
-    if (!result->ok || !result->data || result->codec == CODEC_NONE) return NULL;
-    enum codec_result code = zlib_unpack(L, result->codec, result->data, result->size, &text, &size);
+    struct engine_text text;
+    if (!result->ok || !result->text.data || result->codec == CODEC_NONE) return NULL;
+    enum codec_result code = zlib_unpack(L, result->codec, result->text.data, result->text.size, &text);
     if (code == CODEC_OK) {
-        free(result->data);
-        *result = (struct rpc_result){.ok = true, .data = text, .size = size};
+        engine_text_free(&result->text);
+        *result = (struct rpc_result){.ok = true, .text = text};
         return NULL;
     }
     counters.failed++;
@@ -494,8 +483,7 @@ static int await_invoke_finish(lua_State *L, int status, lua_KContext context)
     if (!invocation->answered) return luaL_error(L, "resumed by a script while waiting for a peer");
     const char *wrong = invocation_unpack(L, &invocation->result);
     int results = wrong ? push_failure(L, wrong, strlen(wrong)) : push_result(L, &invocation->result);
-    free(invocation->result.data); /* megabytes perhaps; an error has left it to the collector */
-    invocation->result.data = NULL;
+    engine_text_free(&invocation->result.text); /* megabytes perhaps; an error has left it to the collector */
     return results;
 }
 

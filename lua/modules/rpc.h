@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "lua/engine/codec.h"
+#include "lua/engine/text.h"
 #include "protocols/rpc_message.h"
 #include "protocols/url.h"
 
@@ -31,13 +32,11 @@ struct rpc_request {
 };
 
 /* ok: the text of the values (RPC_CALL), packed by `codec`: unpacking may take long, and is for who has a time budget.
- * Else why not, as it is. data is malloc'd, the receiver's to free, with a
- * terminating zero that size does not count; NULL: out of memory. */
+ * Else why not, as it is. The text is the receiver's; data NULL: out of memory. */
 struct rpc_result {
     bool ok;
     enum codec codec;
-    char *data;
-    size_t size;
+    struct engine_text text;
 };
 typedef void rpc_done(void *context, const struct rpc_result *result);
 

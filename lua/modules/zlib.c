@@ -6,6 +6,7 @@
 #include "lua/engine/codec.h"
 #include "lua/engine/limits.h"
 #include "lua/engine/offload.h"
+#include "lua/engine/text.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/zlib.h"
 
@@ -15,21 +16,16 @@ static int zlib_code(enum codec_result result)
     return result == CODEC_TRUNCATED ? -4 : -1;
 }
 
-struct zlib_result {
-    char *data; /* malloc'd */
-    size_t size;
-};
-
-/* The string of the struct zlib_result that argument 1 points to.                                     [-1, +1, m] */
+/* The string of the struct engine_text that argument 1 points to.                                     [-1, +1, m] */
 static int zlib_push(lua_State *L)
 {
-    const struct zlib_result *result = lua_touserdata(L, 1);
+    const struct engine_text *result = lua_touserdata(L, 1);
     lua_pushlstring(L, result->data, result->size);
     return 1;
 }
 
 /* Frees the octets even if there is no memory for the string. */
-static int zlib_return(lua_State *L, struct zlib_result *result)
+static int zlib_return(lua_State *L, struct engine_text *result)
 {
     lua_pushcfunction(L, zlib_push);
     lua_pushlightuserdata(L, result);
@@ -48,13 +44,13 @@ struct zlib_job {
     enum codec codec;
     enum zlib_what what;
     enum codec_result code;
-    struct zlib_result result;
+    struct engine_text result;
     size_t size;
     char data[];
 };
 
 static enum codec_result zlib_run(enum codec codec, enum zlib_what what, const char *data, size_t size,
-                                  struct zlib_result *result)
+                                  struct engine_text *result)
 {
     switch (what) {
     case ZLIB_PACK: return codec_encode(codec, data, size, &result->data, &result->size);
@@ -77,7 +73,7 @@ static void zlib_discard(struct offload_job *job)
 }
 
 static enum codec_result zlib_offload(lua_State *L, enum codec codec, enum zlib_what what, const char *data,
-                                      size_t size, struct zlib_result *result)
+                                      size_t size, struct engine_text *result)
 {
     struct zlib_job *z = malloc(sizeof *z + size);
     if (!z) return CODEC_NO_MEMORY;
@@ -94,7 +90,7 @@ static enum codec_result zlib_offload(lua_State *L, enum codec codec, enum zlib_
     return code;
 }
 
-static enum codec_result zlib_convert(lua_State *L, enum codec codec, enum zlib_what what, struct zlib_result *result)
+static enum codec_result zlib_convert(lua_State *L, enum codec codec, enum zlib_what what, struct engine_text *result)
 {
     size_t size;
     const char *data = luaL_checklstring(L, 1, &size);
@@ -103,20 +99,16 @@ static enum codec_result zlib_convert(lua_State *L, enum codec codec, enum zlib_
     return zlib_offload(L, codec, what, data, size, result);
 }
 
-enum codec_result zlib_unpack(lua_State *L, enum codec codec, const char *data, size_t size, char **out,
-                              size_t *out_size)
+enum codec_result zlib_unpack(lua_State *L, enum codec codec, const char *data, size_t size, struct engine_text *out)
 {
-    struct zlib_result result = {0};
-    enum codec_result code = size < ZLIB_LARGE ? zlib_run(codec, ZLIB_UNPACK, data, size, &result)
-                                               : zlib_offload(L, codec, ZLIB_UNPACK, data, size, &result);
-    *out = result.data;
-    *out_size = result.size;
-    return code;
+    *out = (struct engine_text){0};
+    if (size < ZLIB_LARGE) return zlib_run(codec, ZLIB_UNPACK, data, size, out);
+    return zlib_offload(L, codec, ZLIB_UNPACK, data, size, out);
 }
 
 static int zlib_decode(lua_State *L, enum codec codec, const char *name)
 {
-    struct zlib_result result = {0};
+    struct engine_text result = {0};
     enum codec_result code = zlib_convert(L, codec, ZLIB_UNPACK_EXACTLY, &result);
     if (code == CODEC_NO_MEMORY) return luaL_error(L, "not enough memory");
     if (code != CODEC_OK) return luaL_error(L, "%s error: %d", name, zlib_code(code));
@@ -125,7 +117,7 @@ static int zlib_decode(lua_State *L, enum codec codec, const char *name)
 
 static int zlib_encode(lua_State *L, enum codec codec)
 {
-    struct zlib_result result = {0};
+    struct engine_text result = {0};
     if (zlib_convert(L, codec, ZLIB_PACK, &result) != CODEC_OK) return luaL_error(L, "not enough memory");
     return zlib_return(L, &result);
 }

@@ -5,10 +5,10 @@
 #include <lua.h>
 
 #include "lua/engine/codec.h"
+#include "lua/engine/text.h"
 
 /* codec_decode() for at most CODEC_OUTPUT_MAX octets, on a thread where the input is large. Raises over the budget.
- * *out is malloc'd, NULL unless CODEC_OK. */
-enum codec_result zlib_unpack(lua_State *L, enum codec codec, const char *data, size_t size, char **out,
-                              size_t *out_size);
+ * *out is the caller's, without data unless CODEC_OK. */
+enum codec_result zlib_unpack(lua_State *L, enum codec codec, const char *data, size_t size, struct engine_text *out);
 
 #endif
