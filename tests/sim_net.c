@@ -508,6 +508,27 @@ int net_accept(int fd)
     return sim_listener_take(file);
 }
 
+bool net_is_readable(int fd)
+{
+    const struct sim_file *file = sim_file_at(fd, "net_is_readable()");
+    assert(file->kind == SIM_LISTENER);
+    return file->waiting > 0;
+}
+
+int net_open_spare(void)
+{
+    int error = net_refuse(sim_chances_now.socket);
+    return error < 0 ? error : file_open(SIM_SOCKET);
+}
+
+void net_make_spare(int fd)
+{
+    sim_file_at(fd, "net_make_spare()");
+    sim_file_close(fd);
+    net.files[fd] = (struct sim_file){.kind = SIM_SOCKET};
+    net.open++;
+}
+
 void net_send_octet(int fd, uint8_t octet)
 {
     (void)octet;

@@ -11,6 +11,7 @@
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/un.h>
@@ -119,6 +120,23 @@ int net_original_address(int fd, struct net_address *out)
 int net_accept(int fd)
 {
     return net_result(accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
+}
+
+bool net_is_readable(int fd)
+{
+    struct pollfd one = {.fd = fd, .events = POLLIN};
+    return poll(&one, 1, 0) == 1;
+}
+
+/* Standard input is always open, be it /dev/null (process_open_standard()); another name for it holds nothing. */
+int net_open_spare(void)
+{
+    return net_result(fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
+}
+
+void net_make_spare(int fd)
+{
+    (void)dup3(STDIN_FILENO, fd, O_CLOEXEC);
 }
 
 int net_shutdown_write(int fd)

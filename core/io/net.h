@@ -30,6 +30,10 @@ bool net_is_ipv6_only(int fd);
  * else. */
 int net_original_address(int fd, struct net_address *out);
 int net_accept(int fd); /* immediate, for BIND and for the refusal of a connection without a free descriptor */
+bool net_is_readable(int fd);
+int net_open_spare(void); /* a descriptor that is for nothing; or -errno */
+void net_make_spare(
+    int fd); /* the same of one that is open: what it stood for is closed, nobody else gets the number */
 int net_shutdown_write(int fd);
 /* A listening socket accepts nothing from here on, whoever else still holds it (an operation in flight does until its
  * cancellation is carried out); what waits to be accepted is reset. The descriptor is still to be closed. */

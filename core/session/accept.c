@@ -6,6 +6,7 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/crowd.h"
+#include "core/session/spare.h"
 #include "core/session/steps.h"
 
 /* How long a listener rests when descriptors or memory have run out: long enough not to spin, short enough not to be
@@ -105,20 +106,11 @@ static void accept_refuse(struct worker *w, int fd, enum accept_verdict why)
     ring_close(w->ring, fd);
 }
 
-/* No descriptor is left, but a connection waits and would wake us again and again: a spare one is given up to take it
- * and refuse it. */
+/* No descriptor is left, but a connection waits and would wake us again and again. */
 static void accept_refuse_waiting(struct worker *w, int listener_fd)
 {
-    if (w->spare_fd < 0) return;
-    net_close(w->spare_fd);
-    for (unsigned i = 0; i < ACCEPT_REFUSALS_MAX; i++) {
-        int fd = net_accept(listener_fd);
-        if (fd < 0) break;
+    for (unsigned i = 0; i < ACCEPT_REFUSALS_MAX && spare_refuse(w, listener_fd); i++)
         counter_add(&w->stats.refused_resource, 1);
-        net_reset_on_close(fd);
-        net_close(fd);
-    }
-    w->spare_fd = net_socket(AF_INET, SOCK_STREAM);
 }
 
 /* What stands in the way, and what comes of it. */
@@ -155,6 +147,11 @@ static void accept_on_error(struct worker *w, struct listener *l, int error)
 
 static void accept_take(struct worker *w, unsigned listener, int fd)
 {
+    if (spare_is_missing() && !spare_refill(w)) { /* this one's descriptor was a spare, or the last of all */
+        counter_add(&w->stats.refused_resource, 1);
+        spare_make_of(w, fd);
+        return;
+    }
     enum accept_verdict verdict = accept_judge(w, fd);
     if (verdict == ACCEPT_IN)
         session_open(w, listener, fd);
@@ -176,8 +173,7 @@ void accept_on_completion(struct worker *w, const struct ring_completion *c)
 void accept_resume(struct worker *w)
 {
     uint64_t now = ring_now_ms(w->ring);
-    if (w->spare_fd < 0 && accept_wait_ms(w) == 0)
-        w->spare_fd = net_socket(AF_INET, SOCK_STREAM); /* lost to another worker */
+    if (spare_is_missing() && accept_wait_ms(w) == 0) (void)spare_refill(w);
     for (unsigned i = 0; i < w->config->listener_count; i++) {
         struct listener *l = &w->listeners[i];
         if (l->fd >= 0 && !l->armed && l->resume_ms > 0 && l->resume_ms <= now) accept_arm(w, i);

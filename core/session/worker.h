@@ -52,7 +52,7 @@ struct worker {
     struct link starved;       /* flows that wait for buffers, in the order of their coming */
     struct link deferred;      /* flows that go on as soon as bulk_left allows it, likewise */
     struct timer_wheel *rests; /* flows that may not move before a time of their own: slot * 2 + side, microseconds */
-    int spare_fd;              /* given up for a moment to refuse a connection when no other descriptor is left */
+    _Atomic int spare_fd;      /* see spare.h; other workers may take it, too */
     uint64_t random;           /* state of a small generator for --max-startups */
     struct pool sessions, setups, exchanges;
     struct share exchanges_held;

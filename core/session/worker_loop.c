@@ -13,6 +13,7 @@
 #include "core/session/message.h"
 #include "core/session/relay.h"
 #include "core/session/scarcity.h"
+#include "core/session/spare.h"
 #include "core/session/steps.h"
 #include "core/session/udp.h"
 
@@ -65,7 +66,7 @@ int worker_open(struct worker *w)
         return error;
     }
     w->machine = machine_open();
-    w->spare_fd = net_socket(AF_INET, SOCK_STREAM);
+    spare_open(w);
     return 0;
 }
 
@@ -79,7 +80,7 @@ void worker_close(struct worker *w)
 {
     verdicts_close(&w->verdicts);
     pipes_close(&w->pipes);
-    if (w->spare_fd > 0) net_close(w->spare_fd);
+    spare_close(w);
     udp_close(w);
     machine_close(w->machine);
     crowd_close(w->crowd);
