@@ -26,6 +26,12 @@ struct errand_returns {
     struct errand *first, *last;
 };
 
+/* On the coordinator's thread: it is back. */
+static inline void errand_finish(struct errand *errand, int32_t result)
+{
+    errand->done(errand, result);
+}
+
 /* The first errand that a worker which is gone has left behind; NULL: there is none. */
 static inline struct errand *errand_take_return(struct errand_returns *returns)
 {

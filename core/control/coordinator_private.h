@@ -1,0 +1,130 @@
+/* What the parts of the coordinator have in common: coordinator.c, waiters.c, names.c, workers.c, errands.c,
+ * settings.c. */
+#ifndef SLUICE_CORE_CONTROL_COORDINATOR_PRIVATE_H
+#define SLUICE_CORE_CONTROL_COORDINATOR_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/control/heartbeat.h"
+#include "core/control/hooks.h"
+#include "core/io/letter.h"
+#include "core/io/mailbox.h"
+#include "core/io/pool.h"
+#include "core/io/timer.h"
+#include "core/resolver/resolver_thread.h"
+#include "core/session/config.h"
+#include "core/session/own.h"
+#include "core/session/worker.h"
+
+enum coordinator_op {
+    COORDINATOR_OP_WAKE = 1,
+    COORDINATOR_OP_WAITER, /* + the waiter's own; slot and generation: waiter */
+};
+
+/* A worker and its thread. */
+struct worker_thread {
+    struct worker worker;
+    struct coordinator *coordinator;
+    struct queue *outbox, *inbox;
+    struct mailbox to_inbox;
+    pthread_t thread;
+    bool started, stopped;
+    bool closed;                  /* its last message has been read: nothing more is sent to it */
+    int cpu;                      /* -1: not pinned */
+    int result;                   /* of worker_open(), behind the lock */
+    struct ring_stats ring_stats; /* what the ring had counted when it was closed */
+};
+
+struct coordinator {
+    struct ring *ring;
+    struct sleeper sleeper; /* of letters, outboxes, and answers of the resolver */
+    struct letter_box letters;
+    struct heartbeat heartbeat;
+    struct own *own;
+    struct coordinator_hooks hooks;
+    void (*reload)(void *context);
+    void *reload_context;
+    _Atomic uint32_t revision; /* workers ask for routes while it is not zero */
+
+    /* settings.c */
+    const struct config *config;
+    struct config *owned;                  /* the same, if it came by coordinator_configure(): then ours to free */
+    _Atomic uint32_t drain_ms, timeout_ms; /* of `config`, for other threads */
+
+    /* waiters.c */
+    struct pool waiters;        /* of struct waiter * */
+    struct timer_wheel *timers; /* by waiter slot, in microseconds */
+    bool expiring;              /* deadlines are being handed out */
+
+    /* names.c */
+    struct resolver_thread *resolver;
+    struct mailbox names;        /* questions of our own */
+    struct queue *names_answers; /* and what becomes of them */
+    uint32_t names_open;
+    bool names_stopped; /* no name is resolved any more */
+
+    /* workers.c, errands.c */
+    struct worker_thread *threads;
+    struct worker **workers;
+    uint32_t worker_count; /* written once, before the workers start: the configuration may be replaced meanwhile */
+    uint32_t next_worker;  /* for what any worker may do */
+    uint32_t running;      /* workers that have not said MESSAGE_STOPPED */
+    bool broken;           /* a worker's ring broke */
+    bool wakes_armed;      /* of workers, that no system call has submitted yet */
+    pthread_mutex_t lock;  /* start-up and end only, and who wakes workers from another thread */
+    pthread_cond_t changed;
+    uint32_t ready; /* workers that have finished worker_open() */
+    bool go;        /* all are open: accept */
+    bool abandon;   /* one is not: end */
+    bool over;      /* nothing is posted to workers any more: their rings may go */
+
+    /* the end */
+    _Atomic uint32_t stops; /* how often we were asked to stop; workers read it too */
+    uint32_t stops_seen;
+    uint64_t drained_ms;     /* when the drain is over, and names with it; UINT64_MAX while nobody asks to stop */
+    _Atomic bool finished;   /* the workers are gone */
+    _Atomic int exit_status; /* that a script has asked for; -1: none has */
+};
+
+/* --- waiters.c --- */
+
+int waiters_open(struct coordinator *c); /* 0 or -ENOMEM */
+void waiters_close(struct coordinator *c);
+void waiters_on_completion(struct coordinator *c, const struct ring_completion *completion);
+void waiters_expire(struct coordinator *c);            /* calls those whose deadline has come */
+uint64_t waiters_wait_us(const struct coordinator *c); /* until the next deadline; UINT64_MAX: there is none */
+
+/* --- names.c --- */
+
+int names_open(struct coordinator *c);  /* starts the resolver's thread: 0, or -errno after one log line */
+void names_read(struct coordinator *c); /* delivers the answers that are there now */
+void names_stop(struct coordinator *c); /* every question, of workers too, is answered with -ECANCELED from now on */
+void names_end(struct coordinator *c);  /* nobody is answered any more, and what was lent is back */
+
+/* --- workers.c --- */
+
+/* Takes over the listening sockets, fds[worker * listener_count + listener], starts the threads and waits until each is
+ * ready to accept, or one has failed: then all are stopped. 0 or -errno. */
+int workers_start(struct coordinator *c, const int *fds);
+void workers_join(struct coordinator *c);
+void workers_close(struct coordinator *c);
+void workers_read(struct coordinator *c);            /* what they have sent */
+bool workers_have_sent(const struct coordinator *c); /* the last look before sleep */
+/* False: the worker's queue is full. */
+bool workers_try_push(struct coordinator *c, uint32_t worker, const struct message *message);
+/* In front of whatever may run Lua: an answer that is ready must not wait for the end of a script that computes. At
+ * most one system call for each sleep of a worker. */
+void coordinator_wake_workers(struct coordinator *c);
+
+/* --- errands.c --- */
+
+/* What was lent to, or by, workers that are gone. */
+void errands_take_back(struct coordinator *c);
+
+/* --- settings.c --- */
+
+/* To threads that must not follow the pointer. */
+void settings_show(struct coordinator *c, const struct config *config);
+
+#endif

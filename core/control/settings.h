@@ -1,0 +1,19 @@
+/* The settings in force, which may be replaced while workers run. */
+#ifndef SLUICE_CORE_CONTROL_SETTINGS_H
+#define SLUICE_CORE_CONTROL_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/session/config.h"
+
+struct coordinator;
+
+/* Lets all workers, and ourselves, obey other settings. Takes over `fresh` (malloc), whose derived sizes and listeners
+ * become those of the one in force. 0 or -errno, then nothing has changed and `fresh` is still the caller's. */
+int coordinator_configure(struct coordinator *c, struct config *fresh);
+const struct config *coordinator_config(const struct coordinator *c);
+uint32_t coordinator_drain_ms(const struct coordinator *c);   /* of the settings in force; any thread */
+uint32_t coordinator_timeout_ms(const struct coordinator *c); /* any thread */
+
+#endif
