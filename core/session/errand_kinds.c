@@ -7,8 +7,8 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/end.h"
+#include "core/session/flow.h"
 #include "core/session/hooks.h"
-#include "core/session/relay.h"
 #include "core/session/route.h"
 
 /* --- listing and ending sessions --- */

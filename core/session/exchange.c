@@ -6,9 +6,9 @@
 
 #include "core/io/log.h"
 #include "core/session/end.h"
+#include "core/session/flow.h"
 #include "core/session/hooks.h"
 #include "core/session/parting.h"
-#include "core/session/relay.h"
 #include "core/session/session.h"
 #include "core/session/worker.h"
 
@@ -447,6 +447,8 @@ void exchange_begin(struct worker *w, struct session *s)
 {
     struct exchange *e = exchange_of(w, s);
     exchange_init(e);
+    flow_init(&s->flows[CLIENT]);
+    flow_init(&s->flows[UPSTREAM]);
     enum failure failure = request_begin(w, e, setup_of(w, s));
     if (failure != FAIL_NONE) {
         exchange_fail(w, s, failure);

@@ -7,7 +7,7 @@
 #include "core/io/net.h"
 #include "core/session/end.h"
 #include "core/session/exchange.h"
-#include "core/session/relay.h"
+#include "core/session/flow.h"
 #include "core/session/session.h"
 #include "core/session/worker.h"
 
@@ -125,7 +125,8 @@ void parting_end_relay(struct worker *w, struct session *s, enum session_side la
         session_close(w, s, SESSION_ORDERLY);
         return;
     }
-    relay_drop(w, s);
+    flow_drop(w, s, CLIENT);
+    flow_drop(w, s, UPSTREAM);
     net_shutdown_write(s->fd[last]);
     parting_begin(w, s);
 }

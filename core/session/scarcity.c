@@ -1,24 +1,9 @@
 #include "core/session/scarcity.h"
 
 #include "core/io/log.h"
-#include "core/session/relay_private.h"
-#include "core/session/session.h"
+#include "core/session/flow.h"
+#include "core/session/flow_private.h"
 #include "core/session/worker.h"
-
-void scarcity_starve(struct worker *w, struct flow *f)
-{
-    counter_add(&w->stats.starved, 1);
-    if (f->flags & FLOW_STARVED) return;
-    f->flags |= FLOW_STARVED;
-    link_append(&w->starved, &f->link);
-}
-
-void scarcity_forget(struct flow *f)
-{
-    if (!(f->flags & FLOW_STARVED)) return;
-    f->flags &= (uint16_t)~FLOW_STARVED;
-    link_remove(&f->link);
-}
 
 /* Each goes on once; those that find nothing again stand behind the others. */
 static void scarcity_feed(struct worker *w)
@@ -29,9 +14,9 @@ static void scarcity_feed(struct worker *w)
     while (!link_is_empty(&fed)) {
         enum session_side from;
         struct flow *f = link_owner(fed.next, struct flow, link);
-        struct session *s = relay_session_of(w, f, &from);
-        scarcity_forget(f);
-        relay_advance(w, s, from);
+        struct session *s = flow_session_of(w, f, &from);
+        flow_feed(f);
+        flow_advance(w, s, from);
     }
 }
 

@@ -12,10 +12,6 @@
 
 #include "core/session/session.h"
 
-/* The flow's receive ended with -ENOBUFS. */
-void scarcity_starve(struct worker *w, struct flow *f);
-/* The flow waits for buffers no more. */
-void scarcity_forget(struct flow *f);
 /* Once a turn. */
 void scarcity_judge(struct worker *w);
 

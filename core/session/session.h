@@ -16,6 +16,7 @@
 #include "core/io/net_address.h"
 #include "core/resolver/resolve_request.h"
 #include "core/session/failure.h"
+#include "core/session/flow_state.h"
 #include "core/session/head_buffer.h"
 #include "core/session/message.h"
 #include "core/session/route_request.h"
@@ -55,25 +56,6 @@ enum session_protocol {
     PROTOCOL_TPROXY,
     PROTOCOL_SCRIPT,  /* two sockets of a script, see struct relay_errand */
     PROTOCOL_INTERNAL /* for the coordinator, see struct dial_errand */
-};
-
-/* One direction of a relay; flows[CLIENT] is upstream-bound: a flow is named by the side that it reads from. */
-struct flow {
-    uint8_t phase;  /* enum flow_phase, relay.h */
-    uint8_t mode;   /* enum flow_mode */
-    uint8_t streak; /* reads in a row that speak for the other mode */
-    uint8_t prompt; /* SINGLE: sends in a row that left nothing held */
-    uint16_t flags; /* enum flow_flag */
-    uint16_t pipe;  /* borrowed, or PIPES_NONE */
-    struct buffer_list held;
-    const uint8_t *early; /* octets that the handshake received: they come before the socket's; in the setup slot */
-    uint32_t early_left;  /* of them not held yet */
-    uint32_t own;         /* octets at the front that are our own reply: no traffic */
-    uint32_t offset;      /* octets of the first held buffer that are sent */
-    uint32_t pipe_fill;   /* octets in the pipe */
-    uint32_t room;        /* SPLICE: octets that the sink is known to take */
-    uint64_t bytes;       /* delivered */
-    struct link link;     /* on the worker's list of starved or of deferred flows, or on none */
 };
 
 /* How long a client may take to read a refusal and close, before we do. */

@@ -11,6 +11,7 @@
 #include "core/session/end.h"
 #include "core/session/errand_kinds.h"
 #include "core/session/exchange.h"
+#include "core/session/flow.h"
 #include "core/session/handshake.h"
 #include "core/session/hooks.h"
 #include "core/session/hop.h"
@@ -98,7 +99,10 @@ void session_open(struct worker *w, unsigned listener, int fd)
 
 void session_hook_drop(struct worker *w, struct session *s)
 {
-    if (s->state == SESSION_RELAY) relay_drop(w, s);
+    if (s->state == SESSION_RELAY || s->state == SESSION_EXCHANGE) {
+        flow_drop(w, s, CLIENT);
+        flow_drop(w, s, UPSTREAM);
+    }
     if (s->state == SESSION_ASSOCIATE) udp_drop(w, s);
 }
 
@@ -111,7 +115,7 @@ void session_hook_drop_attempts(struct worker *w, struct session *s)
 void session_hook_release(struct worker *w, struct session *s)
 {
     errand_return_relay(w, s);
-    relay_release(w, s);
+    flow_release(w, s);
     udp_release(w, s);
     exchange_release(w, s);
 }

@@ -9,9 +9,9 @@
 #include "core/session/crowd.h"
 #include "core/session/end.h"
 #include "core/session/exchange.h"
+#include "core/session/flow.h"
 #include "core/session/machine.h"
 #include "core/session/message.h"
-#include "core/session/relay.h"
 #include "core/session/scarcity.h"
 #include "core/session/spare.h"
 #include "core/session/steps.h"
@@ -245,12 +245,12 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     sleeper_announce(&w->sleeper);
     if (!queue_is_empty(w->inbox) || !queue_is_empty(w->names) || worker_must_stop(w)) timeout_ms = 0;
     uint64_t timeout_us = timeout_ms > UINT64_MAX / 1000 ? RING_NO_TIMEOUT : timeout_ms * 1000;
-    int error = ring_wait_us(w->ring, least(timeout_us, relay_rest_us(w)));
+    int error = ring_wait_us(w->ring, least(timeout_us, flow_rest_us(w)));
     sleeper_awake(&w->sleeper);
     if (error < 0) return error;
     w->bulk_left = w->config->bulk_turn;
     while (ring_next(w->ring, &completion)) worker_dispatch(w, &completion);
-    relay_wake_resting(w);
+    flow_wake_resting(w);
     worker_read_inbox(w);
     worker_read_names(w);
     worker_heed_stop(w);

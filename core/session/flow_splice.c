@@ -1,22 +1,22 @@
-/* The half of a relay that moves octets by splice(2), through pipes that a flow borrows for as long as something is in
+/* The half of a flow that moves octets by splice(2), through pipes that a flow borrows for as long as something is in
  * them; and the rests of bulk flows. */
 #include <errno.h>
 #include <poll.h>
 
 #include "core/io/net.h"
-#include "core/session/end.h"
-#include "core/session/relay_private.h"
+#include "core/session/flow.h"
+#include "core/session/flow_private.h"
 
-/* Rounds of splicing in a row that move less than RELAY_SMALL before a flow turns back to COPY. */
-#define RELAY_SMALL_STREAK 8u
-#define RELAY_SMALL        16384u
+/* Rounds of splicing in a row that move less than FLOW_SMALL before a flow turns back to COPY. */
+#define FLOW_SMALL_STREAK 8u
+#define FLOW_SMALL        16384u
 /* Fills and drains of the pipe per turn: one busy flow must not keep the others waiting. */
-#define RELAY_SPLICE_ROUNDS 4u
+#define FLOW_SPLICE_ROUNDS 4u
 /* A flow that has moved so much in one go rests for so long. */
-#define RELAY_REST_MIN 65536u
-#define RELAY_REST_US  300u
+#define FLOW_REST_MIN 65536u
+#define FLOW_REST_US  300u
 
-void relay_return_pipe(struct worker *w, struct flow *f)
+void flow_return_pipe(struct worker *w, struct flow *f)
 {
     if (f->pipe == PIPES_NONE) return;
     if (f->pipe_fill == 0)
@@ -31,12 +31,12 @@ static void flow_turn_to_copy(struct worker *w, struct session *s, enum session_
 {
     struct flow *f = &s->flows[from];
     assert(f->pipe_fill == 0);
-    relay_return_pipe(w, f);
+    flow_return_pipe(w, f);
     f->mode = FLOW_COPY;
     f->streak = 0;
     f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
     counter_add(&w->stats.to_copy, 1);
-    relay_advance(w, s, from);
+    flow_advance(w, s, from);
 }
 
 static bool flow_borrow_pipe(struct worker *w, struct session *s, enum session_side from)
@@ -55,7 +55,7 @@ static bool flow_borrow_pipe(struct worker *w, struct session *s, enum session_s
  * by both. */
 static bool splice_end_is_reset(struct session *s, enum session_side from)
 {
-    if (s->flows[relay_other(from)].phase >= FLOW_DONE || !net_is_closed(s->fd[from])) return false;
+    if (s->flows[flow_sink(from)].phase >= FLOW_DONE || !net_is_closed(s->fd[from])) return false;
     if (net_take_error(s->fd[from]) != -EPIPE) return true;
     s->flows[from].flags |= FLOW_PROVEN; /* the reset came behind the end */
     return false;
@@ -68,10 +68,14 @@ static ssize_t splice_fill(struct worker *w, struct session *s, enum session_sid
     struct flow *f = &s->flows[from];
     const struct pipe *pipe = &w->pipes.all[f->pipe];
     if (f->phase != FLOW_OPEN || f->pipe_fill > 0) return 0;
-    ssize_t moved = net_splice(s->fd[from], pipe->write_fd, f->room < pipe->size ? f->room : pipe->size, false);
+    ssize_t moved =
+        net_splice(s->fd[from], pipe->write_fd, flow_bound(f, f->room < pipe->size ? f->room : pipe->size), false);
     if (moved == 0 && splice_end_is_reset(s, from)) return -ECONNRESET;
     if (moved == 0) f->phase = FLOW_ENDING;
-    if (moved > 0) f->pipe_fill += (uint32_t)moved;
+    if (moved > 0) {
+        f->pipe_fill += (uint32_t)moved;
+        flow_take(f, (uint64_t)moved);
+    }
     return moved == -EAGAIN ? 0 : moved;
 }
 
@@ -80,13 +84,13 @@ static ssize_t splice_drain(struct worker *w, struct session *s, enum session_si
 {
     struct flow *f = &s->flows[from];
     if (f->pipe_fill == 0) return 0;
-    relay_prove_end(s, relay_other(from));
-    ssize_t moved = net_splice(w->pipes.all[f->pipe].read_fd, s->fd[relay_other(from)], f->pipe_fill, false);
+    flow_prove_end(s, flow_sink(from));
+    ssize_t moved = net_splice(w->pipes.all[f->pipe].read_fd, s->fd[flow_sink(from)], f->pipe_fill, false);
     if (moved > 0) {
         f->pipe_fill -= (uint32_t)moved;
         f->room -= (uint32_t)moved < f->room ? (uint32_t)moved : f->room;
         w->bulk_left -= (uint32_t)moved < w->bulk_left ? (uint32_t)moved : w->bulk_left;
-        relay_count(w, f, from, (uint64_t)moved);
+        flow_count(w, s, from, (uint64_t)moved);
     }
     return moved == -EAGAIN ? 0 : moved;
 }
@@ -98,7 +102,7 @@ static uint32_t rest_entry(const struct session *s, enum session_side from)
     return s->slot * 2 + from;
 }
 
-void relay_rest(struct worker *w, struct session *s, enum session_side from, uint64_t until_us)
+void flow_rest(struct worker *w, struct session *s, enum session_side from, uint64_t until_us)
 {
     struct flow *f = &s->flows[from];
     assert(!(f->flags & (FLOW_RESTING | FLOW_STARVED)));
@@ -114,7 +118,7 @@ static void flow_defer(struct worker *w, struct flow *f)
     link_append(&w->deferred, &f->link);
 }
 
-void relay_end_rest(struct worker *w, struct session *s, enum session_side from)
+void flow_end_rest(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
     if (!(f->flags & FLOW_RESTING)) return;
@@ -123,21 +127,21 @@ void relay_end_rest(struct worker *w, struct session *s, enum session_side from)
     timer_clear(w->rests, rest_entry(s, from));
 }
 
-uint64_t relay_rest_us(const struct worker *w)
+uint64_t flow_rest_us(const struct worker *w)
 {
     return link_is_empty(&w->deferred) ? timer_wait_exact(w->rests, ring_now_us(w->ring)) : 0;
 }
 
-void relay_wake_resting(struct worker *w)
+void flow_wake_resting(struct worker *w)
 {
     uint64_t now = ring_now_us(w->ring);
     for (uint32_t entry; (entry = timer_expire(w->rests, now)) != TIMER_NONE;)
         link_append(&w->deferred, &session_at(w, entry / 2)->flows[entry % 2].link);
     while (w->bulk_left > 0 && !link_is_empty(&w->deferred)) {
         enum session_side from;
-        struct session *s = relay_session_of(w, link_owner(w->deferred.next, struct flow, link), &from);
-        relay_end_rest(w, s, from);
-        relay_advance(w, s, from);
+        struct session *s = flow_session_of(w, link_owner(w->deferred.next, struct flow, link), &from);
+        flow_end_rest(w, s, from);
+        flow_advance(w, s, from);
     }
 }
 
@@ -145,26 +149,26 @@ void relay_wake_resting(struct worker *w)
 static void splice_pause(struct worker *w, struct session *s, enum session_side from, uint64_t moved)
 {
     struct flow *f = &s->flows[from];
-    relay_return_pipe(w, f);
-    if (moved >= RELAY_SMALL)
+    flow_return_pipe(w, f);
+    if (moved >= FLOW_SMALL)
         f->streak = 0;
     else
         f->streak++;
-    if (f->streak >= RELAY_SMALL_STREAK && w->config->relay != RELAY_SPLICE) {
+    if (f->streak >= FLOW_SMALL_STREAK && w->config->relay != RELAY_SPLICE) {
         flow_turn_to_copy(w, s, from);
         return;
     }
     /* Polling a busy source at once would wake us for every few segments, and every wake-up of ours causes some of the
      * sink's. So a bulk flow is left alone for a moment, without a poll; what gathers meanwhile moves in one go. */
-    if (moved >= RELAY_REST_MIN)
-        relay_rest(w, s, from, ring_now_us(w->ring) + RELAY_REST_US);
+    if (moved >= FLOW_REST_MIN)
+        flow_rest(w, s, from, ring_now_us(w->ring) + FLOW_REST_US);
     else
         ring_poll(w->ring, s->fd[from], POLLIN, session_arm(w, s, SESSION_POLL_IN + from));
 }
 
 static void splice_wait_for_sink(struct worker *w, struct session *s, enum session_side from)
 {
-    ring_poll(w->ring, s->fd[relay_other(from)], POLLOUT, session_arm(w, s, SESSION_POLL_OUT + relay_other(from)));
+    ring_poll(w->ring, s->fd[flow_sink(from)], POLLOUT, session_arm(w, s, SESSION_POLL_OUT + flow_sink(from)));
 }
 
 /* Whether the sink takes anything: only so much is put into the pipe, so that a flow whose sink is slow waits without
@@ -172,26 +176,26 @@ static void splice_wait_for_sink(struct worker *w, struct session *s, enum sessi
 static bool splice_has_room(struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
-    if (f->room == 0) f->room = net_send_room(s->fd[relay_other(from)]);
-    if (f->room == 0 && f->flags & FLOW_WRITABLE) f->room = RELAY_ROOM_MIN;
+    if (f->room == 0) f->room = net_send_room(s->fd[flow_sink(from)]);
+    if (f->room == 0 && f->flags & FLOW_WRITABLE) f->room = FLOW_ROOM_MIN;
     f->flags &= (uint16_t)~FLOW_WRITABLE;
     return f->room > 0;
 }
 
-void relay_splice(struct worker *w, struct session *s, enum session_side from)
+void flow_splice(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
     uint64_t total = 0;
-    if (relay_in_flight(s, SESSION_POLL_IN + from) || relay_in_flight(s, SESSION_POLL_OUT + relay_other(from))) return;
+    if (flow_in_flight(s, SESSION_POLL_IN + from) || flow_in_flight(s, SESSION_POLL_OUT + flow_sink(from))) return;
     if (f->flags & FLOW_RESTING) return;
     if (w->bulk_left == 0) {
         flow_defer(w, f);
         return;
     }
     if (!flow_borrow_pipe(w, s, from)) return;
-    for (unsigned round = 0; round < RELAY_SPLICE_ROUNDS; round++) {
+    for (unsigned round = 0; round < FLOW_SPLICE_ROUNDS; round++) {
         if (f->pipe_fill == 0 && f->phase == FLOW_OPEN && !splice_has_room(s, from)) {
-            relay_return_pipe(w, f);
+            flow_return_pipe(w, f);
             splice_wait_for_sink(w, s, from);
             return;
         }
@@ -203,22 +207,22 @@ void relay_splice(struct worker *w, struct session *s, enum session_side from)
         }
         ssize_t out = in < 0 ? in : splice_drain(w, s, from);
         if (in < 0 || out < 0) {
-            relay_reset(w, s, in < 0 ? from : relay_other(from), in < 0 ? in : out);
+            f->owner->broken(w, s, from, in < 0 ? from : flow_sink(from), in < 0 ? in : out);
             return;
         }
         total += (uint64_t)out;
         if (f->pipe_fill > 0) { /* the sink is the slower one, and took less than it had room for */
             f->room = 0;
             splice_wait_for_sink(w, s, from);
-            relay_prove_slow_end(s, from);
+            flow_prove_slow_end(s, from);
             return;
         }
         if (f->phase == FLOW_ENDING) {
-            relay_finish_flow(w, s, from);
+            flow_finish(w, s, from);
             return;
         }
         if (w->bulk_left == 0) {
-            relay_return_pipe(w, f);
+            flow_return_pipe(w, f);
             flow_defer(w, f);
             return;
         }
@@ -227,12 +231,12 @@ void relay_splice(struct worker *w, struct session *s, enum session_side from)
     splice_pause(w, s, from, total);
 }
 
-void relay_turn_to_splice(struct worker *w, struct session *s, enum session_side from)
+void flow_turn_to_splice(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
     f->mode = FLOW_SPLICE;
     f->streak = 0;
     f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
     counter_add(&w->stats.to_splice, 1);
-    relay_splice(w, s, from);
+    flow_splice(w, s, from);
 }

@@ -1,0 +1,355 @@
+#include "core/session/flow.h"
+
+#include <errno.h>
+#include <poll.h>
+
+#include "core/io/net.h"
+#include "core/session/flow_private.h"
+#include "core/session/session.h"
+
+/* Reads in a row that fill a whole buffer before a flow counts as bulk and turns to SPLICE. */
+#define FLOW_BULK_STREAK 4u
+/* The same when there was no pipe the last time: asking again must not cost more than copying. */
+#define FLOW_BULK_STREAK_PATIENT 64u
+/* Buffers that a flow may hold before its receive is stopped: one is being sent, and another shows that the sink is
+ * slower. From then on it holds one at most. */
+#define FLOW_HELD_MAX 2u
+/* Sends in a row that leave nothing held before such a flow may receive ahead again. */
+#define FLOW_PROMPT_STREAK 32u
+/* --- beginning and end --- */
+
+void flow_init(struct flow *f)
+{
+    *f = (struct flow){.phase = FLOW_IDLE, .mode = FLOW_COPY, .pipe = PIPES_NONE, .held = BUFFER_LIST_EMPTY};
+    link_init(&f->link);
+}
+
+void flow_open(struct worker *w, struct session *s, enum session_side from, const struct flow_start *start)
+{
+    struct flow *f = &s->flows[from];
+    uint64_t bytes = f->bytes;
+    assert(f->phase == FLOW_IDLE || f->phase == FLOW_DONE);
+    assert(f->held.count == 0 && f->pipe == PIPES_NONE);
+    assert(start->limit > 0 && start->early_size <= start->limit);
+    flow_init(f);
+    f->phase = FLOW_OPEN;
+    f->owner = start->owner;
+    f->limit = start->limit;
+    f->early = start->early;
+    f->early_left = start->early_size;
+    f->own = start->own;
+    f->bytes = bytes;
+    if (s->protocol == PROTOCOL_INTERNAL) f->flags |= FLOW_INTERNAL;
+    if (w->config->relay == RELAY_SPLICE) f->flags |= FLOW_TURNING;
+}
+
+void flow_finish(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    flow_return_pipe(w, f);
+    f->phase = FLOW_DONE;
+    f->owner->done(w, s, from);
+}
+
+static void flow_break(struct worker *w, struct session *s, enum session_side from, enum session_side side,
+                       ssize_t error)
+{
+    s->flows[from].owner->broken(w, s, from, side, error);
+}
+
+/* No buffer was to be had for it: see scarcity.h. */
+static void flow_starve(struct worker *w, struct flow *f)
+{
+    counter_add(&w->stats.starved, 1);
+    if (f->flags & FLOW_STARVED) return;
+    f->flags |= FLOW_STARVED;
+    link_append(&w->starved, &f->link);
+}
+
+void flow_feed(struct flow *f)
+{
+    if (!(f->flags & FLOW_STARVED)) return;
+    f->flags &= (uint16_t)~FLOW_STARVED;
+    link_remove(&f->link);
+}
+
+void flow_drop(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    flow_end_rest(w, s, from);
+    flow_feed(f);
+    f->flags = 0;
+    f->early_left = 0;
+    if (flow_is_open(f)) f->phase = FLOW_IDLE;
+    flow_return_pipe(w, f);
+}
+
+void flow_release(struct worker *w, struct session *s)
+{
+    buffers_drop_all(&w->buffers, &s->flows[CLIENT].held);
+    buffers_drop_all(&w->buffers, &s->flows[UPSTREAM].held);
+}
+
+void flow_count(struct worker *w, struct session *s, enum session_side from, uint64_t octets)
+{
+    struct flow *f = &s->flows[from];
+    f->bytes += octets;
+    if (f->flags & FLOW_INTERNAL) return;
+    counter_add(from == CLIENT ? &w->stats.bytes_up : &w->stats.bytes_down, octets);
+    counter_add(f->mode == FLOW_SPLICE ? &w->stats.bytes_splice : &w->stats.bytes_copy, octets);
+}
+
+void flow_prove_end(struct session *s, enum session_side side)
+{
+    struct flow *f = &s->flows[side];
+    if (f->phase != FLOW_ENDING && f->phase != FLOW_DONE) return;
+    if (!(f->flags & FLOW_PROVEN) && !net_is_closed(s->fd[side])) f->flags |= FLOW_PROVEN;
+}
+
+void flow_prove_slow_end(struct session *s, enum session_side side)
+{
+    const struct flow *f = &s->flows[side];
+    if (f->phase == FLOW_ENDING && f->limit > 0) flow_prove_end(s, side);
+}
+
+/* --- octets in memory --- */
+
+/* They are bounded as all that a flow holds, so that the rest of them waits where it is. */
+static void flow_take_early(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    if (f->early_left == 0 || f->flags & FLOW_STARVED) return;
+    while (f->early_left > 0 && f->held.count < FLOW_HELD_MAX) {
+        uint32_t taken = buffers_copy(&w->buffers, &f->held, f->early, f->early_left);
+        if (taken == 0) {
+            flow_starve(w, f);
+            return;
+        }
+        f->early += taken;
+        f->early_left -= taken;
+        flow_take(f, taken);
+    }
+    if (f->owner->emptied) f->owner->emptied(w, s);
+}
+
+/* --- COPY --- */
+
+/* Octets of the first held buffer that are still to be sent. */
+static uint32_t flow_first(const struct worker *w, const struct flow *f)
+{
+    return w->buffers.filled[f->held.first] - f->offset;
+}
+
+static void flow_send(struct worker *w, struct session *s, enum session_side from)
+{
+    const struct flow *f = &s->flows[from];
+    flow_prove_end(s, flow_sink(from));
+    ring_send(w->ring, s->fd[flow_sink(from)], buffers_at(&w->buffers, f->held.first) + f->offset, flow_first(w, f),
+              session_arm(w, s, SESSION_SEND + flow_sink(from)));
+}
+
+/* Our own reply does not count as relayed. */
+static void flow_count_sent(struct worker *w, struct session *s, enum session_side from, uint32_t octets)
+{
+    struct flow *f = &s->flows[from];
+    uint32_t own = octets < f->own ? octets : f->own;
+    f->own -= own;
+    if (own > 0) session_count_reply(w, s, own);
+    flow_count(w, s, from, octets - own);
+}
+
+/* A buffer is sent. */
+static void flow_judge_sink(struct flow *f)
+{
+    if (!(f->flags & FLOW_SINGLE) || f->flags & FLOW_PAUSED) return;
+    if (f->flags & FLOW_WAITED || f->streak > 0)
+        f->prompt = 0;
+    else if (++f->prompt >= FLOW_PROMPT_STREAK)
+        f->flags &= (uint16_t)~FLOW_SINGLE;
+    f->flags &= (uint16_t)~FLOW_WAITED;
+}
+
+static void flow_on_sent(struct worker *w, struct session *s, enum session_side from, int32_t result)
+{
+    struct flow *f = &s->flows[from];
+    if (result <= 0) {
+        flow_break(w, s, from, flow_sink(from), result);
+        return;
+    }
+    bool whole = (uint32_t)result == flow_first(w, f);
+    assert((uint32_t)result <= flow_first(w, f));
+    flow_count_sent(w, s, from, (uint32_t)result);
+    f->offset += (uint32_t)result;
+    if (whole) {
+        buffers_drop_first(&w->buffers, &f->held);
+        f->offset = 0;
+        flow_judge_sink(f);
+    }
+    /* An error has cut it, and that was the only notice: the receive may now find what looks like an orderly end. */
+    if (whole)
+        flow_advance(w, s, from);
+    else
+        flow_break(w, s, from, flow_sink(from), 0); /* unknown */
+}
+
+static unsigned flow_bulk_streak(const struct worker *w, const struct flow *f)
+{
+    if (f->flags & FLOW_PATIENT) return FLOW_BULK_STREAK_PATIENT;
+    return w->config->relay == RELAY_SPLICE ? 0 : FLOW_BULK_STREAK;
+}
+
+static void flow_judge_bulk(struct worker *w, struct flow *f, uint32_t filled)
+{
+    if (filled < w->buffers.size)
+        f->streak = 0;
+    else if (f->streak < UINT8_MAX)
+        f->streak++;
+    if (w->config->relay == RELAY_COPY || f->flags & FLOW_COPY_ONLY) return;
+    if (f->streak >= flow_bulk_streak(w, f)) f->flags |= FLOW_TURNING;
+}
+
+/* A receive that was armed before the sink was gone. */
+static void flow_on_lost(struct worker *w, struct session *s, enum session_side from, const struct ring_completion *c)
+{
+    if (c->has_buffer) buffers_return(&w->buffers, c->buffer);
+    if (c->result > 0)
+        s->lost = true;
+    else if (c->result == 0)
+        s->flows[from].phase = FLOW_DONE;
+    else if (c->result != -ECANCELED && c->result != -ENOBUFS)
+        flow_break(w, s, from, from, c->result);
+}
+
+static void flow_on_received(struct worker *w, struct session *s, enum session_side from,
+                             const struct ring_completion *c)
+{
+    struct flow *f = &s->flows[from];
+    if (f->phase == FLOW_LOST) {
+        flow_on_lost(w, s, from, c);
+        return;
+    }
+    if (c->result > 0) {
+        assert(c->has_buffer);
+        buffers_append(&w->buffers, &f->held, c->buffer, (uint32_t)c->result);
+        flow_take(f, (uint32_t)c->result);
+        flow_judge_bulk(w, f, (uint32_t)c->result);
+    } else if (c->has_buffer) {
+        buffers_return(&w->buffers, c->buffer);
+    }
+    if (c->result == 0) {
+        f->phase = FLOW_ENDING;
+        if (flow_in_flight(s, SESSION_SEND + from)) flow_prove_end(s, from);
+    } else if (c->result == -ENOBUFS) {
+        flow_starve(w, f);
+    } else if (c->result < 0 && c->result != -ECANCELED) {
+        flow_break(w, s, from, from, c->result);
+        return;
+    }
+    flow_advance(w, s, from);
+    flow_prove_slow_end(s, from);
+}
+
+static void flow_arm_once(struct worker *w, struct session *s, enum session_side from, size_t size)
+{
+    ring_recv_group_once(w->ring, s->fd[from], w->buffers.group, flow_bound(&s->flows[from], size),
+                         session_arm(w, s, SESSION_RECV + from));
+}
+
+/* One receive of what the sink takes at once. Without room the octets stay with the kernel, which tells the source to
+ * stop, and no buffer waits for the sink. */
+static void flow_receive_once(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    uint32_t room = net_send_room(s->fd[flow_sink(from)]);
+    if (room < FLOW_ROOM_MIN && !(f->flags & FLOW_WRITABLE)) {
+        f->flags |= FLOW_WAITED;
+        ring_poll(w->ring, s->fd[flow_sink(from)], POLLOUT, session_arm(w, s, SESSION_POLL_OUT + flow_sink(from)));
+        return;
+    }
+    f->flags &= (uint16_t)~FLOW_WRITABLE;
+    if (room < FLOW_ROOM_MIN) room = FLOW_ROOM_MIN;
+    if (room > w->buffers.size) room = w->buffers.size;
+    flow_arm_once(w, s, from, room);
+}
+
+/* What follows the last octet that it may take is somebody else's: so a flow with a limit receives once, exactly. */
+static void flow_arm(struct worker *w, struct session *s, enum session_side from)
+{
+    if (s->flows[from].limit != FLOW_UNLIMITED)
+        flow_arm_once(w, s, from, w->buffers.size);
+    else
+        ring_recv_group(w->ring, s->fd[from], w->buffers.group, w->buffers.size,
+                        session_arm(w, s, SESSION_RECV + from));
+}
+
+/* Keeps the receive armed while little is held, stops it when more is. After a stop, or where buffers are scarce, the
+ * flow receives one buffer at a time: a peer that reads slowly must not hold what others need. */
+static void flow_receive(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    unsigned op = SESSION_RECV + from;
+    if (flow_in_flight(s, SESSION_POLL_OUT + flow_sink(from))) return;
+    if (f->phase != FLOW_OPEN || f->flags & FLOW_STARVED || f->early_left > 0) return;
+    bool enough = f->flags & FLOW_TURNING || f->held.count >= FLOW_HELD_MAX;
+    if (enough && !(f->flags & (FLOW_PAUSED | FLOW_SINGLE))) {
+        f->flags |= FLOW_PAUSED;
+        if (flow_in_flight(s, op)) ring_cancel(w->ring, session_tag(w, s, op));
+    }
+    if (flow_in_flight(s, op)) return;
+    if (f->flags & FLOW_TURNING || (f->held.count > 0 && f->flags & (FLOW_PAUSED | FLOW_SINGLE))) return;
+    if (f->flags & FLOW_PAUSED) f->flags = (uint16_t)((f->flags & ~FLOW_PAUSED) | FLOW_SINGLE);
+    if (f->streak > 0 && f->held.count > 0) return; /* much is coming: after this is sent */
+    if (!(f->flags & FLOW_SINGLE) && !w->scarce)
+        flow_arm(w, s, from);
+    else if (f->held.count == 0)
+        flow_receive_once(w, s, from);
+}
+
+/* --- both --- */
+
+void flow_advance(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    if (!flow_is_open(f)) return;
+    if (f->mode == FLOW_SPLICE) {
+        flow_splice(w, s, from);
+        return;
+    }
+    flow_take_early(w, s, from);
+    if (!flow_in_flight(s, SESSION_SEND + flow_sink(from))) {
+        if (f->held.count > 0) {
+            flow_send(w, s, from);
+        } else if (f->early_left > 0) {
+            return; /* no buffer is spare */
+        } else if (f->phase == FLOW_ENDING) {
+            flow_finish(w, s, from);
+            return;
+        } else if (f->flags & FLOW_TURNING && !flow_in_flight(s, SESSION_RECV + from)) {
+            flow_turn_to_splice(w, s, from);
+            return;
+        }
+    }
+    flow_receive(w, s, from);
+}
+
+/* The sink of the flow takes something. */
+static void flow_on_writable(struct worker *w, struct session *s, enum session_side from)
+{
+    s->flows[from].flags |= FLOW_WRITABLE;
+    flow_advance(w, s, from);
+}
+
+bool flow_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c)
+{
+    if (op > SESSION_POLL_OUT + UPSTREAM) return false;
+    enum session_side side = op % 2,
+                      from = op - side == SESSION_SEND || op - side == SESSION_POLL_OUT ? flow_sink(side) : side;
+    if (s->flows[from].phase == FLOW_IDLE) return false;
+    switch (op - side) {
+    case SESSION_RECV: flow_on_received(w, s, from, c); break;
+    case SESSION_SEND: flow_on_sent(w, s, from, c->result); break;
+    case SESSION_POLL_IN: flow_advance(w, s, from); break;
+    default: flow_on_writable(w, s, from); break;
+    }
+    return true;
+}

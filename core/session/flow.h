@@ -1,0 +1,66 @@
+/* A flow: what moves from one socket of a session to the other, of a relay or of a body of plain HTTP.
+ *
+ * It has a source (octets in memory first, then the socket on the side that names it), a sink (the other side's
+ * socket), what it holds, and a limit in octets. One function runs it, flow_advance(): read while not writing.
+ *
+ *   COPY     receive into the worker's buffer group, one send at a time. Idle: no buffer, no pipe.
+ *   SPLICE   poll, then splice(2) through a borrowed pipe. Idle: no pipe.
+ *
+ *   IDLE --flow_open()--> OPEN --end received, or the limit reached--> ENDING (what is held is still to be sent)
+ *   --all sent--> DONE, and its owner is told. */
+#ifndef SLUICE_CORE_SESSION_FLOW_H
+#define SLUICE_CORE_SESSION_FLOW_H
+
+#include "core/session/session.h"
+
+/* Whose flow it is. Each of these may end the session. */
+struct flow_owner {
+    /* The flow is DONE. `limit` of it is what it could still have taken: more than 0 if its source has ended. */
+    void (*done)(struct worker *w, struct session *s, enum session_side from);
+    /* A receive from `side` or a send to it has failed: -errno, or 0 when an error is known to be there, not which. */
+    void (*broken)(struct worker *w, struct session *s, enum session_side from, enum session_side side, ssize_t error);
+    /* Buffers hold the last of the octets that it was given in memory. NULL: nobody wants to know. */
+    void (*emptied)(struct worker *w, struct session *s);
+};
+
+struct flow_start {
+    const struct flow_owner *owner;
+    uint64_t limit; /* octets that it takes at most, more than 0; FLOW_UNLIMITED */
+    const uint8_t
+        *early; /* octets that come before the socket's; stay where they are until the owner hears `emptied` */
+    uint32_t early_size;
+    uint32_t own; /* of them, at the front, our own reply: no traffic */
+};
+
+/* A session's flows as they are before the first one is opened. */
+void flow_init(struct flow *f);
+/* It is IDLE or DONE, holds nothing, and nothing is in flight for it. Begins with the next flow_advance(). */
+void flow_open(struct worker *w, struct session *s, enum session_side from, const struct flow_start *start);
+/* The one function that runs a flow: looks at what is held and in flight, and starts what is missing. */
+void flow_advance(struct worker *w, struct session *s, enum session_side from);
+/* One of the operations of the two flows. False: it belongs to none that is open. */
+bool flow_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c);
+/* When an error cuts a send, the kernel tells of it there and nowhere else: what is received next looks like an orderly
+ * end. So the end of `side` is believed if the connection was still there after it: asked before each send to a side
+ * that has ended, and when its end finds such a send in flight. */
+void flow_prove_end(struct session *s, enum session_side side);
+/* The same if the end waits for octets that the other side does not take: until it does, the proof may be gone. */
+void flow_prove_slow_end(struct session *s, enum session_side side);
+/* Octets of the flow are delivered: counts them by direction and path. */
+void flow_count(struct worker *w, struct session *s, enum session_side from, uint64_t octets);
+
+/* Leaves the flow alone until then: it is neither polled nor armed. */
+void flow_rest(struct worker *w, struct session *s, enum session_side from, uint64_t until_us);
+/* Microseconds until the first resting flow goes on; UINT64_MAX: none rests. */
+uint64_t flow_rest_us(const struct worker *w);
+/* Flows that were deferred, and those whose time has come, go on in the order of their coming as far as this turn's
+ * work allows. */
+void flow_wake_resting(struct worker *w);
+
+/* Stops it: takes it off all lists and gives its pipe back; if it was open it is IDLE. A send may still be reading what
+ * it holds. */
+void flow_drop(struct worker *w, struct session *s, enum session_side from);
+/* Gives back the buffers that both flows hold, when no send can be reading them any more. */
+void flow_release(struct worker *w, struct session *s);
+
+#endif

@@ -1,0 +1,61 @@
+/* What the two halves of a flow have of each other: flow.c, which runs it and has COPY, and flow_splice.c. */
+#ifndef SLUICE_CORE_SESSION_FLOW_PRIVATE_H
+#define SLUICE_CORE_SESSION_FLOW_PRIVATE_H
+
+#include "core/session/session.h"
+#include "core/session/worker.h"
+
+/* With less room the sink is waited for; what a sink takes at least that poll(2) calls writable. */
+#define FLOW_ROOM_MIN 2048u
+
+static inline enum session_side flow_sink(enum session_side from)
+{
+    return from == CLIENT ? UPSTREAM : CLIENT;
+}
+
+static inline bool flow_in_flight(const struct session *s, unsigned op)
+{
+    return (s->inflight & SESSION_BIT(op)) != 0;
+}
+
+static inline struct session *flow_session_of(const struct worker *w, const struct flow *f, enum session_side *from)
+{
+    struct session *s = session_at(w, pool_slot_of(&w->sessions, f));
+    *from = f == &s->flows[CLIENT] ? CLIENT : UPSTREAM;
+    return s;
+}
+
+/* The least of what is asked for and what the flow may still take. */
+static inline size_t flow_bound(const struct flow *f, size_t size)
+{
+    return f->limit < size ? (size_t)f->limit : size;
+}
+
+/* So many octets were taken from the source: with the last one that it may take, it has all. */
+static inline void flow_take(struct flow *f, uint64_t octets)
+{
+    assert(octets <= f->limit);
+    if (f->limit != FLOW_UNLIMITED) f->limit -= octets;
+    if (f->limit == 0) f->phase = FLOW_ENDING;
+}
+
+/* --- of flow.c --- */
+
+/* All is sent behind which the flow ends. */
+void flow_finish(struct worker *w, struct session *s, enum session_side from);
+
+/* It waits for buffers no more. */
+void flow_feed(struct flow *f);
+
+/* --- of flow_splice.c --- */
+
+/* Runs a flow in SPLICE. Returns when it waits: for source, sink or time, or when it is done. */
+void flow_splice(struct worker *w, struct session *s, enum session_side from);
+/* Nothing is held and no receive is in flight. */
+void flow_turn_to_splice(struct worker *w, struct session *s, enum session_side from);
+/* It rests no more. */
+void flow_end_rest(struct worker *w, struct session *s, enum session_side from);
+/* To the pool if it is empty, else it is closed with what is in it. Without a pipe nothing happens. */
+void flow_return_pipe(struct worker *w, struct flow *f);
+
+#endif
