@@ -163,6 +163,24 @@ enum parse_result http_body_read(struct http_body *body, const uint8_t *data, si
     return PARSE_BAD;
 }
 
+uint64_t http_body_run(const struct http_body *body)
+{
+    switch ((enum http_framing)body->framing) {
+    case HTTP_BODY_LENGTH: return body->remaining;
+    case HTTP_BODY_CHUNKED: return body->state == CHUNK_DATA ? body->remaining : 0;
+    case HTTP_BODY_UNTIL_CLOSE: return UINT64_MAX;
+    case HTTP_BODY_NONE: break;
+    }
+    return 0;
+}
+
+void http_body_skip_run(struct http_body *body)
+{
+    assert(http_body_run(body) > 0 && body->framing != HTTP_BODY_UNTIL_CLOSE);
+    if (body->framing == HTTP_BODY_CHUNKED) body->state = CHUNK_DATA_CR;
+    body->remaining = 0;
+}
+
 bool http_body_complete_at_close(const struct http_body *body)
 {
     if (body->framing == HTTP_BODY_CHUNKED) return body->state == CHUNK_DONE;

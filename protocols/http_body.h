@@ -41,6 +41,12 @@ void http_body_begin(struct http_body *body, enum http_framing framing, uint64_t
 enum parse_result http_body_read(struct http_body *body, const uint8_t *data, size_t size, size_t *used,
                                  size_t *payload_at, size_t *payload_size);
 
+/* Octets of payload that are known to come next, without framing between them: of the whole body (LENGTH), of the chunk
+ * (CHUNKED, once its size line is read), UINT64_MAX (UNTIL_CLOSE); else 0. */
+uint64_t http_body_run(const struct http_body *body);
+/* All of that run has been passed on without http_body_read(). Not for UINT64_MAX. */
+void http_body_skip_run(struct http_body *body);
+
 /* Whether the message is complete if the connection ends now (UNTIL_CLOSE, or nothing left). */
 bool http_body_complete_at_close(const struct http_body *body);
 

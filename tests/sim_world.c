@@ -468,7 +468,8 @@ static void check_held(const struct worker *w, const struct session *s)
 static void check_flows(const struct worker *w)
 {
     for (uint32_t slot = 0; slot < w->sessions.untouched; slot++)
-        if (pool_is_taken(&w->sessions, slot) && session_at(w, slot)->state == SESSION_RELAY)
+        if (pool_is_taken(&w->sessions, slot) &&
+            (session_at(w, slot)->state == SESSION_RELAY || session_at(w, slot)->state == SESSION_EXCHANGE))
             check_held(w, session_at(w, slot));
 }
 

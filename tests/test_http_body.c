@@ -94,6 +94,50 @@ static void length_leaves_what_follows(void **state)
     assert_int_equal(r->used, 7);
 }
 
+/* What is known to come next may be passed on by somebody else: the machine goes on behind it. */
+static void runs_may_be_skipped(void **state)
+{
+    static struct reading r;
+    (void)state;
+    begin(&r, HTTP_BODY_NONE, 0);
+    assert_int_equal(http_body_run(&r.body), 0);
+    begin(&r, HTTP_BODY_UNTIL_CLOSE, 0);
+    assert_true(http_body_run(&r.body) == UINT64_MAX);
+
+    begin(&r, HTTP_BODY_LENGTH, 10);
+    feed(&r, "abc", 3);
+    assert_int_equal(http_body_run(&r.body), 7);
+    assert_false(http_body_complete_at_close(&r.body));
+    http_body_skip_run(&r.body);
+    assert_int_equal(http_body_run(&r.body), 0);
+    assert_true(http_body_complete_at_close(&r.body));
+    feed(&r, "next", 4);
+    assert_int_equal(r.result, PARSE_OK);
+    assert_int_equal(r.used, 3);
+
+    begin(&r, HTTP_BODY_CHUNKED, 0);
+    assert_int_equal(http_body_run(&r.body), 0);
+    feed(&r, "ff", 2);
+    assert_int_equal(http_body_run(&r.body), 0); /* a further digit may follow */
+    feed(&r, "\r\nabc", 5);
+    assert_int_equal(http_body_run(&r.body), 252);
+    http_body_skip_run(&r.body);
+    assert_int_equal(http_body_run(&r.body), 0);
+    assert_false(http_body_complete_at_close(&r.body));
+    feed(&r, "\r\n2\r\n", 5);
+    assert_int_equal(http_body_run(&r.body), 2);
+    feed(&r, "de\r\n0\r\n\r\n", 9);
+    assert_int_equal(r.result, PARSE_OK);
+    assert_int_equal(r.size, 5);
+    assert_memory_equal(r.payload, "abcde", 5);
+
+    begin(&r, HTTP_BODY_CHUNKED, 0);
+    feed(&r, "5\r\n", 3);
+    http_body_skip_run(&r.body);
+    feed(&r, "x", 1); /* a chunk that goes on behind its size */
+    assert_int_equal(r.result, PARSE_BAD);
+}
+
 static void length_may_be_huge(void **state)
 {
     (void)state;
@@ -406,6 +450,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_body_is_complete_at_once),
         cmocka_unit_test(length_leaves_what_follows),
+        cmocka_unit_test(runs_may_be_skipped),
         cmocka_unit_test(length_may_be_huge),
         cmocka_unit_test(until_close_takes_all),
         cmocka_unit_test(chunks_are_unwrapped),

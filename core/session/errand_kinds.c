@@ -15,7 +15,7 @@
 
 static void row_flows(struct session_row *row, const struct session *s)
 {
-    if (s->state != SESSION_RELAY) return;
+    if (s->state != SESSION_RELAY && s->state != SESSION_EXCHANGE) return;
     for (unsigned side = CLIENT; side <= UPSTREAM; side++) {
         row->bytes[side] = s->flows[side].bytes;
         row->splice[side] = s->flows[side].mode == FLOW_SPLICE;

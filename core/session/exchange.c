@@ -17,6 +17,8 @@
 /* Without --idle-timeout: an exchange holds two heads, of which there are few, and is not held by silence for ever. */
 #define EXCHANGE_STALL_MS 3600000u
 
+static void stream_pump(struct worker *w, struct session *s, enum session_side from);
+
 static struct exchange *exchange_of(const struct worker *w, const struct session *s)
 {
     return pool_at(&w->exchanges, s->extra);
@@ -64,6 +66,7 @@ static void exchange_set_deadline(struct worker *w, struct session *s)
     uint32_t idle = exchange_idle_ms(w), settle = session_settle_ms(w->config);
     exchange_begin_wait(w, e);
     s->moved_ms = now;
+    s->moved = s->flows[CLIENT].bytes + s->flows[UPSTREAM].bytes;
     if (e->answered)
         timer_set(w->timers, s->slot, now + (s->settled || idle < settle ? idle : settle));
     else
@@ -75,6 +78,8 @@ static void exchange_set_deadline(struct worker *w, struct session *s)
 static void exchange_fail(struct worker *w, struct session *s, enum failure failure)
 {
     struct exchange *e = exchange_of(w, s);
+    flow_drop(w, s, CLIENT);
+    flow_drop(w, s, UPSTREAM);
     if (e->answered || failure == FAIL_PEER) {
         s->failure = (uint8_t)failure;
         counter_add(&w->stats.failures[failure], 1);
@@ -82,6 +87,7 @@ static void exchange_fail(struct worker *w, struct session *s, enum failure fail
         session_close(w, s, SESSION_RESET);
     } else if (in_flight(s, SESSION_SEND + CLIENT)) {
         e->failure = (uint8_t)failure; /* an interim response is on its way: the refusal goes behind it */
+        e->streams[CLIENT].phase = STREAM_DONE;
     } else {
         session_proceed(w, s, session_fail(w, s, failure));
     }
@@ -245,6 +251,78 @@ static enum failure stream_pass(struct worker *w, struct exchange *e, enum sessi
     return from == UPSTREAM ? FAIL_UPSTREAM_RESPONSE : FAIL_SYNTAX;
 }
 
+/* --- runs of a body as flows --- */
+
+/* Whether so much follows without framing that it would have to be received here several times. */
+static bool stream_is_bulk(const struct session *s, const struct stream *st, enum session_side from)
+{
+    if (st->phase != STREAM_BODY || st->in_used < st->in_size || in_flight(s, SESSION_RECV + from)) return false;
+    return http_body_run(&st->body) > EXCHANGE_IN_SIZE;
+}
+
+/* Nothing is left to be received or sent here before the run; what its chunk is called goes first. */
+static void stream_begin_run(struct worker *w, struct stream *st)
+{
+    st->phase = STREAM_FLOW;
+    stream_empty_in(w, st);
+    if (!st->rechunk) return;
+    st->out_size +=
+        (uint32_t)http_write_chunk_head(st->out.data + st->out_size, stream_room(st), http_body_run(&st->body));
+}
+
+/* The source has ended behind its run, or within it. */
+static void stream_on_run_ended(struct worker *w, struct session *s, enum session_side from)
+{
+    struct stream *st = &exchange_of(w, s)->streams[from];
+    if (from == UPSTREAM && http_body_run(&st->body) == UINT64_MAX) {
+        stream_end(st);
+        stream_pump(w, s, from);
+    } else {
+        exchange_fail(w, s, from == CLIENT ? FAIL_PEER : FAIL_RESPONSE_INCOMPLETE);
+    }
+}
+
+static void stream_on_run_done(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    struct stream *st = &exchange_of(w, s)->streams[from];
+    assert(st->phase == STREAM_FLOW);
+    f->phase = FLOW_IDLE;
+    f->mode = FLOW_COPY; /* what is sent from here on is counted as copied */
+    if (f->limit > 0) {
+        stream_on_run_ended(w, s, from);
+        return;
+    }
+    http_body_skip_run(&st->body);
+    st->phase = STREAM_BODY;
+    if (st->rechunk) {
+        memcpy(st->out.data, "\r\n", 2);
+        st->out_size = 2;
+    }
+    if (st->body.framing == HTTP_BODY_LENGTH) stream_end(st);
+    stream_pump(w, s, from);
+}
+
+static void stream_on_sink_lost(struct worker *w, struct session *s, enum session_side from);
+
+static void stream_on_run_broken(struct worker *w, struct session *s, enum session_side from, enum session_side side,
+                                 ssize_t error)
+{
+    (void)error;
+    if (side != from)
+        stream_on_sink_lost(w, s, from);
+    else
+        exchange_fail(w, s, from == CLIENT ? FAIL_PEER : FAIL_RESPONSE_INCOMPLETE);
+}
+
+static void stream_open_flow(struct worker *w, struct session *s, enum session_side from)
+{
+    static const struct flow_owner owner = {stream_on_run_done, stream_on_run_broken, NULL};
+    uint64_t run = http_body_run(&exchange_of(w, s)->streams[from].body);
+    flow_open(w, s, from, &(struct flow_start){.owner = &owner, .limit = run});
+    flow_advance(w, s, from);
+}
+
 /* --- the pump --- */
 
 static bool stream_wants_input(const struct stream *st)
@@ -277,15 +355,20 @@ static void stream_pump(struct worker *w, struct session *s, enum session_side f
 {
     struct exchange *e = exchange_of(w, s);
     struct stream *st = &e->streams[from];
-    if (in_flight(s, SESSION_SEND + other(from))) return;
+    if (in_flight(s, SESSION_SEND + other(from)) || flow_is_open(&s->flows[from])) return;
     enum failure failure = in_flight(s, SESSION_RECV + from) ? FAIL_NONE : stream_pass(w, e, from);
     if (failure != FAIL_NONE && st->out_size == 0) {
         exchange_fail(w, s, failure);
         return;
     }
+    if (st->out_size == 0 && stream_is_bulk(s, st, from)) stream_begin_run(w, st);
     if (st->out_used < st->out_size) {
         ring_send(w->ring, s->fd[other(from)], st->out.data + st->out_used, st->out_size - st->out_used,
                   session_arm(w, s, SESSION_SEND + other(from)));
+        return;
+    }
+    if (st->phase == STREAM_FLOW) {
+        stream_open_flow(w, s, from);
         return;
     }
     stream_receive(w, s, from);
@@ -303,6 +386,8 @@ static void stream_on_sink_lost(struct worker *w, struct session *s, enum sessio
     }
     st->phase = STREAM_DONE;
     stream_empty_out(w, st);
+    flow_drop(w, s, CLIENT);
+    if (!in_flight(s, SESSION_SEND + UPSTREAM)) buffers_drop_all(&w->buffers, &s->flows[CLIENT].held);
 }
 
 static void stream_on_sent(struct worker *w, struct session *s, enum session_side from, int32_t result)
@@ -310,8 +395,7 @@ static void stream_on_sent(struct worker *w, struct session *s, enum session_sid
     struct exchange *e = exchange_of(w, s);
     struct stream *st = &e->streams[from];
     if (result > 0) {
-        counter_add(from == CLIENT ? &w->stats.bytes_up : &w->stats.bytes_down, (uint64_t)result);
-        counter_add(&w->stats.bytes_copy, (uint64_t)result);
+        flow_count(w, s, from, (uint64_t)result);
         st->out_used += (uint32_t)result;
     }
     if (result <= 0 || st->out_used < st->out_size) { /* less than all: an error has cut it */
@@ -353,7 +437,16 @@ static void stream_on_received(struct worker *w, struct session *s, enum session
     }
 }
 
-void exchange_on_completion(struct worker *w, struct session *s, unsigned op, int32_t result)
+/* An operation of a flow that was dropped: only the client's can be, when its upstream takes no more or has failed. */
+static bool exchange_is_stale(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c)
+{
+    const struct stream *st = &exchange_of(w, s)->streams[CLIENT];
+    if (c->has_buffer) buffers_return(&w->buffers, c->buffer);
+    if (op == SESSION_RECV + CLIENT) return st->phase == STREAM_DONE;
+    return op == SESSION_SEND + UPSTREAM && st->out_size == 0;
+}
+
+static void exchange_handle(struct worker *w, struct session *s, unsigned op, int32_t result)
 {
     switch (op) {
     case SESSION_RECV + CLIENT: stream_on_received(w, s, CLIENT, result); break;
@@ -368,6 +461,11 @@ void exchange_on_completion(struct worker *w, struct session *s, unsigned op, in
         break;
     default: break; /* a connect that lost its race */
     }
+}
+
+void exchange_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c)
+{
+    if (!flow_on_completion(w, s, op, c) && !exchange_is_stale(w, s, op, c)) exchange_handle(w, s, op, c->result);
     if (s->state == SESSION_EXCHANGE) exchange_set_deadline(w, s);
 }
 
@@ -465,6 +563,11 @@ void exchange_begin(struct worker *w, struct session *s)
 void exchange_on_timer(struct worker *w, struct session *s)
 {
     const struct exchange *e = exchange_of(w, s);
+    if (s->flows[CLIENT].bytes + s->flows[UPSTREAM].bytes != s->moved) { /* by a flow that rests now and then */
+        if (e->answered) session_settle(w, s);
+        exchange_set_deadline(w, s);
+        return;
+    }
     uint64_t until_ms = s->moved_ms + exchange_idle_ms(w);
     if (e->answered) session_settle(w, s);
     if (e->answered && ring_now_ms(w->ring) < until_ms) {
@@ -472,7 +575,8 @@ void exchange_on_timer(struct worker *w, struct session *s)
         return;
     }
     /* Whose turn was it? */
-    bool client = e->streams[CLIENT].phase == STREAM_BODY && !in_flight(s, SESSION_SEND + UPSTREAM);
+    uint32_t upstream = SESSION_BIT(SESSION_SEND + UPSTREAM) | SESSION_BIT(SESSION_POLL_OUT + UPSTREAM);
+    bool client = e->streams[CLIENT].phase != STREAM_DONE && !(s->inflight & upstream);
     exchange_fail(w, s, client ? FAIL_HANDSHAKE_TIMEOUT : FAIL_RESPONSE_TIMEOUT);
     if (s->state == SESSION_EXCHANGE)
         session_close(w, s, SESSION_RESET); /* not even an interim response could be sent */

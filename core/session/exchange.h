@@ -2,6 +2,7 @@
  * and 7).
  *
  * Two streams, one function (stream_pump): receive when nothing is left to pass on, pass on while there is room, send.
+ * Where much of a body follows without framing, those octets are a flow with a limit, and need not pass through here.
  * One request per connection: the answer says `Connection: close`. A 101 turns the session into a relay. */
 #ifndef SLUICE_CORE_SESSION_EXCHANGE_H
 #define SLUICE_CORE_SESSION_EXCHANGE_H
@@ -19,6 +20,7 @@
 enum stream_phase {
     STREAM_HEAD,   /* response only: its head is awaited */
     STREAM_BODY,   /* octets are passed on */
+    STREAM_FLOW,   /* a run of the body is passed on by a flow of its own, see flow.h */
     STREAM_SWITCH, /* response only: a 101 is being sent, then the relay takes over */
     STREAM_DONE,   /* the message is complete; `out` may still hold its last octets */
 };
@@ -48,7 +50,7 @@ struct exchange {
 bool exchange_take(struct worker *w, struct session *s);
 /* The session has entered EXCHANGE: the upstream is connected, the request's head stands in the setup slot. */
 void exchange_begin(struct worker *w, struct session *s);
-void exchange_on_completion(struct worker *w, struct session *s, unsigned op, int32_t result);
+void exchange_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c);
 void exchange_on_timer(struct worker *w, struct session *s);
 void exchange_release(struct worker *w, struct session *s);
 

@@ -61,6 +61,7 @@ static void parting_release_slots(struct worker *w, struct session *s)
     static const uint32_t busy = SESSION_BIT(SESSION_RECV + CLIENT) | SESSION_BIT(SESSION_RECV + UPSTREAM) |
                                  SESSION_BIT(SESSION_SEND + CLIENT) | SESSION_BIT(SESSION_SEND + UPSTREAM);
     if (s->extra == POOL_NONE || s->inflight & busy) return;
+    flow_release(w, s);
     exchange_release(w, s);
     session_release_setup(w, s);
 }
@@ -133,6 +134,8 @@ void parting_end_relay(struct worker *w, struct session *s, enum session_side la
 
 void parting_end_exchange(struct worker *w, struct session *s)
 {
+    flow_drop(w, s, CLIENT);
+    flow_drop(w, s, UPSTREAM);
     session_drop_side(w, s, UPSTREAM, SESSION_ORDERLY);
     net_shutdown_write(s->fd[CLIENT]);
     if (in_flight(s, SESSION_RECV + CLIENT)) ring_cancel(w->ring, session_tag(w, s, SESSION_RECV + CLIENT));

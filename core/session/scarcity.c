@@ -25,9 +25,11 @@ static void scarcity_stop_receives(struct worker *w)
 {
     for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
         struct session *s = session_at(w, slot);
-        if (!pool_is_taken(&w->sessions, slot) || s->state != SESSION_RELAY) continue;
+        if (!pool_is_taken(&w->sessions, slot)) continue;
+        if (s->state != SESSION_RELAY && s->state != SESSION_EXCHANGE) continue;
         for (unsigned side = CLIENT; side <= UPSTREAM; side++)
-            if (s->inflight & SESSION_BIT(SESSION_RECV + side) && !(s->flows[side].flags & FLOW_PAUSED))
+            if (flow_is_open(&s->flows[side]) && s->inflight & SESSION_BIT(SESSION_RECV + side) &&
+                !(s->flows[side].flags & FLOW_PAUSED))
                 ring_cancel(w->ring, session_tag(w, s, SESSION_RECV + side));
     }
 }

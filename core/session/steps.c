@@ -226,6 +226,10 @@ void session_on_completion(struct worker *w, const struct ring_completion *c)
         relay_on_completion(w, s, op, c);
         return;
     }
+    if (s->state == SESSION_EXCHANGE) {
+        exchange_on_completion(w, s, op, c);
+        return;
+    }
     if (op >= SESSION_UDP_RECV && op < SESSION_UDP_RECV + UDP_SOCKETS) {
         udp_on_received(w, s, c);
         return;
@@ -235,8 +239,6 @@ void session_on_completion(struct worker *w, const struct ring_completion *c)
         session_join(w, s);
     else if (s->state == SESSION_ASSOCIATE)
         udp_on_completion(w, s);
-    else if (s->state == SESSION_EXCHANGE)
-        exchange_on_completion(w, s, op, c->result);
     else if (s->state == SESSION_PARTING)
         parting_on_completion(w, s);
     else if (!session_is_stray(s, op))

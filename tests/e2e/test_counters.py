@@ -167,6 +167,43 @@ def test_bulk(metered, origin):
     meter.check(**established(13, 12, size, 64), splice=spliced, to_splice=turned[0], to_copy=turned[1])
 
 
+@pytest.mark.parametrize("way, framing", [("up", "length"), ("up", "one-chunk"), ("down", "length"), ("down", "one-chunk"),
+                                          ("down", "end")])
+def test_bulk_of_plain_http(metered, origin, way, framing):
+    """Large bodies are spliced as a tunnel's octets are, between heads, chunk sizes and ends that are copied."""
+    size = 30 << 20
+    content = bytes(range(256)) * (size // 256)
+    field = {"length": b"Content-Length: %d\r\n" % size, "one-chunk": b"Transfer-Encoding: chunked\r\n", "end": b""}[framing]
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (size, content) if framing == "one-chunk" else content
+    # What is passed on is framed anew: the first chunk is what came with its size, the rest of it another one.
+    heard = []
+
+    def serve(_origin, connection):
+        got = origins.read_http_head(connection)
+        while way == "up" and not (got.endswith(b"\r\n0\r\n\r\n") if framing == "one-chunk" else got.endswith(content[-65536:])
+                                   and len(got) > size):
+            got += connection.recv(1 << 20)
+        heard.append(got)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + (field + b"\r\n" + body if way == "down" else b"Content-Length: 2\r\n\r\nok"))
+        return b""
+
+    target, meter = origin(serve), metered()
+    request = b"POST http://127.0.0.1:%d/ HTTP/1.1\r\n" % target.port
+    request += field + b"\r\n" + body if way == "up" else b"\r\n"
+    with wire.Client(meter.proxy.address) as client:
+        answer = client.send(request).read_all()
+    assert len(heard) == 1
+    moved = {"up": heard[0], "down": answer}[way]
+    if framing != "one-chunk":
+        assert moved.endswith(b"\r\n\r\n" + content)
+    assert process.wait_until(lambda: not meter.look() or meter.metrics["sluice_sessions{state=\"established\"}"] == 0)
+    spliced = meter.metrics['sluice_relay_bytes_total{worker="0",path="splice"}']
+    turned = [meter.metrics[f'sluice_to_{path}_total{{worker="0"}}'] for path in ("splice", "copy")]
+    assert size / 2 < spliced <= size and turned[0] > 0
+    early = meter.metrics['neosocksd_protocol_bytes_total{direction="rx",module="proxy_server"}']
+    meter.check(**established(early, 0, len(heard[0]), len(answer)), splice=spliced, to_splice=turned[0], to_copy=turned[1])
+
+
 def test_bind(metered):
     meter = metered("--relay", "copy", "--enable-socks5-bind")
     client = wire.greet(wire.Client(meter.proxy.address)).send(wire.socks5("127.0.0.1", 0, 2))
