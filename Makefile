@@ -287,10 +287,13 @@ fuzz: ## every fuzz target, two at a time, SECONDS=60 in all
 	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
 	@$(RUN) --seconds $(or $(SECONDS),60) fuzz
 
-bench: ## measure against the proxies of Debian, write docs/benchmarks.md
+# With all rows the document is written; a part of them is for whoever asked.
+bench: ## measure against other proxies, as root, write docs/benchmarks.md (ROWS= SAMPLES= SECONDS= NETWORKS= CONGESTION= LOADS=)
 	@$(MAKE) --no-print-directory deps-bench
-	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load $(BUILD)/decisions
-	$(PYTHON) bench/run.py --binary $(BUILD)/sluice --output docs/benchmarks.md
+	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load $(BUILD)/floor $(BUILD)/decisions
+	$(PYTHON) bench/run.py --binary $(BUILD)/sluice --json $(BUILD)/bench.json --output $(if $(ROWS),$(BUILD)/bench.md,docs/benchmarks.md) \
+		$(if $(ROWS),--rows '$(ROWS)') $(if $(SAMPLES),--samples $(SAMPLES)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(NETWORKS),--networks '$(NETWORKS)') $(if $(CONGESTION),--congestion '$(CONGESTION)') $(if $(LOADS),--loads '$(LOADS)')
 
 bench-lua: ## the SOCKS4 proxy in Lua against others, near and far, as root (REPEAT=5)
 	@$(MAKE) --no-print-directory deps-bench-lua
@@ -340,8 +343,8 @@ DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 p
              proxychains4 iproute2 nftables util-linux lua5.4 prometheus python3-yaml chromium \
              $(if $(shell command -v node),,nodejs) $(if $(shell command -v npm),,npm)
 DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format cppcheck
-DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server wrk iperf3 proxychains4 python3 \
-             gnuplot-nox
+DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server tinyproxy-bin squid wrk iperf3 proxychains4 \
+             curl python3 iproute2 util-linux gnuplot-nox
 
 DEPS_BENCH_LUA  = $(DEPS_BUILD) nginx dante-server openssh-server openssh-client curl iproute2 util-linux python3 \
                   gnuplot-nox
@@ -351,7 +354,7 @@ DEPS_FLAMEGRAPH = $(DEPS_BUILD) linux-perf gdb curl util-linux python3
 
 # Asks dpkg what is missing of $(1) and installs that alone, with sudo where we are not root. Some packages bring a service:
 # a policy keeps those from being started meanwhile, and those that were not there before are not started at boot either.
-SERVICES = openssh-server:ssh dante-server:danted microsocks:microsocks prometheus:prometheus haproxy:haproxy nginx:nginx
+SERVICES = openssh-server:ssh dante-server:danted microsocks:microsocks prometheus:prometheus haproxy:haproxy nginx:nginx squid:squid
 POLICY   = /usr/sbin/policy-rc.d
 define install-packages
 @missing=; for package in $(1); do \

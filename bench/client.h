@@ -104,6 +104,7 @@ struct client {
     size_t opening;  /* flows between CONNECT and PARKED */
     size_t open;     /* flows PARKED, RUN or FINISH */
     size_t opened;   /* flows ever started */
+    size_t unseen;   /* of these before the measurement, where they are opened again and again */
     size_t finished; /* verify: flows compared */
     size_t total;    /* flows of all kinds */
     struct pace pace;

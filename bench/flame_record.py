@@ -21,7 +21,8 @@ import time
 
 import flamegraph
 import lua_proxy
-import run
+import measure
+import processes
 
 STACK_OCTETS = 8192  # of each sample, from which perf unwinds: libraries of Debian have no frame pointers
 FREQUENCY = 999
@@ -50,19 +51,19 @@ def perf_event(perf):
 
 def choose_sampler():
     """(function(pid, seconds, directory) -> stacks, what it is)."""
-    perf = run.find_program("perf")
+    perf = processes.find_program("perf")
     event = perf and perf_event(perf)
     if event:
         return (lambda *wanted: sample_by_perf(perf, event, *wanted)), f"perf, {event} at {FREQUENCY} Hz"
     if perf:
-        paranoid = run.read_setting("/proc/sys/kernel/perf_event_paranoid")
+        paranoid = processes.read_setting("/proc/sys/kernel/perf_event_paranoid")
         say(f"perf may not sample here (kernel.perf_event_paranoid is {paranoid}): run as root, or sysctl"
             " kernel.perf_event_paranoid=1. Taking backtraces with gdb instead, without the kernel's part.")
     else:
         say("perf is not installed (apt-get install linux-perf). Taking backtraces with gdb instead, without the kernel's part.")
-    gdb = run.find_program("gdb")
+    gdb = processes.find_program("gdb")
     if not gdb:
-        raise lua_proxy.Failed("gdb is not installed either: apt-get install linux-perf gdb")
+        raise processes.Failed("gdb is not installed either: apt-get install linux-perf gdb")
     return (lambda *wanted: sample_by_gdb(gdb, *wanted)), "backtraces by gdb, waiting included"
 
 
@@ -82,7 +83,7 @@ def sample_by_gdb(gdb, pid, seconds, _directory):
     while time.monotonic() < limit:
         status, out = lua_proxy.command_output(gdb, "-nx", "-batch", "-p", pid, "-ex", "thread apply all backtrace 60")
         if status != 0 or "#0" not in out:
-            raise lua_proxy.Failed(f"gdb may not attach: run as root, or sysctl kernel.yama.ptrace_scope=0 ({out[-200:]})")
+            raise processes.Failed(f"gdb may not attach: run as root, or sysctl kernel.yama.ptrace_scope=0 ({out[-200:]})")
         text += out.splitlines() + [""]
     return flamegraph.fold_gdb(text)
 
@@ -94,7 +95,7 @@ def sample_script(port, seconds):
     answer = connection.getresponse()
     text = answer.read().decode(errors="replace")
     if answer.status != 200:
-        raise lua_proxy.Failed(f"POST /profile: {answer.status} {text.strip()}")
+        raise processes.Failed(f"POST /profile: {answer.status} {text.strip()}")
     return flamegraph.name_functions(flamegraph.read_folded(text.splitlines()), lua_proxy.EXAMPLE)
 
 
@@ -103,15 +104,15 @@ def sample_script(port, seconds):
 
 def start_native(bench, stack, directory):
     del directory
-    address = ("127.0.0.1", bench.first_port + run.PROXY_PORT)
+    address = ("127.0.0.1", bench.first_port + measure.PROXY_PORT)
     process = bench.start(stack, bench.proxy_core, [bench.options.binary, "--loglevel", "2", "--workers", "1", "-l", "%s:%d" % address],
                           stderr=None)
-    run.wait_for_port(address, process)
+    processes.wait_for_port(address, process)
     return process, address
 
 
 def start_script(bench, stack, directory):
-    address = ("127.0.0.1", bench.first_port + run.PROXY_PORT)
+    address = ("127.0.0.1", bench.first_port + measure.PROXY_PORT)
     text = lua_proxy.set_local(lua_proxy.EXAMPLE.read_text(), "address, port", f'"127.0.0.1", {address[1]}')
     script = directory / lua_proxy.EXAMPLE.name
     script.write_text(text)
@@ -119,19 +120,19 @@ def start_script(bench, stack, directory):
     command = [bench.options.binary, "--loglevel", "2", "--workers", "1", "--api", f"127.0.0.1:{bench.first_port + API_PORT}",
                *lua_proxy.script_options(spare, script, directory)]
     process = bench.start(stack, bench.proxy_core, command, stderr=None)
-    run.wait_for_port(address, process)
+    processes.wait_for_port(address, process)
     return process, address
 
 
 def start_load(bench, stack, address, seconds):
     """Returns when all flows are open and warm."""
     words = shlex.split(bench.options.work)
-    service = {"bulk": run.SOURCE}.get(words[0], run.ECHO)
+    service = {"bulk": measure.SOURCE}.get(words[0], measure.ECHO)
     command = [bench.options.load, *words, "--via", "socks4a", "--proxy", "%s:%d" % address, "--target",
                f"127.0.0.1:{bench.first_port + service}", "--seconds", seconds, "--announce"]
     load = bench.start(stack, bench.load_core, command, stdout=subprocess.PIPE)
     if not load.stdout.readline():
-        raise lua_proxy.Failed(f"the load `{bench.options.work}` does not start")
+        raise processes.Failed(f"the load `{bench.options.work}` does not start")
     return load
 
 
@@ -140,7 +141,7 @@ def load_result(load):
     load.wait(timeout=30)
     result = json.loads(line) if line else {}
     if not result.get("count", result.get("bytes", 0)):
-        raise lua_proxy.Failed(f"nothing went through the proxy: {result.get('first_error', 'no result')}")
+        raise processes.Failed(f"nothing went through the proxy: {result.get('first_error', 'no result')}")
     return f"{result['gbit_s']:.1f} Gbit/s" if "gbit_s" in result else f"{result['rate']:,.0f} per second"
 
 
@@ -168,7 +169,7 @@ def keep(folder, name, title, panels):
 
 
 def run_all(options, directory):
-    bench = run.Bench(options, directory)
+    bench = measure.Bench(options, directory)
     sampler, how = choose_sampler()
     folder = pathlib.Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,7 @@ def parse_arguments():
     parser.add_argument("--folder", default=str(root / "build"), help="where to write (build)")
     parser.add_argument("--seconds", type=int, default=5, help="of each recording, 1 to 60 (5)")
     parser.add_argument("--work", default=DEFAULT_LOAD, help=f"words for bench/load ({DEFAULT_LOAD})")
-    parser.add_argument("--first-port", type=int, default=run.FIRST_PORT, help="of the ports to use (22000)")
+    parser.add_argument("--first-port", type=int, default=measure.FIRST_PORT, help="of the ports to use (22000)")
     options = parser.parse_args()
     if not 1 <= options.seconds <= 60:
         parser.error("--seconds: 1 to 60")
@@ -206,7 +207,7 @@ def main():
     directory = tempfile.mkdtemp(prefix="flamegraph-")
     try:
         run_all(options, directory)
-    except (lua_proxy.Failed, run.Failed, OSError) as error:
+    except (processes.Failed, OSError) as error:
         raise SystemExit(f"flamegraph: {error}") from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -2,7 +2,8 @@
  *
  *     floor --listen A:P --target A:P                 forwards TCP
  *     floor --listen A:P --socks5 [--target A:P]      SOCKS5, CONNECT and UDP ASSOCIATE; names mean the target
- *     ... --splice                                    for bulk: pipes, woken for 256 KiB at a time
+ *     ... --splice                                    moves pages through pipes instead of copying
+ *     ... --splice --gather                           for bulk: is woken for 256 KiB at a time
  *
  * It accepts, receives, connects, sends, splices and closes, with as few entries into the kernel as there can be: one
  * for what has completed and what follows from it. It decides nothing, limits nothing, counts nothing, has no timers
@@ -31,7 +32,7 @@ enum { ENTRIES = 4096, GATHER = 256 * 1024, PIPE_SIZE = 1024 * 1024 };
 
 static struct {
     enum floor_mode mode;
-    bool splice;
+    bool splice, gather;
     int listener;
     struct sockaddr_in listen, target;
     struct pair *pairs;
@@ -180,11 +181,11 @@ static void pair_finish(struct pair *p, int direction)
 
 /* ---- Moving octets ---- */
 
-static void pair_gather(const struct pair *p)
+static void pair_set_sockets(const struct pair *p)
 {
     int octets = GATHER;
     for (int i = 0; i < 2; i++) {
-        setsockopt(p->fds[i], SOL_SOCKET, SO_RCVLOWAT, &octets, sizeof octets);
+        if (state.gather) setsockopt(p->fds[i], SOL_SOCKET, SO_RCVLOWAT, &octets, sizeof octets);
         fcntl(p->fds[i], F_SETFL, O_NONBLOCK);
     }
 }
@@ -205,7 +206,7 @@ static void splice_begin(struct pair *p)
         pair_break(p);
         return;
     }
-    pair_gather(p);
+    pair_set_sockets(p);
     for (int i = 0; i < 2; i++) pair_watch(p, i, p->fds[i], POLLIN);
 }
 
@@ -283,6 +284,7 @@ static void pair_take_request(struct pair *p, int size)
 {
     static const uint8_t reply[10] = {5, 0, 0, 1};
     const uint8_t *text = p->pieces[0];
+    p->state = PAIR_REQUEST;
     if (size < 5) {
         pair_break(p);
     } else if (text[1] == 3) {
@@ -293,6 +295,22 @@ static void pair_take_request(struct pair *p, int size)
         p->target.sin_family = AF_INET;
         pair_connect(p, reply, sizeof reply);
     }
+}
+
+/* Some send the request without waiting for the answer. */
+static void pair_take_greeting(struct pair *p, int size)
+{
+    static const uint8_t no_authentication[2] = {5, 0};
+    int greeting = size >= 2 ? 2 + p->pieces[0][1] : size;
+    floor_reserve(5);
+    floor_say(p, no_authentication, sizeof no_authentication);
+    if (size > greeting) {
+        memmove(p->pieces[0], p->pieces[0] + greeting, (size_t)(size - greeting));
+        pair_take_request(p, size - greeting);
+        return;
+    }
+    p->state = PAIR_REQUEST;
+    pair_receive(p, 0);
 }
 
 static void pair_open(int fd)
@@ -316,13 +334,8 @@ static void pair_open(int fd)
 
 static void pair_step(struct pair *p, int direction, int result)
 {
-    static const uint8_t no_authentication[2] = {5, 0};
     switch (p->state) {
-    case PAIR_GREETING:
-        p->state = PAIR_REQUEST;
-        floor_say(p, no_authentication, sizeof no_authentication);
-        pair_receive(p, 0);
-        break;
+    case PAIR_GREETING: pair_take_greeting(p, result); break;
     case PAIR_REQUEST: pair_take_request(p, result); break;
     case PAIR_CONNECT: splice_begin(p); break;
     case PAIR_RELAY:
@@ -428,8 +441,10 @@ static void parse(int count, char **words)
             state.mode = FLOOR_SOCKS5;
         else if (strcmp(words[i], "--splice") == 0)
             state.splice = true;
+        else if (strcmp(words[i], "--gather") == 0)
+            state.gather = true;
         else
-            die("usage: floor --listen A:P [--target A:P] [--socks5] [--splice]", NULL);
+            die("usage: floor --listen A:P [--target A:P] [--socks5] [--splice [--gather]]", NULL);
     }
     if (!state.listen.sin_port || (state.mode == FLOOR_FORWARD && !state.target.sin_port))
         die("--listen or --target is missing", NULL);

@@ -135,6 +135,7 @@ static void client_open_all(struct client *c)
 static void client_forget(struct client *c)
 {
     c->bytes = c->rounds = c->lost = 0;
+    if (c->o.mode->churns) c->unseen = c->opened;
     memset(&c->times, 0, sizeof c->times);
 }
 
@@ -183,7 +184,7 @@ static void client_print(const struct client *c, double seconds)
 {
     const struct mode *mode = c->o.mode;
     printf("{\"mode\":\"%s\",\"via\":\"%s\",\"flows\":%u,\"seconds\":%.4f,\"open\":%zu,\"opened\":%zu", mode->name,
-           via_names[c->o.via], c->o.flows, seconds, c->open, c->opened);
+           via_names[c->o.via], c->o.flows, seconds, c->open, c->opened - c->unseen);
     if (mode == &mode_bulk || mode == &mode_verify)
         printf(",\"bytes\":%llu,\"gb\":%.4f,\"gbit_s\":%.3f", (unsigned long long)c->bytes, (double)c->bytes / 1e9,
                (double)c->bytes * 8 / 1e9 / seconds);

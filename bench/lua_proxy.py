@@ -7,7 +7,6 @@ another server is in the far one. The proxy has one core; client, servers and th
 """
 import argparse
 import contextlib
-import ctypes
 import dataclasses
 import datetime
 import os
@@ -23,21 +22,20 @@ import tempfile
 import time
 
 import document
-import run
+import networks
+import processes
+import report
+from processes import Failed, command_output, must
 
 HERE = pathlib.Path(__file__).resolve().parent
 EXAMPLE = HERE.parent / "lua" / "examples" / "socks4_proxy.lua"
-CLONE_NEWNET = 0x40000000
+CONGESTION = "cubic"
 NEAR_ADDRESS, FAR_ADDRESS = "10.97.0.1", "10.97.0.2"
 ORIGIN_PORT, FIRST_PROXY_PORT = 8000, 20000
 DIRECT, DANTE, SSH, SCRIPT, RELAY, NATIVE = "no proxy", "C proxy", "ssh -D", "script relay", "sock:relay", "native"
 CONTESTANTS = [DIRECT, DANTE, SSH, SCRIPT, RELAY, NATIVE]
 FAR, NEAR = "far", "near"
 GBIT_S_MIN = 5  # of the script relay without delay
-
-
-class Failed(Exception):
-    """One line for the operator."""
 
 
 @dataclasses.dataclass
@@ -55,8 +53,8 @@ class Bench:
         for name in "stdin", "stdout", "stderr":
             more.setdefault(name, subprocess.DEVNULL)
         prefix = ["ip", "netns", "exec", self.far_space] if far else []
-        process = subprocess.Popen(prefix + run.pinned(core, list(map(str, command))), **more)
-        stack.callback(run.end_process, process)
+        process = subprocess.Popen(prefix + processes.pinned(core, list(map(str, command))), **more)
+        stack.callback(processes.end_process, process)
         return process
 
     def next_port(self):
@@ -74,32 +72,13 @@ def say(text):
 
 
 def tool(name, package):
-    found = run.find_program(name)
+    found = processes.find_program(name)
     if not found:
         raise Failed(f"{name} is not installed: apt-get install {package}")
     return found
 
 
-def command_output(*words):
-    done = subprocess.run(list(map(str, words)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False)
-    return done.returncode, done.stdout.strip()
-
-
-def must(*words):
-    status, text = command_output(*words)
-    if status != 0:
-        raise Failed(f"{' '.join(map(str, words))}: {text or status}")
-
-
 # ---- Two namespaces and the way between them ----
-
-
-def enter_space(name):
-    libc = ctypes.CDLL(None, use_errno=True)
-    with open(f"/run/netns/{name}", "rb") as space:
-        if libc.setns(space.fileno(), CLONE_NEWNET) != 0:
-            raise Failed(f"setns: {os.strerror(ctypes.get_errno())}: namespaces need root")
 
 
 def make_spaces(stack):
@@ -111,7 +90,10 @@ def make_spaces(stack):
         must("ip", "-n", name, "link", "set", "lo", "up")
         # Nobody profits from what the kernel has learned about the path in an earlier sample.
         must("ip", "netns", "exec", name, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_no_metrics_save")
-    enter_space(names[0])
+    # The same for all contestants, whatever the host has.
+    networks.allow_congestion_control(stack, [CONGESTION])
+    networks.set_congestion_control(names, CONGESTION)
+    networks.enter_space(f"/run/netns/{names[0]}")
     return names
 
 
@@ -159,17 +141,17 @@ def start_origins(bench, stack):
     for place, address in (NEAR, "127.0.0.1"), (FAR, FAR_ADDRESS):
         values = {"dir": bench.folder("nginx"), "address": address, "port": ORIGIN_PORT, "files": files}
         conf = values["dir"] / "conf"
-        conf.write_text(run.fill((HERE / "peers" / "bench-lua-nginx.conf").read_text(), values))
+        conf.write_text(processes.fill((HERE / "peers" / "bench-lua-nginx.conf").read_text(), values))
         server = bench.start(stack, bench.load_core, [tool("nginx", "nginx"), "-e", values["dir"] / "error.log", "-p",
                                                       values["dir"], "-c", conf], far=place == FAR)
-        run.wait_for_port((address, ORIGIN_PORT), server)
+        processes.wait_for_port((address, ORIGIN_PORT), server)
 
 
 def start_dante(bench, stack, place, port):
     folder = bench.folder("dante")
     external = NEAR_ADDRESS if place == FAR else "127.0.0.1"
     text = (HERE / "peers" / "bench-lua-dante.conf").read_text()
-    (folder / "conf").write_text(run.fill(text, {"dir": folder, "port": port, "external": external}))
+    (folder / "conf").write_text(processes.fill(text, {"dir": folder, "port": port, "external": external}))
     return bench.start(stack, bench.proxy_core, [tool("danted", "dante-server"), "-f", folder / "conf"])
 
 
@@ -180,9 +162,9 @@ def start_ssh(bench, stack, _place, port):
     for key in "host", "user":
         must(tool("ssh-keygen", "openssh-client"), "-q", "-t", "ed25519", "-N", "", "-f", folder / key)
     text = (HERE / "peers" / "bench-lua-sshd.conf").read_text()
-    (folder / "conf").write_text(run.fill(text, {"dir": folder, "sshd_port": sshd_port}))
+    (folder / "conf").write_text(processes.fill(text, {"dir": folder, "sshd_port": sshd_port}))
     server = bench.start(stack, bench.proxy_core, [tool("sshd", "openssh-server"), "-D", "-f", folder / "conf"])
-    run.wait_for_port(("127.0.0.1", sshd_port), server)
+    processes.wait_for_port(("127.0.0.1", sshd_port), server)
     options = ["StrictHostKeyChecking=no", f"UserKnownHostsFile={folder}/known", "LogLevel=ERROR", "BatchMode=yes"]
     words = [word for option in options for word in ("-o", option)]
     return bench.start(stack, bench.proxy_core, [tool("ssh", "openssh-client"), "-F", "none", "-i", folder / "user", *words,
@@ -230,7 +212,7 @@ def start_contestant(bench, stack, name, place):
         process = starters[name](bench, stack, place, port)
     else:
         process = start_sluice(bench, stack, port, name)
-    run.wait_for_port(("127.0.0.1", port), process, 10)
+    processes.wait_for_port(("127.0.0.1", port), process, 10)
     return port
 
 
@@ -257,7 +239,7 @@ def fetch(bench, port, place, size):
     address = FAR_ADDRESS if place == FAR else "127.0.0.1"
     cores = [bench.proxy_core, bench.load_core]
     proxy = ["--socks4", f"127.0.0.1:{port}"] if port else []
-    command = run.pinned(bench.load_core, [tool("curl", "curl"), "-q", "-s", "-S", "-o", "/dev/null", "-m", "120", *proxy, "-w",
+    command = processes.pinned(bench.load_core, [tool("curl", "curl"), "-q", "-s", "-S", "-o", "/dev/null", "-m", "120", *proxy, "-w",
                                            "%{http_code} %{size_download} %{time_total} %{time_connect}",
                                            f"http://{address}:{ORIGIN_PORT}/{size}"])
     before = list(map(cpu_times, cores))
@@ -265,10 +247,10 @@ def fetch(bench, port, place, size):
                           check=False)
     after = list(map(cpu_times, cores))
     if done.returncode != 0:
-        raise run.Failed(done.stderr.strip() or f"curl ended with status {done.returncode}")
+        raise Failed(done.stderr.strip() or f"curl ended with status {done.returncode}")
     status, octets, total, connected = done.stdout.split()
     if int(status) != 200 or int(octets) != (size << 20 if size else 1):
-        raise run.Failed(f"HTTP {status} with {octets} octets")
+        raise Failed(f"HTTP {status} with {octets} octets")
     return {"mb_s": int(octets) / float(total) / 1e6, "connect_ms": float(connected) * 1000,
             "busy": [busy_share(*pair) for pair in zip(before, after)]}
 
@@ -292,7 +274,7 @@ def take_samples(bench):
             for name in bench.options.only:
                 try:
                     sample_contestant(bench, name, place, samples)
-                except (run.Failed, OSError, ValueError) as error:
+                except (Failed, OSError, ValueError) as error:
                     failures[place, name] = str(error)
                     say(f"{place} {name}: failed: {error}")
     return samples, failures
@@ -351,7 +333,7 @@ def format_goals(bench, samples):
 
 
 def setting(name):
-    return " ".join(run.read_setting(f"/proc/sys/net/ipv4/{name}").split())
+    return " ".join(processes.read_setting(f"/proc/sys/net/ipv4/{name}").split())
 
 
 def package_version(name):
@@ -362,18 +344,18 @@ def package_version(name):
 def format_facts(bench, samples, started):
     connects = [one["connect_ms"] for (place, _, name), taken in samples.items() if (place, name) == (FAR, DIRECT)
                 for one in taken]
-    changed = " with uncommitted changes" if run.git("status", "--porcelain", "--untracked-files=no") else ""
+    changed = " with uncommitted changes" if report.git("status", "--porcelain", "--untracked-files=no") else ""
     ping = f"{statistics.median(connects):.1f} ms to connect; " if connects else ""
     facts = [("date", started.strftime("%Y-%m-%d %H:%M UTC")),
-             ("commit", (run.git("rev-parse", "--short", "HEAD") or "?") + changed),
-             ("machine", f"{run.machine_name()}, kernel {platform.release()}"),
+             ("commit", (report.git("rev-parse", "--short", "HEAD") or "?") + changed),
+             ("machine", f"{report.machine_name()}, kernel {platform.release()}"),
              ("cores", f"proxy on {bench.proxy_core}; client, servers and delay on {bench.load_core}"),
              ("far", f"{ping}{bench.options.ping_ms:g} ms of ping by {bench.method}"),
              ("C proxy", f"Debian's dante-server {package_version('dante-server')}, SOCKS4"),
-             ("ssh -D", run.first_line(["ssh", "-V"])),
-             ("client, server", run.first_line(["curl", "--version"]).split(" (")[0] + "; " +
-              run.first_line(["nginx", "-v"])),
-             ("congestion control", run.read_setting("/proc/sys/net/ipv4/tcp_congestion_control")),
+             ("ssh -D", processes.first_line(["ssh", "-V"])),
+             ("client, server", processes.first_line(["curl", "--version"]).split(" (")[0] + "; " +
+              processes.first_line(["nginx", "-v"])),
+             ("congestion control", processes.read_setting("/proc/sys/net/ipv4/tcp_congestion_control")),
              ("socket buffers", "tcp_wmem " + setting("tcp_wmem") + "; tcp_rmem " + setting("tcp_rmem")),
              ("samples", f"{bench.options.repeat} of each, alternating; medians")]
     return "\n".join(["| | |", "|---|---|"] + [f"| {name} | {value} |" for name, value in facts]) + "\n"
@@ -482,7 +464,7 @@ def main():
     try:
         check_means(options)
         section = measure(options)
-    except (Failed, run.Failed) as error:
+    except Failed as error:
         raise SystemExit(f"bench-lua: {error}") from error
     if not options.output:
         print(section)

@@ -203,7 +203,8 @@ static bool verify_serve(int fd, struct peer *p, uint32_t events)
 {
     (void)events;
     if (!verify_pump(fd, p->verify)) return false;
-    return !(p->verify->eof && p->verify->shut);
+    return !(p->verify->eof &&
+             (p->verify->shut || !p->verify->have_head)); /* without a head nothing will ever be sent */
 }
 
 static bool (*const service_serve[SERVICE_COUNT])(int fd, struct peer *p, uint32_t events) = {

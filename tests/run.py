@@ -258,7 +258,7 @@ def run_fuzz(runner, options):
 
 
 # Not the page in a browser, which asks the API what other tests ask as well; nor the scripts of bench/.
-NOT_SANITIZED = ["test_dashboard.py", "test_bench.py"]
+NOT_SANITIZED = ["test_dashboard.py", "test_bench.py", "test_bench_load.py"]
 # What a worker does by itself.
 ONE_THREAD = ["test_bind.py", "test_chains.py", "test_clients.py", "test_failures.py", "test_http.py", "test_protocols.py",
               "test_tproxy.py"]

@@ -1,4 +1,6 @@
-"""The programs of bench/ that read and write texts: sections of the document, folded stacks, flame graphs."""
+"""The programs of bench/ that read and write texts: sections of the document, folded stacks, flame graphs, and what comes of
+samples: medians, verdicts, goals, the document. test_bench_load.py has what measures."""
+import datetime
 import os
 import subprocess
 import sys
@@ -11,7 +13,16 @@ from conftest import ROOT
 BENCH = os.path.join(ROOT, "bench")
 sys.path.insert(0, BENCH)
 import document  # noqa: E402
+import figures  # noqa: E402
 import flamegraph  # noqa: E402
+import goals  # noqa: E402
+import measure  # noqa: E402
+import networks  # noqa: E402
+import peers  # noqa: E402
+import processes  # noqa: E402
+import report  # noqa: E402
+import rows  # noqa: E402
+import run as bench  # noqa: E402
 
 PERF = """\
 sluice  5964/5965
@@ -110,3 +121,174 @@ def test_no_samples_and_no_stacks(tmp_path):
     bad = tmp_path / "bad"
     bad.write_text("no count\n")
     assert "this is no folded stack" in run("draw", bad).stderr
+
+
+def taken(*values, **more):
+    return [measure.sample(value, **more) for value in values]
+
+
+NEAR_10 = taken(10, 10.1, 10.2, 9.9, 9.8, 10, 10)
+
+
+def test_range_of_a_median():
+    """Order statistics, as tables have them: all of seven, the second to the eighth of nine, the fourth to the twelfth of 15."""
+    wanted = {1: (1, 1), 5: (1, 5), 7: (1, 7), 8: (1, 8), 9: (2, 8), 12: (3, 10), 15: (4, 12), 20: (6, 15)}
+    for count, ends in wanted.items():
+        assert figures.interval(list(range(count, 0, -1))) == ends, count
+
+
+def test_verdicts():
+    half, twice = taken(*[5] * 7), taken(*[20] * 7)
+    assert figures.verdict(half, NEAR_10, 0.6, True) == figures.MET
+    assert figures.verdict(half, NEAR_10, 0.4, True) == figures.NOT_MET
+    assert figures.verdict(half, NEAR_10, 0.5, True) == figures.UNRESOLVED  # 5 lies between half of 9.8 and half of 10.2
+    assert figures.verdict(twice, NEAR_10, 1.9, False) == figures.MET
+    assert figures.verdict(twice, NEAR_10, 2.1, False) == figures.NOT_MET
+    assert figures.verdict(twice, NEAR_10, 2.0, False) == figures.UNRESOLVED
+    assert figures.verdict_absolute(half, 6, True) == figures.MET
+    assert figures.verdict_absolute(half, 4, True) == figures.NOT_MET
+    # One sample far off makes seven unresolved, and not fifteen.
+    assert figures.verdict(taken(*[5] * 6, 50), NEAR_10, 0.6, True) == figures.UNRESOLVED
+    assert figures.verdict(taken(*[5] * 14, 50), NEAR_10, 0.6, True) == figures.MET
+    # Five say nothing, however clear they are.
+    assert figures.verdict(taken(*[1] * 5), NEAR_10, 0.6, True) == figures.UNRESOLVED
+    assert figures.verdict(half, NEAR_10[:5], 0.6, True) == figures.UNRESOLVED
+
+
+def test_ratios_need_both():
+    assert figures.ratio(taken(1, 2, 3), taken(4)) == 0.5
+    assert figures.ratio([], taken(4)) is None and figures.ratio(taken(4), []) is None and figures.ratio(taken(4), taken(0)) is None
+    assert figures.ratio(taken(1, rate=30), taken(1, rate=10), "rate") == 3
+    assert figures.ratio(taken(1), taken(1), "rate") is None
+
+
+def find_row(name):
+    return next(row for row in rows.make_rows() if row.name == name)
+
+
+def test_goals_are_judged():
+    row, goal = find_row("rtt-1"), goals.both("rtt-1", "nginx", 0.6, 0.4)
+    samples = {"sluice": taken(*[5] * 7), "nginx": NEAR_10}
+    near, far = (goals.judge(goal, row, network, samples) for network in ("loopback", "veth"))
+    assert (near.verdict, far.verdict) == (figures.MET, figures.NOT_MET) and near.measured == pytest.approx(0.5)
+    assert goals.judge(goal, row, "veth", {"sluice": NEAR_10}).verdict == "not measured"
+    assert goals.judge(goal, row, "veth", {"nginx": NEAR_10}).verdict == "not measured"
+
+
+def test_the_best_peer_counts():
+    """The one with the highest rate, or the lowest p99: not the one that is named first, or uses the least CPU time."""
+    row = find_row("rtt-64k-1")
+    samples = {"sluice": taken(*[1] * 7, rate=100, p99=10), "nginx": taken(*[1] * 7, rate=50, p99=5),
+               "haproxy": taken(*[9] * 7, rate=200, p99=40)}
+    rate = goals.judge(goals.both(row.name, ("nginx", "haproxy", "absent"), 1.0, figure="rate"), row, "veth", samples)
+    p99 = goals.judge(goals.both(row.name, ("nginx", "haproxy", "absent"), 1.0, figure="p99"), row, "veth", samples)
+    assert (rate.against, rate.measured, rate.verdict) == ("haproxy", 0.5, figures.NOT_MET)
+    assert (p99.against, p99.measured, p99.verdict) == ("nginx", 2.0, figures.NOT_MET)
+
+
+def names_of_peers():
+    """(name, mode) of all that may take part, whether its program is here or not."""
+    lines = [line.split("\t") for line in open(os.path.join(BENCH, "peers.tsv"), encoding="utf-8") if not line.startswith("#")]
+    assert all(len(line) == 6 for line in lines)
+    known = {(line[0], line[1]) for line in lines}
+    return known | set(peers.sluice_proxies("sluice", [])) | set(peers.floor_proxies("floor")), lines
+
+
+def test_rows_name_what_there_is():
+    known, lines = names_of_peers()
+    made = rows.make_rows()
+    assert len({row.name for row in made}) == len(made)
+    for row in made:
+        names = [row.subject, *row.peers, *(name for name, _ in row.variants.values()), *filter(None, [row.floor])]
+        assert [name for name in names if (name, row.mode) not in known] == [], row.name
+        assert row.metric in rows.METRICS
+    templates = {line[2] for line in lines} - {"-"}
+    assert [name for name in templates if not os.path.exists(os.path.join(BENCH, "peers", name))] == []
+
+
+def test_goals_name_what_there_is():
+    by_name = {row.name: row for row in rows.make_rows()}
+    for goal in goals.GOALS:
+        row = by_name[goal.row]
+        assert set(goal.against) <= {*row.peers, *row.variants}, goal
+        assert goal.figure in ("value", "rate", "p99") and set(goal.limits) == {"loopback", "veth"}
+    # What is to be reached in every row.
+    for row in by_name.values():
+        against = [(goal.against, goal.figure, goal.percent) for goal in goals.goals_of(row)]
+        assert not row.floor or (("floor",), "value", 0) in against, row.name
+        assert not row.paced or (tuple(row.peers), "p99", 50) in against, row.name
+
+
+def test_rows_are_chosen():
+    assert [row.name for row in rows.choose_rows("rtt-1, bulk-?")] == ["rtt-1", "bulk-1", "bulk-4"]
+    assert [row.name for row in rows.choose_rows("udp-64 http-1k")] == ["http-1k", "udp-64"]
+    assert len(rows.choose_rows("")) == len(rows.make_rows())
+    with pytest.raises(processes.Failed, match="rtt-9: no such row"):
+        rows.choose_rows("rtt-1,rtt-9")
+
+
+def test_contestants_of_a_row():
+    known = {key: peers.Proxy(*key, "-", [], "", "") for key in names_of_peers()[0]}
+    row = find_row("name-cached")
+    found = rows.contestants(row, {key: value for key, value in known.items() if key[0] != "hev"})
+    assert [one.label for one in found] == ["sluice", "neosocksd", "microsocks", "dante", "by address", "floor"]
+    assert "--by-name" in row.load and "--by-name" not in found[4].load and found[4].proxy.name == "sluice"
+
+
+def test_slowest_is_of_proxies():
+    samples = {"a": taken(1, rate=30), "b": taken(1, rate=20), "floor": taken(1, rate=10), "none": taken(1)}
+    assert bench.slowest_rate(samples) == 20 and bench.slowest_rate({"floor": samples["floor"]}) is None
+
+
+def test_masks_of_cores():
+    assert [networks.core_mask(core) for core in (0, 1, 31, 32, 70)] == ["1", "2", "80000000", "1,00000000", "40,00000000,00000000"]
+
+
+def test_targets_are_all_different():
+    seen = {network.name: {network.target(number) for number in range(7000)} for network in networks.NETWORKS.values()}
+    for addresses in seen.values():
+        assert len(addresses) == 7000
+        octets = [list(map(int, address.split("."))) for address in addresses]
+        assert all(max(one) <= 250 and min(one) >= 1 and one[3] + 7 <= 254 for one in octets)
+
+
+def test_times_of_wrk():
+    assert [measure.wrk_us(text) for text in ("41.00us", "1.25ms", "2.00s")] == [41, 1250, 2e6]
+    text = "  50%  100.00us\n  99%    4.00ms\n  200 requests in 1.00s\n  Socket errors: connect 1, read 2, write 3, timeout 4\nRequests/sec: 200.5\n"
+    one = measure.wrk_sample(text, 0.002)
+    assert (one["value"], one["rate"], one["p50"], one["p99"], one["errors"]) == (pytest.approx(10), 200.5, 100, 4000, 10)
+    with pytest.raises(processes.Failed):
+        measure.wrk_sample("unable to connect", 1)
+
+
+def make_document(options, results, made):
+    given = bench.parse_arguments(options)
+    known = {key: peers.Proxy(*key, "-", [], "1.0", "as it is") for key in names_of_peers()[0]}
+    holder = measure.Bench(given, "/tmp")
+    holder.proxies = known
+    used = [(made[0].subject, made[0].mode)]
+    return report.format_document(holder, results, made, used, {used[0]: "yes"}, {"gost": "gost"},
+                                  datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc))
+
+
+def test_the_document():
+    row = find_row("rtt-1")
+    fast = {"sluice": taken(*[4] * 7, rate=1000, p50=1, p99=20, p999=30), "nginx": taken(*[8] * 7, rate=900, p50=2, p99=30, p999=40),
+            "floor": taken(*[3.9] * 7, rate=1100, p50=1, p99=10, p999=20)}
+    half = {"sluice": taken(*[5] * 7, rate=450, p50=1, p99=9, p999=10), "nginx": taken(*[6] * 7, rate=450, p50=1, p99=8, p999=10)}
+    results = {("loopback", "cubic", 0): {"rtt-1": (fast, {"haproxy": "does not listen"})},
+               ("loopback", "cubic", 50): {"rtt-1": (half, {})}, ("veth", "cubic", 0): {"rtt-1": ({"nginx": fast["nginx"]}, {})},
+               ("loopback", "bbr", 0): {"rtt-1": (fast, {})}}
+    text = make_document([], results, [row])
+    lines = text.splitlines()
+    title = row.title
+    assert f"| {title} | nginx | CPU µs per operation | 0.50 | ≤ 0.9 | met | - | ≤ 0.9 | not measured |" in lines
+    assert f"| {title} | the best peer | p99, 50 % load | 1.12 (nginx) | ≤ 1 | **not met** | - | ≤ 1 | not measured |" in lines
+    assert f"| {title} | floor | CPU µs per operation | 1.03 | ≤ 1.15 | met | - | ≤ 1.15 | not measured |" in lines
+    assert "| nginx | 8.0 | 8.0 .. 8.0 | 0.50 | better | 2.05 | 900/s | 2.00 | 30.0 | 40.0 |" in lines
+    assert "| 50 % | nginx | 450 | 6.0 | 0.83 | better | 1.00 | 8.00 | 10.0 |  |" in lines
+    assert "haproxy: it failed: does not listen" in lines and "### loopback, bbr" in lines
+    assert "| gost |  |  | not here: no program `gost` |  |" in lines
+    assert "partial" not in text
+    assert "partial" in make_document(["--samples", "6"], results, [row])
+    assert "partial" in make_document(["--rows", "rtt-1"], results, [row])
