@@ -3,13 +3,22 @@ import http.server
 import json
 import math
 import os
+import re
 import threading
 import time
 import urllib.parse
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../api/dashboard.html")
-POLICY = ("default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
-          "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+
+
+def read_policy():
+    """The Content-Security-Policy that the program sends, as its source has it."""
+    with open(os.path.join(os.path.dirname(PAGE), "server.c"), encoding="utf-8") as source:
+        words = re.search(r'"Content-Security-Policy",\s*((?:"[^"]*"\s*)+)\)', source.read()).group(1)
+    return "".join(re.findall(r'"([^"]*)"', words))
+
+
+POLICY = read_policy()
 HOSTILE = ["<img src=x onerror=alert(1)>", "evil\u202etxt.exe", "a" * 200, "\u0000\u0007", "", "</script><script>alert(2)"]
 
 

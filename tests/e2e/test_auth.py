@@ -77,6 +77,22 @@ def test_every_protocol_has_its_word(ruled, origin, way):
     assert api.call("return num_requests - num_authorized") == "return true,5"
 
 
+def test_nobody_gets_in_without_a_word(ruled, origin):
+    """A ruleset that accepts whatever it is given is not asked about clients that give nothing: in no protocol."""
+    target = origin()
+    proxy, api = ruled("_G.asked = 0 local function f(a) _G.asked = _G.asked + 1 return a end return { resolve = f, route = f, route6 = f }", "--auth-required")
+    port = target.port
+    assert wire.Client(proxy.address).send(wire.socks4("127.0.0.1", port)).read_all() == wire.SOCKS4_REJECTED
+    assert wire.Client(proxy.address).send(wire.socks4a("localhost", port)).read_all() == wire.SOCKS4_REJECTED
+    assert wire.Client(proxy.address).send(b"\5\1\0").read_all() == b"\5\xff"
+    assert http(proxy, target, b"") == 407 and plain(proxy, target, b"").startswith(b"HTTP/1.1 407 ")
+    assert not target.connections and api.call("return asked") == "return true,0"
+    assert api.get("/stats?format=json").json()["failures"]["auth_method"] == 5
+    for way in ["socks4a", "socks5-auth"]:
+        wire.WAYS[way](proxy.address, "127.0.0.1", port).close()
+    assert api.call("return asked") == "return true,2"
+
+
 def test_a_judge_of_the_scripts_own_gets_the_address(ruled, origin):
     """It judges with the request, as before: too late for RFC 1929, so that the reply is "not allowed"."""
     target = origin()

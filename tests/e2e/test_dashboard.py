@@ -173,7 +173,10 @@ def test_policy(ruled):
     _, api = ruled(None)
     answer = api.get("/")
     assert answer.status == 200 and answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    assert policy == {"default-src": "'none'", "script-src": "'unsafe-inline'", "style-src": "'unsafe-inline'", "connect-src": "'self'",
+                      "img-src": "'self' data:", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'"}
+    assert answer.headers["content-security-policy"] == fake_api.POLICY, "what the tests with a browser are served"
     assert "innerHTML" not in answer.text and "http://" not in answer.text.replace("http://www.w3.org", "")
 
 

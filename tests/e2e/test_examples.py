@@ -1,5 +1,6 @@
 """Every script of lua/examples/ with real traffic."""
 import os
+import re
 import shutil
 
 import process
@@ -30,8 +31,12 @@ def echoes(client, message=b"by example"):
 
 
 def test_all_are_tested():
-    assert {name for name in os.listdir(EXAMPLES) if name.endswith(".lua")} <= {
-        "simple.lua", "ingress.lua", "egress.lua", "balancer.lua", "config.lua", "overlay.lua", "socks4_proxy.lua"}
+    """Each is read by a test, here or in test_scripts.py."""
+    used = set()
+    for name in ["test_examples.py", "test_scripts.py"]:
+        with open(os.path.join(ROOT, "tests", "e2e", name), encoding="utf-8") as source:
+            used.update(re.findall(r'example\((?:tmp_path(?: / name)?, )?"(\w+\.lua)"|"lua", "examples", "(\w+\.lua)"', source.read()))
+    assert {name for name in os.listdir(EXAMPLES) if name.endswith(".lua")} == {one or other for one, other in used}
 
 
 def test_simple(ruled, origin, tmp_path):

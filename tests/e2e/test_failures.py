@@ -118,6 +118,30 @@ def test_names_are_judged_by_the_address_they_mean(sluice, origin, dns):
     assert target.connections == []
 
 
+@pytest.mark.parametrize("blocked, forbidden, allowed", [("loopback", "127.0.0.1", "10.7.0.1"), ("local", "10.7.0.1", "127.0.0.1")])
+def test_every_address_of_a_name_is_judged(sluice, namespace, dns, blocked, forbidden, allowed):
+    """Where nobody listens at the one that is allowed, the other is not dialled, whichever comes first; where somebody does, it serves."""
+    net = namespace()
+    net.ip("addr", "add", "10.7.0.1/32", "dev", "lo")
+    server = net.call(dns)
+    server.add("both.example", allowed, forbidden)
+    proxy = sluice("--nameserver", server.text, "--block-outbound", blocked, prefix=net.prefix)
+    target = net.call(origins.Origin, origins.echo, host=forbidden, port=9)
+    for _ in range(3):
+        with net.call(wire.Client, proxy.address) as client:
+            ask_socks5(client, b"both.example", target.port)
+            assert client.read_all() in (wire.socks5_failure(5), wire.socks5_failure(2))
+    other = net.call(origins.Origin, origins.echo, host=allowed, port=9)
+    with net.call(wire.Client, proxy.address) as client:
+        ask_socks5(client, b"both.example", target.port)
+        assert wire.read_socks5_reply(client)[0] == 0
+        client.send(b"x")
+        assert client.read(1) == b"x"
+    assert not target.connections and len(other.connections) == 1
+    target.close()
+    other.close()
+
+
 def test_an_empty_list_blocks_nothing(sluice, origin):
     target = origin()
     proxy = sluice("--block-outbound", "")
@@ -410,6 +434,27 @@ def test_client_that_resets_at_once_is_named_in_the_log(sluice):
     assert f"{name}: unknown protocol or version" in proxy.log()
 
 
+def name_answer(first, answer):
+    """The kind of a refusal, its form asserted: nobody is told anything else, or in another protocol than its own."""
+    if not answer:
+        return "nothing"
+    if first[:1] == b"\4":
+        assert answer == wire.SOCKS4_REJECTED
+        return "socks4"
+    if first[:3] == b"\5\1\0":
+        assert answer[:2] == b"\5\0" and (len(answer) == 2 or answer[2:4] in [bytes([5, code]) for code in range(1, 9)] and len(answer) == 12)
+        return "socks5"
+    if first[:1] == b"\5":
+        assert answer[:2] == b"\5\2" and len(answer) <= 14
+        return "password"
+    if first:
+        status = wire.status_of(answer)[0]
+        assert status in (400, 403, 413, 414, 431, 501)
+        return str(status)
+    assert len(answer) < 2000 and not answer.startswith(b"HTTP/1.1 2")
+    return "any"
+
+
 def test_garbage_of_any_kind_harms_nobody(ruled, origin):
     """Random octets, short and long; a fixed seed makes a failure repeatable. Some of it names addresses: those of others
     are not dialled."""
@@ -417,13 +462,16 @@ def test_garbage_of_any_kind_harms_nobody(ruled, origin):
     proxy, _ = ruled("local function ours(a) return a:find('^127%.0%.0%.1:') and a end "
                      "return { resolve = ours, route = ours, route6 = ours }", "-t", "5")
     proxy.check_descriptors = False  # some of them are valid beginnings, and wait for more
+    heard = set()
     for _ in range(300):
         first = generator.choice([b"", b"\4\1", b"\5\1\0\5\1\0", b"\5\1\2\1", b"GET ", b"CONNECT "])
         with wire.Client(proxy.address) as client:
             try:
-                client.send(first + generator.randbytes(generator.randrange(1, 3000)))
+                client.send(first + generator.randbytes(generator.randrange(1, 3000))).shut()
+                heard.add(name_answer(first, client.read_all()))
             except (ConnectionResetError, BrokenPipeError):
                 pass
+    assert {"nothing", "socks5", "400"} <= heard
     with wire.through_socks5(proxy.address, "127.0.0.1", target.port) as client:
         client.send(b"x")
         assert client.read(1) == b"x"

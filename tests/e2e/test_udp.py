@@ -1,5 +1,6 @@
 """SOCKS5 UDP ASSOCIATE (RFC 1928 section 7)."""
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 import fakedns
 import process
+import scripts
 import wire
 from conftest import require
 
@@ -433,6 +435,43 @@ def test_policy_judges_each_datagram(sluice, namespace):
     assert not inner.seen
     net.call(inner.close)
     net.call(outer.close)
+
+
+@pytest.fixture
+def slow_way(namespace):
+    """A namespace in which what goes to 10.99.1.2 leaves with 8 kbit/s, and soon not at all."""
+    net = namespace()
+    tc = require("tc", "iproute2")
+    for words in [("link", "add", "slow0", "type", "veth", "peer", "name", "slow1"), ("addr", "add", "10.99.1.1/24", "dev", "slow0"),
+                  ("link", "set", "slow0", "up"), ("link", "set", "slow1", "up"),
+                  ("neigh", "add", "10.99.1.2", "lladdr", "02:00:00:00:00:02", "dev", "slow0", "nud", "permanent")]:
+        net.ip(*words)
+    if net.run(tc, "qdisc", "add", "dev", "slow0", "root", "tbf", "rate", "8kbit", "burst", "2kb", "limit", "100mb").returncode:
+        pytest.skip("the kernel has no token bucket filter")
+    return net
+
+
+def test_sends_that_wait_leave_room_for_others(sluice, slow_way):
+    """Whoever sends where nothing can leave gets three quarters of a worker's datagrams; the rest are dropped, and others are served."""
+    proxy = sluice(ON, "--workers", "1", "--api", "127.0.0.1:9", prefix=slow_way.prefix)
+
+    def dropped():
+        text = slow_way.call(scripts.Api(("127.0.0.1", 9)).get, "/metrics").text
+        return int(re.search(r'^sluice_datagrams_dropped_total{worker="0"} (\d+)$', text, re.MULTILINE).group(1))
+
+    near = slow_way.call(Target, "127.0.0.1")
+    stuck, client = slow_way.call(Association, proxy), slow_way.call(Association, proxy)
+    for _ in range(40):  # more than its socket and its share hold
+        for _ in range(50):
+            stuck.send(bytes(1000), "10.99.1.2", 9)
+        time.sleep(0.01)
+    assert process.wait_until(lambda: dropped() > 500)
+    for i in range(20):
+        client.send(b"%d" % i, near.host, near.port)
+        assert client.receive()[0] == b"%d" % i
+    stuck.close()
+    client.close()
+    slow_way.call(near.close)
 
 
 def test_one_client_cannot_have_them_all(sluice):
