@@ -91,6 +91,7 @@ void sim_bench_open(struct sim_bench *bench, uint64_t seed)
     bench->workers[0] = w;
     w->config = &bench->config;
     w->peers = bench->workers;
+    w->resolver_stats = &bench->resolver;
     w->peer_count = 1;
     w->revision = &bench->revision;
     w->stops = &bench->stops;

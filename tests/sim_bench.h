@@ -19,6 +19,7 @@ struct sim_bench {
     struct sleeper far_sleeper;
     struct queue *mail, *questions; /* to them */
     _Atomic uint32_t revision, stops;
+    struct resolve_stats resolver;
     bool holds;             /* the resolver answers nobody now */
     bool deaf;              /* the coordinator reads nothing now */
     uint32_t address_count; /* of every name: 10.0.0.0, 10.0.0.1, ... */

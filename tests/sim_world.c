@@ -63,6 +63,7 @@ static struct world {
     bool stuffed;        /* the coordinator does not read, until a question has found no room */
     uint64_t stop_at_us; /* a stop in the middle of the work; 0: when all is over */
     bool stopping, stopped;
+    struct resolve_stats resolver;
 } world;
 
 /* --- the coordinator, and the resolver beside it --- */
@@ -71,6 +72,9 @@ static int32_t answer_resolve(struct resolve_request *request)
 {
     uint32_t index = request->name.port - PORT_TARGET;
     bool withdrawn = atomic_load(&request->cancelled) != 0;
+    if (sim_chance(100)) counter_add(&world.resolver.revision, 1); /* a SIGHUP */
+    request->keep_ms = sim_chance(500) ? sim_below(5000) : 0;
+    request->revision = counter_read(&world.resolver.revision);
     if (withdrawn && sim_chance(500)) return -ECANCELED;
     if (index >= world.peers.tunnel_count) { /* a proxy of the chain, or what garbage asks for */
         request->count = 1;
@@ -431,6 +435,7 @@ static void world_open(void)
     if (ring_open(&world.far_ring, &options) < 0) sim_fail("no ring");
     w->config = &world.config;
     w->peers = world.worker_list;
+    w->resolver_stats = &world.resolver;
     world.worker_list[0] = w;
     w->peer_count = 1;
     w->revision = &world.revision;

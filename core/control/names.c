@@ -69,7 +69,13 @@ void names_end(struct coordinator *c)
 
 struct resolve_counts coordinator_resolve_counts(const struct coordinator *c)
 {
-    return resolve_count(resolver_thread_stats(c->resolver));
+    struct resolve_counts counts = resolve_count(resolver_thread_stats(c->resolver));
+    for (uint32_t i = 0; i < coordinator_worker_count(c); i++) {
+        uint64_t remembered = counter_read(&coordinator_worker_stats(c, i)->names_remembered);
+        counts.cache_hits += remembered;
+        counts.found += remembered;
+    }
+    return counts;
 }
 
 int coordinator_set_nameservers(struct coordinator *c, const char *nameservers)

@@ -202,6 +202,7 @@ static void thread_init(struct coordinator *c, uint32_t index, const int *fds)
 static int thread_meet_resolver(struct worker_thread *thread)
 {
     struct worker *w = &thread->worker;
+    w->resolver_stats = resolver_thread_stats(thread->coordinator->resolver);
     uint32_t questions_max = w->config->setups + w->config->associations;
     return resolver_thread_add_asker(thread->coordinator->resolver, &thread->to_inbox, questions_max, &w->resolver,
                                      &w->names);

@@ -125,6 +125,13 @@ static struct waiter *waiter_open(struct resolver *resolver, struct resolve_requ
     return waiter;
 }
 
+/* Of an answer that is not whole yet nobody else should hear. */
+static uint32_t waiter_keep_ms(const struct resolver *resolver, const struct cache_entry *entry)
+{
+    uint64_t now = ring_now_ms(resolver->ring);
+    return entry->expires_ms > now ? (uint32_t)(entry->expires_ms - now) : 0;
+}
+
 /* Copies the answer now: the entry may be gone before it is delivered. */
 static void waiter_finish(struct resolver *resolver, struct waiter *waiter, int status, const struct cache_entry *entry)
 {
@@ -133,6 +140,8 @@ static void waiter_finish(struct resolver *resolver, struct waiter *waiter, int 
     waiter->status = status;
     waiter->request->count = 0;
     if (status == 0) {
+        waiter->request->keep_ms = waiter_keep_ms(resolver, entry);
+        waiter->request->revision = counter_read(&resolver->stats.revision);
         waiter->request->count = entry->count;
         memcpy(waiter->request->results, entry->results, sizeof entry->results);
     }
@@ -250,11 +259,13 @@ static void question_keep(struct question *question)
     if (question->share > 0) resolver->shares[question->share - 1]--;
     question->share = 0;
     link_remove(&question->hurry);
-    question_answer(question);
-    if (entry->status == 0 || entry->status == -ENOENT)
+    if (entry->status == 0 || entry->status == -ENOENT) {
         cache_keep(&resolver->cache, entry, ring_now_ms(resolver->ring) + question->ttl_ms);
-    else
+        question_answer(question);
+    } else {
+        question_answer(question);
         cache_drop(&resolver->cache, entry);
+    }
     counter_set(&resolver->stats.cached, resolver->cache.kept_count);
 }
 
@@ -619,6 +630,7 @@ static int resolver_reopen(struct resolver *resolver, const char *nameservers)
     int error = dns_channel_reopen(resolver->channel, nameservers);
     if (error != 0) return error;
     cache_clear(&resolver->cache);
+    counter_add(&resolver->stats.revision, 1);
     counter_set(&resolver->stats.cached, 0);
     resolver->looked_ms = ring_now_ms(resolver->ring);
     while (!link_is_empty(&resolver->restarts)) {

@@ -40,6 +40,7 @@ struct resolve_stats {          /* written by the owner, read by any thread */
     counter refused;            /* requests for which there was no room */
     counter mismatched;         /* answers of name servers that did not fit their question: were dropped */
     counter cached;             /* gauge: entries now */
+    counter revision;           /* of the servers and settings: answers of an earlier one hold no more */
 };
 
 struct resolve_counts { /* the same at one moment */

@@ -27,6 +27,8 @@ struct resolve_request {
     struct share_source source; /* for whom; size 0: for nobody who is bounded */
     struct message origin;      /* the resolver's note of what to answer */
     uint32_t asker;             /* and whom */
+    uint32_t keep_ms;           /* how long the answer may be given again; 0: not at all */
+    uint64_t revision;          /* resolve_stats.revision at the time of the answer */
     uint32_t count;
     struct resolve_result {
         uint8_t kind; /* ADDRESS_IPV4 or ADDRESS_IPV6 */

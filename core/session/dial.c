@@ -146,7 +146,13 @@ static enum session_state dial_go_on(struct worker *w, struct session *s)
 
 static enum session_state dial_resolve(struct worker *w, struct session *s)
 {
-    if (!session_ask_address(w, s, &setup_of(w, s)->resolve)) return session_fail(w, s, FAIL_RESOURCE);
+    struct resolve_request *request = &setup_of(w, s)->resolve;
+    request->family = w->config->family;
+    if (name_cache_find(&w->name_cache, request, counter_read(&w->resolver_stats->revision), ring_now_ms(w->ring))) {
+        counter_add(&w->stats.names_remembered, 1);
+        return dial_go_on(w, s);
+    }
+    if (!session_ask_address(w, s, request)) return session_fail(w, s, FAIL_RESOURCE);
     return SESSION_RESOLVE;
 }
 
@@ -174,6 +180,7 @@ enum session_state dial_resolve_step(struct worker *w, struct session *s)
     if (s->op != SESSION_LENT) return SESSION_RESOLVE;
     if (s->result < 0 || setup_of(w, s)->resolve.count == 0)
         return session_fail(w, s, failure_from_resolver(s->result));
+    name_cache_keep(&w->name_cache, &setup_of(w, s)->resolve, ring_now_ms(w->ring));
     return dial_go_on(w, s);
 }
 

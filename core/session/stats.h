@@ -31,6 +31,7 @@ struct stats {
     counter peak_of_all;                 /* the same of all workers together, when this one had more than before */
     counter internal;                    /* gauge: connections of the coordinator's own; counted nowhere else */
     counter routes_asked;                /* questions to the ruleset */
+    counter names_remembered;            /* names whose addresses the worker still knew */
     counter routes_remembered;           /* answered by a verdict that held still (sluice.cache) */
     counter handshake_in, handshake_out; /* octets of clients' handshakes */
     counter hop_in, hop_out;             /* octets of handshakes with proxies of the chain */

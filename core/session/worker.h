@@ -12,8 +12,10 @@
 #include "core/io/ring.h"
 #include "core/io/share.h"
 #include "core/io/timer.h"
+#include "core/resolver/resolve.h"
 #include "core/session/config.h"
 #include "core/session/errand.h"
+#include "core/session/name_cache.h"
 #include "core/session/own.h"
 #include "core/session/stats.h"
 #include "core/session/verdicts.h"
@@ -77,7 +79,9 @@ struct worker {
     struct queue *inbox;           /* its answers and errands */
     struct errand_returns returns; /* errands that are done and wait for room in its queue */
     struct mailbox resolver;       /* names that we ask for */
-    struct queue *names;           /* its answers */
+    struct name_cache name_cache;
+    const struct resolve_stats *resolver_stats; /* of which only the revision is looked at */
+    struct queue *names;                        /* its answers */
 };
 
 /* Sends the coordinator a message. False: its queue is full. */

@@ -79,6 +79,7 @@ void worker_arm_listeners(struct worker *w)
 void worker_close(struct worker *w)
 {
     verdicts_close(&w->verdicts);
+    name_cache_close(&w->name_cache);
     pipes_close(&w->pipes);
     spare_close(w);
     udp_close(w);
