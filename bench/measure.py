@@ -22,7 +22,7 @@ from processes import Failed, cpu_seconds, find_program, pss_bytes
 
 FIRST_PORT = 22000  # of the origin, with the next seven; what follows is below the range of ephemeral ports
 IPERF_PORT = 100  # from the first
-HOP_PORT = 110  # from the first
+HOP_PORT, HOP_PORTS = 110, 800  # from the first; those of one sample are not those of the sample before
 PROXY_PORT = 1000  # from the first; each sample takes the next, and begins again after PROXY_PORTS
 PROXY_PORTS = 9000
 NAMES_PORT = 53
@@ -75,8 +75,10 @@ class Bench:
                          "the name server does not start")
 
     def start_hops(self, stack):
-        """Two floors among the ends, through which a chain goes."""
-        hops = [f"{self.network.ends}:{self.first_port + HOP_PORT + i}" for i in range(2)]
+        """Two floors among the ends, through which a chain goes. The kernel closes a ring's sockets some time after the
+        process has ended, so that their ports are not free at once."""
+        first = self.first_port + HOP_PORT + 2 * self.samples_taken % HOP_PORTS
+        hops = [f"{self.network.ends}:{first + i}" for i in range(2)]
         for hop in hops:
             process = self.start(stack, self.load_core, [self.options.floor, "--listen", hop, "--socks5"])
             host, port = hop.split(":")

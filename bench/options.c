@@ -27,7 +27,7 @@ static const char usage[] =
     "  --fresh-names      and by one that nobody has asked for yet\n"
     "  --fill             idle: from the fill service, 1 MiB through each connection first\n"
     "  --check            bulk: compare every octet\n"
-    "  --device NAME      origin: take what arrives over this (lo)\n"
+    "  --device NAME      origin: take what arrives over this alone, '' for any (lo)\n"
     "  --upload           bulk: send to the sink instead of reading from the source\n"
     "  --read             bulk: copy what arrives, as a real client does, instead of discarding it in the kernel\n"
     "  --close HOW        connect: reset or orderly (reset)\n"

@@ -250,7 +250,8 @@ static void origin_accept(struct origin *o, int listener)
 }
 
 /* All that reaches us over the device is ours, whatever address of 127/8 or of a routed network it is sent to, so that
- * a client may spread its connections over destinations; what comes from elsewhere is not. */
+ * a client may spread its connections over destinations; what comes from elsewhere is not. In a namespace of the
+ * bench's own there is no elsewhere, and no device is named. */
 static void origin_listen(struct origin *o, enum service service, uint16_t port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = INADDR_ANY};
@@ -259,7 +260,7 @@ static void origin_listen(struct origin *o, enum service service, uint16_t port)
     int fd = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) die("socket: %s", strerror(errno));
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, o->device, (socklen_t)strlen(o->device) + 1))
+    if (o->device[0] && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, o->device, (socklen_t)strlen(o->device) + 1))
         die("bind to %s: %s", o->device, strerror(errno));
     if (datagrams) {
         setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);

@@ -5,8 +5,8 @@
 
 #include <stdint.h>
 
-/* Takes what arrives on `device`, whatever address of it is meant. Says "ready" on stdout once all ports are open, and
- * serves until it is killed. */
+/* Takes what arrives on `device` ("": on any), whatever address of it is meant. Says "ready" on stdout once all ports
+ * are open, and serves until it is killed. */
 __attribute__((noreturn)) void origin_run(uint16_t port, const char *device);
 
 #endif
