@@ -17,11 +17,11 @@ def read_name(data, at):
 
 
 class NameServer:
-    def __init__(self):
+    def __init__(self, host="127.0.0.1", port=0):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        self.text = f"127.0.0.1:{self.port}"
+        self.socket.bind((host, port))
+        self.host, self.port = self.socket.getsockname()
+        self.text = f"{host}:{self.port}"
         self.records = {}
         self.queries = []  # (name, type)
         self.silent = set()  # names, (name, type), or "*"
@@ -67,6 +67,6 @@ class NameServer:
 
     def close(self):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wake:
-            wake.sendto(b"", ("127.0.0.1", self.port))
+            wake.sendto(b"", (self.host, self.port))
         self.thread.join(5)
         self.socket.close()

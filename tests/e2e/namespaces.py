@@ -57,6 +57,15 @@ class Namespace:
         ip("netns", "del", self.name)
 
 
+def with_mounts(*commands):
+    """What to put before a program that is to see mounts of its own: shell commands that make them."""
+    return ("unshare", "--mount", "sh", "-e", "-c", "\n".join([*commands, 'exec "$@"']), "sh")
+
+
+def can_mount():
+    return subprocess.run([*with_mounts("mount --bind /dev/null /etc/hostname"), "true"], capture_output=True).returncode == 0
+
+
 def connect(left, left_name, right, right_name):
     """A cable between two namespaces."""
     ip("link", "add", left_name, "netns", left.name, "type", "veth", "peer", "name", right_name, "netns", right.name)

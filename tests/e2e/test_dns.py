@@ -1,11 +1,14 @@
 """Names: answers, silence, several addresses of which some are dead."""
 import os
+import signal
 import threading
 import time
 
 import pytest
 
 import fakedns
+import namespaces
+import origins
 import process
 import scripts
 import wire
@@ -182,6 +185,48 @@ def test_second_name_server(sluice, origin, dns):
     server.add("name.example", "127.0.0.1")
     proxy = sluice("--nameserver", f"{dead.text},{server.text}")
     connect(proxy, "name.example", target.port)
+
+
+def test_a_changed_resolv_conf(sluice, origin, namespace, tmp_path):
+    """It is seen with a look-up soon, and at SIGHUP also where its size, time and inode are what they were."""
+    if not namespaces.can_mount():
+        pytest.skip("no mounts of one's own here")
+    net, conf = namespace(), tmp_path / "resolv.conf"
+    servers = [net.call(fakedns.NameServer, f"127.0.0.{i}", 53) for i in range(1, 4)]
+    target = net.call(origins.Origin, origins.echo)
+    names = [f"name{i}.example" for i in range(1000)]
+    for server in servers:
+        for name in names:
+            server.add(name, "127.0.0.1")
+
+    def turn_to(i):
+        conf.write_text(f"nameserver 127.0.0.{i + 1}\n")
+
+    def look_up(name):
+        net.call(connect, proxy, name, target.port)
+        return [server.count(name) for server in servers]
+
+    def moved(i):
+        """Names that nobody has asked for yet, until one of them goes to that server."""
+        return process.wait_until(lambda: look_up(names.pop())[i] == 1, 5, 0.1)
+
+    turn_to(0)
+    mount = namespaces.with_mounts(f"mount --bind {conf} /etc/resolv.conf")
+    proxy = sluice(prefix=(*net.prefix, *mount))
+    assert look_up("name0.example") == [1, 0, 0]
+    turn_to(1)
+    assert moved(1) and not servers[2].queries
+    before = conf.stat()
+    turn_to(2)
+    os.utime(conf, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert conf.stat().st_size == before.st_size
+    known = names.pop()
+    assert look_up(known) == look_up(known) == [0, 1, 0], "it has no way to know"
+    proxy.signal(signal.SIGHUP)
+    assert moved(2)
+    assert look_up(known) == [0, 1, 1], "what was known before is asked again"
+    for one in [*servers, target]:
+        net.call(one.close)
 
 
 # --- several addresses (RFC 8305) ---

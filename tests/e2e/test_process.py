@@ -5,11 +5,13 @@ import pwd
 import re
 import signal
 import socket
+import stat
 import subprocess
 import time
 
 import pytest
 
+import namespaces
 import origins
 import process
 import wire
@@ -447,6 +449,49 @@ def test_log_is_quiet_by_default(sluice, origin):
             pass
     time.sleep(0.3)
     assert proxy.log().count("\n") == 1
+
+
+def test_syslog(sluice, tmp_path):
+    """Lines go there with their severity, and nowhere else."""
+    if not namespaces.can_mount():
+        pytest.skip("no mounts of one's own here")
+    folder, log = tmp_path / "dev", socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    folder.mkdir()
+    log.bind(str(folder / "log"))
+    log.settimeout(15 * process.SLOW)
+    nodes = [name for name in ["null", "urandom", "random", "zero"] if os.path.exists("/dev/" + name)]
+    for name in nodes:
+        (folder / name).touch()
+    mounts = [f"mount --bind /dev/{name} {folder}/{name}" for name in nodes] + [f"mount --rbind {folder} /dev"]
+    proxy = sluice("--log", "syslog", "--loglevel", "5", prefix=namespaces.with_mounts(*mounts), ready=False)
+    proxy.check_descriptors = False  # how many there were at the start is not known without a log
+    seen = []
+
+    def read_until(word):
+        while not seen or word not in seen[-1]:
+            seen.append(log.recv(4096).decode())
+        line = re.fullmatch(rf"<(\d+)>\w{{3}} [ \d]\d \d\d:\d\d:\d\d sluice\[{proxy.pid}\]: (\w+\.c:\d+ .*)", seen[-1])
+        assert line, seen[-1]
+        return int(line.group(1)) % 8
+
+    assert read_until("listening on") == 5  # notice
+    with wire.Client(proxy.address) as client:
+        assert client.send(wire.socks4("224.0.0.1", 80)).read_all() == wire.SOCKS4_REJECTED
+    assert read_until("connection blocked by policy") == 6  # info
+    proxy.signal(signal.SIGTERM)
+    assert read_until("server shutdown gracefully") == 5
+    assert proxy.log() == ""
+    log.close()
+
+
+@pytest.mark.parametrize("mask, mode", [(0o000, 0o777), (0o022, 0o755), (0o077, 0o700)])
+def test_umask_decides_who_may_use_a_unix_listener(sluice, tmp_path, mask, mode):
+    """The API's socket is closed to others whatever the umask: test_api_doors.py."""
+    path = str(tmp_path / "proxy")
+    proxy = sluice("-l", f"unix:{path}", prefix=("sh", "-c", f'umask {mask:o}; exec "$@"', "sh"))
+    assert stat.S_IMODE(os.stat(path).st_mode) == mode
+    proxy.finish()
+    assert not os.path.exists(path)
 
 
 def test_secrets_are_not_logged(sluice, origin):

@@ -216,6 +216,20 @@ def test_ready(ruled, origin, tmp_path):
     assert proxy.log().rstrip().endswith("server shutdown gracefully")
 
 
+def test_ready_while_it_starts(ruled, tmp_path):
+    """A script of --script holds the start: the API answers already, and says that nothing is served yet."""
+    begun, go, script = tmp_path / "begun", tmp_path / "go", tmp_path / "script.lua"
+    script.write_text(f"io.open('{begun}', 'w'):close() repeat local file = io.open('{go}') until file")
+    proxy, api = ruled(None, "--script", script, "--lua-budget", "60000", ready=False)
+    proxy.check_descriptors = False
+    assert process.wait_until(begun.exists)
+    answer = api.get("/ready")
+    assert (answer.status, answer.text) == (503, "starting")
+    go.touch()
+    assert process.wait_until(lambda: api.get("/ready").status == 200)
+    assert api.get("/ready").text == "ready"
+
+
 def test_what_a_drain_resets_is_said(sluice, origin):
     proxy, target = sluice("--drain", "0.3", "--loglevel", "5"), origin(origins.hold)
     for client in [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(3)]:
