@@ -1,6 +1,7 @@
 /* core/resolver/resolver_thread with several askers, each a thread with a ring of its own, as workers are. */
 #include "core/resolver/resolver_thread.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -36,11 +37,31 @@ static struct resolver_thread *resolver;
 static struct asker askers[ASKERS];
 static pthread_barrier_t ended;
 
+static unsigned open_files;
+
+static unsigned count_files(void)
+{
+    unsigned count = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    assert_non_null(folder);
+    while (readdir(folder)) count++;
+    closedir(folder);
+    return count;
+}
+
 static void open_resolver(const char *nameservers)
 {
+    open_files = count_files();
     struct resolve_options options = {.nameservers = nameservers, .timeout_ms = 5000};
     assert_int_equal(ring_open(&ring, &(struct ring_options){.entries = 16}), 0);
     assert_int_equal(resolver_thread_open(&resolver, &options), 0);
+}
+
+static void close_resolver(void)
+{
+    resolver_thread_close(resolver);
+    ring_destroy(ring);
+    assert_int_equal(count_files(), open_files);
 }
 
 static void asker_put(struct asker *a, uint32_t index)
@@ -117,8 +138,7 @@ static void close_all(void)
     pthread_barrier_wait(&ended); /* now their rings go */
     for (uint32_t i = 0; i < ASKERS; i++) pthread_join(askers[i].thread, NULL);
     pthread_barrier_destroy(&ended);
-    resolver_thread_close(resolver);
-    ring_destroy(ring);
+    close_resolver();
 }
 
 static void test_askers(void **state)
@@ -178,8 +198,7 @@ static void test_reload(void **state)
     for (int i = 0; i < 10000 && after == before; i++) after = ask_once(a);
     assert_int_equal(after, before + 1);
     resolver_thread_end(resolver, ring);
-    resolver_thread_close(resolver);
-    ring_destroy(ring);
+    close_resolver();
 }
 
 /* Nobody asks; and the list of name servers is wrong. */
@@ -192,8 +211,7 @@ static void test_nothing(void **state)
     open_resolver(NULL);
     resolver_thread_end(resolver, ring);
     resolver_thread_end(resolver, ring);
-    resolver_thread_close(resolver);
-    ring_destroy(ring);
+    close_resolver();
 }
 
 static int start(void **state)

@@ -276,8 +276,7 @@ int dns_udp_open(struct dns_udp *udp, uint32_t sockets_max)
 void dns_udp_close(struct dns_udp *udp)
 {
     while (!link_is_empty(&udp->open)) exchange_close(udp, link_owner(udp->open.next, struct exchange, open));
-    for (unsigned i = 0; i < DNS_LANES_MAX; i++)
-        if (udp->lanes[i].fd >= 0) close(udp->lanes[i].fd);
+    for (unsigned i = 0; i < DNS_LANES_MAX; i++) assert(udp->lanes[i].fd < 0); /* c-ares has closed what it opened */
     pool_close(&udp->exchanges);
     ring_cancel(udp->ring, set_tag(udp));
     ring_close(udp->ring, udp->epoll_fd);
