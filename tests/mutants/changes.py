@@ -108,9 +108,19 @@ class Source:
         for i in range(begin, end):
             if self.tokens[i].kind == "word" and UNSEEN_CALLS.match(self.text(i)) and self.text(i + 1) == "(":
                 taken.update(range(i, self.partner[i + 1] + 1))
-            if self.tokens[i].kind == "word" and self.text(i) == "if" and self.text(i + 2).startswith("LOG_ON"):
-                taken.update(range(i, self.partner[i + 1] + 1))
+            if self.text(i) == "if" and self.text(i + 1) == "(" and self.is_about_logging(i + 1):
+                taken.update(j for j in range(i, self.partner[i + 1] + 1) if not self.is_called(j))
         return taken
+
+    def is_about_logging(self, i):
+        """A condition of LOG_ON, or of nothing but a log line."""
+        behind = self.partner[i] + 1
+        return self.text(i + 1) == "LOG_ON" or (re.match(r"LOG[A-Z]?$", self.text(behind)) is not None
+                                                and self.text(self.partner[behind + 1] + 2) != "else")
+
+    def is_called(self, i):
+        """What a condition calls may do more than answer."""
+        return self.tokens[i].kind == "word" and self.text(i) not in KEYWORDS and self.text(i + 1) == "("
 
     def begins_statement(self, i):
         before = self.text(i - 1)
