@@ -117,36 +117,18 @@ static void test_lines_of_scripts(void **state)
                                        "a{b=\"\",c=\"\\\\\\\"\\n\",} NaN",
                                        "a { b = \"c\" , d = \"e\" } +Inf 1395066363000",
                                        "a\t-1 -5",
-                                       "a{b=\"\303\244 { } # , =\"} 0"};
-    static const char *const wrong[] = {"a",
-                                        "1",
-                                        "a 1 2 3",
-                                        "a one",
-                                        "a 0x10",
-                                        "a 1,5",
-                                        "a 1 1.5",
-                                        "1a 1",
-                                        "a{b=c} 1",
-                                        "a{b=\"c} 1",
-                                        "a{b=\"c\"",
-                                        "a{b=\"\\t\"} 1",
-                                        "a{1b=\"c\"} 1",
-                                        "a{b=\"c\" d=\"e\"} 1",
-                                        "a{b=\"c\"}",
-                                        "a{b:c=\"c\"} 1",
-                                        "# TYPE a thing",
-                                        "# TYPE a",
-                                        "# TYPE a counter more",
-                                        "# HELP 1 x",
-                                        "# HELP a \\t",
-                                        "a 1\r",
-                                        "a{b=\"\377\"} 1",
-                                        "a{b=\"\303\"} 1",
-                                        "a{b=\"\355\240\200\"} 1",
-                                        "a-b 1",
-                                        "a --1",
-                                        "a .",
-                                        "<html>"};
+                                       "a{b=\"\303\244 { } # , =\"} 0",
+                                       "a{b=\"\302\200\337\277\"} 0",
+                                       "a{b=\"\340\240\200\355\237\277\356\200\200\357\277\277\"} 0",
+                                       "a{b=\"\360\220\200\200\364\217\277\277\"} 0"};
+    static const char *const wrong[] = {
+        "a", "1", "a 1 2 3", "a one", "a 0x10", "a 1,5", "a 1 1.5", "1a 1", "a{b=c} 1", "a{b=\"c} 1", "a{b=\"c\"",
+        "a{b=\"\\t\"} 1", "a{1b=\"c\"} 1", "a{b=\"c\" d=\"e\"} 1", "a{b=\"c\"}", "a{b:c=\"c\"} 1", "# TYPE a thing",
+        "# TYPE a", "# TYPE a counter more", "# HELP 1 x", "# HELP a \\t", "a 1\r", "a{b=\"\377\"} 1",
+        "a{b=\"\303\"} 1", "a{b=\"\355\240\200\"} 1",
+        /* neighbours of the first and last characters of each length in UTF-8 */
+        "a{b=\"\301\277\"} 1", "a{b=\"\340\237\277\"} 1", "a{b=\"\360\217\277\277\"} 1", "a{b=\"\364\220\200\200\"} 1",
+        "a{b=\"\365\200\200\200\"} 1", "a-b 1", "a --1", "a .", "<html>"};
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         if (!exposition_is_sound(good[i], strlen(good[i]))) fail_msg("%s", good[i]);

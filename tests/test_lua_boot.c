@@ -117,6 +117,18 @@ static void test_boot_asks_once(void **state)
     run("assert(asked == 1)");
 }
 
+/* Every listener that has no kind of its own, wherever it stands. */
+static void test_transparent(void **state)
+{
+    static const enum listener_kind kinds[] = {LISTENER_TPROXY, LISTENER_TPROXY, LISTENER_TPROXY, LISTENER_HTTP};
+    (void)state;
+    assert_int_equal(boot("return { listen = '127.0.0.1:1,127.0.0.1:2,127.0.0.1:3', http_listen = '127.0.0.1:4', "
+                          "transparent = true }"),
+                     0);
+    assert_int_equal(config.listener_count, 4);
+    for (uint32_t i = 0; i < 4; i++) assert_int_equal(config.listeners[i].kind, kinds[i]);
+}
+
 static void test_nearest(void **state)
 {
     (void)state;
@@ -124,6 +136,8 @@ static void test_nearest(void **state)
     assert_int_equal(nearest_distance("abc", ""), 3);
     assert_int_equal(nearest_distance("Max-Sessions", "max_sessions"), 0);
     assert_int_equal(nearest_distance("listne", "listen"), 1); /* exchanged */
+    assert_int_equal(nearest_distance("ilsten", "listen"), 1);
+    assert_int_equal(nearest_distance("ab", "ba"), 1);
     assert_int_equal(nearest_distance("kitten", "sitting"), 3);
     assert_int_equal(nearest_distance("timeuot", "timeout"), 1);
     assert_int_equal(nearest_distance("timout", "timeout"), 1);
@@ -236,8 +250,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_SCRIPT(test_boot_errors),    WITH_SCRIPT(test_boot),         WITH_SCRIPT(test_boot_without_ruleset),
-        WITH_SCRIPT(test_boot_asks_once), cmocka_unit_test(test_nearest), WITH_SCRIPT(test_ruleset_file),
-        WITH_SCRIPT(test_boot_reload),
+        WITH_SCRIPT(test_boot_asks_once), cmocka_unit_test(test_nearest), WITH_SCRIPT(test_transparent),
+        WITH_SCRIPT(test_ruleset_file),   WITH_SCRIPT(test_boot_reload),
     };
     return cmocka_run_group_tests_name("boot", tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@ static void test_sleep(void **state)
     install(
         "return { resolve = function(addr)\n"
         "  assert(select('#', await.sleep(0.01)) == 0) await.sleep('0.001') await.sleep(0) await.idle()\n"
+        "  assert(select('#', coroutine.resume(coroutine.create(function() await.sleep(0) end))) == 1)\n"
         "  for _, n in ipairs{ -1, 0/0, 1/0, 1e10 } do\n"
         "    local ok, e = pcall(await.sleep, n)\n"
         "    assert(not ok and e == 'n must be finite and in [0, 1e9]', e) end\n"

@@ -50,6 +50,7 @@ static void test_new(void **state)
     (void)state;
     run("local d = data.new(3) assert(#d == 3 and d:string() == '\\0\\0\\0')");
     run("local d = data.new{0, 127, 128, 255} assert(d:string() == '\\x00\\x7f\\x80\\xff')");
+    run("local d = data.new'text' assert(debug.getmetatable(d).__tostring(d, 1, 2) == 'text')");
     run("local d = data.new'text\\0more' assert(#d == 9 and tostring(d) == 'text\\0more')");
     run("local d = data.new'12' assert(d:string() == '12')"); /* a text, not a size */
     run("assert(require'data' == data)");

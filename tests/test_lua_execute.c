@@ -107,6 +107,18 @@ static bool is_dead(pid_t pid)
     return !read || strstr(line, ") Z ") != NULL;
 }
 
+/* A script that resumes its own coroutine instead of waiting gets what it hands in, and the command has nobody left. */
+static void test_resumed_by_the_script(void **state)
+{
+    (void)state;
+    struct answer answer = {0};
+    static const char source[] = "local co = coroutine.create(function() return 'got', await.execute('exit 3') end) "
+                                 "coroutine.resume(co) return coroutine.resume(co, 1, 2)";
+    engine_rpcall(engine, source, sizeof source - 1, on_finished, &answer);
+    while (!answer.called || !execute_is_idle()) assert_int_equal(coordinator_turn(coordinator), 0);
+    assert_string_equal(answer.body, "return true,true,\"got\",1,2");
+}
+
 /* The whole group is killed with it. */
 static void test_abandoned(void **state)
 {
@@ -190,8 +202,13 @@ static int close_engine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ends),          cmocka_unit_test(test_arguments), cmocka_unit_test(test_inheritance),
-        cmocka_unit_test(test_many),          cmocka_unit_test(test_abandoned), cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_inheritance),
+        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_resumed_by_the_script),
+        cmocka_unit_test(test_abandoned),
+        cmocka_unit_test(test_stop),
         cmocka_unit_test(test_no_descriptor),
     };
     return cmocka_run_group_tests_name("execute", tests, open_engine, close_engine);

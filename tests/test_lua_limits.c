@@ -96,6 +96,12 @@ static void test_tables_same(void **state)
         "assert(table.concat(table.move({1, 2, 3, 4}, 2, 4, 1), ',') == '2,3,4,4')\n"
         "local u = table.move({1, 2, 3}, 1, 3, 3, {9, 9}) assert(table.concat(u, ',') == '9,9,1,2,3')\n"
         "assert(table.move({1}, 1, 0, 5)[5] == nil)");
+    run("local m, seen = getmetatable(''), {} local index = m.__index\n" /* what behaves like a table */
+        "m.__len, m.__newindex = string.len, function(s, k, v) seen[k] = v end\n"
+        "m.__index = function(s, k) if type(k) == 'number' then return k * 2 end return index[k] end\n"
+        "table.insert('abc', 'x') table.insert('abc', 3, 'y') local all = table.concat('abc', '-')\n"
+        "m.__index, m.__newindex, m.__len = index, nil, nil\n"
+        "assert(all == '2-4-6' and seen[4] == 6 and seen[3] == 'y' and not pcall(table.concat, 'abc'))");
     raises("table.insert({1, 2}, 5, 1)", "bad argument #2 to 'insert' (position out of bounds)");
     raises("table.insert({1, 2})", "wrong number of arguments to 'insert'");
     raises("table.remove({1, 2}, 7)", "bad argument #2 to 'remove' (position out of bounds)");
@@ -192,6 +198,10 @@ static void test_finalizers_same(void **state)
     run("local co setmetatable({}, {__gc = function() co = coroutine.running() end}) collectgarbage() assert(co)\n"
         "pcall(coroutine.resume, co, 1) pcall(coroutine.close, co)\n"
         "local n = 0 setmetatable({}, {__gc = function() n = 1 end}) collectgarbage() assert(n == 1)");
+    run("local where = {} for i = 1, 3 do setmetatable({}, {__gc = function() where[i] = coroutine.running() end}) "
+        "end\n"
+        "collectgarbage() assert(where[1] and where[1] == where[2] and where[2] == where[3])"); /* one serves them all
+                                                                                                 */
     raises("setmetatable({}, 5)", "bad argument #2 to 'setmetatable' (nil or table expected, got number)");
     raises("setmetatable(setmetatable({}, {__metatable = 1}), {})", "cannot change a protected metatable");
     run("local t = setmetatable({}, {__metatable = 'x'}) assert(getmetatable(t) == 'x' and getmetatable({}) == nil)\n"
@@ -212,6 +222,12 @@ static void test_debugging(void **state)
         "assert(getmetatable(io.stdout) == getmetatable(io.stderr) and getmetatable(io.stdout).__index.read)\n"
         "regex.compile('y') collectgarbage()");
     run("assert(debug.getupvalue(('x'):gmatch('x'), 1) == nil and debug.setupvalue(('x'):gmatch('x'), 1, 2) == nil)");
+    run("local t = {} assert(debug.setmetatable(t, {__len = function() return 7 end}) == t and #t == 7)\n"
+        "assert(debug.setmetatable(t, nil) == t and #t == 0)");
+    raises("debug.setlocal(1, 1)", "bad argument #3 to 'setlocal' (value expected)");
+    raises("local co = coroutine.create(function(b) coroutine.yield() end) coroutine.resume(co, 8) debug.setlocal(co, "
+           "1, 1)",
+           "bad argument #4 to 'setlocal' (value expected)");
     run("local a = 5 local n, v = debug.getlocal(1, 1) assert(n == 'a' and v == 5)\n"
         "assert(debug.setlocal(1, 1, 6) == 'a' and a == 6 and debug.getlocal(function(x, y) end, 2) == 'y')\n"
         "assert(debug.getinfo(1, 'f').func and debug.getinfo(1, 'l').currentline == 3)\n"

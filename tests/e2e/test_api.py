@@ -87,6 +87,14 @@ def test_stats_text(ruled, origin):
     assert not re.search(r"^API Requests .* Rx 0,", api.get("/stats").text, re.MULTILINE)  # heads count
 
 
+def test_stats_since_the_last_time(ruled):
+    """What the ruleset is told is the time since the last POST, at first since the start, and no more than that."""
+    begin = time.monotonic()
+    _, api = ruled("return { stats = function(dt) return ('%.9f'):format(dt) end }")
+    told = [float(api.post("/stats?nobanner=1&server=0").text) for _ in range(5)]
+    assert min(told) > 0 and sum(told) <= time.monotonic() - begin
+
+
 def test_stats_json(ruled, origin):
     proxy, api = ruled(DIRECT, "--workers", "2")
     client = wire.through_socks5(proxy.address, "127.0.0.1", origin().port)
@@ -100,6 +108,8 @@ def test_stats_json(ruled, origin):
         whole = everything["bytes"][name[6:]] if name.startswith("bytes") else everything[name]
         assert sum(worker[name] for worker in everything["workers"]) == whole
     assert everything["api"]["requests"] == 1 and everything["api"]["errors"] == 0
+    labels = re.findall(r'^sluice_failures_total\{reason="(\w+)"\}', api.get("/metrics").text, re.MULTILINE)
+    assert len(labels) > 20 and list(everything["failures"]) == labels
     api.get("/nothing")
     raw(api, b"POST /stats HTTP/1.1\r\nContent-Length: x\r\n\r\n").read_all()  # answered below us
     assert process.wait_until(lambda: api.get("/stats?format=json").json()["api"]["errors"] == 2)
@@ -441,8 +451,9 @@ def test_body_limits(ruled):
     assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\n\r\n").read_head().startswith(b"HTTP/1.1 411")
     assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 4194305\r\n\r\n").read_head().startswith(b"HTTP/1.1 413")
     assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").read_head().startswith(b"HTTP/1.1 501")
-    assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 1\r\nExpect: magic\r\n\r\n").read_head().startswith(
-        b"HTTP/1.1 417")
+    client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 1\r\nExpect: magic\r\nConnection: close\r\n\r\n")
+    answer = client.read_all()
+    assert answer.startswith(b"HTTP/1.1 417") and b"that expectation cannot be met" in answer
     client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
     assert client.read_head() == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert client.send(b"x=1").read_head().startswith(b"HTTP/1.1 200")
