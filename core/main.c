@@ -11,6 +11,7 @@
 #include "api/server.h"
 #include "core/control/coordinator.h"
 #include "core/control/supervisor.h"
+#include "core/control/workers.h"
 #include "core/io/log.h"
 #include "core/process/config_check.h"
 #include "core/process/config_dump.h"
@@ -151,6 +152,7 @@ static int main_open_ports(void)
     }
     if (error == 0) main_note_doors(parts.fds);
     if (error == 0) supervisor_set_last(parts.supervisor, main_remove_files);
+    if (error == 0 && config.user) error = coordinator_make_pipes(parts.coordinator);
     if (error == 0) error = main_drop_privileges();
     return error;
 }

@@ -685,6 +685,11 @@ int net_pipe(int fds[2], size_t *size)
     return 0;
 }
 
+void net_empty_pipe(int fd)
+{
+    sim_file_at(fd, "net_empty_pipe()")->pipe->bytes.used = 0;
+}
+
 /* --- what the simulated kernel does not know --- */
 
 int net_connect(int fd, const struct net_address *to)

@@ -5,6 +5,7 @@
 #include "tests/support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -218,6 +219,31 @@ static void test_memory_of_a_burst_is_given_back(void **state)
     bench_close(&b);
 }
 
+/* Those that were made while the process had its privileges are never given up. */
+static void test_pipes_made_ahead(void **state)
+{
+    struct pipes pipes;
+    struct pipe made[2];
+    uint8_t octet;
+    (void)state;
+    assert_int_equal(pipes_make_ahead(made, 2, 65536), 2);
+    pipes_open_with(&pipes, 3, 65536, made, 2);
+    uint16_t first = pipes_borrow(&pipes);
+    assert_int_equal(pipes.all[first].read_fd, made[first].read_fd);
+    assert_int_equal(write(pipes.all[first].write_fd, "left", 4), 4);
+    pipes_destroy(&pipes, first);
+    assert_int_equal(pipes_borrow(&pipes), first);
+    assert_int_equal(pipes.all[first].read_fd, made[first].read_fd);
+    assert_int_equal(read(pipes.all[first].read_fd, &octet, 1), -1); /* emptied */
+    assert_int_equal(errno, EAGAIN);
+    uint16_t second = pipes_borrow(&pipes), third = pipes_borrow(&pipes);
+    assert_int_equal(pipes.all[second].read_fd, made[second].read_fd);
+    assert_true(pipes.all[third].read_fd != made[0].read_fd && pipes.all[third].read_fd != made[1].read_fd);
+    assert_int_equal(pipes_borrow(&pipes), PIPES_NONE);
+    pipes_close(&pipes);
+    assert_int_equal(fcntl(made[0].read_fd, F_GETFD), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +253,7 @@ int main(void)
         cmocka_unit_test(test_buffer_that_nobody_wants_goes_back),
         cmocka_unit_test(test_copies_take_spare_buffers),
         cmocka_unit_test(test_pipes_are_a_budget),
+        cmocka_unit_test(test_pipes_made_ahead),
         cmocka_unit_test(test_memory_of_a_burst_is_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -68,11 +68,13 @@ struct coordinator {
     struct worker_thread *threads;
     struct worker **workers;
     uint32_t worker_count; /* written once, before the workers start: the configuration may be replaced meanwhile */
-    uint32_t next_worker;  /* for what any worker may do */
-    uint32_t running;      /* workers that have not said MESSAGE_STOPPED */
-    bool broken;           /* a worker's ring broke */
-    bool wakes_armed;      /* of workers, that no system call has submitted yet */
-    pthread_mutex_t lock;  /* start-up and end only, and who wakes workers from another thread */
+    struct pipe *pipes_ahead;
+    uint32_t pipes_ahead_count;
+    uint32_t next_worker; /* for what any worker may do */
+    uint32_t running;     /* workers that have not said MESSAGE_STOPPED */
+    bool broken;          /* a worker's ring broke */
+    bool wakes_armed;     /* of workers, that no system call has submitted yet */
+    pthread_mutex_t lock; /* start-up and end only, and who wakes workers from another thread */
     pthread_cond_t changed;
     uint32_t ready; /* workers that have finished worker_open() */
     bool go;        /* all are open: accept */

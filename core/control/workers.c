@@ -189,6 +189,8 @@ static void thread_init(struct coordinator *c, uint32_t index, const int *fds)
         .queue = thread->inbox, .sleeper = &w->sleeper, .ring = &w->ring, .wake = {.op = WORKER_OP_WAKE}};
     w->revision = &c->revision;
     w->stops = &c->stops;
+    w->pipes_ahead_count = c->pipes_ahead_count / c->config->workers;
+    if (c->pipes_ahead) w->pipes_ahead = c->pipes_ahead + (size_t)index * w->pipes_ahead_count;
     w->peers = c->workers;
     w->peer_count = c->config->workers;
     for (uint32_t i = 0; i < c->config->listener_count; i++) {
@@ -196,6 +198,16 @@ static void thread_init(struct coordinator *c, uint32_t index, const int *fds)
         w->listeners[i].shared = c->config->listeners[i].address.kind == ADDRESS_UNIX;
     }
     c->workers[index] = w;
+}
+
+int coordinator_make_pipes(struct coordinator *c)
+{
+    uint32_t count = c->config->pipes * c->config->workers;
+    if (count == 0) return 0;
+    c->pipes_ahead = calloc(count, sizeof *c->pipes_ahead);
+    if (!c->pipes_ahead) return -ENOMEM;
+    c->pipes_ahead_count = pipes_make_ahead(c->pipes_ahead, count, c->config->pipe_size);
+    return 0;
 }
 
 /* Each setup slot, and each UDP association, may have one question open. */
@@ -306,6 +318,7 @@ void workers_close(struct coordinator *c)
         if (c->threads[i].inbox) queue_close(c->threads[i].inbox);
         if (c->threads[i].outbox) queue_close(c->threads[i].outbox);
     }
+    free(c->pipes_ahead);
     free(c->workers);
     free(c->threads);
 }

@@ -14,6 +14,10 @@
 
 struct coordinator;
 
+/* Makes the workers' pipes now, before privileges are dropped: the kernel bounds what the pipes of one ordinary user
+ * hold. 0 or -ENOMEM. Otherwise workers make them as they need them. */
+int coordinator_make_pipes(struct coordinator *c);
+
 uint32_t coordinator_worker_count(const struct coordinator *c); /* 0 before coordinator_start() */
 const struct stats *coordinator_worker_stats(const struct coordinator *c, uint32_t worker);
 const struct ring_stats *coordinator_ring_stats(const struct coordinator *c, uint32_t worker);

@@ -222,6 +222,12 @@ void net_close(int fd)
     (void)close(fd);
 }
 
+void net_empty_pipe(int fd)
+{
+    uint8_t octets[16384];
+    while (read(fd, octets, sizeof octets) > 0) continue;
+}
+
 ssize_t net_splice(int from, int to, size_t size, bool more)
 {
     unsigned flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0u);

@@ -60,5 +60,6 @@ void net_close(int fd);
 ssize_t net_splice(int from, int to, size_t size, bool more);
 /* A non-blocking pipe of about *size octets; *size becomes what the kernel granted. */
 int net_pipe(int fds[2], size_t *size);
+void net_empty_pipe(int fd); /* throws away what is in it */
 
 #endif

@@ -1,6 +1,7 @@
 #include "core/io/pipes.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "core/io/net.h"
 
@@ -13,6 +14,7 @@ void pipes_open(struct pipes *pipes, uint32_t count, size_t size)
     pipes->count = (uint16_t)(count < PIPES_MAX ? count : PIPES_MAX);
     pipes->size_wanted = size;
     pipes->free_count = pipes->count;
+    pipes->ahead = 0;
     for (uint16_t i = 0; i < pipes->count; i++) {
         pipes->all[i] = (struct pipe){.read_fd = -1, .write_fd = -1};
         pipes->free[i] = (uint16_t)(pipes->count - 1 - i); /* low indices first */
@@ -43,6 +45,21 @@ static int pipe_make(struct pipe *pipe, size_t size)
     return -1;
 }
 
+uint32_t pipes_make_ahead(struct pipe *made, uint32_t count, size_t size)
+{
+    uint32_t done = 0;
+    while (done < count && pipe_make(&made[done], size) == 0) done++;
+    return done;
+}
+
+void pipes_open_with(struct pipes *pipes, uint32_t count, size_t size, const struct pipe *made, uint32_t made_count)
+{
+    assert(made_count <= count && made_count <= PIPES_MAX);
+    pipes_open(pipes, count, size);
+    pipes->ahead = (uint16_t)made_count;
+    if (made_count > 0) memcpy(pipes->all, made, made_count * sizeof *made);
+}
+
 uint16_t pipes_borrow(struct pipes *pipes)
 {
     if (pipes->free_count == 0) return PIPES_NONE;
@@ -61,6 +78,9 @@ void pipes_give(struct pipes *pipes, uint16_t index)
 void pipes_destroy(struct pipes *pipes, uint16_t index)
 {
     assert(index < pipes->count);
-    pipe_unmake(&pipes->all[index]);
+    if (index < pipes->ahead)
+        net_empty_pipe(pipes->all[index].read_fd);
+    else
+        pipe_unmake(&pipes->all[index]);
     pipes_give(pipes, index);
 }

@@ -34,10 +34,10 @@ static void size_pipes(struct config *c, uint64_t descriptors)
      * pipe-max-size, 1 MiB by default. */
     c->pipe_size = (uint32_t)smaller(1u << 20, read_setting("/proc/sys/fs/pipe-max-size", 1u << 20));
     /* All pipes of one user share pipe-user-pages-soft pages (16384 by default: 64 pipes of 256 pages), 0 is no limit;
-     * what goes beyond gets pipes of two pages, which are worse than copying. Pipes are made after privileges were
-     * dropped: being root now does not help then. */
+     * what goes beyond gets pipes of two pages, which are worse than copying. With -u they are made before privileges
+     * are dropped. */
     uint64_t soft = read_setting("/proc/sys/fs/pipe-user-pages-soft", 16384);
-    bool unlimited = soft == 0 || (process_is_privileged() && !c->user);
+    bool unlimited = soft == 0 || process_is_privileged();
     uint64_t pipes = unlimited ? 256 : smaller(64, soft / ((c->pipe_size + page - 1) / page) / c->workers);
     /* At most an eighth of all descriptors, two per pipe: sessions matter more. Names have another eighth. */
     pipes = smaller(pipes, descriptors / 16 / c->workers);

@@ -80,6 +80,8 @@ struct worker {
     struct errand_returns returns; /* errands that are done and wait for room in its queue */
     struct mailbox resolver;       /* names that we ask for */
     struct name_cache name_cache;
+    const struct pipe *pipes_ahead; /* made while the process had its privileges; they become `pipes` */
+    uint32_t pipes_ahead_count;
     const struct resolve_stats *resolver_stats; /* of which only the revision is looked at */
     struct queue *names;                        /* its answers */
 };

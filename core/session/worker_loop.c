@@ -44,7 +44,7 @@ static int worker_open_pools(struct worker *w)
     if (error == 0)
         error = buffers_open(&w->buffers, w->ring, WORKER_BUFFER_GROUP, config->buffers, config->buffers_lent,
                              config->buffer_size);
-    pipes_open(&w->pipes, config->pipes, config->pipe_size);
+    pipes_open_with(&w->pipes, config->pipes, config->pipe_size, w->pipes_ahead, w->pipes_ahead_count);
     return error;
 }
 
