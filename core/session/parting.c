@@ -43,6 +43,12 @@ static bool side_is_over(const struct worker *w, const struct session *s, enum s
     return s->flows[side].phase == FLOW_DONE || parting_age_ms(w, s) >= side_linger_ms(s, side);
 }
 
+/* What it sent is lost, or what it would go on to send: its peer is gone, and it must hear of that. */
+static bool side_was_cut(const struct session *s, enum session_side side)
+{
+    return s->lost || s->flows[side].phase == FLOW_LOST;
+}
+
 /* Reads from who has not ended, and watches who has: its last acknowledgement ends the connection, which is an event.
  */
 static void side_wait(struct worker *w, struct session *s, enum session_side side, bool again)
@@ -88,7 +94,7 @@ static void parting_look(struct worker *w, struct session *s, bool again)
     bool waits = false;
     for (unsigned side = CLIENT; side <= UPSTREAM; side++) {
         if (s->fd[side] >= 0 && side_is_over(w, s, side))
-            session_drop_side(w, s, side, s->lost ? SESSION_RESET : SESSION_ORDERLY);
+            session_drop_side(w, s, side, side_was_cut(s, side) ? SESSION_RESET : SESSION_ORDERLY);
         waits |= s->fd[side] >= 0;
     }
     if (!waits) {
