@@ -79,6 +79,7 @@ struct sim_world_ops {
     bool (*act)(void *world, uint64_t *wake_us);
     void (*on_connect)(void *world, const struct net_address *to, struct sim_verdict *verdict);
     void (*on_established)(void *world, struct sim_conn *conn);
+    void (*on_reset)(void *world, int fd); /* it is about to be closed with a reset; NULL: nobody cares */
 };
 
 /* Forgets everything and starts anew. script: decisions come from there until it is used up, then from the seed. */

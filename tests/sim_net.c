@@ -553,6 +553,7 @@ void net_stop_listening(int fd)
 void net_reset_on_close(int fd)
 {
     sim_file_at(fd, "net_reset_on_close()")->reset_on_close = true;
+    if (sim_ops->on_reset) sim_ops->on_reset(sim_world, fd);
 }
 
 void net_set_buffers(int fd, int send_size, int receive_size)

@@ -63,6 +63,7 @@ static struct world {
     bool stuffed;        /* the coordinator does not read, until a question has found no room */
     uint64_t stop_at_us; /* a stop in the middle of the work; 0: when all is over */
     bool stopping, stopped;
+    uint32_t wordless; /* sessions that have neither succeeded nor failed */
     struct resolve_stats resolver;
 } world;
 
@@ -309,7 +310,20 @@ static void world_on_established(void *self, struct sim_conn *conn)
     peers_on_established(&world.peers, conn);
 }
 
-static const struct sim_world_ops world_ops = {world_act, world_on_connect, world_on_established};
+/* Whose client is reset before it had an answer, and without a failure: that is an operator's doing, or a drain's. */
+static void world_on_reset(void *self, int fd)
+{
+    const struct worker *w = &world.worker;
+    (void)self;
+    for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
+        const struct session *s = session_at(w, slot);
+        if (!pool_is_taken(&w->sessions, slot) || s->fd[CLIENT] != fd || s->protocol == PROTOCOL_INTERNAL) continue;
+        if (session_is_half_open(s->state) && s->failure == FAIL_NONE) world.wordless++;
+        return;
+    }
+}
+
+static const struct sim_world_ops world_ops = {world_act, world_on_connect, world_on_established, world_on_reset};
 
 /* --- planning --- */
 
@@ -420,6 +434,7 @@ static void world_plan(void)
     world.peers.moved_us = sim_now_us();
     world.stop_at_us = calm || sim_chance(800) ? 0 : sim_now_us() + sim_below(sim_chance(500) ? 20000 : 2000000);
     world.stopping = world.stopped = world.stuffed = false;
+    world.wordless = world.operator.kills = 0;
     atomic_store(&world.stops, 0);
     peers_plan(&world.peers, &world.config, tunnels, most);
 }
@@ -551,11 +566,10 @@ static void check_outcomes(const struct worker *w)
         if (count > 0) sim_trace("%s: %llu", failure_row(i)->word, (unsigned long long)count);
         outcomes += count;
     }
-    /* A stop ends sessions without a word, also one that it has just taken in at the very end; a plain HTTP exchange
-     * may begin well and fail. */
-    uint64_t wordless = world.operator.kills + counter_read(&w->stats.drain_resets);
-    uint64_t least = world.stop_at_us == 0 && wordless < accepted ? accepted - wordless : 0,
-             most = accepted + peers_posts(&world.peers);
+    if (world.wordless > world.operator.kills + counter_read(&w->stats.drain_resets))
+        sim_fail("%u half-open sessions were reset without a failure, more than by operator and drain", world.wordless);
+    /* Each of the others has one; a plain HTTP exchange may begin well and fail. */
+    uint64_t least = accepted - world.wordless, most = least + peers_posts(&world.peers);
     if (outcomes < least || outcomes > most)
         sim_fail("%llu connections were accepted, but %llu successes and failures counted",
                  (unsigned long long)accepted, (unsigned long long)outcomes);
