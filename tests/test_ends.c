@@ -63,11 +63,55 @@ static void test_watch_is_armed_again(void **state)
     sim_bench_close(&bench);
 }
 
+#define MINUTE_MS 60000u
+
+static void say(struct sim_conn *conn, const char *text)
+{
+    assert_int_equal(sim_write(conn, text, strlen(text)), strlen(text));
+}
+
+/* A response that stays away in the middle, as one may for hours: with --idle-timeout 0, and with one. */
+static void wait_for_a_response(uint32_t idle_timeout_ms, uint32_t ends_after_ms)
+{
+    char text[1024];
+    sim_bench_prepare(&bench);
+    bench.config.idle_timeout_ms = idle_timeout_ms;
+    bench.config.listeners[0].kind = LISTENER_HTTP;
+    sim_bench_open(&bench, 1);
+    struct sim_conn *client = sim_bench_connect(&bench, 0, 4096);
+    say(client, "GET http://10.0.0.7/ HTTP/1.1\r\n\r\n");
+    sim_bench_pass(&bench, 100);
+    assert_int_equal(bench.upstream_count, 1);
+    assert_true(sim_read(bench.upstreams[0], text, sizeof text) > 0);
+    say(bench.upstreams[0], "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345");
+    sim_bench_pass(&bench, 100);
+    assert_true(sim_read(client, text, sizeof text) > 5);
+    sim_bench_pass(&bench, ends_after_ms - MINUTE_MS / 2);
+    assert_int_equal(bench.worker.sessions.used, 1);
+    say(bench.upstreams[0], "6"); /* what moves begins the time anew */
+    sim_bench_pass(&bench, ends_after_ms - MINUTE_MS / 2);
+    assert_int_equal(bench.worker.sessions.used, 1);
+    assert_int_equal(sim_read(client, text, sizeof text), 1);
+    sim_bench_pass(&bench, MINUTE_MS);
+    assert_int_equal(bench.worker.sessions.used, 0);
+    assert_int_equal(sim_read(client, text, sizeof text), -ECONNRESET);
+    assert_int_equal(counter_read(&bench.worker.stats.failures[FAIL_RESPONSE_TIMEOUT]), 1);
+    sim_bench_close(&bench);
+}
+
+static void test_response_that_stays_away(void **state)
+{
+    (void)state;
+    wait_for_a_response(0, 60 * MINUTE_MS);
+    wait_for_a_response(5 * MINUTE_MS, 5 * MINUTE_MS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_backlog_at_a_stop),
         cmocka_unit_test(test_watch_is_armed_again),
+        cmocka_unit_test(test_response_that_stays_away),
     };
     return cmocka_run_group_tests_name("ends", tests, NULL, NULL);
 }
