@@ -12,7 +12,7 @@ struct policy_net {
     uint8_t class; /* enum policy_class */
 };
 
-/* IANA's special-purpose registries (RFC 6890), IPv4 as of 2024-10 and IPv6 as of 2025-05: what they list as not
+/* IANA's special-purpose registries (RFC 6890), both as last updated on 2025-10-09: what they list as not
  * globally reachable is LOCAL. Beside the registries: multicast, site-local, and what they call reachable although no
  * connection should end there, marked with *. A row of GLOBAL is an exception to a wider net below it. */
 static const struct policy_net policy_ipv4[] = {
