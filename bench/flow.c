@@ -101,6 +101,7 @@ static bool flow_fill(struct client *c, struct flow *f)
         if (size <= 0 && !would_block(size)) flow_fail_read(c, f, size);
         if (size <= 0) return false;
         f->got += (uint32_t)size;
+        c->bytes += (uint64_t)size;
     }
     return true;
 }
@@ -109,6 +110,7 @@ static bool flow_fill(struct client *c, struct flow *f)
 static void flow_park(struct client *c, struct flow *f, size_t rest)
 {
     assert(f->phase < PHASE_PARKED);
+    if (f->phase != PHASE_FILL && c->o.fill) c->bytes += rest; /* what came behind the reply */
     f->got = (uint32_t)rest;
     f->phase = PHASE_FILL;
     if (c->o.fill && !flow_fill(c, f)) return;

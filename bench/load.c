@@ -148,8 +148,8 @@ static void client_run_for(struct client *c, double seconds)
 static void client_announce(const struct client *c)
 {
     if (!c->o.announce) return;
-    printf("{\"event\":\"ready\",\"open\":%zu,\"errors\":%llu,\"first_error\":\"%s\"}\n", c->open,
-           (unsigned long long)c->errors, c->first_error);
+    printf("{\"event\":\"ready\",\"open\":%zu,\"filled\":%llu,\"errors\":%llu,\"first_error\":\"%s\"}\n", c->open,
+           (unsigned long long)c->bytes, (unsigned long long)c->errors, c->first_error);
     fflush(stdout);
 }
 

@@ -1,7 +1,7 @@
 """The bench: origin, name server, one proxy at a time; and the ways to measure a proxy. Each way returns a sample:
 
     value      the row's figure, in the unit of its metric
-    rate, p50, p99, p999 (µs), segments (for each connection), where they make sense
+    rate, p50, p99, p999 (µs), segments (for each connection), core (busy share of the proxy's), where they make sense
     errors, note
 
 A proxy is started afresh for each sample, on a port and towards an address of the origin that no sample before it had."""
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import typing
 
 import networks
 import processes
@@ -34,6 +35,13 @@ CONNECTS = "connect"  # modes of bench/load whose operations are connections
 
 def say(text):
     print(text, file=sys.stderr, flush=True)
+
+
+class Used(typing.NamedTuple):
+    cpu: float  # seconds of the proxy's processes
+    core: float  # seconds in which its core was busy
+    segments: int  # that its namespace sent
+    seconds: float
 
 
 class Bench:
@@ -110,14 +118,13 @@ class Bench:
         return [self.options.load, *words, "--via", way, "--proxy", "%s:%d" % address, "--target", "%s:%d" % target]
 
     def run_load(self, command, root, cores=None):
-        """Runs bench/load; returns its result, the CPU seconds that `root` used while it measured, and the segments that
-        the namespace of `root` sent meanwhile."""
+        """Runs bench/load; returns its result, and what `root`, its core and its namespace have Used while it measured."""
         with contextlib.ExitStack() as stack:
             process = self.start(stack, cores or self.load_core, command + ["--announce"], stdout=subprocess.PIPE)
             ready = process.stdout.readline()
-            before, sent = cpu_seconds(root), processes.segments_sent(root)
+            before = self.used(root)
             line = process.stdout.readline()
-            after, sent_after = cpu_seconds(root), processes.segments_sent(root)
+            after = self.used(root)
             process.wait(timeout=30)
         if not ready or not line:
             raise Failed(f"load ended with status {process.returncode} and no result")
@@ -126,7 +133,10 @@ class Bench:
             raise Failed(f"what came through is not what was sent: {result['first_error']}")
         if result.get("count", result.get("bytes", 0)) == 0:
             raise Failed(f"nothing went through: {result['first_error'] or 'no error'}")
-        return result, after - before, sent_after - sent
+        return result, Used(*(later - earlier for later, earlier in zip(after, before)))
+
+    def used(self, root):
+        return Used(cpu_seconds(root), processes.core_seconds(self.proxy_core), processes.segments_sent(root), time.monotonic())
 
 
 def sample(value, note="", errors=0, **more):
@@ -149,14 +159,14 @@ def load_words(bench, row, contestant, rate):
     return words + (["--rate", f"{rate:.1f}"] if rate else [])
 
 
-def operation_sample(words, result, cpu, segments):
+def operation_sample(words, result, used):
     """Of a load that counts operations."""
     note = [f"{result['lost']:,} datagrams lost"] if result.get("lost") else []
     if words[0] == "http" and result["opened"]:
         note.append(f"{result['opened'] / result['count']:.2f} connections for each request")
-    more = {"segments": segments / result["count"]} if words[0] == CONNECTS else {}
-    return sample(cpu / result["count"] * 1e6, ", ".join(note), result["errors"], rate=result["rate"], p50=result["p50_us"],
-                  p99=result["p99_us"], p999=result["p999_us"], **more)
+    more = {"segments": used.segments / result["count"]} if words[0] == CONNECTS else {}
+    return sample(used.cpu / result["count"] * 1e6, ", ".join(note), result["errors"], rate=result["rate"], p50=result["p50_us"],
+                  p99=result["p99_us"], p999=result["p999_us"], core=used.core / used.seconds, **more)
 
 
 def check_bulk(bench, contestant, words, address, target):
@@ -178,11 +188,12 @@ def measure_load(bench, row, contestant, rate=None):
     cores = bench.every_core if row.every_core else None
     with contextlib.ExitStack() as stack:
         process, address, target = bench.start_proxy(stack, contestant.proxy, row.service, cores)
-        result, cpu, segments = bench.run_load(bench.load_command(contestant.proxy, words, address, target), process.pid, cores)
+        result, used = bench.run_load(bench.load_command(contestant.proxy, words, address, target), process.pid, cores)
         if row.service != SOURCE:
-            return operation_sample(words, result, cpu, segments)
+            return operation_sample(words, result, used)
         checked = check_bulk(bench, contestant, words, address, target)
-    return sample(cpu / result["gb"], f"{checked:.2f} GB compared", result["errors"], rate=result["gbit_s"])
+    return sample(used.cpu / result["gb"], f"{checked:.2f} GB compared", result["errors"], rate=result["gbit_s"],
+                  core=used.core / used.seconds)
 
 
 def measure_beside(bench, row, contestant, _rate=None):
@@ -196,9 +207,9 @@ def measure_beside(bench, row, contestant, _rate=None):
         if not bulk.stdout.readline():
             raise Failed("the bulk load does not start")
         words = load_words(bench, row, contestant, None)
-        result, cpu, _ = bench.run_load(bench.load_command(contestant.proxy, words, address, echo), process.pid)
-    return sample(result["p99_us"], f"{cpu / bench.seconds:.0%} of a core", result["errors"], rate=result["rate"],
-                  p50=result["p50_us"], p99=result["p99_us"], p999=result["p999_us"])
+        result, used = bench.run_load(bench.load_command(contestant.proxy, words, address, echo), process.pid)
+    return sample(result["p99_us"], f"{used.cpu / used.seconds:.0%} of a core used", result["errors"], rate=result["rate"],
+                  p50=result["p50_us"], p99=result["p99_us"], p999=result["p999_us"], core=used.core / used.seconds)
 
 
 def workers_once(bench, name, cores, load_cores):
@@ -220,8 +231,8 @@ def measure_workers(bench, _row, _contestant, _rate=None):
         return sample(two_rate / one_rate, f"{one_rate:,.0f} and {two_rate:,.0f} per second")
     costs = []
     for name in "sluice", "sluice-two":
-        result, cpu, _ = workers_once(bench, name, bench.every_core, None)
-        costs.append(cpu / result["count"] * 1e6)
+        result, used = workers_once(bench, name, bench.every_core, None)
+        costs.append(used.cpu / result["count"] * 1e6)
     return sample(2 * costs[0] / costs[1],
                   f"estimate from CPU cost: {costs[0]:.1f} and {costs[1]:.1f} µs per connection")
 

@@ -44,6 +44,15 @@ def cpu_seconds(root):
     return total
 
 
+def core_seconds(core):
+    """What a core has spent on anything, softirq included, in seconds."""
+    for line in pathlib.Path("/proc/stat").read_text().splitlines():
+        fields = line.split()
+        if fields and fields[0] == f"cpu{core}":
+            return sum(map(int, [*fields[1:4], *fields[6:8]])) / TICKS  # not idle, not waiting for a disk, not stolen
+    return 0.0
+
+
 def pss_bytes(root):
     total = 0
     for pid in process_tree(root):

@@ -42,6 +42,10 @@ def number(value):
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
+def percent(value):
+    return "" if value is None else f"{value:.0%}"
+
+
 # ---- One row ----
 
 
@@ -76,10 +80,11 @@ def line_of(row, label, samples):
     rate = figures.median(taken, "rate")
     cells = [label, text.format(figures.median(taken)), f"{text.format(low)} .. {text.format(high)}", *compare(row, label, samples),
              over_floor(label, samples), f"{number(rate)}{row.unit}" if rate is not None else ""]
-    return cells + [number(figures.median(taken, name)) for name in (*TIMES, "segments")] + [notes_of(taken)]
+    cells += [number(figures.median(taken, name)) for name in (*TIMES, "segments")]
+    return cells + [percent(figures.median(taken, "core")), notes_of(taken)]
 
 
-HEAD = ["proxy", "median", "range", "ours / this", "", "over the floor", "rate", "p50 µs", "p99 µs", "p99.9 µs", "segments each", ""]
+HEAD = ["proxy", "median", "range", "ours / this", "", "over the floor", "rate", "p50 µs", "p99 µs", "p99.9 µs", "segments each", "core busy", ""]
 
 
 def drop_empty(head, lines):
@@ -101,14 +106,15 @@ def format_row(row, samples, failures):
 def format_loads(row, by_percent):
     """One table for all loads."""
     cells = []
-    for percent, (samples, failures) in sorted(by_percent.items()):
+    for load, (samples, failures) in sorted(by_percent.items()):
         for label, taken in samples.items():
-            cells.append([f"{percent} %", label, number(figures.median(taken, "rate")), METRICS[row.metric].text.format(figures.median(taken)),
-                          *compare(row, label, samples), *(number(figures.median(taken, name)) for name in TIMES), notes_of(taken)])
-        cells += [[f"{percent} %", label, "", "", "", "", "", "", "", f"failed: {why}"] for label, why in failures.items()
+            cells.append([f"{load} %", label, number(figures.median(taken, "rate")), METRICS[row.metric].text.format(figures.median(taken)),
+                          *compare(row, label, samples), *(number(figures.median(taken, name)) for name in TIMES),
+                          percent(figures.median(taken, "core")), notes_of(taken)])
+        cells += [[f"{load} %", label, "", "", "", "", "", "", "", "", f"failed: {why}"] for label, why in failures.items()
                   if label not in samples]
-    head = ["load", "proxy", "operations/s", "CPU µs each", "ours / this", "", "p50 µs", "p99 µs", "p99.9 µs", ""]
-    return "\n".join([f"#### {row.title}", "", f"`{row.name}`", "", *table(head, cells, [2, 3, 4, 6, 7, 8])])
+    head = ["load", "proxy", "operations/s", "CPU µs each", "ours / this", "", "p50 µs", "p99 µs", "p99.9 µs", "core busy", ""]
+    return "\n".join([f"#### {row.title}", "", f"`{row.name}`", "", *table(head, cells, [2, 3, 4, 6, 7, 8, 9])])
 
 
 # ---- The document ----

@@ -187,7 +187,7 @@ def load():
 
 @pytest.fixture
 def load_origin(load, daemon):
-    """The port of its origin: echo, then sink, source, idle, HTTP and verify on the five that follow."""
+    """The port of its origin: echo, then sink, source, idle, HTTP, verify, fill and, by UDP, echo on the seven that follow."""
     port = process.free_port()
     daemon([load, "origin", "--port", str(port)], port)
     return port

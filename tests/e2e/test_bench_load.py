@@ -245,7 +245,7 @@ def test_sessions_that_have_moved_something(load, load_origin, sluice):
                                f"127.0.0.1:{load_origin + FILL}", "--timeout", "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with holder:
         ready = json.loads(holder.stdout.readline())
-        assert ready["open"] == 20 and ready["errors"] == 0
+        assert ready["open"] == 20 and ready["filled"] == 20 << 20 and ready["errors"] == 0
         holder.stdin.close()
 
 
