@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "lua/engine/entry.h"
 #include "lua/modules/marshal.h"
 #include "tests/engine_asked.h"
 

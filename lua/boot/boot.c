@@ -5,6 +5,10 @@
 
 #include "core/io/log.h"
 #include "lua/boot/boot.h"
+#include "lua/engine/entry.h"
+#include "lua/engine/instance.h"
+#include "lua/engine/load.h"
+#include "lua/engine/text.h"
 #include "lua/modules/auth.h"
 #include "lua/modules/ruleset.h"
 

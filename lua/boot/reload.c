@@ -10,6 +10,9 @@
 #include "core/session/config.h"
 #include "lua/boot/boot.h"
 #include "lua/boot/script.h"
+#include "lua/engine/entry.h"
+#include "lua/engine/instance.h"
+#include "lua/engine/text.h"
 #include "lua/modules/ruleset.h"
 
 /* --- SIGHUP --- */

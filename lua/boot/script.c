@@ -16,7 +16,12 @@
 #include "core/io/log.h"
 #include "lua/boot/boot.h"
 #include "lua/boot/script.h"
+#include "lua/engine/coroutine.h"
+#include "lua/engine/entry.h"
+#include "lua/engine/instance.h"
 #include "lua/engine/load.h"
+#include "lua/engine/task.h"
+#include "lua/engine/text.h"
 #include "lua/socket/socket.h"
 
 #define TRACEBACK_LINES_MAX 32

@@ -15,6 +15,7 @@
 #include "core/session/policy.h"
 #include "lua/boot/boot.h"
 #include "lua/boot/nearest.h"
+#include "lua/engine/entry.h"
 #include "lua/modules/ruleset.h"
 
 /* --- fields of the table --- */

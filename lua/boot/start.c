@@ -5,6 +5,10 @@
 
 #include "lua/boot/boot.h"
 #include "lua/boot/script.h"
+#include "lua/engine/coroutine.h"
+#include "lua/engine/instance.h"
+#include "lua/engine/load.h"
+#include "lua/engine/task.h"
 #include "lua/modules/execute.h"
 #include "lua/modules/job.h"
 #include "lua/modules/modules.h"

@@ -6,17 +6,13 @@
 
 #include "core/io/log.h"
 #include "lua/engine/coroutine_private.h"
+#include "lua/engine/entry.h"
+#include "lua/engine/limits.h"
 #include "lua/engine/state.h"
+#include "lua/engine/task.h"
 
 /* Key of the registry. */
 static const char parked_key;
-
-struct engine *engine_of(lua_State *L)
-{
-    void *ud;
-    lua_getallocf(L, &ud);
-    return ud;
-}
 
 /* The extra space of a thread has its task, or for a coroutine that a script has made the place in which it is
  * parked, as an odd number; 0: neither. */

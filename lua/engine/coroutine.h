@@ -18,7 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "lua/engine/engine.h"
+#include "lua/engine/entry.h"
 
 struct park {
     /* The coroutine will not be resumed: its client is gone, or the process stops. Ends the operation and frees what
@@ -47,26 +47,7 @@ void coroutine_unpark(struct park *park);
 /* The operation whose park stands at that place (park.anchor), or NULL. */
 struct park *coroutine_park_at(const struct engine *e, uint32_t place);
 
-struct engine *engine_of(lua_State *L); /* of any of its threads */
-struct coordinator *engine_coordinator(struct engine *e);
-bool engine_is_closing(const struct engine *e); /* the process ends, and the loop turns for what is left only */
-
 /* --- for who opens and closes states --- */
-
-/* A parked coroutine's place. A free one has no park and names the next free one. */
-struct parked {
-    struct park *park;
-    lua_CFunction where; /* it waits in: a script may have resumed it by itself, so that it waits elsewhere now */
-    uint32_t next_free;
-};
-
-/* Part of struct engine. */
-struct coroutines {
-    lua_State *resumed; /* by us, at this moment: a task that ends otherwise was resumed by a script */
-    const void *result; /* of the operation it waited for; its continuation takes it */
-    struct parked *parked;
-    uint32_t parked_size, parked_free, parked_count;
-};
 
 void coroutine_open(lua_State *L); /* entries of the registry; protected */
 /* Ends the operation of every parked coroutine; none will be resumed. */

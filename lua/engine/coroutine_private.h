@@ -1,4 +1,4 @@
-/* What coroutine.c and task.c have of each other. */
+/* What coroutine.c and coroutine_tasks.c have of each other. */
 #ifndef SLUICE_LUA_ENGINE_COROUTINE_PRIVATE_H
 #define SLUICE_LUA_ENGINE_COROUTINE_PRIVATE_H
 

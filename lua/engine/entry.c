@@ -3,7 +3,28 @@
 #include <assert.h>
 #include <string.h>
 
+#include "lua/engine/limits.h"
 #include "lua/engine/state.h"
+#include "lua/engine/text.h"
+
+struct engine *engine_of(lua_State *L)
+{
+    void *ud;
+    lua_getallocf(L, &ud);
+    return ud;
+}
+
+struct coordinator *engine_coordinator(struct engine *e)
+{
+    return e->c;
+}
+
+bool engine_is_closing(const struct engine *e)
+{
+    return e->root->closing;
+}
+
+/* --- entries --- */
 
 void engine_enter(struct engine *e)
 {

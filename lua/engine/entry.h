@@ -4,19 +4,13 @@
 #define SLUICE_LUA_ENGINE_ENTRY_H
 
 #include <lua.h>
-#include <stdint.h>
+#include <stdbool.h>
 
 #include "lua/engine/engine.h"
 
-#define ENTRY_DURATIONS 1024u
-
-/* Part of struct engine. */
-struct entries {
-    unsigned depth;    /* of engine_enter() */
-    uint64_t start_ns; /* of the one that runs */
-    uint64_t count;
-    uint64_t durations[ENTRY_DURATIONS]; /* of the last ones, nanoseconds */
-};
+struct engine *engine_of(lua_State *L); /* of any of its threads */
+struct coordinator *engine_coordinator(struct engine *e);
+bool engine_is_closing(const struct engine *e); /* the process ends, and the loop turns for what is left only */
 
 /* For events that call Lua otherwise than by coroutine_resume(). Entries of one state do not nest: what is entered
  * within one is part of it. */

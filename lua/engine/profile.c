@@ -10,6 +10,9 @@
 #include <unistd.h>
 
 #include "lua/engine/class.h"
+#include "lua/engine/coroutine.h"
+#include "lua/engine/entry.h"
+#include "lua/engine/limits.h"
 #include "lua/engine/state.h"
 
 #ifndef sigev_notify_thread_id

@@ -20,11 +20,8 @@
 
 #include "core/control/coordinator.h"
 #include "core/io/list.h"
-#include "lua/engine/coroutine.h"
 #include "lua/engine/engine.h"
-#include "lua/engine/entry.h"
 #include "lua/engine/limits.h"
-#include "lua/engine/task.h"
 
 #define ENGINE_ERROR_SIZE 2048u
 
@@ -39,6 +36,46 @@ struct engine_rooms {
      * text lives as long as that value. */
     const char *(*error_text)(lua_State *L, int index);
 };
+
+/* --- parts, each known to its owner alone --- */
+
+struct park;
+
+/* A parked coroutine's place. A free one has no park and names the next free one. */
+struct parked {
+    struct park *park;
+    lua_CFunction where; /* it waits in: a script may have resumed it by itself, so that it waits elsewhere now */
+    uint32_t next_free;
+};
+
+/* coroutine.c */
+struct coroutines {
+    lua_State *resumed; /* by us, at this moment: a task that ends otherwise was resumed by a script */
+    const void *result; /* of the operation it waited for; its continuation takes it */
+    struct parked *parked;
+    uint32_t parked_size, parked_free, parked_count;
+};
+
+/* coroutine_tasks.c */
+struct tasks {
+    struct link all;         /* those whose coroutines wait in the pool as well */
+    uint64_t tended_entries; /* how many there had been when task_tend_all() last looked */
+    uint64_t tend_ms;        /* not before */
+    int pooled;              /* coroutines in the pool */
+    uint64_t active, active_peak;
+};
+
+#define ENTRY_DURATIONS 1024u
+
+/* entry.c */
+struct entries {
+    unsigned depth;    /* of engine_enter() */
+    uint64_t start_ns; /* of the one that runs */
+    uint64_t count;
+    uint64_t durations[ENTRY_DURATIONS]; /* of the last ones, nanoseconds */
+};
+
+/* --- the whole --- */
 
 struct engine {
     struct limits limits; /* first: the allocator's `ud` is the engine */
@@ -62,14 +99,5 @@ struct engine {
     struct wakeups *wakeups; /* modules/wakeup.c, in the root */
     uint32_t waking;         /* in the root: what the ring holds for pauses, which ends when it comes back */
 };
-
-/* A state of its own with all modules, for the process (root NULL) or for a script of it. who: see there; copied. NULL
- * after one log line. */
-struct engine *engine_new(struct coordinator *c, struct engine *root, const struct engine_rooms *rooms,
-                          const char *who);
-void engine_free(struct engine *e); /* nothing of it waits any more */
-void engine_set_who(struct engine *e, const char *who);
-/* Takes over what of the settings concerns the state. 0, or -1 if there was no memory, or it is closing. */
-int engine_obey(struct engine *e, const struct config *config);
 
 #endif

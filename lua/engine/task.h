@@ -1,4 +1,5 @@
-/* Tasks: coroutines that the engine itself starts, and whose outcome it delivers; coroutine.h has the words. */
+/* Tasks: coroutines that the engine itself starts, and whose outcome it delivers; coroutine.h has the words.
+ * coroutine_tasks.c implements it. */
 #ifndef SLUICE_LUA_ENGINE_TASK_H
 #define SLUICE_LUA_ENGINE_TASK_H
 
@@ -31,15 +32,6 @@ struct task {
     void *owner;
     struct park *park; /* what it waits for, or NULL */
     bool active;       /* started and not at its end */
-};
-
-/* Part of struct engine. */
-struct tasks {
-    struct link all;         /* those whose coroutines wait in the pool as well */
-    uint64_t tended_entries; /* how many there had been when task_tend_all() last looked */
-    uint64_t tend_ms;        /* not before */
-    int pooled;              /* coroutines in the pool */
-    uint64_t active, active_peak;
 };
 
 /* On the stack: what the class wants on its coroutine (or nil), a function, `arguments` values. Runs the function in a

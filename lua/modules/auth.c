@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "lua/engine/entry.h"
 #include "lua/engine/state.h"
 
 /* Whether the table, or what its metatable finds, says auth = "required". Another word, or true, means nothing, and

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lua/engine/coroutine.h"
+#include "lua/engine/entry.h"
 #include "lua/engine/state.h"
 #include "lua/modules/execute.h"
 #include "lua/modules/modules.h"

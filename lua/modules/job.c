@@ -4,10 +4,13 @@
 #include <string.h>
 
 #include "core/io/list.h"
+#include "lua/engine/entry.h"
 #include "lua/engine/load.h"
 #include "lua/engine/profile.h"
 #include "lua/engine/quote.h"
 #include "lua/engine/state.h"
+#include "lua/engine/task.h"
+#include "lua/engine/text.h"
 #include "lua/modules/job.h"
 #include "lua/modules/marshal.h"
 

@@ -9,9 +9,12 @@
 
 #include "core/io/log.h"
 #include "core/session/stats.h"
+#include "lua/engine/entry.h"
+#include "lua/engine/limits.h"
 #include "lua/engine/offload.h"
 #include "lua/engine/profile.h"
 #include "lua/engine/state.h"
+#include "lua/engine/task.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/rpc.h"
 #include "lua/modules/ruleset.h"

@@ -3,6 +3,7 @@
 
 #include "core/session/machine.h"
 #include "core/session/own.h"
+#include "lua/engine/entry.h"
 #include "lua/engine/state.h"
 #include "lua/modules/modules.h"
 

@@ -12,7 +12,11 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "lua/engine/coroutine.h"
+#include "lua/engine/entry.h"
 #include "lua/engine/state.h"
+#include "lua/engine/task.h"
+#include "lua/engine/text.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/ruleset.h"
 #include "lua/modules/target.h"

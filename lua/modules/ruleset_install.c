@@ -1,7 +1,8 @@
 #include <string.h>
 
+#include "lua/engine/entry.h"
+#include "lua/engine/instance.h"
 #include "lua/engine/load.h"
-#include "lua/engine/state.h"
 #include "lua/modules/auth.h"
 #include "lua/modules/ruleset.h"
 

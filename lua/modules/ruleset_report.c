@@ -1,7 +1,9 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "lua/engine/entry.h"
 #include "lua/engine/state.h"
+#include "lua/engine/text.h"
 #include "lua/modules/rpc.h"
 #include "lua/modules/ruleset.h"
 

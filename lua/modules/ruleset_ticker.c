@@ -4,7 +4,9 @@
 #include <math.h>
 
 #include "core/io/log.h"
+#include "lua/engine/entry.h"
 #include "lua/engine/state.h"
+#include "lua/engine/text.h"
 #include "lua/modules/ruleset.h"
 
 #define TICK_US_MIN      1000u

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lua/engine/entry.h"
 #include "lua/engine/state.h"
 #include "lua/modules/ruleset.h"
 

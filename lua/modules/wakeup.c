@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "lua/engine/coroutine.h"
+#include "lua/engine/entry.h"
 #include "lua/engine/limits.h"
 #include "lua/engine/state.h"
 #include "lua/modules/modules.h"

@@ -1,4 +1,4 @@
-#include "lua/engine/state.h"
+#include "lua/engine/instance.h"
 
 #include <lualib.h>
 #include <stdio.h>
@@ -6,18 +6,13 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "lua/engine/coroutine.h"
+#include "lua/engine/entry.h"
+#include "lua/engine/limits.h"
 #include "lua/engine/load.h"
 #include "lua/engine/standard.h"
-
-struct coordinator *engine_coordinator(struct engine *e)
-{
-    return e->c;
-}
-
-bool engine_is_closing(const struct engine *e)
-{
-    return e->root->closing;
-}
+#include "lua/engine/task.h"
+#include "lua/engine/text.h"
 
 /* --- settings --- */
 

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 
 #include "core/io/log.h"
+#include "lua/engine/coroutine.h"
 #include "lua/engine/coroutine_private.h"
+#include "lua/engine/entry.h"
+#include "lua/engine/limits.h"
 #include "lua/engine/state.h"
 
 /* Coroutines that wait to be used again. */
