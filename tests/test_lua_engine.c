@@ -82,6 +82,7 @@ static void test_require(void **state)
     fclose(file);
     run("assert(require('agent') == 'mine')");                        /* a file wins */
     run("assert(type(require('libruleset').resolve) == 'function')"); /* in the binary */
+    run("assert(type(require('agent_paths').find) == 'function')");   /* and so are parts of what a file has replaced */
     run("local ok, e = pcall(require, 'nothing') assert(not ok and e:find(\"no embedded script 'nothing.lua'\"))");
     run("assert(require('sluice') == neosocksd and sluice == neosocksd)");
     run("assert(package.path == '?.lua' and package.cpath == '?.so' and NDEBUG == true)");

@@ -5,6 +5,8 @@
 --
 -- What peers say is hostile until it has been judged: types, lengths, counts and their sum are bounded below, and so is the
 -- work that a call may cause. Nothing that arrives can change our own entry.
+local lists, paths = require("agent_lists"), require("agent_paths")
+
 local agent = {}
 local previous = rawget(_G, "agent")
 if type(previous) ~= "table" then previous = nil end
@@ -123,20 +125,10 @@ local function is_id(value) return math.type(value) == "integer" or (type(value)
 
 local function is_version(value, now) return is_number(value, 0, now + VERSION_AHEAD) and math.tointeger(value) ~= nil end
 
-local function is_bounded(t, most)
-    if type(t) ~= "table" then return false end
-    local count = 0
-    for _ in next, t do
-        count = count + 1
-        if count > most then return false end
-    end
-    return true
-end
-
 -- Hosts as they are written, each once in whatever case, and how many octets they have; nil if there are too many.
 local function clean_hosts(hosts)
     if hosts == nil then return {}, 0 end
-    if not is_bounded(hosts, HOSTS_MAX) then return nil end
+    if not lists.is_bounded(hosts, HOSTS_MAX) then return nil end
     local clean, seen, weight = {}, {}, 0
     for i = 1, HOSTS_MAX do
         local host = rawget(hosts, i)
@@ -152,7 +144,7 @@ end
 
 local function clean_conns(conns)
     if conns == nil then return {}, 0 end
-    if not is_bounded(conns, CONNS_MAX) then return nil end
+    if not lists.is_bounded(conns, CONNS_MAX) then return nil end
     local clean, weight = {}, 0
     for id, conn in next, conns do
         if is_id(id) and type(conn) == "table" and is_label(conn.peername) and is_number(conn.rtt, 0, RTT_MAX) then
@@ -187,7 +179,7 @@ end
 -- { [peer] = { v, t } }: what the owner knows. One that is too large counts as one that knows nothing.
 local function clean_digest(digest, now)
     local clean = {}
-    if not is_bounded(digest, PEERS_MAX) then return clean end
+    if not lists.is_bounded(digest, PEERS_MAX) then return clean end
     for peer, state in next, digest do
         if is_label(peer) and type(state) == "table" and is_version(state.v, now) and is_number(state.t, 0, TIME_MAX) then
             clean[peer] = { v = math.tointeger(state.v), t = math.min(state.t, now) }
@@ -317,14 +309,6 @@ local function put(peer, entry, sum)
     return true
 end
 
-local function same_list(a, b)
-    if #a ~= #b then return false end
-    for i = 1, #a do
-        if a[i] ~= b[i] then return false end
-    end
-    return true
-end
-
 local function same_conns(a, b, same)
     for id, conn in pairs(a) do
         local other = b[id]
@@ -343,7 +327,7 @@ local function near_rtt(old, new) return math.abs(new - old) < setting("ROUTE_HY
 
 local function same_entry(a, b, same_rtt)
     if a == nil or a.relay_cost ~= b.relay_cost then return false end
-    return same_list(a.hosts, b.hosts) and same_conns(a.conns, b.conns, same_rtt)
+    return lists.same(a.hosts, b.hosts) and same_conns(a.conns, b.conns, same_rtt)
 end
 
 -- One entry. True if something but round trips has changed.
@@ -364,7 +348,7 @@ end
 
 local function merge(delta)
     local changed, now = false, neosocksd.now()
-    if not is_bounded(delta, PEERS_MAX) then return false end
+    if not lists.is_bounded(delta, PEERS_MAX) then return false end
     local sum = measure()
     for peer, entry in next, delta do
         local fresh = is_label(peer) and clean_entry(entry, now)
@@ -397,20 +381,7 @@ local function chain_of(id)
     return type(chain) == "table" and chain or {}
 end
 
--- the window holds what may still become its least: rising round trips, so that the first is the least
-local function window_rtt(state)
-    local first = state.rtt_win and state.rtt_win[1]
-    return first and first.rtt
-end
-
--- { rtt, expiry } by the monotonic clock, as in the original: whichever agent comes next finds what it knows
-local function note_sample(state, rtt, now)
-    local window = state.rtt_win or {}
-    while window[1] and window[1].expiry <= now do table.remove(window, 1) end
-    while #window > 0 and window[#window].rtt >= rtt do table.remove(window) end
-    table.insert(window, { rtt = rtt, expiry = now + setting("RTT_WINDOW") })
-    state.rtt_win = window
-end
+local function window_rtt(state) return lists.least(state.rtt_win) end
 
 local function is_alive(state)
     return state ~= nil and is_label(state.peername) and (state.fails or 0) < setting("CONN_FAILURE_LIMIT") and window_rtt(state) ~= nil
@@ -445,7 +416,7 @@ end
 -- of more connections than others accept, the nearest
 local function told_conns()
     local conns, ids = own_conns(), {}
-    if is_bounded(conns, CONNS_MAX) then return conns end
+    if lists.is_bounded(conns, CONNS_MAX) then return conns end
     for id in pairs(conns) do table.insert(ids, id) end
     table.sort(ids, function(a, b) return conns[a].rtt < conns[b].rtt end)
     for i = CONNS_MAX + 1, #ids do conns[ids[i]] = nil end
@@ -470,99 +441,13 @@ local function update_self()
 end
 
 --------------------------------------------------------------------------------
--- paths: Dijkstra over (relay cost, round trip, hops), with a binary heap
-
-local function cheaper(a, b)
-    if a.cost ~= b.cost then return a.cost < b.cost end
-    if a.rtt ~= b.rtt then return a.rtt < b.rtt end
-    return a.hops < b.hops
-end
-
-local function heap_push(heap, way)
-    local at = #heap + 1
-    while at > 1 and cheaper(way, heap[at // 2]) do
-        heap[at] = heap[at // 2]
-        at = at // 2
-    end
-    heap[at] = way
-end
-
-local function heap_pop(heap)
-    local top, last = heap[1], table.remove(heap)
-    if #heap == 0 then return top end
-    local at = 1
-    while true do
-        local child = 2 * at
-        if child > #heap then break end
-        if child < #heap and cheaper(heap[child + 1], heap[child]) then child = child + 1 end
-        if not cheaper(heap[child], last) then break end
-        heap[at] = heap[child]
-        at = child
-    end
-    heap[at] = last
-    return top
-end
-
--- A way: { peer, before = the way to the hop in front, id = our connection, cost, rtt, hops }. Most offers lose, so that a
--- way is made only of one that wins.
-local function offer(best, heap, peer, before, id, cost, rtt, hops)
-    local rival = best[peer]
-    if peer == agent.peername then return end
-    if rival then
-        if cost > rival.cost then return end
-        if cost == rival.cost and (rtt > rival.rtt or (rtt == rival.rtt and hops >= rival.hops)) then return end
-    end
-    best[peer] = { peer = peer, before = before, id = id, cost = cost, rtt = rtt, hops = hops }
-    heap_push(heap, best[peer])
-end
-
-local function extend(best, heap, way)
-    local entry = database()[way.peer]
-    if not entry or not entry.relay_cost or way.hops >= HOPS_MAX then return end -- nobody is reached by way of it
-    local cost, hops = way.cost + entry.relay_cost, way.hops + 1
-    for _, conn in pairs(entry.conns) do offer(best, heap, conn.peername, way, way.id, cost, way.rtt + conn.rtt, hops) end
-end
-
-local function find_ways()
-    local best, heap = {}, {}
-    for id, conn in pairs(own_conns()) do offer(best, heap, conn.peername, nil, id, 0, conn.rtt, 1) end
-    while #heap > 0 do
-        local way = heap_pop(heap)
-        if best[way.peer] == way then extend(best, heap, way) end -- else a cheaper one has been found meanwhile
-    end
-    return best
-end
-
-local function route_of(way)
-    local path, at = {}, way
-    for i = way.hops, 1, -1 do
-        path[i] = at.peer
-        at = at.before
-    end
-    return { id = way.id, path = path, cost = way.cost, rtt = way.rtt, hops = way.hops }
-end
-
--- the least round trip of an entry's connections to a peer
-local function edge(entry, peer)
-    local least
-    for _, conn in pairs(entry.conns) do
-        if conn.peername == peer and (not least or conn.rtt < least) then least = conn.rtt end
-    end
-    return least
-end
+-- paths
 
 -- what a known path costs today, or nil if it is no more
 local function route_today(route)
     local state = agent.conn_state[route.id]
     if agent.conns[route.id] == nil or not is_alive(state) or state.peername ~= route.path[1] then return nil end
-    local cost, rtt = 0, window_rtt(state)
-    for i = 1, #route.path - 1 do
-        local entry = database()[route.path[i]]
-        local step = entry and entry.relay_cost and edge(entry, route.path[i + 1])
-        if not step then return nil end
-        cost, rtt = cost + entry.relay_cost, rtt + step
-    end
-    return { id = route.id, path = route.path, cost = cost, rtt = rtt, hops = #route.path }
+    return paths.measure(route, window_rtt(state), database())
 end
 
 -- A path stays until another is clearly better, so that measuring noise moves nobody.
@@ -578,7 +463,7 @@ local function owns_rather(peer, rival)
     if rival == nil or peer == agent.peername then return true end
     if rival == agent.peername then return false end
     local a, b = routes[peer], routes[rival]
-    if a and b and (cheaper(a, b) or cheaper(b, a)) then return cheaper(a, b) end
+    if a and b and (paths.cheaper(a, b) or paths.cheaper(b, a)) then return paths.cheaper(a, b) end
     if (a == nil) ~= (b == nil) then return a ~= nil end
     return peer < rival
 end
@@ -597,7 +482,8 @@ end
 local function build_index()
     local began = time.monotonic()
     local new_routes, new_owners = {}, {}
-    for peer, way in pairs(find_ways()) do new_routes[peer] = settle(route_of(way)) end
+    local ways = paths.find(agent.peername, own_conns(), database(), HOPS_MAX)
+    for peer, way in pairs(ways) do new_routes[peer] = settle(paths.route_of(way)) end
     routes = new_routes
     for peer, entry in pairs(database()) do
         for _, host in ipairs(entry.hosts) do note_owner(new_owners, host, peer) end
@@ -885,7 +771,8 @@ local function note_hit(id, peername, rtt)
     local changed = state.peername ~= peername or not is_alive(state)
     if state.peername ~= peername then state.rtt_win = nil end
     state.peername, state.fails = peername, nil
-    note_sample(state, math.min(math.max(rtt, 0), RTT_MAX), time.monotonic())
+    local sample = math.min(math.max(rtt, 0), RTT_MAX)
+    state.rtt_win = lists.note(state.rtt_win, sample, time.monotonic(), setting("RTT_WINDOW"))
     -- Who answers is there. Peers of neosocksd do not renew an entry that has not changed: their neighbours do it so.
     local entry = database()[peername]
     if entry and peername ~= agent.peername then entry.timestamp = math.max(entry.timestamp, neosocksd.now()) end
@@ -1096,21 +983,10 @@ local function inherit()
     agent.api_endpoint = agent.api_endpoint or "127.0.0.1:9080"
 end
 
-local function is_window(window)
-    if type(window) ~= "table" then return false end
-    local least = 0
-    for _, sample in ipairs(window) do
-        if type(sample) ~= "table" or type(sample.expiry) ~= "number" then return false end
-        if not is_number(sample.rtt, least, RTT_MAX) then return false end
-        least = sample.rtt
-    end
-    return true
-end
-
 -- another version of this file may have left other forms behind
 local function check_inheritance()
     for id, state in pairs(agent.conn_state) do
-        local good = type(state) == "table" and is_window(state.rtt_win or {}) and is_number(state.fails or 0, 0, math.huge)
+        local good = type(state) == "table" and lists.is_window(state.rtt_win or {}, RTT_MAX) and is_number(state.fails or 0, 0, math.huge)
         if not good then agent.conn_state[id] = nil end
     end
     database()

@@ -1,8 +1,8 @@
 -- lua5.4 tests/lua/agent/run.lua [suite...], from the root of the repository
-package.path = "tests/lua/agent/?.lua;" .. package.path
+package.path = "tests/lua/agent/?.lua;lua/scripts/?.lua;" .. package.path
 local tap = require("tap")
 
-local suites = { "entries", "routes", "addresses", "rounds", "reload", "hostile", "statistics", "settings" }
+local suites = { "heap", "lists", "paths", "entries", "routes", "addresses", "rounds", "reload", "hostile", "statistics", "settings" }
 if arg and #arg > 0 then suites = { table.unpack(arg) } end
 
 local function names_of(tests)
