@@ -491,6 +491,17 @@ def test_decisions(ruled_meter, origin):
     meter.check(revision=1)
 
 
+def test_decisions_about_who_signs_in(ruled_meter, origin):
+    """Two questions for each client: who it is, and where it goes."""
+    target = origin(talker)
+    meter = ruled_meter("--relay", "copy", script="local function f(a) return a end return { auth = 'required', route = f, "
+                        "login = function(user, password) return password == 'secret' end }")
+    talk(wire.through_socks5_auth(meter.proxy.address, "127.0.0.1", target.port))
+    meter.check(**established(3 + 13 + 10, 2 + 2 + 10), decisions=2, decided=2)
+    said, heard = exchange(meter, (b"\5\1\2", 2), (wire.socks5_auth(b"user", b"wrong"), None))
+    meter.check(**refused("auth", said, heard, requests=0), **ASKED)
+
+
 CHAIN_LABELS = {
     "socks5-01": "proxy_protocol", "socks5-02": "proxy_rejected", "socks5-03": "proxy_network", "socks5-04": "proxy_host",
     "socks5-05": "proxy_refused", "socks5-06": "proxy_ttl", "socks5-99": "proxy_protocol", "socks5-no-method": "proxy_auth",
@@ -567,6 +578,19 @@ def test_names_and_calls_of_scripts(ruled_meter, origin, dns):
     meter.check()
 
 
+def test_more_names_than_there_is_room_for(ruled_meter, dns):
+    """A script has asked for all that may be open; a client's name is refused, and nobody is asked for it."""
+    server, most = dns(), 4096
+    server.silent.add("*")
+    meter = ruled_meter("-t", "10", "--nameserver", server.text, script="return { resolve = function(a) return a end }")
+    code = f"for i = 1, {most} do neosocksd.async(function() end, await.resolve, ('n%d.example'):format(i)) end"
+    assert meter.ask("POST", "/ruleset/invoke", code.encode())[0] == 200
+    assert process.wait_until(lambda: read_json(meter)["dns"]["queries"] == most)
+    said, heard = exchange(meter, (wire.socks4a("one-more.example", 9), None))
+    assert process.wait_until(lambda: read_json(meter)["dns"]["timeouts"] == most, 20)
+    meter.check(**refused("resolve_share", said, heard), **ASKED, names_asked=most, names_timed_out=most, names_failed=most + 1, names_refused=1)
+
+
 def test_lines_of_the_ruleset(ruled_meter):
     """Those that are whole are samples of their own, those that are not are counted at each scrape."""
     meter = ruled_meter()
@@ -606,4 +630,4 @@ def test_no_label_is_left_out():
     with open(__file__, encoding="utf-8") as text:
         said = text.read().split("def test_no_label")[0]
     missing = {label for label in counters.FAILURES if f'"{label}"' not in said and f"fail_{label}" not in said}
-    assert missing == {"internal", "resolve_share"}  # our own mistake; three thousand open questions
+    assert missing == {"internal"}  # our own mistake
