@@ -41,6 +41,7 @@ struct flow {
     uint16_t head_size; /* octets of the reply received */
     bool rests;         /* in client.resting, see pace.h */
     bool keeps;         /* http: the connection may carry another request */
+    bool owes;          /* http: the proxy ended it before it had our request, which goes out on the next one */
     uint32_t got;       /* octets of the present message, or of what --fill wants, received */
     uint32_t put;       /* octets of the present message sent */
     uint32_t rounds;    /* http: answers on this connection */

@@ -86,8 +86,11 @@ void flow_run(struct client *c, struct flow *f)
     assert(f->phase == PHASE_PARKED);
     f->phase = PHASE_RUN;
     if (c->o.mode->events) epoll_set(c->epoll, EPOLL_CTL_MOD, f->fd, c->o.mode->events(c), (uint32_t)(f - c->flows));
-    f->sent = c->o.mode->churns ? f->opened : clock_ns(); /* opening it again is part of what the first request takes */
-    if (pace_holds(c, f))
+    bool owes = f->owes;
+    f->owes = false;
+    /* Opening it again is part of what the first request takes; one that is owed has begun before. */
+    if (!owes) f->sent = c->o.mode->churns ? f->opened : clock_ns();
+    if (pace_holds(c, f) && !owes)
         pace_rest(c, f);
     else
         c->o.mode->start(c, f);

@@ -5,12 +5,33 @@
  * with what the origin sends: the first octets of wire_block. */
 #include "bench/pace.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include <arpa/inet.h>
+
+static void http_end(struct client *c, struct flow *f)
+{
+    close(f->fd);
+    flow_release(c, f);
+}
+
+/* An operation failed on a connection that had carried others, and nothing of the answer was there: the proxy has ended
+ * it, as it may at any time between two requests. Ask at once, errno is the operation's. */
+static bool http_is_stale(const struct flow *f)
+{
+    return f->rounds > 0 && f->head_size == 0 && (errno == EPIPE || errno == ECONNRESET);
+}
+
+/* The request goes out again on the connection that takes this one's place, and its time goes on. */
+static void http_owe(struct client *c, struct flow *f)
+{
+    f->owes = true;
+    http_end(c, f);
+}
 
 static void http_start(struct client *c, struct flow *f)
 {
@@ -25,7 +46,11 @@ static void http_start(struct client *c, struct flow *f)
     f->got = f->head_size = 0;
     f->body = -1;
     f->opened = clock_ns(); /* what --timeout counts from */
-    if (socket_send(f->fd, text, (size_t)size) != size) flow_fail(c, f, "short send");
+    ssize_t sent = socket_send(f->fd, text, (size_t)size);
+    if (sent < 0 && http_is_stale(f))
+        http_owe(c, f);
+    else if (sent != size)
+        flow_fail(c, f, sent < 0 ? strerror(errno) : "short send");
 }
 
 /* The value of a field, NULL: there is none. The head ends with an empty line, and a NUL behind it. */
@@ -58,12 +83,6 @@ static const char *http_take_head(struct client *c, struct flow *f, size_t size)
     f->body = c->o.message;
     f->keeps = head_keeps(head);
     return NULL;
-}
-
-static void http_end(struct client *c, struct flow *f)
-{
-    close(f->fd);
-    flow_release(c, f);
 }
 
 static void http_done(struct client *c, struct flow *f)
@@ -99,8 +118,9 @@ static bool http_read_head(struct client *c, struct flow *f)
     ssize_t size = recv(f->fd, f->head + f->head_size, (size_t)(HEAD_SIZE - f->head_size), MSG_DONTWAIT);
     if (would_block(size)) return false;
     if (size <= 0) {
-        if (f->head_size == 0 && f->rounds > 0 && size == 0)
-            http_end(c, f); /* before it had our request: as if it had said so with the last answer */
+        if (size == 0) errno = ECONNRESET; /* an end in order is one all the same */
+        if (http_is_stale(f))
+            http_owe(c, f);
         else
             flow_fail_read(c, f, size);
         return false;

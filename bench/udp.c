@@ -20,8 +20,9 @@ struct association {
     int fd;
     uint64_t serial;
     uint64_t serials[IN_FLIGHT_MAX]; /* of what is in flight in each place */
-    uint64_t sent[IN_FLIGHT_MAX];
-    bool free[IN_FLIGHT_MAX]; /* at a rate: nothing is in flight there */
+    uint64_t begun[IN_FLIGHT_MAX];   /* when it was sent or, at a rate, should have been */
+    uint64_t sent[IN_FLIGHT_MAX];    /* when it was: one that had to wait is not lost */
+    bool free[IN_FLIGHT_MAX];        /* at a rate: nothing is in flight there */
 };
 
 bool association_open(struct client *c, struct flow *f, const struct sockaddr_in *relay)
@@ -56,7 +57,8 @@ static void association_send(struct client *c, struct flow *f, unsigned place, u
     memcpy(datagram + HEADER_SIZE, &stamp, sizeof stamp);
     memcpy(datagram + HEADER_SIZE + sizeof stamp, wire_block, c->o.message - sizeof stamp);
     a->serials[place] = stamp.serial;
-    a->sent[place] = begin;
+    a->begun[place] = begin;
+    a->sent[place] = clock_ns();
     a->free[place] = false;
     if (send(a->fd, datagram, HEADER_SIZE + c->o.message, MSG_DONTWAIT) < 0 && errno != EAGAIN) c->errors++;
 }
@@ -97,7 +99,7 @@ static void udp_take(struct client *c, struct flow *f, const uint8_t *data, size
         return;
     }
     if (stamp.serial != a->serials[stamp.place] || a->free[stamp.place]) return; /* counted as lost already */
-    flow_count(c, f, a->sent[stamp.place]);
+    flow_count(c, f, a->begun[stamp.place]);
     if (!pace_holds(c, f)) {
         association_send(c, f, (unsigned)stamp.place, clock_ns());
         return;

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -140,6 +141,30 @@ def test_a_changed_body_is_seen(load, load_origin, relay):
     assert result["mismatches"] > 0 and result["count"] == 0  # each time on another connection
     result = run_load(load, *words, "--proxy", relay(HTTP, lambda _at, data: data))
     assert result["opened"] == 1 and result["errors"] == 0
+
+
+@pytest.mark.parametrize("words", [[], ["--rate", 200]], ids=["closed loop", "at a rate"])
+def test_connections_that_end_unannounced(load, load_origin, words):
+    """A server of HTTP/1.1 that ends the connection behind each answer without having said so: no request is lost, none fails."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{load_origin + HTTP}/1024") as origin:
+        body = origin.read()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1024\r\n\r\n" + body
+
+    def serve(listener):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client:
+                    if client.recv(4096):
+                        client.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        result = run_load(load, "http", "--flows", 4, "--target", "127.0.0.1:%d" % listener.getsockname()[1], "--seconds", 1,
+                          "--warmup", 0, *words)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert result["errors"] == result["timeouts"] == result["mismatches"] == 0, result
+    assert result["opened"] - 4 <= result["count"] <= result["opened"], result
 
 
 def test_a_stall_is_not_hidden(load, relay):
