@@ -8,6 +8,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.append(os.path.join(ROOT, "tests", "mutants"))
 
 import changes  # noqa: E402
+import reach  # noqa: E402
 
 SAMPLE = """\
 #include "x.h"
@@ -61,7 +62,8 @@ def test_a_return_has_the_type_of_its_function():
 
 
 def test_a_macro_is_noticed_where_it_is_used():
-    assert [change.lines for change in changes.Source("x.c", SAMPLE).changes() if change.kind == "define"] == [{12}, {12}]
+    assert [change.places for change in changes.Source("x.c", SAMPLE).changes()
+            if change.kind == "define"] == [[(12, 16)], [(12, 16)]]
 
 
 def test_a_fault_keeps_its_line_and_changes_one_place():
@@ -69,6 +71,21 @@ def test_a_fault_keeps_its_line_and_changes_one_place():
         changed = change.apply(SAMPLE)
         different = [pair for pair in zip(SAMPLE.splitlines(), changed.splitlines()) if pair[0] != pair[1]]
         assert len(changed.splitlines()) == len(SAMPLE.splitlines()) and len(different) == 1, change.name
+
+
+def test_who_reaches_a_place():
+    """clang's segments: line, column, how often, whether that is known."""
+    spans = reach.spans_of([[3, 1, 5, True, True, False], [4, 9, 5, True, False, False], [4, 20, 0, True, True, False],
+                            [4, 30, 2, True, False, False], [5, 2, 0, False, False, False]])
+    assert spans == [[3, 1], [4, 20], [4, 30], [5, 2]]
+    reacher = reach.Reacher("tests/test_x", 1.0, {"core/x.c": spans})
+
+    def reaches(*places):
+        change = changes.Change(changes.Source("core/x.c", SAMPLE), "call", 0, 1, "", list(places))
+        return reacher.reaches(change)
+
+    assert reaches((3, 1)) and reaches((4, 19)) and reaches((4, 30)) and reaches((5, 1)) and reaches((9, 1), (4, 1))
+    assert not reaches((2, 9)) and not reaches((4, 20)) and not reaches((4, 29)) and not reaches((5, 2), (9, 1))
 
 
 def ranked(folder, seed):

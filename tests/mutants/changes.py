@@ -34,14 +34,14 @@ Token = collections.namedtuple("Token", "kind text start end")
 
 
 class Change:
-    """One fault: the octets from `start` to `end` of a file become `text`. `lines`: a test that reaches one of them may
-    notice it."""
+    """One fault: the octets from `start` to `end` of a file become `text`. `places`: who executes one of them, as (line,
+    column), may notice it."""
 
-    def __init__(self, source, kind, start, end, text, lines=None):
+    def __init__(self, source, kind, start, end, text, places=None):
         text += "\n" * (source.content.count("\n", start, end) - text.count("\n"))
         self.path, self.kind, self.start, self.end, self.text = source.path, kind, start, end, text
         self.line = source.line_at(start)
-        self.lines = lines or {self.line}
+        self.places = places or [source.place_of(start)]
         self.before, self.after = source.around(start, end, text)
         self.rank = ""
 
@@ -64,6 +64,10 @@ class Source:
 
     def line_at(self, offset):
         return bisect.bisect_right(self.starts, offset)
+
+    def place_of(self, offset):
+        line = self.line_at(offset)
+        return line, offset - self.starts[line - 1] + 1
 
     def around(self, start, end, text):
         """The lines that contain start to end, in one, before and after."""
@@ -257,11 +261,11 @@ class Source:
             found = re.match(r"[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+[^\n]*?(?<![\w.])(\d+)(?![\w.])", directive.text)
             if not found:
                 continue
-            lines = {self.line_at(token.start) for token in self.tokens if token.text == found.group(1)}
+            places = [self.place_of(token.start) for token in self.tokens if token.text == found.group(1)]
             start, end = (directive.start + offset for offset in found.span(2))
             for other in (int(found.group(2)) + 1, int(found.group(2)) - 1):
-                if lines and other >= 0:
-                    yield Change(self, "define", start, end, str(other), lines)
+                if places and other >= 0:
+                    yield Change(self, "define", start, end, str(other), places)
 
 
 def sources(root, chosen):

@@ -1,8 +1,9 @@
-"""Which test reaches which lines, from one run of everything with clang's coverage; and which of them pass at all here, and
+"""Which test reaches which places, from one run of everything with clang's coverage; and which of them pass at all here, and
 how long they take, from one run without.
 
 What was found out about a program is kept in build/mutants/reach/ under the digest of its binary (of a file of end to end
 tests: of that file as well), so that an edit makes only those run again that it touches."""
+import bisect
 import concurrent.futures
 import glob
 import hashlib
@@ -17,25 +18,31 @@ import sandbox
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SIM_WORDS = ["1", "300", "1"]  # the first seed, how many, on one thread
+FORMAT = "spans"  # of what is kept
 SOURCE = re.compile(r".*/((?:protocols|core/\w+|lua/\w+|api|core)/\w+\.c)$")
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "watch_tests"]
 E2E_SECONDS = 900
 
 
 class Reacher:
-    """Something that may notice: a unit program, the simulator, or one end to end test."""
+    """Something that may notice: a unit program, the simulator, or one end to end test. `spans`: of each file, where what it
+    executes begins and ends, in turn, as [line, column]."""
 
-    def __init__(self, name, seconds, lines):
-        self.name, self.seconds, self.lines = name, seconds, {path: set(numbers) for path, numbers in lines.items()}
-        self.total = sum(map(len, self.lines.values())) or 1
+    def __init__(self, name, seconds, spans):
+        self.name, self.seconds, self.spans = name, seconds, spans
+        self.sizes = {path: sum(end[0] - begin[0] + 1 for begin, end in zip(places[::2], places[1::2]))
+                      for path, places in spans.items()}
+        self.total = sum(self.sizes.values()) or 1
         self.is_e2e = "::" in name
 
     def reaches(self, change):
-        return bool(self.lines.get(change.path, set()) & change.lines)
+        """A line alone would not do: of `if (x) y();` everybody executes a part."""
+        places = self.spans.get(change.path, [])
+        return any(bisect.bisect_right(places, list(place)) % 2 for place in change.places)
 
     def cost(self, change):
         """Cheap ones first, and of those the ones that are about this file more than about others."""
-        return (self.seconds + 0.4) / (0.02 + len(self.lines[change.path]) / self.total)
+        return (self.seconds + 0.4) / (0.02 + self.sizes[change.path] / self.total)
 
 
 def digest(*paths):
@@ -46,8 +53,18 @@ def digest(*paths):
     return state.hexdigest()
 
 
-def covered_lines(binary, profiles):
-    """{path: [line]} of what was executed, from raw profiles."""
+def spans_of(segments):
+    """Each segment says how often is executed what begins there; one is kept where that changes between never and ever."""
+    places, inside = [], False
+    for line, column, count, has_count, *_ in segments:
+        if (has_count and count > 0) != inside:
+            places.append([line, column])
+            inside = not inside
+    return places + [[1 << 30, 1]] if inside else places
+
+
+def covered_spans(binary, profiles):
+    """{path: places} of what was executed, from raw profiles."""
     if not profiles:
         return {}
     with tempfile.NamedTemporaryFile(suffix=".profdata") as merged:
@@ -55,19 +72,16 @@ def covered_lines(binary, profiles):
                               capture_output=True, check=False)
         if done.returncode != 0:
             return {}
-        report = subprocess.run(["llvm-cov", "export", "-format=lcov", "-skip-expansions",
+        report = subprocess.run(["llvm-cov", "export", "-format=text", "-skip-expansions", "-skip-functions",
                                  f"-instr-profile={merged.name}", binary], capture_output=True, text=True,
                                 check=True).stdout
-    lines, current = {}, None
-    for line in report.splitlines():
-        if line.startswith("SF:"):
-            found = SOURCE.search(line)
-            current = lines.setdefault(found.group(1), []) if found else None
-        elif line.startswith("DA:") and current is not None:
-            number, count = line[3:].split(",")[:2]
-            if count != "0":
-                current.append(int(number))
-    return {path: numbers for path, numbers in lines.items() if numbers}
+    spans = {}
+    for file in json.loads(report)["data"][0]["files"]:
+        found = SOURCE.search(file["filename"])
+        places = spans_of(file["segments"]) if found else []
+        if places:
+            spans[found.group(1)] = places
+    return spans
 
 
 def read_results(path):
@@ -97,27 +111,27 @@ class Map:
         try:
             with open(path, encoding="utf-8") as file:
                 found = json.load(file)
-            if found["key"] == key:
+            if found["key"] == [FORMAT, key]:
                 return found["value"]
         except (OSError, ValueError, KeyError):
             pass
         self.say(f"reach: {name}")
         value = make()
         with open(path + ".new", "w", encoding="utf-8") as file:
-            json.dump({"key": key, "value": value}, file)
+            json.dump({"key": [FORMAT, key], "value": value}, file)
         os.rename(path + ".new", path)
         return value
 
     def program(self, name, words):
-        """One unit program or the simulator: {ok, seconds, lines}."""
+        """One unit program or the simulator: {ok, seconds, spans}."""
         binary = os.path.join(self.coverage, name)
 
         def make():
             with tempfile.TemporaryDirectory() as profiles:
                 sandbox.execute([binary, *words], self.root, 600, LLVM_PROFILE_FILE=os.path.join(profiles, "%p-%m.profraw"))
-                lines = covered_lines(binary, glob.glob(os.path.join(profiles, "*.profraw")))
+                spans = covered_spans(binary, glob.glob(os.path.join(profiles, "*.profraw")))
             status, _, seconds = timed_status([os.path.join(self.mutant, name), *words], self.root, 600)
-            return {"ok": status == 0, "seconds": seconds, "lines": lines}
+            return {"ok": status == 0, "seconds": seconds, "spans": spans}
         return self.kept(name, digest(binary), make)
 
     def pytest(self, flavour, path, profiles, results):
@@ -130,7 +144,7 @@ class Map:
         return read_results(results)
 
     def e2e(self, path):
-        """One file of end to end tests: {test: {ok, seconds, lines}}."""
+        """One file of end to end tests: {test: {ok, seconds, spans}}."""
         binary = os.path.join(self.coverage, "sluice")
 
         def make():
@@ -144,7 +158,7 @@ class Map:
                 if not tests:
                     raise SystemExit(f"mutants: {path} does not come to its end")
                 return {name: {"ok": test["outcome"] == "passed", "seconds": test["seconds"],
-                               "lines": covered_lines(binary, glob.glob(
+                               "spans": covered_spans(binary, glob.glob(
                                    os.path.join(profiles, f"{covered[name]['number']}-*.profraw")))}
                         for name, test in tests.items() if name in covered}
         return self.kept(path, digest(binary, os.path.join(self.root, path)), make)
@@ -163,4 +177,4 @@ class Map:
         failing = [name for name, result in found.items() if not result["ok"]]
         for name in failing:
             self.say(f"reach: {name} does not pass without a fault, left out")
-        return [Reacher(name, result["seconds"], result["lines"]) for name, result in found.items() if result["ok"]]
+        return [Reacher(name, result["seconds"], result["spans"]) for name, result in found.items() if result["ok"]]
