@@ -270,7 +270,7 @@ static int workers_await_ready(struct coordinator *c, uint32_t count)
     pthread_mutex_lock(&c->lock);
     while (c->ready < count) pthread_cond_wait(&c->changed, &c->lock);
     for (uint32_t i = 0; i < count; i++)
-        if (c->threads[i].result < 0) error = c->threads[i].result;
+        if (error == 0) error = c->threads[i].result; /* 0 or -errno */
     pthread_mutex_unlock(&c->lock);
     return error;
 }
