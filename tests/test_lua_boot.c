@@ -117,16 +117,24 @@ static void test_boot_asks_once(void **state)
     run("assert(asked == 1)");
 }
 
-/* Every listener that has no kind of its own, wherever it stands. */
+/* Every listener that has no kind of its own, wherever it stands, and whether the table names it or the command line.
+ */
 static void test_transparent(void **state)
 {
     static const enum listener_kind kinds[] = {LISTENER_TPROXY, LISTENER_TPROXY, LISTENER_TPROXY, LISTENER_HTTP};
     (void)state;
-    assert_int_equal(boot("return { listen = '127.0.0.1:1,127.0.0.1:2,127.0.0.1:3', http_listen = '127.0.0.1:4', "
-                          "transparent = true }"),
-                     0);
-    assert_int_equal(config.listener_count, 4);
-    for (uint32_t i = 0; i < 4; i++) assert_int_equal(config.listeners[i].kind, kinds[i]);
+    for (unsigned named = 0; named < 2; named++) {
+        assert_int_equal(boot("return { listen = '127.0.0.1:1,127.0.0.1:2,127.0.0.1:3', http_listen = '127.0.0.1:4', "
+                              "transparent = false }"),
+                         0);
+        for (uint32_t i = 0; i < 3; i++) assert_int_equal(config.listeners[i].kind, LISTENER_AUTO);
+        assert_int_equal(boot(named ? "return { listen = '127.0.0.1:1,127.0.0.1:2,127.0.0.1:3', "
+                                      "http_listen = '127.0.0.1:4', transparent = true }"
+                                    : "return { transparent = true }"),
+                         0);
+        assert_int_equal(config.listener_count, 4);
+        for (uint32_t i = 0; i < 4; i++) assert_int_equal(config.listeners[i].kind, kinds[i]);
+    }
 }
 
 static void test_nearest(void **state)

@@ -88,8 +88,6 @@ static int boot_config(struct engine *e, struct config *config)
     if (result < 0) return -1;
     if (fresh.daemonize && !config->daemonize) LOGW("config: daemonize has no effect here, give -d");
     if (!config->dump_only) fresh.daemonize = config->daemonize;
-    for (uint32_t i = 0; fresh.tproxy && i < fresh.listener_count; i++)
-        if (fresh.listeners[i].kind == LISTENER_AUTO) fresh.listeners[i].kind = LISTENER_TPROXY;
     *config = fresh;
     log_open((enum log_target)config->log_target, config->log_level);
     engine_protect(e, boot_has_ruleset, &there, NULL);
