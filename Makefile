@@ -52,7 +52,8 @@ FLAGS_fuzz    = -O1 -g -fno-omit-frame-pointer -fPIE -fsanitize=fuzzer-no-link,a
                 -fno-sanitize-recover=all
 FLAGS_mutant   = -O1 -fPIE -fsanitize=leak -Werror=int-conversion -Werror=incompatible-pointer-types \
                  -Werror=implicit-function-declaration
-FLAGS_coverage = -O1 -fPIE -fprofile-instr-generate -fcoverage-mapping
+# What is executed is written down as it happens, so that nothing is lost of processes that are killed or call _exit().
+FLAGS_coverage = -O1 -fPIE -fprofile-instr-generate -fcoverage-mapping -mllvm -runtime-counter-relocation
 
 PROTOCOLS := $(wildcard protocols/*.c)
 CORE      := $(wildcard core/*/*.c)

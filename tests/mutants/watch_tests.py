@@ -13,7 +13,7 @@ results = {}
 def pytest_runtest_setup(item):
     results[item.nodeid] = {"outcome": "passed", "seconds": 0.0, "number": len(results)}
     if FOLDER:
-        os.environ["LLVM_PROFILE_FILE"] = os.path.join(FOLDER, f"{results[item.nodeid]['number']}-%m.profraw")
+        os.environ["LLVM_PROFILE_FILE"] = os.path.join(FOLDER, f"{results[item.nodeid]['number']}-%m%c.profraw")
 
 
 def pytest_runtest_logreport(report):
