@@ -53,7 +53,8 @@ FLAGS_fuzz    = -O1 -g -fno-omit-frame-pointer -fPIE -fsanitize=fuzzer-no-link,a
 FLAGS_mutant   = -O1 -fPIE -fsanitize=leak -Werror=int-conversion -Werror=incompatible-pointer-types \
                  -Werror=implicit-function-declaration
 # What is executed is written down as it happens, so that nothing is lost of processes that are killed or call _exit().
-FLAGS_coverage = -O1 -fPIE -fprofile-instr-generate -fcoverage-mapping -mllvm -runtime-counter-relocation
+FLAGS_coverage = -O1 -fPIE -fprofile-instr-generate -fcoverage-mapping -mllvm -runtime-counter-relocation \
+                 -Wno-unused-command-line-argument
 
 PROTOCOLS := $(wildcard protocols/*.c)
 CORE      := $(wildcard core/*/*.c)

@@ -107,6 +107,27 @@ static void test_zlib_damage(void **state)
         "end");
 }
 
+/* The length of the extra field has two octets: every shorter prefix is a beginning. */
+static void test_gzip_long_extra(void **state)
+{
+    static const unsigned char header[] = {0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 3, 0x03, 0x01};
+    static const unsigned char end[] = {0x4b, 0x04, 0x00, 0x43, 0xbe, 0xb7, 0xe8, 1, 0, 0, 0};
+    enum { EXTRA = 0x0103, SIZE = sizeof header + EXTRA + sizeof end };
+    unsigned char data[SIZE];
+    char *out;
+    size_t out_size;
+    (void)state;
+    memcpy(data, header, sizeof header);
+    memset(data + sizeof header, 0xff, EXTRA);
+    memcpy(data + sizeof header + EXTRA, end, sizeof end);
+    for (size_t n = 0; n < SIZE; n++)
+        assert_int_equal(codec_decode_exactly(CODEC_GZIP, data, n, 100, &out, &out_size), CODEC_TRUNCATED);
+    assert_int_equal(codec_decode_exactly(CODEC_GZIP, data, SIZE, 100, &out, &out_size), CODEC_OK);
+    assert_int_equal(out_size, 1);
+    assert_string_equal(out, "a");
+    free(out);
+}
+
 /* A member with all that a header may have, written by hand, and a second one behind it. */
 static void test_gzip_members(void **state)
 {
@@ -709,6 +730,7 @@ int main(void)
         cmocka_unit_test(test_zlib),
         cmocka_unit_test(test_zlib_damage),
         cmocka_unit_test(test_gzip_members),
+        cmocka_unit_test(test_gzip_long_extra),
         cmocka_unit_test(test_codec_limit),
         cmocka_unit_test(test_regex),
         cmocka_unit_test(test_regex_misuse),
