@@ -164,6 +164,7 @@ enum session_state dial_begin(struct worker *w, struct session *s)
     setup->dial.failure = FAIL_NONE;
     setup->dial.next = 0;
     setup->hop_received = 0; /* of an earlier try */
+    setup->hop_scanned = 0;
     setup->resolve.name = *to;
     setup->resolve.count = 1;
     enum failure refused = verdict->hop_count > 0 ? self_forbids_behind_chain(w, s) : FAIL_NONE;

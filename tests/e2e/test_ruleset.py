@@ -223,6 +223,25 @@ def test_forward_and_failover(ruled, origin):
     assert "must be called from a ruleset request handler" in api.call("return pcall(await.forward, 'a:1')")
 
 
+def test_another_try_reads_its_proxy_from_the_front(ruled, origin):
+    """The first proxy goes in the middle of a long head, the second one answers with a short one."""
+    asked = []
+
+    def hop(_origin, connection):
+        origins.read_http_head(connection)
+        asked.append(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + (b"X-Fill: " + b"x" * 500 if len(asked) == 1 else b"\r\n"))
+        if len(asked) > 1:
+            origins.echo(_origin, connection)
+
+    one = f"http://127.0.0.1:{origin(hop).port}"
+    proxy, _ = ruled(f"""return {{ route = function(a)
+        return not await.forward(a, '{one}') and await.forward(a, '{one}') and a or nil
+    end }}""")
+    echoes(wire.through_socks5(proxy.address, "192.0.2.1", 1))
+    assert len(asked) == 2
+
+
 def test_failed_forward_tells_the_client_why(ruled):
     proxy, _ = ruled(f"return {{ route = function(a) await.forward('127.0.0.1:{process.free_port()}') end }}")
     refused(proxy, code=5)
