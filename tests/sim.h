@@ -18,6 +18,7 @@
 #define SIM_STREAM_MAX     262144u /* octets that a direction of a connection can hold */
 #define SIM_TRANSCRIPT_MAX 1024u   /* octets kept of what the proxy sent first on a connection */
 #define SIM_CONNS_MAX      160u
+#define SIM_DATAGRAM_MAX   256u /* octets of one */
 
 /* How often the unusual happens: chances in a thousand. */
 struct sim_chances {
@@ -80,6 +81,9 @@ struct sim_world_ops {
     void (*on_connect)(void *world, const struct net_address *to, struct sim_verdict *verdict);
     void (*on_established)(void *world, struct sim_conn *conn);
     void (*on_reset)(void *world, int fd); /* it is about to be closed with a reset; NULL: nobody cares */
+    /* A datagram has left the proxy; NULL: nobody listens. */
+    void (*on_datagram)(void *world, const struct net_address *from, const struct net_address *to, const uint8_t *data,
+                        size_t size);
 };
 
 /* Forgets everything and starts anew. script: decisions come from there until it is used up, then from the seed. */
@@ -108,7 +112,10 @@ void sim_take_back(int fd, const struct sim_conn *conn);
 size_t sim_write(struct sim_conn *conn, const void *data, size_t size); /* octets taken; 0 also when it is broken */
 int32_t sim_read(struct sim_conn *conn, void *data, size_t size);       /* octets, 0 at the end, -EAGAIN, -ECONNRESET */
 void sim_end(struct sim_conn *conn);                                    /* shutdown(SHUT_WR) */
-bool sim_close(struct sim_conn *conn);                                  /* true: orderly; false: as a reset */
+/* A datagram for the proxy's socket on that port, at most SIM_DATAGRAM_MAX octets. False: nothing is bound there, or
+ * its queue is full: it is lost. */
+bool sim_datagram(uint16_t port, const struct net_address *from, const void *data, size_t size);
+bool sim_close(struct sim_conn *conn);            /* true: orderly; false: as a reset */
 void sim_reset(struct sim_conn *conn, int error); /* the proxy is told this errno; what is under way may be lost */
 
 /* --- for checks --- */

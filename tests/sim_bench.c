@@ -52,7 +52,7 @@ static void bench_on_established(void *self, struct sim_conn *conn)
     bench->upstreams[bench->upstream_count++] = conn;
 }
 
-static const struct sim_world_ops bench_ops = {bench_act, bench_on_connect, bench_on_established, NULL};
+static const struct sim_world_ops bench_ops = {bench_act, bench_on_connect, bench_on_established, NULL, NULL};
 
 void sim_bench_prepare(struct sim_bench *bench)
 {

@@ -13,8 +13,9 @@
 #include "core/session/own.h"
 #include "tests/sim_private.h"
 
-#define SIM_PIPES_MAX 64u
-#define SIM_PIPE_TINY 4096u
+#define SIM_PIPES_MAX     64u
+#define SIM_DATAGRAMS_MAX 64u /* that wait to be received */
+#define SIM_PIPE_TINY     4096u
 
 struct sim_chances sim_chances_now;
 const struct sim_world_ops *sim_ops;
@@ -34,6 +35,11 @@ static struct {
     struct sim_file files[SIM_FILES_MAX];
     struct sim_conn conns[SIM_CONNS_MAX];
     struct sim_pipe pipes[SIM_PIPES_MAX];
+    uint32_t datagram_count;
+    struct sim_queued {
+        int fd;
+        struct sim_datagram datagram;
+    } datagrams[SIM_DATAGRAMS_MAX]; /* in the order of their coming */
 } net;
 
 /* Octets of connections and pipes, kept from seed to seed: to map them anew would cost more than the rest. */
@@ -117,7 +123,7 @@ void sim_begin(uint64_t seed, const uint8_t *script, size_t script_size, const s
     sim_clock_us = 1000000;
     sim_chances_now = (struct sim_chances){0};
     for (uint32_t fd = 0; fd < net.top; fd++) net.files[fd].kind = SIM_CLOSED;
-    net.open = net.conn_count = net.pipe_count = 0;
+    net.open = net.conn_count = net.pipe_count = net.datagram_count = 0;
     net.top = 3; /* nobody expects less */
     net.limit = SIM_FILES_MAX - 8;
     sim_ring_begin();
@@ -230,6 +236,29 @@ uint32_t sim_waiting(void)
     for (uint32_t fd = 3; fd < net.top; fd++)
         if (net.files[fd].kind == SIM_LISTENER) waiting += net.files[fd].waiting;
     return waiting;
+}
+
+/* --- datagrams --- */
+
+static struct sim_queued *datagram_first(int fd)
+{
+    for (uint32_t i = 0; i < net.datagram_count; i++)
+        if (net.datagrams[i].fd == fd) return &net.datagrams[i];
+    return NULL;
+}
+
+const struct sim_datagram *sim_datagram_peek(int fd)
+{
+    const struct sim_queued *first = datagram_first(fd);
+    return first ? &first->datagram : NULL;
+}
+
+void sim_datagram_drop(int fd)
+{
+    struct sim_queued *first = datagram_first(fd);
+    size_t behind = (size_t)(&net.datagrams[net.datagram_count] - (first + 1));
+    memmove(first, first + 1, behind * sizeof *first);
+    net.datagram_count--;
 }
 
 /* --- connections --- */
@@ -397,6 +426,24 @@ int sim_listener_take(struct sim_file *file)
     return fd;
 }
 
+static int datagram_socket_on(uint16_t port)
+{
+    for (uint32_t fd = 3; fd < net.top; fd++)
+        if (net.files[fd].kind == SIM_DATAGRAM && port_of(&net.files[fd].local) == port) return (int)fd;
+    return -1;
+}
+
+bool sim_datagram(uint16_t port, const struct net_address *from, const void *data, size_t size)
+{
+    int fd = datagram_socket_on(port);
+    assert(size <= SIM_DATAGRAM_MAX);
+    if (fd < 0 || net.datagram_count == SIM_DATAGRAMS_MAX) return false;
+    struct sim_queued *last = &net.datagrams[net.datagram_count++];
+    *last = (struct sim_queued){.fd = fd, .datagram = {.from = *from, .size = size}};
+    memcpy(last->datagram.data, data, size);
+    return true;
+}
+
 size_t sim_write(struct sim_conn *conn, const void *data, size_t size)
 {
     assert(!conn->in_ended && !conn->far_closed);
@@ -458,7 +505,10 @@ int net_socket(int family, int type)
     int error = net_refuse(sim_chances_now.socket);
     if (error < 0) return error;
     assert(family == AF_INET || family == AF_INET6 || family == AF_UNIX);
-    return file_open(type == SOCK_DGRAM ? SIM_DATAGRAM : SIM_SOCKET);
+    int fd = file_open(type == SOCK_DGRAM ? SIM_DATAGRAM : SIM_SOCKET);
+    if (fd >= 0 && type == SOCK_DGRAM) /* as the kernel binds one that sends */
+        net.files[fd].local = address_of(0x7f000001, 30000u + (uint32_t)fd);
+    return fd;
 }
 
 int net_bind(int fd, const struct net_address *address)
@@ -611,6 +661,7 @@ void sim_file_close(int fd)
     if (file->kind == SIM_PIPE) file->pipe->ends--;
     if (file->kind == SIM_LISTENER)
         for (uint32_t i = 0; i < file->waiting; i++) conn_close_near(file->backlog[i], true);
+    while (file->kind == SIM_DATAGRAM && sim_datagram_peek(fd)) sim_datagram_drop(fd);
     file->kind = SIM_CLOSED;
     net.open--;
 }

@@ -7,6 +7,13 @@
 #define SIM_FILES_MAX   1024u
 #define SIM_BACKLOG_MAX 32u
 
+/* One that waits to be received. */
+struct sim_datagram {
+    struct net_address from;
+    size_t size;
+    uint8_t data[SIM_DATAGRAM_MAX];
+};
+
 enum sim_kind { SIM_CLOSED, SIM_SOCKET, SIM_DATAGRAM, SIM_STREAM, SIM_LISTENER, SIM_PIPE };
 
 struct sim_pipe {
@@ -41,6 +48,9 @@ int sim_listener_take(struct sim_file *file);
 int32_t sim_conn_take(struct sim_conn *conn, uint8_t *data, size_t size);
 int32_t sim_conn_put(struct sim_conn *conn, const uint8_t *data, size_t size);
 short sim_conn_events(const struct sim_conn *conn);
+/* The oldest datagram that waits on this descriptor, NULL: there is none; and away with it. */
+const struct sim_datagram *sim_datagram_peek(int fd);
+void sim_datagram_drop(int fd);
 /* A random part of what could be moved, or all of it. */
 size_t sim_shorten(size_t size);
 

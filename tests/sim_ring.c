@@ -7,6 +7,7 @@
 #include "tests/sim.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +30,8 @@ enum sim_kind_of_op {
     OP_SEND,
     OP_CONNECT,
     OP_POLL,
+    OP_RECVMSG,
+    OP_SENDMSG,
     OP_CLOSE, /* from here on silent: done when they are submitted */
     OP_CANCEL,
     OP_CANCEL_FD,
@@ -51,7 +54,8 @@ struct sim_op {
     struct ring *target;
     const struct sockaddr *address;
     socklen_t address_size;
-    struct sim_verdict verdict; /* of a connect */
+    const struct msghdr *message; /* of a sendmsg: the kernel's while it is in flight */
+    struct sim_verdict verdict;   /* of a connect */
     uint64_t due_us;
 };
 
@@ -365,23 +369,50 @@ void ring_wake(struct ring *ring, struct ring *target, struct ring_tag tag)
     op->target = target;
 }
 
-/* The simulator has no datagrams yet: nothing in a worker may ask for them. */
+/* --- datagrams --- */
+
+/* What a buffer begins with, in place of struct io_uring_recvmsg_out. */
+struct sim_recvmsg {
+    struct sockaddr_storage source;
+    socklen_t source_size;
+    uint32_t size;
+};
+
 void ring_recvmsg_group(struct ring *ring, int fd, struct msghdr *shape, uint16_t group, struct ring_tag tag)
 {
-    (void)ring, (void)shape, (void)group, (void)tag;
-    sim_fail("ring_recvmsg_group() on descriptor %d", fd);
+    if (sim_file_at(fd, "ring_recvmsg_group()")->kind != SIM_DATAGRAM) sim_fail("ring_recvmsg_group() on %d", fd);
+    assert(shape->msg_namelen >= sizeof(struct sockaddr_in));
+    assert(group < SIM_GROUPS && ring->groups[group].count > 0);
+    sim_arm(ring, OP_RECVMSG, fd, tag)->group = group;
+}
+
+static uint64_t sum_of_message(const struct msghdr *message)
+{
+    uint64_t sum = sum_of(message->msg_name, message->msg_namelen);
+    for (size_t i = 0; i < message->msg_iovlen; i++)
+        sum = sum * 31 + sum_of(message->msg_iov[i].iov_base, message->msg_iov[i].iov_len);
+    return sum;
 }
 
 void ring_sendmsg(struct ring *ring, int fd, const struct msghdr *message, struct ring_tag tag)
 {
-    (void)ring, (void)message, (void)tag;
-    sim_fail("ring_sendmsg() on descriptor %d", fd);
+    if (sim_file_at(fd, "ring_sendmsg()")->kind != SIM_DATAGRAM) sim_fail("ring_sendmsg() on %d", fd);
+    struct sim_op *op = sim_arm(ring, OP_SENDMSG, fd, tag);
+    op->message = message;
+    op->sum = sum_of_message(message);
 }
 
 bool ring_datagram(const void *buffer, int32_t result, struct msghdr *shape, struct ring_datagram *out)
 {
-    (void)buffer, (void)result, (void)shape, (void)out;
-    return false;
+    const struct sim_recvmsg *head = buffer;
+    (void)shape;
+    if (result < (int32_t)sizeof *head) return false;
+    assert((uint32_t)result == sizeof *head + head->size);
+    *out = (struct ring_datagram){.source = (const struct sockaddr *)&head->source,
+                                  .source_size = head->source_size,
+                                  .payload = (const uint8_t *)buffer + sizeof *head,
+                                  .size = head->size};
+    return true;
 }
 
 /* --- buffer groups --- */
@@ -550,6 +581,49 @@ static void try_poll(struct ring *ring, struct sim_op *op)
     if (events != 0 || (watch && sim_chance(sim_chances_now.watch))) sim_post_result(ring, op, events);
 }
 
+static void try_recvmsg(struct ring *ring, struct sim_op *op)
+{
+    struct sim_group *g = &ring->groups[op->group];
+    const struct sim_datagram *datagram = sim_datagram_peek(op->fd);
+    if (!datagram) return;
+    if (g->level == 0 || sim_chance(sim_chances_now.no_buffers)) {
+        sim_post_result(ring, op, -ENOBUFS);
+        return;
+    }
+    struct sim_recvmsg head = {.source_size = datagram->from.size, .size = (uint32_t)datagram->size};
+    uint16_t buffer = group_take(g);
+    uint8_t *memory = g->base + buffer * g->size;
+    assert(g->size >= sizeof head + datagram->size);
+    memcpy(&head.source, &datagram->from.storage, sizeof head.source);
+    memcpy(memory, &head, sizeof head);
+    memcpy(memory + sizeof head, datagram->data, datagram->size);
+    int32_t size = (int32_t)(sizeof head + datagram->size);
+    sim_datagram_drop(op->fd);
+    bool more = !sim_chance(sim_chances_now.multishot);
+    sim_post(ring, op, (struct ring_completion){.result = size, .more = more, .has_buffer = true, .buffer = buffer});
+}
+
+/* All parts of it in one piece. */
+static void try_sendmsg(struct ring *ring, struct sim_op *op)
+{
+    uint8_t data[2 * SIM_DATAGRAM_MAX];
+    struct net_address to = {.size = op->message->msg_namelen};
+    size_t size = 0;
+    memcpy(&to.storage, op->message->msg_name, to.size);
+    for (size_t i = 0; i < op->message->msg_iovlen; i++) {
+        const struct iovec *part = &op->message->msg_iov[i];
+        assert(part->iov_len <= sizeof data - size);
+        memcpy(data + size, part->iov_base, part->iov_len);
+        size += part->iov_len;
+    }
+    if (sim_chance(sim_chances_now.transfer)) {
+        sim_post_result(ring, op, -ENOMEM);
+        return;
+    }
+    if (sim_ops->on_datagram) sim_ops->on_datagram(sim_world, &sim_file_raw(op->fd)->local, &to, data, size);
+    sim_post_result(ring, op, (int32_t)size);
+}
+
 static void sim_try(struct ring *ring, struct sim_op *op, bool now)
 {
     switch (op->kind) {
@@ -560,6 +634,8 @@ static void sim_try(struct ring *ring, struct sim_op *op, bool now)
     case OP_SEND: try_send(ring, op); return;
     case OP_CONNECT: try_connect(ring, op, now); return;
     case OP_POLL: try_poll(ring, op); return;
+    case OP_RECVMSG: try_recvmsg(ring, op); return;
+    case OP_SENDMSG: try_sendmsg(ring, op); return;
     default: assert(0 && "an operation that does not wait");
     }
 }
@@ -699,6 +775,9 @@ static void op_end(struct sim_op *op)
 {
     if (op->kind == OP_SEND && sum_of(op->memory, op->size) != op->sum)
         sim_fail("the memory of a send was changed while it was in flight: operation %u of slot %u", op->tag.op,
+                 op->tag.slot);
+    if (op->kind == OP_SENDMSG && sum_of_message(op->message) != op->sum)
+        sim_fail("the memory of a datagram was changed while it was in flight: operation %u of slot %u", op->tag.op,
                  op->tag.slot);
     if (op->kind == OP_SEND && op->conn->closing) op->conn->doubtful += op->done;
     op->kind = OP_FREE;

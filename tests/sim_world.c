@@ -11,6 +11,7 @@
 #include "core/session/worker.h"
 #include "core/session/worker_loop.h"
 #include "tests/sim.h"
+#include "tests/sim_commands.h"
 #include "tests/sim_errands.h"
 #include "tests/sim_peers.h"
 
@@ -59,6 +60,7 @@ static struct world {
     struct trial trials[QUESTIONS_MAX];
     struct operator operator;
     struct errands errands;
+    struct commands commands;
     bool operates;
     bool stuffed;        /* the coordinator does not read, until a question has found no room */
     uint64_t stop_at_us; /* a stop in the middle of the work; 0: when all is over */
@@ -288,6 +290,7 @@ static bool world_act(void *self, uint64_t *wake_us)
     bool moved = coordinator_act(wake_us);
     operator_act();
     moved |= errands_act(&world.errands, world.stopping, post_to_worker, wake_us);
+    moved |= commands_act(&world.commands, world.stopping, wake_us);
     moved |= peers_act(&world.peers, wake_us);
     if (world.stop_at_us > 0 && !world.stopping) {
         if (sim_now_us() >= world.stop_at_us)
@@ -323,7 +326,15 @@ static void world_on_reset(void *self, int fd)
     }
 }
 
-static const struct sim_world_ops world_ops = {world_act, world_on_connect, world_on_established, world_on_reset};
+static void world_on_datagram(void *self, const struct net_address *from, const struct net_address *to,
+                              const uint8_t *data, size_t size)
+{
+    (void)self;
+    commands_on_datagram(&world.commands, from, to, data, size);
+}
+
+static const struct sim_world_ops world_ops = {world_act, world_on_connect, world_on_established, world_on_reset,
+                                               world_on_datagram};
 
 /* --- planning --- */
 
@@ -398,6 +409,7 @@ static void plan_config(struct config *config, bool calm, uint32_t tunnels)
     config->ring_entries = sim_chance(300) ? 8 : 64;
     config->queue_capacity = 64;
     config->associations = 2;
+    config->udp_peers = 1024;
     config->exchanges = calm ? TUNNELS_MAX : sim_between(1, 4);
     config->heads = calm ? 4 * TUNNELS_MAX : 1u + config->exchanges;
     if (calm || sim_chance(700)) return;
@@ -429,6 +441,10 @@ static void world_plan(void)
     memset(&world.errands, 0, sizeof world.errands);
     world.errands.on = !calm && sim_chance(400);
     world.errands.reaches = world.config.hop_count == 0;
+    memset(&world.commands, 0, sizeof world.commands);
+    world.commands.on = !calm && sim_chance(400);
+    world.commands.port = PORT_LISTEN;
+    world.config.socks5_bind = world.config.socks5_udp = world.commands.on;
     uint32_t auth = !calm && sim_chance(300) ? ROUTE_REVISION_AUTH : 0;
     atomic_store(&world.revision, sim_chance(500) ? 0 : (1 + sim_below(2)) | auth);
     world.peers.moved_us = sim_now_us();
@@ -507,8 +523,11 @@ static void world_turn(uint32_t *turns)
 static bool world_is_over(void)
 {
     if (world.stopping) return true;
-    if (sim_now_us() - world.peers.moved_us > QUIET_US) return true;
-    return peers_all_gone(&world.peers) && world.worker.sessions.used == 0 && sim_waiting() == 0;
+    uint64_t moved_us = world.peers.moved_us;
+    if (moved_us < world.commands.moved_us) moved_us = world.commands.moved_us;
+    if (sim_now_us() - moved_us > QUIET_US) return true;
+    return peers_all_gone(&world.peers) && commands_all_gone(&world.commands) && world.worker.sessions.used == 0 &&
+           sim_waiting() == 0;
 }
 
 static void world_run_all(void)
@@ -590,7 +609,7 @@ static void check_counters(const struct worker *w)
     if (both != counter_read(&w->stats.bytes_copy) + counter_read(&w->stats.bytes_splice))
         sim_fail("octets by direction and octets by path differ");
     check_outcomes(w);
-    if (!exact || world.errands.on) return; /* what they move is nobody's who is asked */
+    if (!exact || world.errands.on || world.commands.on) return; /* what they move is nobody's who is asked */
     check_octets("up", counter_read(&w->stats.bytes_up), up, doubtful_up);
     check_octets("down", counter_read(&w->stats.bytes_down), down, doubtful_down);
 }
