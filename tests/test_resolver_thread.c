@@ -159,7 +159,7 @@ static void test_askers(void **state)
 }
 
 /* A stop in the middle: what is open comes back at once, and so does what is asked later. */
-static void test_hush(void **state)
+static void test_stop(void **state)
 {
     (void)state;
     open_resolver(dns_address());
@@ -168,8 +168,8 @@ static void test_hush(void **state)
     while (counter_read(&stats->queries) + counter_read(&stats->coalesced) < ASKERS * QUESTIONS)
         assert_int_equal(ring_wait(ring, 5), 0);
     for (uint32_t i = 0; i < ASKERS; i++) assert_int_equal(askers[i].answered + askers[i].cancelled, 0);
-    resolver_thread_hush(resolver, ring);
-    resolver_thread_hush(resolver, ring);
+    resolver_thread_stop(resolver, ring);
+    resolver_thread_stop(resolver, ring);
     close_all();
     for (uint32_t i = 0; i < ASKERS; i++) assert_int_equal(askers[i].cancelled, QUESTIONS);
 }
@@ -224,7 +224,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_askers),
-        cmocka_unit_test(test_hush),
+        cmocka_unit_test(test_stop),
         cmocka_unit_test(test_reload),
         cmocka_unit_test(test_nothing),
     };

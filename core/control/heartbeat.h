@@ -19,7 +19,7 @@ struct heartbeat {
 
 struct heartbeat_reading {
     uint64_t turn_ms, entry_ms;     /* as above */
-    char text[HEARTBEAT_TEXT_SIZE]; /* who is running in Lua, or was last */
+    char text[HEARTBEAT_TEXT_SIZE]; /* the script that is running, or ran last */
 };
 
 static inline void heartbeat_set(_Atomic uint64_t *field, uint64_t value)

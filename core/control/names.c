@@ -55,7 +55,7 @@ void names_read(struct coordinator *c)
 void names_stop(struct coordinator *c)
 {
     c->names_stopped = true;
-    resolver_thread_hush(c->resolver, c->ring);
+    resolver_thread_stop(c->resolver, c->ring);
 }
 
 /* Nobody is answered any more, and what was lent is back. */

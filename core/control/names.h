@@ -6,8 +6,8 @@
 
 struct coordinator;
 
-/* A question of ours to the resolver: `answered` is called once, from the top of our loop and never from within this
- * call; the request is the resolver's until then. Status -ECANCELED when the process stops. 0; or -ECANCELED, it stops
+/* Asks the resolver. `answered` is called once, from the top of the coordinator's loop and never from within this call;
+ * the request is the resolver's until then. Status -ECANCELED when the process stops. 0; or -ECANCELED, it stops
  * already, or -EAGAIN, too many are open: then `answered` is not called. */
 struct resolve_question {
     struct resolve_request request;

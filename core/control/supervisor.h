@@ -16,9 +16,9 @@ struct supervisor;
 /* Starts the thread. The signals SIGINT, SIGTERM and SIGHUP are blocked for all threads from here on: call it first.
  * One log line and -errno on failure. */
 int supervisor_open(struct supervisor **out);
-/* From here on that coordinator is asked to stop and to reload; it outlives the supervisor. */
+/* From here on signals go to that coordinator, which outlives the supervisor. */
 void supervisor_attach(struct supervisor *s, struct coordinator *c);
-/* Who waits for the thread has heard all of it. NULL is fine. */
+/* Ends the thread and waits for it: nobody may post to it any more, or wait in supervisor_do(). NULL is fine. */
 void supervisor_close(struct supervisor *s);
 
 /* --- from any thread --- */
@@ -35,7 +35,7 @@ enum supervisor_phase {
 };
 enum supervisor_phase supervisor_phase(const struct supervisor *s);
 void supervisor_set_serving(struct supervisor *s); /* unless it was asked to stop meanwhile */
-/* What is to be done, and can be done at any moment, before the process is ended by force; one at most. */
+/* A function that runs before the supervisor ends the process by force. It may run at any moment. One at most. */
 void supervisor_set_last(struct supervisor *s, void (*last)(void));
 
 /* For how long the coordinator's turn has lasted, or the run of Lua that it is in: 0, it waits or has not been at it
@@ -45,7 +45,7 @@ uint64_t supervisor_stuck_ms(const struct supervisor *s, char *who, size_t size)
 
 /* --- on the supervisor's thread --- */
 
-/* Somebody above who lives there: a descriptor that is polled, and a turn. */
+/* A module of a higher room that runs on this thread: a descriptor that is polled, and a function for each turn. */
 struct guest {
     int fd;
     bool paused; /* fd is not polled */

@@ -1,5 +1,5 @@
-/* Whoever waits on the coordinator's thread for the ring or for time: a script's sleep, a peer's answer, the API's
- * epoll. */
+/* What waits on the coordinator's thread for the ring or for time: a script's sleep, a peer's answer, the API's epoll.
+ */
 #ifndef SLUICE_CORE_CONTROL_WAITERS_H
 #define SLUICE_CORE_CONTROL_WAITERS_H
 

@@ -53,7 +53,7 @@ uint32_t buffers_copy(struct buffers *buffers, struct buffer_list *list, const u
 /* Takes the first one off the list and gives it back to the kernel. */
 void buffers_drop_first(struct buffers *buffers, struct buffer_list *list);
 void buffers_drop_all(struct buffers *buffers, struct buffer_list *list);
-/* A completion that nobody wants any more brought it. */
+/* Gives back a buffer that came with a completion which nobody wants any more. */
 void buffers_return(struct buffers *buffers, uint16_t buffer);
 
 static inline uint8_t *buffers_at(const struct buffers *buffers, uint16_t buffer)

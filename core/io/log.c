@@ -1,11 +1,11 @@
 /* Log lines and the way they take.
  *
- *     worker:      log_write > its own ring of entries            (no lock, no system call but the clock)
- *     coordinator, supervisor: log_flush > all rings > write_line > stderr, stdout or syslog
+ *     worker:      log_write > the backlog of its thread          (no lock, no system call but the clock)
+ *     coordinator, supervisor: log_flush > all backlogs > write_line > stderr, stdout or syslog
  *     start-up and those two: log_write > write_line
  *
- * An entry holds the message as text, but time and place as values: turning seconds into local time takes a lock inside
- * libc, which is no business of a worker. */
+ * A line in a backlog holds the message as text, but time and place as values: turning seconds into local time takes a
+ * lock inside libc, which is no business of a worker. */
 #include "core/io/log.h"
 
 #include <assert.h>
@@ -18,10 +18,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RING_LINES 256u /* a power of two: 128 KiB per worker, resident only when lines were logged */
-static_assert((RING_LINES & (RING_LINES - 1)) == 0, "positions wrap by masking");
+#define BACKLOG_LINES 256u /* a power of two: 128 KiB per worker, resident only when lines were logged */
+static_assert((BACKLOG_LINES & (BACKLOG_LINES - 1)) == 0, "positions wrap by masking");
 
-struct entry {
+struct line {
     const char *file;
     int64_t unix_time;
     int line;
@@ -32,17 +32,17 @@ struct entry {
 
 /* Positions grow without end and are masked on use. One writer each: `written` the thread, `flushed` whoever flushes.
  */
-struct ring {
+struct backlog {
     _Atomic uint32_t written;
     _Atomic uint32_t flushed;
     _Atomic uint64_t dropped;
-    struct entry entries[RING_LINES];
+    struct line lines[BACKLOG_LINES];
 };
 
-/* A place keeps its ring when its thread has gone: the next thread takes over both. */
+/* A place keeps its backlog when its thread has gone: the next thread takes over both. */
 struct place {
     _Atomic bool taken;
-    _Atomic(struct ring *) ring;
+    _Atomic(struct backlog *) backlog;
 };
 
 _Atomic int log_level_now = LOG_LEVEL_NOTICE;
@@ -51,7 +51,7 @@ static _Atomic int target_now = LOG_TO_STDERR;
 static struct place places[LOG_THREADS_MAX];
 static _Thread_local struct place *own_place;
 static uint64_t dropped_reported;               /* behind `flushing` */
-static atomic_flag flushing = ATOMIC_FLAG_INIT; /* one thread writes the rings out */
+static atomic_flag flushing = ATOMIC_FLAG_INIT; /* one thread writes the backlogs out */
 
 void log_open(enum log_target target, int level)
 {
@@ -95,7 +95,7 @@ static void write_all(int fd, const char *data, size_t size)
     }
 }
 
-static void write_descriptor(int fd, bool coloured, const struct entry *e)
+static void write_descriptor(int fd, bool coloured, const struct line *e)
 {
     static const char letters[] = "-FEWIIDVV";
     static const char *const colours[] = {"", "\033[1;31m", "\033[31m", "\033[33m", "\033[32m",
@@ -110,14 +110,14 @@ static void write_descriptor(int fd, bool coloured, const struct entry *e)
     write_all(fd, line, (size_t)n + 1);
 }
 
-static void write_syslog(const struct entry *e)
+static void write_syslog(const struct line *e)
 {
     static const int severities[] = {LOG_ALERT, LOG_CRIT,  LOG_ERR,   LOG_WARNING, LOG_NOTICE,
                                      LOG_INFO,  LOG_DEBUG, LOG_DEBUG, LOG_DEBUG};
     syslog(severities[e->level], "%s:%d %s", basename_of(e->file), e->line, e->text);
 }
 
-static void write_line(const struct entry *e)
+static void write_line(const struct line *e)
 {
     switch ((enum log_target)atomic_load_explicit(&target_now, memory_order_relaxed)) {
     case LOG_TO_STDERR: write_descriptor(STDERR_FILENO, false, e); return;
@@ -129,7 +129,7 @@ static void write_line(const struct entry *e)
 }
 
 /* Makes the message printable; one that was cut ends in dots. wanted  what vsnprintf() returned. */
-static void finish_text(struct entry *e, int wanted)
+static void finish_text(struct line *e, int wanted)
 {
     if (wanted < 0) wanted = 0;
     e->size = (size_t)wanted > LOG_TEXT_MAX ? LOG_TEXT_MAX : (uint32_t)wanted;
@@ -141,10 +141,10 @@ static void finish_text(struct entry *e, int wanted)
     }
 }
 
-static void fill_entry(struct entry *e, int level, const char *file, int line, const char *format, va_list arguments)
+static void fill_line(struct line *e, int level, const char *file, int line, const char *format, va_list arguments)
     __attribute__((format(printf, 5, 0)));
 
-static void fill_entry(struct entry *e, int level, const char *file, int line, const char *format, va_list arguments)
+static void fill_line(struct line *e, int level, const char *file, int line, const char *format, va_list arguments)
 {
     struct timespec now;
 
@@ -156,38 +156,38 @@ static void fill_entry(struct entry *e, int level, const char *file, int line, c
     finish_text(e, vsnprintf(e->text, sizeof(e->text), format, arguments));
 }
 
-/* The next free entry, or NULL after counting the loss. The calling thread is the ring's only producer. */
-static struct entry *ring_reserve(struct ring *r)
+/* The next free line, or NULL after counting the loss. The calling thread is the backlog's only producer. */
+static struct line *backlog_reserve(struct backlog *b)
 {
-    uint32_t written = atomic_load_explicit(&r->written, memory_order_relaxed);
-    uint32_t flushed = atomic_load_explicit(&r->flushed, memory_order_acquire);
+    uint32_t written = atomic_load_explicit(&b->written, memory_order_relaxed);
+    uint32_t flushed = atomic_load_explicit(&b->flushed, memory_order_acquire);
 
-    assert(written - flushed <= RING_LINES);
-    if (written - flushed < RING_LINES) return &r->entries[written & (RING_LINES - 1)];
-    atomic_fetch_add_explicit(&r->dropped, 1, memory_order_relaxed);
+    assert(written - flushed <= BACKLOG_LINES);
+    if (written - flushed < BACKLOG_LINES) return &b->lines[written & (BACKLOG_LINES - 1)];
+    atomic_fetch_add_explicit(&b->dropped, 1, memory_order_relaxed);
     return NULL;
 }
 
-static void ring_commit(struct ring *r)
+static void backlog_commit(struct backlog *b)
 {
-    uint32_t written = atomic_load_explicit(&r->written, memory_order_relaxed);
-    atomic_store_explicit(&r->written, written + 1, memory_order_release);
+    uint32_t written = atomic_load_explicit(&b->written, memory_order_relaxed);
+    atomic_store_explicit(&b->written, written + 1, memory_order_release);
 }
 
 void log_write(int level, const char *file, int line, const char *format, ...)
 {
     assert(level > LOG_LEVEL_SILENCE && level <= LOG_LEVEL_VERY_VERBOSE);
-    struct ring *r = own_place ? atomic_load_explicit(&own_place->ring, memory_order_relaxed) : NULL;
-    struct entry direct, *e = r ? ring_reserve(r) : &direct;
+    struct backlog *b = own_place ? atomic_load_explicit(&own_place->backlog, memory_order_relaxed) : NULL;
+    struct line direct, *e = b ? backlog_reserve(b) : &direct;
     va_list arguments;
     int saved_errno = errno;
 
     if (!e) return;
     va_start(arguments, format);
-    fill_entry(e, level, file, line, format, arguments);
+    fill_line(e, level, file, line, format, arguments);
     va_end(arguments);
-    if (r)
-        ring_commit(r);
+    if (b)
+        backlog_commit(b);
     else
         write_line(e);
     errno = saved_errno; /* callers log first and look at errno later */
@@ -232,13 +232,13 @@ int log_attach(void)
     for (uint32_t i = 0; i < LOG_THREADS_MAX; i++) {
         bool taken = false;
         if (!atomic_compare_exchange_strong(&places[i].taken, &taken, true)) continue;
-        struct ring *r = atomic_load(&places[i].ring);
-        if (!r) r = calloc(1, sizeof(*r));
-        if (!r) {
+        struct backlog *b = atomic_load(&places[i].backlog);
+        if (!b) b = calloc(1, sizeof(*b));
+        if (!b) {
             atomic_store(&places[i].taken, false);
             return -ENOMEM;
         }
-        atomic_store(&places[i].ring, r);
+        atomic_store(&places[i].backlog, b);
         own_place = &places[i];
         return 0;
     }
@@ -253,14 +253,14 @@ void log_detach(void)
 }
 
 /* Goes as far as the thread had come when we looked: a thread that logs without end cannot keep the coordinator. */
-static void flush_ring(struct ring *r)
+static void backlog_flush(struct backlog *b)
 {
-    uint32_t written = atomic_load_explicit(&r->written, memory_order_acquire);
-    uint32_t flushed = atomic_load_explicit(&r->flushed, memory_order_relaxed);
+    uint32_t written = atomic_load_explicit(&b->written, memory_order_acquire);
+    uint32_t flushed = atomic_load_explicit(&b->flushed, memory_order_relaxed);
 
     while (flushed != written) {
-        write_line(&r->entries[flushed & (RING_LINES - 1)]);
-        atomic_store_explicit(&r->flushed, ++flushed, memory_order_release);
+        write_line(&b->lines[flushed & (BACKLOG_LINES - 1)]);
+        atomic_store_explicit(&b->flushed, ++flushed, memory_order_release);
     }
 }
 
@@ -269,8 +269,8 @@ void log_flush(void)
     assert(!own_place); /* its lines would wait for itself */
     if (atomic_flag_test_and_set_explicit(&flushing, memory_order_acquire)) return;
     for (uint32_t i = 0; i < LOG_THREADS_MAX; i++) {
-        struct ring *r = atomic_load_explicit(&places[i].ring, memory_order_acquire);
-        if (r) flush_ring(r);
+        struct backlog *b = atomic_load_explicit(&places[i].backlog, memory_order_acquire);
+        if (b) backlog_flush(b);
     }
     uint64_t dropped = log_dropped(), lost = dropped - dropped_reported;
     dropped_reported = dropped;
@@ -283,8 +283,8 @@ uint64_t log_dropped(void)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < LOG_THREADS_MAX; i++) {
-        struct ring *r = atomic_load_explicit(&places[i].ring, memory_order_acquire);
-        if (r) sum += atomic_load_explicit(&r->dropped, memory_order_relaxed);
+        struct backlog *b = atomic_load_explicit(&places[i].backlog, memory_order_acquire);
+        if (b) sum += atomic_load_explicit(&b->dropped, memory_order_relaxed);
     }
     return sum;
 }

@@ -1,9 +1,9 @@
 /* Levelled lines: `L TIME FILE:LINE MESSAGE` (contract section 1.8). Never blocks a worker.
  *
  * Before log_attach() a line is written at once. A worker thread calls log_attach() once; from then on its lines go
- * into a ring of its own (lock-free, single producer), and the coordinator or the supervisor writes them out with
- * log_flush(). A full ring drops the line and counts it. Time is taken when a line is logged, so that lines of several
- * threads may appear slightly out of order, but never with a wrong time. */
+ * into a backlog of its own (lock-free, single producer), and the coordinator or the supervisor writes them out with
+ * log_flush(). A full backlog drops the line and counts it. Time is taken when a line is logged, so that lines of
+ * several threads may appear slightly out of order, but never with a wrong time. */
 #ifndef SLUICE_CORE_IO_LOG_H
 #define SLUICE_CORE_IO_LOG_H
 
@@ -44,9 +44,9 @@ void log_write_lines(int level, const char *file, int line, const char *format, 
 #define LOG_USER_SIZE 132u
 void log_quote(const char *text, char *out, size_t size);
 int log_attach(void);       /* 0 or -ENOMEM */
-void log_detach(void);      /* before a thread ends: its ring is still flushed, then free for the next thread */
+void log_detach(void);      /* before a thread ends: its backlog is still flushed, then free for the next thread */
 void log_flush(void);       /* writes out what the workers have queued, unless another thread is doing so */
-uint64_t log_dropped(void); /* lines lost to full rings */
+uint64_t log_dropped(void); /* lines lost to full backlogs */
 
 #define LOG_LINES_MAX 8191u
 

@@ -21,8 +21,8 @@ int net_route_source(const struct net_address *to, const char *device, struct ne
 /* Begins a connection; its local address is known from then on. 0 or -EINPROGRESS, or -errno; net_take_error() tells
  * when it is writable. -EOPNOTSUPP: only the ring can do that. */
 int net_connect(int fd, const struct net_address *to);
-/* What has become of it: 0 or -errno. Later: the error that is pending, -EPIPE for a reset that came behind the peer's
- * orderly end, -ECONNRESET for one that came before. */
+/* Whether the attempt succeeded: 0 or -errno. Later: the error that is pending, -EPIPE for a reset that came behind the
+ * peer's orderly end, -ECONNRESET for one that came before. */
 int net_take_error(int fd);
 int net_type(int fd); /* SOCK_STREAM, SOCK_DGRAM */
 bool net_is_ipv6_only(int fd);

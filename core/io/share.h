@@ -1,7 +1,6 @@
-/* Who holds the slots of a pool that clients can hold for long, so that one of them cannot take them all: the last
- * quarter of the pool is for sources that hold less than a sixteenth of it. A source is an IPv4 address or an IPv6
- * network of 64 bits, of which one customer has all addresses. Clients on Unix sockets are this machine's own users:
- * not bounded. */
+/* Keeps one source from taking all slots of a pool whose slots are held for long: the last quarter of the pool is for
+ * sources that hold less than a sixteenth of it. A source is an IPv4 address or an IPv6 network of 64 bits, of which
+ * one customer has all addresses. Clients on Unix sockets are this machine's own users: not bounded. */
 #ifndef SLUICE_CORE_IO_SHARE_H
 #define SLUICE_CORE_IO_SHARE_H
 
@@ -12,7 +11,7 @@ struct pool;
 
 struct share_source {
     uint8_t octets[8];
-    uint8_t size; /* of them; 0: nobody that is bounded */
+    uint8_t size; /* of them; 0: a source without a bound */
 };
 
 struct share {
@@ -24,7 +23,7 @@ int share_open(struct share *share, uint32_t count); /* as many as the pool has 
 void share_close(struct share *share);
 /* The peer of that socket. */
 struct share_source share_source_of(int fd);
-/* A slot of the pool for that source, or POOL_NONE: none is free, or it holds enough. */
+/* A slot of the pool for that source. POOL_NONE: no slot is free, or the source holds its share. */
 uint32_t share_take(struct share *share, struct pool *pool, const struct share_source *source);
 /* Gives it back. */
 void share_give(struct share *share, struct pool *pool, uint32_t slot);

@@ -1,5 +1,5 @@
-/* The process among others: background, privileges, limits. Everything here runs on the main thread before or
- * while the workers start. */
+/* Puts the process into the background, drops its privileges, and reads and raises its limits. Everything here runs on
+ * the main thread, before the workers start or while they do. */
 #ifndef SLUICE_CORE_PROCESS_PROCESS_H
 #define SLUICE_CORE_PROCESS_PROCESS_H
 
@@ -16,12 +16,12 @@ void process_open_standard(void);
  * never returns from here. Call it before any thread or ring exists. 0 or -errno.
  * The umask is kept: the operator's choice decides who may use the Unix listeners. */
 int process_daemonize_begin(void);
-/* Tells the waiting parent how it went; without a parent that waits, nothing happens.
+/* Tells the waiting parent how the start went. Without a waiting parent nothing happens.
  * error  0: the parent exits with 0; stdout and stderr go to /dev/null, and the log to syslog. Else the parent prints
  *        `message` (one line; NULL: a log line has said it) and exits with 1. */
 void process_daemonize_ready(int error, const char *message);
 
-/* Who `-u` means (contract section 1.7). */
+/* The user and group that `-u` names (contract section 1.7). */
 struct process_identity {
     bool has_user, has_group; /* "user" alone keeps the group; ":group" alone keeps the user */
     uid_t user;
@@ -31,11 +31,12 @@ struct process_identity {
 /* Looks up "user", "user:" (with the user's primary group), "user:group", ":group"; names or numbers. NULL, or a static
  * text that says what is wrong. */
 const char *process_find_identity(const char *spec, struct process_identity *identity);
-/* Becomes who `spec` says, without supplementary groups and without a way back. 0, or -1 after one log line. */
+/* Changes to the user and group of `spec`, without supplementary groups and without a way back. 0, or -1 after one log
+ * line. */
 int process_drop_privileges(const char *spec);
 
-/* Gives a file to who `spec` says, so that it can be removed once privileges are dropped, where its folder is
- * everybody's (the sticky bit). NULL: nobody. What fails shows when it is to be removed. */
+/* Gives a file to the user of `spec`, so that the process can remove it once privileges are dropped, also from a folder
+ * with the sticky bit. NULL: the owner stays. A failure shows when the file is to be removed. */
 void process_give_file(const char *spec, const char *path);
 /* Removes the file of a Unix socket; one log line if it stays behind. */
 void process_remove_socket(const char *path);

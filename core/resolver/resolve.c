@@ -1,21 +1,21 @@
 /* From a request to its answer:
  *
- *     resolve_ask --> waiter --+--> question OPEN --name servers--> question KEPT --> waiter ready --> answered()
- *                              |        ^ joined by equal ones                       ^
- *                              +--------|---- cache hit, refusal -------------------+
- *                                       +---- the waiter's deadline ----------------+
+ *     resolve_ask --> pending --+--> lookup OPEN --name servers--> lookup KEPT --> pending ready --> answered()
+ *                               |        ^ joined by equal ones                       ^
+ *                               +--------|---- cache hit, refusal --------------------+
+ *                                        +---- the request's deadline ----------------+
  *
- * A question is an entry of the cache (resolve_cache.h), first while it is being asked, then with its answer. A waiter
- * is one request. What is finished goes to the ready list, and resolve_on_time() empties that list at the top of the
- * owner's loop: so answered() may ask again or change the servers at once, and nobody's answer is delivered while
- * somebody else asks.
+ * A pending is one request that has no answer yet. A lookup is an entry of the cache (resolve_cache.h): first while
+ * name servers are asked, then with their answer. What is finished goes to the ready list, and resolve_on_time()
+ * empties that list at the top of the owner's loop: so answered() may ask again or change the servers at once, and no
+ * answer is delivered while another request is being made.
  *
- * A question for both families is two asks, one for A and one for AAAA. It is DECIDED when both are back, or
+ * A lookup for both families is two queries, one for A and one for AAAA. It is DECIDED when both are back, or
  * RESOLVE_DELAY_MS after the first that says something for both: an address, or that there is no such name. From then
- * on it answers whoever waits, also with one family alone, and is kept when the last ask is back. A name without a
- * final dot may be asked for several times, as candidates of the search list.
+ * on it answers all pending requests, also with one family alone, and it is kept when the last query is back. A name
+ * without a final dot may be asked for several times, as candidates of the search list.
  *
- * All memory is in pools of untouched pages, bounded whatever the clients ask. */
+ * All memory is in pools of untouched pages, bounded whatever clients ask for. */
 #include "core/resolver/resolve.h"
 
 #include "core/io/list.h"
@@ -32,8 +32,8 @@
 #include <sys/random.h>
 #include <time.h>
 
-#define RESOLVE_QUERIES_MAX  4096u  /* questions on their way at the same time; more are answered with -ENOMEM */
-#define RESOLVE_WAITERS_MAX  65536u /* requests on their way */
+#define RESOLVE_LOOKUPS_MAX  4096u  /* lookups on their way at the same time; more are answered with -ENOMEM */
+#define RESOLVE_PENDING_MAX  65536u /* requests on their way */
 #define RESOLVE_SHARES       4096u  /* places for sources, a power of two */
 #define RESOLVE_TTL_MS_MIN   1000u
 #define RESOLVE_TTL_MS_MAX   (60u * 60 * 1000)
@@ -55,31 +55,31 @@ struct half {
 
 enum { HALF_IPV4, HALF_IPV6, HALVES };
 
-struct question {
+struct lookup {
     struct cache_entry entry; /* its order, between two sets of servers: in restarts */
-    struct link waiters;      /* OPEN only */
-    struct link hurry;        /* in hurried, while the second family has its time */
+    struct link pending;      /* OPEN only */
+    struct link delay;        /* in delayed, while the second family has its time */
     struct resolver *resolver;
-    uint64_t hurry_ms;  /* when that is over */
-    uint64_t ttl_ms;    /* decided: how long the answer holds */
-    uint32_t candidate; /* of the search list */
-    uint32_t asks;      /* that are not back */
-    uint32_t share;     /* place of the source that it is asked for + 1; 0: of nobody */
-    bool decided;       /* entry.status, count and results are set */
-    bool restart;       /* the servers have changed: to be asked anew */
+    uint64_t delay_until_ms; /* when that is over */
+    uint64_t ttl_ms;         /* decided: how long the answer holds */
+    uint32_t candidate;      /* of the search list */
+    uint32_t queries;        /* that are not back */
+    uint32_t share;          /* place of the source that it is asked for + 1; 0: of nobody */
+    bool decided;            /* entry.status, count and results are set */
+    bool restart;            /* the servers have changed: to be asked anew */
     struct half halves[HALVES];
 };
 
-/* One question to name servers. */
-struct ask {
-    struct question *question;
+/* One query to name servers: a name and a type. */
+struct query {
+    struct lookup *lookup;
     uint32_t candidate;
     uint8_t half;
 };
 
-struct waiter {
+struct pending {
     struct link age;   /* waiting: in waiting, the oldest first; then in ready */
-    struct link peers; /* waiting: in its question's waiters */
+    struct link peers; /* waiting: in its lookup's list of pending requests */
     struct resolve_request *request;
     void *cookie;
     uint64_t deadline_ms;
@@ -96,11 +96,11 @@ struct resolver {
     bool delivering; /* within deliver() */
     bool closing;
     uint64_t looked_ms; /* when resolv.conf was looked at */
-    struct cache cache; /* of questions */
-    struct pool waiters, asks;
-    struct link restarts, waiting, ready, hurried;
+    struct cache cache; /* of lookups */
+    struct pool pending, queries;
+    struct link restarts, waiting, ready, delayed;
     uint64_t seed;
-    uint32_t shares[RESOLVE_SHARES]; /* open questions by source; who shares a place by chance shares its bound */
+    uint32_t shares[RESOLVE_SHARES]; /* open lookups by source; who shares a place by chance shares its bound */
     struct resolve_stats stats;
 };
 
@@ -111,43 +111,44 @@ static uint32_t slot_of(const struct pool *pool, const void *item)
     return (uint32_t)(offset / pool->slot_size);
 }
 
-/* --- waiters --- */
+/* --- pending requests --- */
 
-static struct waiter *waiter_open(struct resolver *resolver, struct resolve_request *request, void *cookie)
+static struct pending *pending_open(struct resolver *resolver, struct resolve_request *request, void *cookie)
 {
-    uint32_t slot = pool_take(&resolver->waiters);
+    uint32_t slot = pool_take(&resolver->pending);
     if (slot == POOL_NONE) return NULL;
-    struct waiter *waiter = pool_at(&resolver->waiters, slot);
-    *waiter = (struct waiter){.request = request, .cookie = cookie};
-    waiter->deadline_ms = ring_now_ms(resolver->ring) + resolver->timeout_ms;
-    link_init(&waiter->peers);
-    link_append(&resolver->waiting, &waiter->age); /* one timeout for all: the list is in the order of deadlines */
-    return waiter;
+    struct pending *pending = pool_at(&resolver->pending, slot);
+    *pending = (struct pending){.request = request, .cookie = cookie};
+    pending->deadline_ms = ring_now_ms(resolver->ring) + resolver->timeout_ms;
+    link_init(&pending->peers);
+    link_append(&resolver->waiting, &pending->age); /* one timeout for all: the list is in the order of deadlines */
+    return pending;
 }
 
-/* Of an answer that is not whole yet nobody else should hear. */
-static uint32_t waiter_keep_ms(const struct resolver *resolver, const struct cache_entry *entry)
+/* For how long others may be told the same: not at all while a family is still awaited. */
+static uint32_t pending_keep_ms(const struct resolver *resolver, const struct cache_entry *entry)
 {
     uint64_t now = ring_now_ms(resolver->ring);
     return entry->expires_ms > now ? (uint32_t)(entry->expires_ms - now) : 0;
 }
 
 /* Copies the answer now: the entry may be gone before it is delivered. */
-static void waiter_finish(struct resolver *resolver, struct waiter *waiter, int status, const struct cache_entry *entry)
+static void pending_finish(struct resolver *resolver, struct pending *pending, int status,
+                           const struct cache_entry *entry)
 {
     assert(status <= 0);
     assert(status != 0 || entry->count > 0);
-    waiter->status = status;
-    waiter->request->count = 0;
+    pending->status = status;
+    pending->request->count = 0;
     if (status == 0) {
-        waiter->request->keep_ms = waiter_keep_ms(resolver, entry);
-        waiter->request->revision = counter_read(&resolver->stats.revision);
-        waiter->request->count = entry->count;
-        memcpy(waiter->request->results, entry->results, sizeof entry->results);
+        pending->request->keep_ms = pending_keep_ms(resolver, entry);
+        pending->request->revision = counter_read(&resolver->stats.revision);
+        pending->request->count = entry->count;
+        memcpy(pending->request->results, entry->results, sizeof entry->results);
     }
-    link_remove(&waiter->peers);
-    link_remove(&waiter->age);
-    link_append(&resolver->ready, &waiter->age);
+    link_remove(&pending->peers);
+    link_remove(&pending->age);
+    link_append(&resolver->ready, &pending->age);
 }
 
 static void answer(struct resolver *resolver, struct resolve_request *request, void *cookie, int status)
@@ -172,29 +173,29 @@ static void deliver(struct resolver *resolver)
     batch.next->prev = batch.prev->next = &batch;
     link_init(&resolver->ready);
     while (!link_is_empty(&batch)) {
-        struct waiter *waiter = link_owner(batch.next, struct waiter, age);
-        struct waiter done = *waiter;
-        link_remove(&waiter->age);
-        pool_give(&resolver->waiters, slot_of(&resolver->waiters, waiter));
+        struct pending *pending = link_owner(batch.next, struct pending, age);
+        struct pending done = *pending;
+        link_remove(&pending->age);
+        pool_give(&resolver->pending, slot_of(&resolver->pending, pending));
         answer(resolver, done.request, done.cookie, done.status);
     }
     resolver->delivering = false;
 }
 
-static void expire_waiters(struct resolver *resolver, uint64_t now_ms)
+static void expire_pending(struct resolver *resolver, uint64_t now_ms)
 {
     while (!link_is_empty(&resolver->waiting)) {
-        struct waiter *waiter = link_owner(resolver->waiting.next, struct waiter, age);
-        if (waiter->deadline_ms > now_ms) break;
-        waiter_finish(resolver, waiter, -ETIMEDOUT, NULL);
+        struct pending *pending = link_owner(resolver->waiting.next, struct pending, age);
+        if (pending->deadline_ms > now_ms) break;
+        pending_finish(resolver, pending, -ETIMEDOUT, NULL);
     }
 }
 
-/* --- questions --- */
+/* --- lookups --- */
 
-static struct question *question_of(struct cache_entry *entry)
+static struct lookup *lookup_of(struct cache_entry *entry)
 {
-    return link_owner(entry, struct question, entry);
+    return link_owner(entry, struct lookup, entry);
 }
 
 /* splitmix64, with a seed that nobody knows: sources cannot choose their place. + 1; 0: not bounded. */
@@ -210,70 +211,70 @@ static uint32_t share_place(const struct resolver *resolver, const struct share_
 /* As with the slots of other pools (share.h): the last quarter is for sources that hold less than a sixteenth. */
 static bool share_admits(const struct resolver *resolver, uint32_t place)
 {
-    if (place == 0 || resolver->cache.open_count < RESOLVE_QUERIES_MAX / 4 * 3) return true;
-    return resolver->shares[place - 1] < RESOLVE_QUERIES_MAX / 16;
+    if (place == 0 || resolver->cache.open_count < RESOLVE_LOOKUPS_MAX / 4 * 3) return true;
+    return resolver->shares[place - 1] < RESOLVE_LOOKUPS_MAX / 16;
 }
 
-/* The question that answers this one: a kept one, one that is being asked, or a new one that is not being asked yet.
+/* The lookup that answers this request: a kept one, one that is being asked, or a new one that is not being asked yet.
  * NULL: too many are, in all or for this source. */
-static struct question *question_for(struct resolver *resolver, const struct cache_key *key,
-                                     const struct share_source *source, bool *fresh)
+static struct lookup *lookup_for(struct resolver *resolver, const struct cache_key *key,
+                                 const struct share_source *source, bool *fresh)
 {
     struct cache_entry *entry = cache_find(&resolver->cache, key, ring_now_ms(resolver->ring));
     counter_set(&resolver->stats.cached, resolver->cache.kept_count);
     *fresh = false;
     if (entry != NULL) {
         counter_add(cache_is_open(entry) ? &resolver->stats.coalesced : &resolver->stats.cache_hits, 1);
-        return question_of(entry);
+        return lookup_of(entry);
     }
     uint32_t place = share_place(resolver, source);
     if (!share_admits(resolver, place)) return NULL;
     entry = cache_add(&resolver->cache, key);
     *fresh = entry != NULL;
     if (entry == NULL) return NULL;
-    struct question *question = question_of(entry);
-    question->share = place;
+    struct lookup *lookup = lookup_of(entry);
+    lookup->share = place;
     if (place > 0) resolver->shares[place - 1]++;
-    question->resolver = resolver;
-    link_init(&question->waiters);
-    link_init(&question->hurry);
-    return question;
+    lookup->resolver = resolver;
+    link_init(&lookup->pending);
+    link_init(&lookup->delay);
+    return lookup;
 }
 
 /* Whoever waits is answered. */
-static void question_answer(struct question *question)
+static void lookup_answer(struct lookup *lookup)
 {
-    struct resolver *resolver = question->resolver;
-    while (!link_is_empty(&question->waiters)) {
-        struct waiter *waiter = link_owner(question->waiters.next, struct waiter, peers);
-        waiter_finish(resolver, waiter, question->entry.status, &question->entry);
+    struct resolver *resolver = lookup->resolver;
+    while (!link_is_empty(&lookup->pending)) {
+        struct pending *pending = link_owner(lookup->pending.next, struct pending, peers);
+        pending_finish(resolver, pending, lookup->entry.status, &lookup->entry);
     }
 }
 
 /* It is decided, and nothing of it is on its way any more. */
-static void question_keep(struct question *question)
+static void lookup_keep(struct lookup *lookup)
 {
-    struct resolver *resolver = question->resolver;
-    struct cache_entry *entry = &question->entry;
-    assert(question->decided && question->asks == 0);
-    if (question->share > 0) resolver->shares[question->share - 1]--;
-    question->share = 0;
-    link_remove(&question->hurry);
+    struct resolver *resolver = lookup->resolver;
+    struct cache_entry *entry = &lookup->entry;
+    assert(lookup->decided && lookup->queries == 0);
+    if (lookup->share > 0) resolver->shares[lookup->share - 1]--;
+    lookup->share = 0;
+    link_remove(&lookup->delay);
     if (entry->status == 0 || entry->status == -ENOENT) {
-        cache_keep(&resolver->cache, entry, ring_now_ms(resolver->ring) + question->ttl_ms);
-        question_answer(question);
+        cache_keep(&resolver->cache, entry, ring_now_ms(resolver->ring) + lookup->ttl_ms);
+        lookup_answer(lookup);
     } else {
-        question_answer(question);
+        lookup_answer(lookup);
         cache_drop(&resolver->cache, entry);
     }
     counter_set(&resolver->stats.cached, resolver->cache.kept_count);
 }
 
-static void question_decide(struct question *question, int status, uint64_t ttl_ms)
+static void lookup_decide(struct lookup *lookup, int status, uint64_t ttl_ms)
 {
-    question->decided = true;
-    question->entry.status = status;
-    question->ttl_ms = ttl_ms;
+    lookup->decided = true;
+    lookup->entry.status = status;
+    lookup->ttl_ms = ttl_ms;
 }
 
 /* --- what is known --- */
@@ -313,13 +314,13 @@ static void half_take(struct half *half, unsigned which, int status, const uint8
 }
 
 /* The addresses that are there, and how long they hold. */
-static void question_merge(struct question *question)
+static void lookup_merge(struct lookup *lookup)
 {
-    struct cache_entry *entry = &question->entry;
-    const struct half *four = &question->halves[HALF_IPV4], *six = &question->halves[HALF_IPV6];
+    struct cache_entry *entry = &lookup->entry;
+    const struct half *four = &lookup->halves[HALF_IPV4], *six = &lookup->halves[HALF_IPV6];
     uint64_t ttl_ms = RESOLVE_TTL_MS_MAX;
     for (unsigned i = 0; i < HALVES; i++) {
-        const struct half *half = &question->halves[i];
+        const struct half *half = &lookup->halves[i];
         uint64_t limit_ms = half_is_good(half) ? half->ttl_ms : RESOLVE_TTL_MS_MAX;
         if (half->wanted && (!half->back || (half->status != 0 && half->status != -ENOENT)))
             limit_ms = RESOLVE_TTL_MS_HALF;
@@ -327,15 +328,15 @@ static void question_merge(struct question *question)
     }
     entry->count = address_order_interlace(four->results, half_is_good(four) ? four->count : 0, six->results,
                                            half_is_good(six) ? six->count : 0, entry->results, RESOLVE_ADDRESSES_MAX);
-    question_decide(question, 0, ttl_ms);
+    lookup_decide(lookup, 0, ttl_ms);
 }
 
 /* Nobody has an address: what to say. An error that may be gone next time is not "no such name". */
-static int question_failure(const struct question *question)
+static int lookup_failure(const struct lookup *lookup)
 {
     int status = -ENOENT;
     for (unsigned i = 0; i < HALVES; i++) {
-        const struct half *half = &question->halves[i];
+        const struct half *half = &lookup->halves[i];
         if (!half->wanted || !half->back) continue;
         if (half->gone) return -ENOENT;
         if (half->status != -ENOENT) status = half->status;
@@ -345,19 +346,19 @@ static int question_failure(const struct question *question)
 
 /* --- asking --- */
 
-static void question_ask_candidate(struct question *question);
+static void lookup_ask_candidate(struct lookup *lookup);
 
-static bool question_candidate(const struct question *question, char name[CACHE_NAME_MAX + 2])
+static bool lookup_candidate(const struct lookup *lookup, char name[CACHE_NAME_MAX + 2])
 {
-    return dns_channel_candidate(question->resolver->channel, question->entry.key.name, question->candidate, name,
+    return dns_channel_candidate(lookup->resolver->channel, lookup->entry.key.name, lookup->candidate, name,
                                  CACHE_NAME_MAX + 2);
 }
 
-static uint32_t question_look_up_local(struct question *question)
+static uint32_t lookup_find_local(struct lookup *lookup)
 {
-    struct cache_entry *entry = &question->entry;
+    struct cache_entry *entry = &lookup->entry;
     struct resolve_result found[RESOLVE_ADDRESSES_MAX], four[RESOLVE_ADDRESSES_MAX], six[RESOLVE_ADDRESSES_MAX];
-    uint32_t count = dns_channel_look_up_local(question->resolver->channel, entry->key.name, entry->key.family, found,
+    uint32_t count = dns_channel_look_up_local(lookup->resolver->channel, entry->key.name, entry->key.family, found,
                                                RESOLVE_ADDRESSES_MAX),
              fours = 0, sixes = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -367,136 +368,135 @@ static uint32_t question_look_up_local(struct question *question)
             six[sixes++] = found[i];
     }
     entry->count = address_order_interlace(four, fours, six, sixes, entry->results, RESOLVE_ADDRESSES_MAX);
-    if (entry->count > 0) question_decide(question, 0, RESOLVE_LOCAL_TTL_MS);
+    if (entry->count > 0) lookup_decide(lookup, 0, RESOLVE_LOCAL_TTL_MS);
     return entry->count;
 }
 
 /* This candidate has no address. */
-static void question_go_on(struct question *question, int status)
+static void lookup_go_on(struct lookup *lookup, int status)
 {
     char name[CACHE_NAME_MAX + 2];
-    link_remove(&question->hurry);
+    link_remove(&lookup->delay);
     if (status == -ENOENT) {
-        question->candidate++;
-        if (question_candidate(question, name)) {
-            question_ask_candidate(question);
+        lookup->candidate++;
+        if (lookup_candidate(lookup, name)) {
+            lookup_ask_candidate(lookup);
             return;
         }
-        if (dns_channel_local(question->resolver->channel) == DNS_LOCAL_LAST && question_look_up_local(question) > 0)
-            return;
+        if (dns_channel_local(lookup->resolver->channel) == DNS_LOCAL_LAST && lookup_find_local(lookup) > 0) return;
     }
-    question_decide(question, status, RESOLVE_NEGATIVE_TTL_MS);
+    lookup_decide(lookup, status, RESOLVE_NEGATIVE_TTL_MS);
 }
 
 /* Whether enough is known, and what follows from it. */
-static void question_look(struct question *question, uint64_t now_ms)
+static void lookup_judge(struct lookup *lookup, uint64_t now_ms)
 {
-    struct resolver *resolver = question->resolver;
+    struct resolver *resolver = lookup->resolver;
     bool all = true, good = false, gone = false;
     for (unsigned i = 0; i < HALVES; i++) {
-        const struct half *half = &question->halves[i];
+        const struct half *half = &lookup->halves[i];
         if (!half->wanted) continue;
         all &= half->back;
         good |= half_is_good(half);
         gone |= half->back && half->gone;
     }
-    if (!all && (good || gone) && question->hurry_ms == 0) {
-        question->hurry_ms = now_ms + RESOLVE_DELAY_MS;
-        link_append(&resolver->hurried, &question->hurry); /* one delay for all: in the order of their time */
+    if (!all && (good || gone) && lookup->delay_until_ms == 0) {
+        lookup->delay_until_ms = now_ms + RESOLVE_DELAY_MS;
+        link_append(&resolver->delayed, &lookup->delay); /* one delay for all: in the order of their time */
     }
-    if (!all && (question->hurry_ms == 0 || now_ms < question->hurry_ms)) return;
-    link_remove(&question->hurry);
+    if (!all && (lookup->delay_until_ms == 0 || now_ms < lookup->delay_until_ms)) return;
+    link_remove(&lookup->delay);
     if (good)
-        question_merge(question);
+        lookup_merge(lookup);
     else
-        question_go_on(question, question_failure(question));
+        lookup_go_on(lookup, lookup_failure(lookup));
 }
 
 /* Behind everything that may have changed it. */
-static void question_settle(struct question *question)
+static void lookup_finish(struct lookup *lookup)
 {
-    if (question->decided) question_answer(question);
-    if (question->asks > 0) return;
-    if (question->restart && !question->decided)
-        link_append(&question->resolver->restarts, &question->entry.order);
-    else if (question->decided)
-        question_keep(question);
+    if (lookup->decided) lookup_answer(lookup);
+    if (lookup->queries > 0) return;
+    if (lookup->restart && !lookup->decided)
+        link_append(&lookup->resolver->restarts, &lookup->entry.order);
+    else if (lookup->decided)
+        lookup_keep(lookup);
 }
 
-static void ask_back(struct question *question, const struct ask *ask, int status, bool gone, const uint8_t *answer,
-                     size_t size)
+static void query_back(struct lookup *lookup, const struct query *query, int status, bool gone, const uint8_t *answer,
+                       size_t size)
 {
-    struct half *half = &question->halves[ask->half];
-    if (question->restart || ask->candidate != question->candidate) return; /* of a time that is over */
+    struct half *half = &lookup->halves[query->half];
+    if (lookup->restart || query->candidate != lookup->candidate) return; /* of a time that is over */
     half->gone = gone;
-    half_take(half, ask->half, status, answer, size);
-    if (!question->decided)
-        question_look(question, ring_now_ms(question->resolver->ring));
-    else if (half_is_good(half) && question->entry.status == 0)
-        question_merge(question); /* too late for those who have waited, not for the cache */
+    half_take(half, query->half, status, answer, size);
+    if (!lookup->decided)
+        lookup_judge(lookup, ring_now_ms(lookup->resolver->ring));
+    else if (half_is_good(half) && lookup->entry.status == 0)
+        lookup_merge(lookup); /* too late for those who have waited, not for the cache */
 }
 
 static void on_answer(void *argument, int status, bool gone, const uint8_t *answer, size_t size)
 {
-    struct ask ask = *(struct ask *)argument;
-    struct question *question = ask.question;
-    struct resolver *resolver = question->resolver;
-    assert(question->asks > 0);
-    pool_give(&resolver->asks, slot_of(&resolver->asks, argument));
+    struct query query = *(struct query *)argument;
+    struct lookup *lookup = query.lookup;
+    struct resolver *resolver = lookup->resolver;
+    assert(lookup->queries > 0);
+    pool_give(&resolver->queries, slot_of(&resolver->queries, argument));
     if (status == DNS_RESTART) {
-        question->restart = true;
-        link_remove(&question->hurry);
-    } else if (resolver->closing && !question->decided) {
-        question_decide(question, -ECANCELED, 0);
+        lookup->restart = true;
+        link_remove(&lookup->delay);
+    } else if (resolver->closing && !lookup->decided) {
+        lookup_decide(lookup, -ECANCELED, 0);
     } else {
-        ask_back(question, &ask, status, gone, answer, size);
+        query_back(lookup, &query, status, gone, answer, size);
     }
-    question->asks--;
-    question_settle(question);
+    lookup->queries--;
+    lookup_finish(lookup);
 }
 
-/* `question->asks` is held by the caller, so that an answer within the call does not end it. */
-static void question_ask_half(struct question *question, const char *name, unsigned which)
+/* `lookup->queries` is held by the caller, so that an answer within the call does not end it. */
+static void lookup_send_query(struct lookup *lookup, const char *name, unsigned which)
 {
-    struct resolver *resolver = question->resolver;
-    struct half *half = &question->halves[which];
-    uint32_t slot = pool_take(&resolver->asks);
+    struct resolver *resolver = lookup->resolver;
+    struct half *half = &lookup->halves[which];
+    uint32_t slot = pool_take(&resolver->queries);
     if (slot == POOL_NONE) { /* candidates whose other half was never answered may hold them */
         half->back = true;
         half->status = -ENOMEM;
         return;
     }
-    struct ask *ask = pool_at(&resolver->asks, slot);
-    *ask = (struct ask){.question = question, .candidate = question->candidate, .half = (uint8_t)which};
-    question->asks++;
-    dns_channel_ask(resolver->channel, name, which == HALF_IPV4 ? DNS_TYPE_A : DNS_TYPE_AAAA, ask);
+    struct query *query = pool_at(&resolver->queries, slot);
+    *query = (struct query){.lookup = lookup, .candidate = lookup->candidate, .half = (uint8_t)which};
+    lookup->queries++;
+    dns_channel_ask(resolver->channel, name, which == HALF_IPV4 ? DNS_TYPE_A : DNS_TYPE_AAAA, query);
 }
 
-static void question_ask_candidate(struct question *question)
+static void lookup_ask_candidate(struct lookup *lookup)
 {
     char name[CACHE_NAME_MAX + 2];
-    int family = question->entry.key.family;
-    uint32_t candidate = question->candidate;
-    memset(question->halves, 0, sizeof question->halves);
-    question->halves[HALF_IPV4].wanted = family != AF_INET6;
-    question->halves[HALF_IPV6].wanted = family != AF_INET;
-    question->hurry_ms = 0;
-    if (!question_candidate(question, name) || name[0] == '\0') { /* with its domain it is too long for a name */
-        question_go_on(question, -ENOENT);
+    int family = lookup->entry.key.family;
+    uint32_t candidate = lookup->candidate;
+    memset(lookup->halves, 0, sizeof lookup->halves);
+    lookup->halves[HALF_IPV4].wanted = family != AF_INET6;
+    lookup->halves[HALF_IPV6].wanted = family != AF_INET;
+    lookup->delay_until_ms = 0;
+    if (!lookup_candidate(lookup, name) || name[0] == '\0') { /* with its domain it is too long for a name */
+        lookup_go_on(lookup, -ENOENT);
         return;
     }
-    question->asks++; /* held, see above */
+    lookup->queries++; /* held, see above */
     for (unsigned i = 0; i < HALVES; i++)
-        if (question->halves[i].wanted && question->candidate == candidate) question_ask_half(question, name, i);
-    question->asks--;
-    if (!question->decided && !question->restart && question->candidate == candidate)
-        question_look(question, ring_now_ms(question->resolver->ring));
+        if (lookup->halves[i].wanted && lookup->candidate == candidate) lookup_send_query(lookup, name, i);
+    lookup->queries--;
+    if (!lookup->decided && !lookup->restart && lookup->candidate == candidate)
+        lookup_judge(lookup, ring_now_ms(lookup->resolver->ring));
 }
 
 /* A literal in a name's clothes. */
-static bool question_is_literal(struct question *question)
+static bool lookup_is_literal(struct lookup *lookup)
 {
-    struct cache_entry *entry = &question->entry;
+    struct cache_entry *entry = &lookup->entry;
     struct address literal;
     if (!address_from_host(entry->key.name, entry->key.size, 0, &literal)) return false;
     if (literal.kind != ADDRESS_IPV4 && literal.kind != ADDRESS_IPV6) return false;
@@ -504,35 +504,35 @@ static bool question_is_literal(struct question *question)
     entry->count = fits;
     entry->results[0] = (struct resolve_result){.kind = literal.kind};
     memcpy(entry->results[0].octets, literal.ipv6, literal.kind == ADDRESS_IPV4 ? 4 : 16);
-    question_decide(question, fits ? 0 : -ENOENT, RESOLVE_LOCAL_TTL_MS);
+    lookup_decide(lookup, fits ? 0 : -ENOENT, RESOLVE_LOCAL_TTL_MS);
     return true;
 }
 
 /* True: no name server need be asked. */
-static bool question_is_local(struct question *question)
+static bool lookup_is_local(struct lookup *lookup)
 {
-    bool first = dns_channel_local(question->resolver->channel) == DNS_LOCAL_FIRST;
-    if (question_is_literal(question)) return true;
-    if (!first && !dns_channel_is_localhost(question->entry.key.name)) return false;
-    return question_look_up_local(question) > 0;
+    bool first = dns_channel_local(lookup->resolver->channel) == DNS_LOCAL_FIRST;
+    if (lookup_is_literal(lookup)) return true;
+    if (!first && !dns_channel_is_localhost(lookup->entry.key.name)) return false;
+    return lookup_find_local(lookup) > 0;
 }
 
-static void question_ask(struct question *question)
+static void lookup_ask(struct lookup *lookup)
 {
-    assert(cache_is_open(&question->entry) && question->asks == 0);
-    question->restart = false;
-    question->candidate = 0;
-    if (!question_is_local(question)) question_ask_candidate(question);
-    question_settle(question);
+    assert(cache_is_open(&lookup->entry) && lookup->queries == 0);
+    lookup->restart = false;
+    lookup->candidate = 0;
+    if (!lookup_is_local(lookup)) lookup_ask_candidate(lookup);
+    lookup_finish(lookup);
 }
 
 /* The first time: by whom it is answered is counted. */
-static void question_begin(struct question *question)
+static void lookup_begin(struct lookup *lookup)
 {
-    struct resolver *resolver = question->resolver;
-    uint32_t open = resolver->asks.used;
-    question_ask(question);
-    counter_add(resolver->asks.used > open ? &resolver->stats.queries : &resolver->stats.local, 1);
+    struct resolver *resolver = lookup->resolver;
+    uint32_t open = resolver->queries.used;
+    lookup_ask(lookup);
+    counter_add(resolver->queries.used > open ? &resolver->stats.queries : &resolver->stats.local, 1);
 }
 
 /* --- the interface --- */
@@ -558,10 +558,10 @@ static int resolver_open_parts(struct resolver *resolver, const struct resolve_o
     };
     resolver->nameservers = options->nameservers ? strdup(options->nameservers) : NULL;
     if (options->nameservers && !resolver->nameservers) return -ENOMEM;
-    int error = pool_open(&resolver->waiters, RESOLVE_WAITERS_MAX, sizeof(struct waiter));
-    if (error == 0) error = pool_open(&resolver->asks, 2 * HALVES * RESOLVE_QUERIES_MAX, sizeof(struct ask));
+    int error = pool_open(&resolver->pending, RESOLVE_PENDING_MAX, sizeof(struct pending));
+    if (error == 0) error = pool_open(&resolver->queries, 2 * HALVES * RESOLVE_LOOKUPS_MAX, sizeof(struct query));
     if (error == 0)
-        error = cache_open(&resolver->cache, RESOLVE_CACHE_ENTRIES, RESOLVE_QUERIES_MAX, sizeof(struct question),
+        error = cache_open(&resolver->cache, RESOLVE_CACHE_ENTRIES, RESOLVE_LOOKUPS_MAX, sizeof(struct lookup),
                            seed_make(resolver));
     resolver->seed = seed_make(resolver);
     return error == 0 ? dns_channel_open(&resolver->channel, &channel) : error;
@@ -569,8 +569,8 @@ static int resolver_open_parts(struct resolver *resolver, const struct resolve_o
 
 static void resolver_free(struct resolver *resolver)
 {
-    pool_close(&resolver->waiters);
-    pool_close(&resolver->asks);
+    pool_close(&resolver->pending);
+    pool_close(&resolver->queries);
     cache_close(&resolver->cache);
     free(resolver->nameservers);
     free(resolver);
@@ -585,7 +585,7 @@ static struct resolver *resolver_new(struct ring *ring, const struct resolve_opt
     link_init(&resolver->restarts);
     link_init(&resolver->waiting);
     link_init(&resolver->ready);
-    link_init(&resolver->hurried);
+    link_init(&resolver->delayed);
     return resolver;
 }
 
@@ -609,7 +609,7 @@ void resolve_stop(struct resolver *resolver)
     if (resolver->closing) return;
     resolver->closing = true;
     dns_channel_close(resolver->channel);
-    assert(resolver->asks.used == 0);
+    assert(resolver->queries.used == 0);
     assert(link_is_empty(&resolver->waiting));
 }
 
@@ -618,13 +618,13 @@ void resolve_close(struct resolver *resolver)
     assert(!resolver->delivering);
     resolve_stop(resolver);
     deliver(resolver);
-    assert(resolver->waiters.used == 0);
+    assert(resolver->pending.used == 0);
     resolver_free(resolver);
 }
 
 /* --- other servers --- */
 
-/* What was open is asked anew; its waiters' deadlines stay. */
+/* What was open is asked anew; the deadlines of its requests stay. */
 static int resolver_reopen(struct resolver *resolver, const char *nameservers)
 {
     int error = dns_channel_reopen(resolver->channel, nameservers);
@@ -636,7 +636,7 @@ static int resolver_reopen(struct resolver *resolver, const char *nameservers)
     while (!link_is_empty(&resolver->restarts)) {
         struct cache_entry *entry = link_owner(resolver->restarts.next, struct cache_entry, order);
         link_remove(&entry->order);
-        question_ask(question_of(entry));
+        lookup_ask(lookup_of(entry));
     }
     return 0;
 }
@@ -677,28 +677,28 @@ static void look_at_conf(struct resolver *resolver)
 
 /* --- asking and answering --- */
 
-static void waiter_ask(struct resolver *resolver, struct waiter *waiter)
+static void pending_ask(struct resolver *resolver, struct pending *pending)
 {
     struct cache_key key;
-    struct resolve_request *request = waiter->request;
+    struct resolve_request *request = pending->request;
     bool fresh;
     if (!cache_key_make(&key, request->name.name, request->name.name_size, request->family)) {
         counter_add(&resolver->stats.local, 1);
-        waiter_finish(resolver, waiter, -ENOENT, NULL);
+        pending_finish(resolver, pending, -ENOENT, NULL);
         return;
     }
-    struct question *question = question_for(resolver, &key, &request->source, &fresh);
-    if (question == NULL) {
+    struct lookup *lookup = lookup_for(resolver, &key, &request->source, &fresh);
+    if (lookup == NULL) {
         counter_add(&resolver->stats.refused, 1);
-        waiter_finish(resolver, waiter, -ENOMEM, NULL);
-    } else if (!cache_is_open(&question->entry)) {
-        waiter_finish(resolver, waiter, question->entry.status, &question->entry);
+        pending_finish(resolver, pending, -ENOMEM, NULL);
+    } else if (!cache_is_open(&lookup->entry)) {
+        pending_finish(resolver, pending, lookup->entry.status, &lookup->entry);
     } else {
-        link_append(&question->waiters, &waiter->peers);
+        link_append(&lookup->pending, &pending->peers);
         if (fresh)
-            question_begin(question);
-        else if (question->decided)
-            question_answer(question);
+            lookup_begin(lookup);
+        else if (lookup->decided)
+            lookup_answer(lookup);
     }
 }
 
@@ -707,17 +707,17 @@ int resolve_ask(struct resolver *resolver, struct resolve_request *request, void
     assert(request->name.kind == ADDRESS_NAME);
     assert(request->family == AF_UNSPEC || request->family == AF_INET || request->family == AF_INET6);
     if (resolver->closing) return -ECANCELED;
-    struct waiter *waiter = waiter_open(resolver, request, cookie);
-    if (waiter == NULL) {
+    struct pending *pending = pending_open(resolver, request, cookie);
+    if (pending == NULL) {
         counter_add(&resolver->stats.failures, 1);
         counter_add(&resolver->stats.refused, 1);
         return -ENOMEM;
     }
     look_at_conf(resolver);
     if (atomic_load_explicit(&request->cancelled, memory_order_relaxed) != 0)
-        waiter_finish(resolver, waiter, -ECANCELED, NULL);
+        pending_finish(resolver, pending, -ECANCELED, NULL);
     else
-        waiter_ask(resolver, waiter);
+        pending_ask(resolver, pending);
     return 0;
 }
 
@@ -736,9 +736,9 @@ uint64_t resolve_wait_ms(const struct resolver *resolver, uint64_t now_ms)
     uint64_t next_ms = UINT64_MAX;
     if (!link_is_empty(&resolver->ready)) return 0;
     if (!link_is_empty(&resolver->waiting))
-        next_ms = link_owner(resolver->waiting.next, struct waiter, age)->deadline_ms;
-    if (!link_is_empty(&resolver->hurried))
-        next_ms = least(next_ms, link_owner(resolver->hurried.next, struct question, hurry)->hurry_ms);
+        next_ms = link_owner(resolver->waiting.next, struct pending, age)->deadline_ms;
+    if (!link_is_empty(&resolver->delayed))
+        next_ms = least(next_ms, link_owner(resolver->delayed.next, struct lookup, delay)->delay_until_ms);
     uint64_t wait_ms = next_ms == UINT64_MAX ? UINT64_MAX : next_ms > now_ms ? next_ms - now_ms : 0;
     return resolver->closing ? wait_ms : least(wait_ms, dns_channel_wait_ms(resolver->channel, now_ms));
 }
@@ -751,21 +751,21 @@ uint64_t resolve_clock_ms(void)
 }
 
 /* The second family has had its time. */
-static void expire_hurried(struct resolver *resolver, uint64_t now_ms)
+static void expire_delayed(struct resolver *resolver, uint64_t now_ms)
 {
-    while (!link_is_empty(&resolver->hurried)) {
-        struct question *question = link_owner(resolver->hurried.next, struct question, hurry);
-        if (question->hurry_ms > now_ms) return;
-        question_look(question, now_ms);
-        question_settle(question);
+    while (!link_is_empty(&resolver->delayed)) {
+        struct lookup *lookup = link_owner(resolver->delayed.next, struct lookup, delay);
+        if (lookup->delay_until_ms > now_ms) return;
+        lookup_judge(lookup, now_ms);
+        lookup_finish(lookup);
     }
 }
 
 void resolve_on_time(struct resolver *resolver, uint64_t now_ms)
 {
     if (!resolver->closing) dns_channel_on_time(resolver->channel, now_ms);
-    expire_hurried(resolver, now_ms);
-    expire_waiters(resolver, now_ms);
+    expire_delayed(resolver, now_ms);
+    expire_pending(resolver, now_ms);
     deliver(resolver);
 }
 

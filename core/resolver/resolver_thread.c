@@ -16,7 +16,7 @@
 
 enum resolver_op { RESOLVER_OP_WAKE = 1, RESOLVER_OP_DNS };
 
-enum resolver_phase { RESOLVER_RUNS, RESOLVER_HUSHED, RESOLVER_ENDS };
+enum resolver_phase { RESOLVER_RUNS, RESOLVER_STOPPED, RESOLVER_ENDS };
 
 struct asker {
     struct mailbox answers;
@@ -24,7 +24,7 @@ struct asker {
 };
 
 /* Other name servers. */
-struct order {
+struct server_choice {
     bool given; /* else those of resolv.conf */
     char text[];
 };
@@ -36,10 +36,10 @@ struct resolver_thread {
     struct sleeper sleeper;
     struct asker askers[RESOLVER_ASKERS_MAX];
     _Atomic uint32_t asker_count;
-    _Atomic uint32_t phase;        /* enum resolver_phase; written by the opener */
-    _Atomic(struct order *) order; /* from the opener, which owns what has not been taken */
-    _Atomic bool reload;           /* from the opener */
-    bool hushed;                   /* the resolver knows of that phase */
+    _Atomic uint32_t phase;                 /* enum resolver_phase; written by the opener */
+    _Atomic(struct server_choice *) choice; /* from the opener, which owns what has not been taken */
+    _Atomic bool reload;                    /* from the opener */
+    bool stopped;                           /* the resolver knows of that phase */
 
     pthread_t thread;
     pthread_mutex_t lock; /* start and end only */
@@ -83,18 +83,18 @@ static void thread_read(struct resolver_thread *t, uint32_t index)
 
 static void thread_obey(struct resolver_thread *t)
 {
-    struct order *order = atomic_exchange(&t->order, NULL);
-    if (order && !t->hushed) {
-        int error = resolve_set_nameservers(t->resolver, order->given ? order->text : NULL);
+    struct server_choice *choice = atomic_exchange(&t->choice, NULL);
+    if (choice && !t->stopped) {
+        int error = resolve_set_nameservers(t->resolver, choice->given ? choice->text : NULL);
         if (error < 0) LOGE("the name servers could not be changed: %s", strerror(-error));
     }
-    free(order);
-    if (atomic_exchange(&t->reload, false) && !t->hushed) {
+    free(choice);
+    if (atomic_exchange(&t->reload, false) && !t->stopped) {
         int error = resolve_reload(t->resolver);
         if (error < 0) LOGE("resolv.conf could not be read again: %s", strerror(-error));
     }
-    if (t->hushed || atomic_load(&t->phase) == RESOLVER_RUNS) return;
-    t->hushed = true;
+    if (t->stopped || atomic_load(&t->phase) == RESOLVER_RUNS) return;
+    t->stopped = true;
     resolve_stop(t->resolver);
 }
 
@@ -104,8 +104,8 @@ static bool thread_has_work(struct resolver_thread *t)
     uint32_t count = atomic_load(&t->asker_count);
     for (uint32_t i = 0; i < count; i++)
         if (!queue_is_empty(t->askers[i].questions)) return true;
-    if (atomic_load(&t->order) != NULL || atomic_load(&t->reload)) return true;
-    return (atomic_load(&t->phase) != RESOLVER_RUNS && !t->hushed) || atomic_load(&t->phase) == RESOLVER_ENDS;
+    if (atomic_load(&t->choice) != NULL || atomic_load(&t->reload)) return true;
+    return (atomic_load(&t->phase) != RESOLVER_RUNS && !t->stopped) || atomic_load(&t->phase) == RESOLVER_ENDS;
 }
 
 static int thread_turn(struct resolver_thread *t)
@@ -193,7 +193,7 @@ static void thread_free(struct resolver_thread *t)
         queue_close(t->askers[i].questions);
         queue_close(t->askers[i].answers.queue);
     }
-    free(atomic_load(&t->order));
+    free(atomic_load(&t->choice));
     pthread_cond_destroy(&t->changed);
     pthread_mutex_destroy(&t->lock);
     free(t);
@@ -263,11 +263,11 @@ int resolver_thread_set_nameservers(struct resolver_thread *t, struct ring *own,
     int error = resolve_check_nameservers(nameservers);
     if (error < 0) return error;
     size_t size = nameservers ? strlen(nameservers) + 1 : 1;
-    struct order *order = calloc(1, sizeof *order + size);
-    if (!order) return -ENOMEM;
-    order->given = nameservers != NULL;
-    if (nameservers) memcpy(order->text, nameservers, size);
-    free(atomic_exchange(&t->order, order));
+    struct server_choice *choice = calloc(1, sizeof *choice + size);
+    if (!choice) return -ENOMEM;
+    choice->given = nameservers != NULL;
+    if (nameservers) memcpy(choice->text, nameservers, size);
+    free(atomic_exchange(&t->choice, choice));
     thread_wake(t, own);
     return 0;
 }
@@ -283,10 +283,10 @@ const struct resolve_stats *resolver_thread_stats(const struct resolver_thread *
     return resolve_get_stats(t->resolver);
 }
 
-void resolver_thread_hush(struct resolver_thread *t, struct ring *own)
+void resolver_thread_stop(struct resolver_thread *t, struct ring *own)
 {
     if (atomic_load(&t->phase) != RESOLVER_RUNS) return;
-    atomic_store(&t->phase, RESOLVER_HUSHED);
+    atomic_store(&t->phase, RESOLVER_STOPPED);
     thread_wake(t, own);
 }
 

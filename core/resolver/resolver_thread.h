@@ -7,7 +7,7 @@
  * at the top of the asker's: none is ever delivered within the call that asks.
  *
  * The end has an order, because each thread may be about to wake another by way of its ring:
- * resolver_thread_hush()    every question is answered with -ECANCELED, at once, so that sessions can end;
+ * resolver_thread_stop()    every question is answered with -ECANCELED, at once, so that sessions can end;
  * resolver_thread_end()     when the workers have stopped: it answers nobody any more, now their rings may go;
  * resolver_thread_close()   when they have gone: nobody asks any more, now its own ring may go. */
 #ifndef SLUICE_CORE_RESOLVER_RESOLVER_THREAD_H
@@ -40,8 +40,8 @@ void resolver_thread_reload(struct resolver_thread *thread, struct ring *own);
 const struct resolve_stats *resolver_thread_stats(const struct resolver_thread *thread);
 
 /* `own` is the ring of the caller, the thread that has opened this. */
-void resolver_thread_hush(struct resolver_thread *thread, struct ring *own);
-void resolver_thread_end(struct resolver_thread *thread, struct ring *own); /* hushes first; waits; may be repeated */
+void resolver_thread_stop(struct resolver_thread *thread, struct ring *own);
+void resolver_thread_end(struct resolver_thread *thread, struct ring *own); /* stops first; waits; may be repeated */
 void resolver_thread_close(struct resolver_thread *thread);                 /* ended before; frees the queues, too */
 
 #endif

@@ -1,4 +1,4 @@
-/* Who gets in: multishot accept, admission limits, and what happens when descriptors run out. */
+/* Takes connections in: multishot accept, admission limits, and a pause when descriptors run out. */
 #ifndef SLUICE_CORE_SESSION_ACCEPT_H
 #define SLUICE_CORE_SESSION_ACCEPT_H
 

@@ -219,7 +219,7 @@ static enum session_state bind_accept(struct worker *w, struct session *s)
 enum session_state bind_step(struct worker *w, struct session *s)
 {
     switch (s->op) {
-    case SESSION_LENT: return bind_on_resolved(w, s);
+    case SESSION_ANSWER: return bind_on_resolved(w, s);
     case SESSION_POLL_IN + UPSTREAM: return bind_accept(w, s);
     default: return SESSION_BIND;
     }

@@ -1,11 +1,11 @@
-/* How handshakes are shared among those who make them, so that one source cannot take all slots and keep everybody else
- * out until its connections time out.
+/* Shares the slots for handshakes among sources, so that one source cannot take all of them and keep everybody else out
+ * until its connections time out.
  *
  * A source may have as many handshakes under way as there are slots left: then one alone gets half of all, n of them
  * get a part of n+1 each, and there is always room for somebody new (dynamic thresholds, Choudhury and Hahne 1998). Up
  * to CROWD_FLOOR on a worker are always allowed. As long as fewer are under way in all than are free, none can have
- * more than its share, so that nobody is counted: the normal case costs one comparison. What a source is stands in
- * share.h, which bounds what established sessions hold. */
+ * more than its share, so that nobody is counted: the normal case costs one comparison. share.h says what a source is,
+ * and bounds what established sessions hold. */
 #ifndef SLUICE_CORE_SESSION_CROWD_H
 #define SLUICE_CORE_SESSION_CROWD_H
 

@@ -178,7 +178,7 @@ enum session_state dial_begin(struct worker *w, struct session *s)
 
 enum session_state dial_resolve_step(struct worker *w, struct session *s)
 {
-    if (s->op != SESSION_LENT) return SESSION_RESOLVE;
+    if (s->op != SESSION_ANSWER) return SESSION_RESOLVE;
     if (s->result < 0 || setup_of(w, s)->resolve.count == 0)
         return session_fail(w, s, failure_from_resolver(s->result));
     name_cache_keep(&w->name_cache, &setup_of(w, s)->resolve, ring_now_ms(w->ring));

@@ -67,14 +67,14 @@ void session_release_setup(struct worker *w, struct session *s)
 
 /* --- closing: stop, join, release --- */
 
-/* Nobody wants to know any more. */
+/* Takes back what the coordinator or the resolver was asked. */
 static void session_withdraw_request(struct worker *w, struct session *s)
 {
     if (s->setup == POOL_NONE) return;
     struct setup *setup = setup_of(w, s);
     setup->asking = false;
     session_report_trial(w, s, s->failure == FAIL_CONNECT_TIMEOUT ? -ETIMEDOUT : -ECANCELED);
-    if (!(s->inflight & SESSION_BIT(SESSION_LENT))) return;
+    if (!(s->inflight & SESSION_BIT(SESSION_ANSWER))) return;
     if (session_asks_ruleset(s)) session_tell(w, s, MESSAGE_CANCEL, 0);
     atomic_store_explicit(&setup->route.cancelled, 1, memory_order_relaxed);
     atomic_store_explicit(&setup->resolve.cancelled, 1, memory_order_relaxed);

@@ -63,12 +63,12 @@ static void exchange_set_deadline(struct worker *w, struct session *s)
 {
     struct exchange *e = exchange_of(w, s);
     uint64_t now = ring_now_ms(w->ring);
-    uint32_t idle = exchange_idle_ms(w), settle = session_settle_ms(w->config);
+    uint32_t idle = exchange_idle_ms(w), first = session_first_look_ms(w->config);
     exchange_begin_wait(w, e);
     s->moved_ms = now;
     s->moved = s->flows[CLIENT].bytes + s->flows[UPSTREAM].bytes;
     if (e->answered)
-        timer_set(w->timers, s->slot, now + (s->settled || idle < settle ? idle : settle));
+        timer_set(w->timers, s->slot, now + (s->keepalive_set || idle < first ? idle : first));
     else
         timer_set(w->timers, s->slot, e->head_until_ms != 0 ? e->head_until_ms : now + w->config->timeout_ms);
 }
@@ -564,12 +564,12 @@ void exchange_on_timer(struct worker *w, struct session *s)
 {
     const struct exchange *e = exchange_of(w, s);
     if (s->flows[CLIENT].bytes + s->flows[UPSTREAM].bytes != s->moved) { /* by a flow that rests now and then */
-        if (e->answered) session_settle(w, s);
+        if (e->answered) session_set_keepalive(w, s);
         exchange_set_deadline(w, s);
         return;
     }
     uint64_t until_ms = s->moved_ms + exchange_idle_ms(w);
-    if (e->answered) session_settle(w, s);
+    if (e->answered) session_set_keepalive(w, s);
     if (e->answered && ring_now_ms(w->ring) < until_ms) {
         timer_set(w->timers, s->slot, until_ms);
         return;

@@ -1,4 +1,4 @@
-/* The client side of proxy protocols: talks through the proxies of a chain, one after the other, on one connection. */
+/* The client side of proxy protocols: speaks to the proxies of a chain, one after the other, on one connection. */
 #ifndef SLUICE_CORE_SESSION_HOP_H
 #define SLUICE_CORE_SESSION_HOP_H
 

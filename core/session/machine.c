@@ -13,7 +13,7 @@
 
 #define ANSWER_SIZE 1024u /* of one route, some 150 octets */
 
-struct question {
+struct route_get {
     struct nlmsghdr head;
     struct rtmsg route;
     struct rtattr to;
@@ -34,14 +34,14 @@ void machine_close(int machine)
 static bool machine_ask(int machine, const struct address *address)
 {
     size_t size = address->kind == ADDRESS_IPV4 ? 4 : 16;
-    struct question question = {
+    struct route_get request = {
         .head = {.nlmsg_type = RTM_GETROUTE, .nlmsg_flags = NLM_F_REQUEST},
         .route = {.rtm_family = address->kind == ADDRESS_IPV4 ? AF_INET : AF_INET6, .rtm_dst_len = (uint8_t)(size * 8)},
         .to = {.rta_type = RTA_DST, .rta_len = (uint16_t)RTA_LENGTH(size)},
     };
-    question.head.nlmsg_len = (uint32_t)(NLMSG_LENGTH(sizeof question.route) + RTA_LENGTH(size));
-    memcpy(question.octets, address->ipv6, size);
-    return send(machine, &question, question.head.nlmsg_len, MSG_DONTWAIT) == (ssize_t)question.head.nlmsg_len;
+    request.head.nlmsg_len = (uint32_t)(NLMSG_LENGTH(sizeof request.route) + RTA_LENGTH(size));
+    memcpy(request.octets, address->ipv6, size);
+    return send(machine, &request, request.head.nlmsg_len, MSG_DONTWAIT) == (ssize_t)request.head.nlmsg_len;
 }
 
 /* The kernel answers within the call that asks, so that the answer is there. 1: the route ends here; 0: it does not, or

@@ -186,7 +186,7 @@ static bool relay_judge_idle(struct worker *w, struct session *s)
 
 void relay_on_timer(struct worker *w, struct session *s)
 {
-    session_settle(w, s);
+    session_set_keepalive(w, s);
     relay_watch_side(w, s, CLIENT);
     relay_watch_side(w, s, UPSTREAM);
     if (!relay_judge_idle(w, s) || relay_limit_ms(w, s) == 0) return;

@@ -86,7 +86,7 @@ enum session_state route_begin(struct worker *w, struct session *s)
 enum session_state route_step(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    if (s->op != SESSION_LENT) return SESSION_ROUTE;
+    if (s->op != SESSION_ANSWER) return SESSION_ROUTE;
     histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
     if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
     verdicts_keep(&w->verdicts, &setup->route, setup->revision, ring_now_ms(w->ring));
@@ -142,7 +142,7 @@ enum session_state route_login(struct worker *w, struct session *s)
 enum session_state route_login_step(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    if (s->op != SESSION_LENT) return SESSION_LOGIN;
+    if (s->op != SESSION_ANSWER) return SESSION_LOGIN;
     histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
     if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
     verdicts_keep(&w->verdicts, &setup->route, setup->revision, ring_now_ms(w->ring));

@@ -1,4 +1,4 @@
-/* What keeps sessions away from ourselves: the doors and the trails of own.h, applied to a session.
+/* Keeps sessions from connecting to this process itself: applies the doors and the notes of own.h to a session.
  *
  * A target is the operator's word if the operator has named it: -f, -x, a call of a script, a verdict of a ruleset that
  * changes both host and port. What a client has chosen, or has had a part in choosing, must not be a door of ours. And

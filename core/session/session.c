@@ -10,7 +10,7 @@
 #include "core/session/own.h"
 
 /* A relay that has lived so long gets its keepalive: most connections never need those system calls. */
-#define SESSION_SETTLE_MS 5000u
+#define SESSION_FIRST_LOOK_MS 5000u
 
 #define STATE(name)     (1u << SESSION_##name)
 #define STATES_UPSTREAM (STATE(ROUTE) | STATE(RESOLVE) | STATE(DIAL) | STATE(BIND) | STATE(ASSOCIATE))
@@ -92,17 +92,17 @@ static void session_count(struct worker *w, const struct session *s, enum sessio
 
 /* When an established session is first looked at: an idle limit may be shorter than the time after which keepalive is
  * worth its calls. */
-uint32_t session_settle_ms(const struct config *config)
+uint32_t session_first_look_ms(const struct config *config)
 {
-    bool sooner = config->idle_timeout_ms > 0 && config->idle_timeout_ms < SESSION_SETTLE_MS;
-    return sooner ? config->idle_timeout_ms : SESSION_SETTLE_MS;
+    bool sooner = config->idle_timeout_ms > 0 && config->idle_timeout_ms < SESSION_FIRST_LOOK_MS;
+    return sooner ? config->idle_timeout_ms : SESSION_FIRST_LOOK_MS;
 }
 
 /* A client's socket has it from its listener; those of a script have not. */
-void session_settle(struct worker *w, struct session *s)
+void session_set_keepalive(struct worker *w, struct session *s)
 {
-    if (s->settled) return;
-    s->settled = true;
+    if (s->keepalive_set) return;
+    s->keepalive_set = true;
     if (!w->config->tcp_keepalive) return;
     net_set_keepalive(s->fd[UPSTREAM]);
     if (s->protocol == PROTOCOL_SCRIPT) net_set_keepalive(s->fd[CLIENT]);
@@ -123,7 +123,7 @@ static void session_set_deadline(struct worker *w, struct session *s, enum sessi
     case SESSION_REPLY:
     case SESSION_LINGER: deadline = now + SESSION_LINGER_MS; break;
     case SESSION_ASSOCIATE:
-    case SESSION_RELAY: deadline = now + session_settle_ms(w->config); break;
+    case SESSION_RELAY: deadline = now + session_first_look_ms(w->config); break;
     case SESSION_PARTING: return;
     case SESSION_FREE:
     case SESSION_CLOSING: timer_clear(w->timers, s->slot); return;
@@ -245,7 +245,7 @@ void session_count_reply(struct worker *w, const struct session *s, uint64_t oct
 
 bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request)
 {
-    assert(!(s->inflight & SESSION_BIT(SESSION_LENT)));
+    assert(!(s->inflight & SESSION_BIT(SESSION_ANSWER)));
     assert(request->name.kind == ADDRESS_NAME);
     request->family = w->config->family;
     request->source = share_source_of(s->fd[CLIENT]);
@@ -256,20 +256,20 @@ bool session_ask_address(struct worker *w, struct session *s, struct resolve_req
                                .generation = pool_generation(&w->sessions, s->slot),
                                .body = request};
     if (!worker_ask(w, &question)) return false;
-    s->inflight |= SESSION_BIT(SESSION_LENT);
+    s->inflight |= SESSION_BIT(SESSION_ANSWER);
     return true;
 }
 
 bool session_ask_route(struct worker *w, struct session *s)
 {
     struct route_request *request = &setup_of(w, s)->route;
-    assert(!(s->inflight & SESSION_BIT(SESSION_LENT)));
+    assert(!(s->inflight & SESSION_BIT(SESSION_ANSWER)));
     atomic_store_explicit(&request->cancelled, 0, memory_order_relaxed);
     struct message question = {
         .kind = MESSAGE_ROUTE, .slot = s->slot, .generation = pool_generation(&w->sessions, s->slot), .body = request};
     if (!worker_post(w, &question)) return false;
     counter_add(&w->stats.routes_asked, 1);
-    s->inflight |= SESSION_BIT(SESSION_LENT);
+    s->inflight |= SESSION_BIT(SESSION_ANSWER);
     return true;
 }
 
@@ -304,7 +304,7 @@ void session_format_chain(const struct worker *w, const struct session *s, char 
     char text[PROXY_URI_TEXT_SIZE];
     size_t used = 0;
     out[0] = '\0';
-    if (s->inflight & SESSION_BIT(SESSION_LENT)) return;               /* the coordinator may be writing the next one */
+    if (s->inflight & SESSION_BIT(SESSION_ANSWER)) return;             /* the coordinator may be writing the next one */
     for (unsigned i = 0; i < s->hops && i < verdict->hop_count; i++) { /* a refusal behind a try has none */
         size_t length = proxy_uri_format(&verdict->hops[i], text, sizeof text);
         if (used + (i > 0) + length >= size) return;

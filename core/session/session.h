@@ -41,8 +41,8 @@ enum session_op {
     SESSION_CONNECT = SESSION_WATCH + 2,  /* + attempt */
     SESSION_UDP_RECV = SESSION_CONNECT + DIAL_ATTEMPTS_MAX, /* + 0 client, 1 IPv4, 2 IPv6 */
     SESSION_OP_COUNT = SESSION_UDP_RECV + 3,
-    SESSION_LENT = SESSION_OP_COUNT, /* no operation: the coordinator or the resolver holds a request of ours */
-    SESSION_UDP_SEND,                /* no operation: datagrams are being sent, counted by the association */
+    SESSION_ANSWER = SESSION_OP_COUNT, /* no operation: the coordinator or the resolver is to answer */
+    SESSION_UDP_SEND,                  /* no operation: datagrams are being sent, counted by the association */
 };
 #define SESSION_BIT(op) (1u << (op))
 
@@ -63,15 +63,15 @@ enum session_protocol {
 #define SESSION_LABEL_SIZE 184u
 
 struct session {
-    uint8_t state;    /* enum session_state; written by session_enter() alone */
-    uint8_t protocol; /* enum session_protocol */
-    uint8_t failure;  /* enum failure that ended it */
-    uint8_t command;  /* enum socks5_command; CONNECT for all other protocols */
-    uint8_t listener; /* index of the listener that accepted it */
-    uint8_t op;       /* of the completion that is being handled */
-    bool settled;     /* keepalive is set */
-    bool lost;        /* octets were taken for a side that has gone since: who sent them must be reset in the end */
-    uint8_t hops;     /* proxies in front of the target */
+    uint8_t state;      /* enum session_state; written by session_enter() alone */
+    uint8_t protocol;   /* enum session_protocol */
+    uint8_t failure;    /* enum failure that ended it */
+    uint8_t command;    /* enum socks5_command; CONNECT for all other protocols */
+    uint8_t listener;   /* index of the listener that accepted it */
+    uint8_t op;         /* of the completion that is being handled */
+    bool keepalive_set; /* by session_set_keepalive() */
+    bool lost;          /* octets were taken for a side that has gone since: who sent them must be reset in the end */
+    uint8_t hops;       /* proxies in front of the target */
     uint32_t slot;
     uint32_t inflight; /* SESSION_BIT()s */
     uint32_t setup;    /* slot of the setup pool, POOL_NONE once the relay runs by itself */
@@ -79,11 +79,11 @@ struct session {
     int32_t result;    /* of that completion */
     uint32_t rule;     /* tag of the rule that let it in */
     int fd[2];         /* by side; -1: none */
-    uint32_t passed;   /* listeners behind it: its client is a connection of ours, see self.h */
+    uint32_t passed;   /* listeners that its client, a connection of this process, has passed; see self.h */
     uint32_t note;     /* of its connection to the upstream, see own.h */
-    uint8_t depth;     /* sessions behind it */
+    uint8_t depth;     /* sessions that its client has passed */
     uint64_t opened_ms;
-    struct relay_errand *errand; /* goes back when this ends; NULL: nobody waits */
+    struct relay_errand *errand; /* comes from a script, goes back when this session ends; NULL: the session has none */
     uint64_t moved;              /* octets delivered when idleness was last judged */
     uint64_t moved_ms;           /* when that was last seen to have changed */
     uint64_t parted_ms;          /* when PARTING began */
@@ -117,7 +117,7 @@ struct setup {
     size_t scanned, hop_scanned; /* see http_parse_request(): of `head`, of `hop_in` */
     uint8_t hop;                 /* of the chain: the proxy whose answer is awaited */
     uint8_t hop_stage;           /* enum hop_stage */
-    bool request_complete;       /* a time-out is now the upstream's */
+    bool request_complete;       /* a time-out from here on is the upstream's fault */
     bool by_name;                /* the target came as a name, even if it reads as an address */
     bool asking;                 /* ROUTE: the question could not be posted yet */
     bool trial;                  /* the verdict was ROUTE_TRY, and its end is not reported yet */
@@ -177,7 +177,7 @@ void session_enter(struct worker *w, struct session *s, enum session_state next)
 void session_flush(struct worker *w, struct session *s);
 /* So many octets of our own replies are sent. What is said to scripts, which are no clients, counts nowhere. */
 void session_count_reply(struct worker *w, const struct session *s, uint64_t octets);
-/* Lends the resolver a question: the answer comes with op SESSION_LENT, until then the slot is pinned. One at a
+/* Lends the resolver a question: the answer comes with op SESSION_ANSWER, until then the slot is pinned. One at a
  * time. False: the queue is full. */
 bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);
 /* The same for the coordinator and a verdict on setup.route. */
@@ -189,9 +189,9 @@ void session_report_trial(struct worker *w, struct session *s, int32_t result);
 /* Whether an operation on the upstream, or on an attempt to reach one, is in flight. */
 bool session_upstream_is_busy(const struct session *s);
 /* Sets keepalive where nothing has set it before, once. Most sessions never live long enough to need those calls: an
- * established one comes here after session_settle_ms(). */
-void session_settle(struct worker *w, struct session *s);
-uint32_t session_settle_ms(const struct config *config);
+ * established one comes here after session_first_look_ms(). */
+void session_set_keepalive(struct worker *w, struct session *s);
+uint32_t session_first_look_ms(const struct config *config);
 /* One line with the session's id, the client and, if known, the target in front. */
 void session_log(struct worker *w, struct session *s, int level, const char *text);
 void session_log_intruder(struct worker *w, struct session *s); /* whoever tries passwords: for docs/fail2ban/ */

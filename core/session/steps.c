@@ -122,7 +122,7 @@ void session_hook_release(struct worker *w, struct session *s)
 
 /* --- completions --- */
 
-/* The client has gone before there was a relay. */
+/* The client left before its relay began. */
 static void session_count_lost(struct worker *w, struct session *s)
 {
     s->failure = FAIL_PEER;
@@ -174,10 +174,10 @@ static void session_watch_again(struct worker *w, const struct session *s)
     timer_set(w->timers, s->slot, soon < deadline ? soon : deadline);
 }
 
-/* The client of a session that waits for somebody else is gone. */
+/* The watch of a client whose session waits for others has completed. */
 static void session_on_client_lost(struct worker *w, struct session *s)
 {
-    /* An orderly end is no reason to stop; but who waits for a peer to connect has nothing to send, and is gone. */
+    /* An orderly end is no reason to stop. A client of BIND, however, has nothing to send: it has left. */
     int gone = s->state == SESSION_BIND ? POLLERR | POLLHUP | POLLRDHUP : POLLERR;
     if (s->result < 0 || !(s->result & gone)) {
         session_watch_again(w, s);
@@ -249,9 +249,9 @@ void session_on_answer(struct worker *w, const struct message *answer)
 {
     struct session *s = session_at(w, answer->slot);
     assert(pool_generation(&w->sessions, answer->slot) == answer->generation);
-    assert(s->inflight & SESSION_BIT(SESSION_LENT));
-    s->inflight &= ~SESSION_BIT(SESSION_LENT);
-    s->op = SESSION_LENT;
+    assert(s->inflight & SESSION_BIT(SESSION_ANSWER));
+    s->inflight &= ~SESSION_BIT(SESSION_ANSWER);
+    s->op = SESSION_ANSWER;
     s->result = answer->result;
     if (s->state == SESSION_CLOSING)
         session_join(w, s);

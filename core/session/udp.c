@@ -53,7 +53,7 @@ struct association {
     uint8_t names_next;           /* entry of `names` that is replaced next */
     uint8_t waiting_count;
     struct udp_waiting waiting[UDP_WAITING_MAX];
-    struct resolve_request resolve; /* lent while SESSION_LENT */
+    struct resolve_request resolve; /* lent while SESSION_ANSWER */
     struct udp_name names[UDP_NAMES];
     uint8_t discarded[512]; /* what the client sends on its TCP connection */
 };
@@ -327,7 +327,7 @@ static bool name_wait(struct worker *w, struct session *s, uint16_t buffer, int3
 {
     struct association *a = association_of(w, s);
     if (a->waiting_count == UDP_WAITING_MAX || w->udp->waiting >= UDP_WAITING_MAX_ALL) return false;
-    if (!(s->inflight & SESSION_BIT(SESSION_LENT))) {
+    if (!(s->inflight & SESSION_BIT(SESSION_ANSWER))) {
         a->resolve.name = *target;
         if (!session_ask_address(w, s, &a->resolve)) return false;
     }
@@ -462,7 +462,7 @@ static bool name_retry(struct worker *w, struct session *s, const struct udp_wai
                  udp_parse(&datagram, &header, &payload);
     assert(valid); /* as it was when it came */
     const struct udp_name *name = name_find(w, a, &header.target);
-    if (!name && s->inflight & SESSION_BIT(SESSION_LENT)) return true;
+    if (!name && s->inflight & SESSION_BIT(SESSION_ANSWER)) return true;
     if (!name) {
         a->resolve.name = header.target;
         if (session_ask_address(w, s, &a->resolve)) return true;
