@@ -41,6 +41,7 @@ struct flow {
     uint16_t head_size; /* octets of the reply received */
     bool rests;         /* in client.resting, see pace.h */
     bool keeps;         /* http: the connection may carry another request */
+    bool ends;          /* http: the end of the stream is behind the answer already */
     bool owes;          /* http: the proxy ended it before it had our request, which goes out on the next one */
     uint32_t got;       /* octets of the present message, or of what --fill wants, received */
     uint32_t put;       /* octets of the present message sent */
@@ -93,6 +94,7 @@ TAILQ_HEAD(flow_list, flow);
 struct pace {
     double interval_ns; /* 0: nothing is paced */
     double next_ns;     /* clock_ns() at which the next operation should begin */
+    uint64_t begun;     /* operations */
     struct flow_list resting;
 };
 

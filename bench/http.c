@@ -89,7 +89,7 @@ static void http_done(struct client *c, struct flow *f)
 {
     flow_count(c, f, f->sent);
     f->rounds++;
-    if (!f->keeps) {
+    if (!f->keeps || f->ends) { /* no event would tell of the end a second time */
         http_end(c, f);
     } else if (pace_holds(c, f)) {
         pace_rest(c, f);
@@ -152,9 +152,9 @@ static bool http_read_body(struct client *c, struct flow *f)
 
 static void http_run(struct client *c, struct flow *f, uint32_t events)
 {
-    (void)events;
+    f->ends = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
     if (f->rests) {
-        if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) http_end(c, f);
+        if (f->ends) http_end(c, f);
         return;
     }
     while (f->body < 0 ? http_read_head(c, f) : http_read_body(c, f)) {

@@ -134,7 +134,7 @@ static void client_open_all(struct client *c)
 
 static void client_forget(struct client *c)
 {
-    c->bytes = c->rounds = c->lost = 0;
+    c->bytes = c->rounds = c->lost = c->pace.begun = 0;
     if (c->o.mode->churns) c->unseen = c->opened;
     memset(&c->times, 0, sizeof c->times);
 }
@@ -191,6 +191,7 @@ static void client_print(const struct client *c, double seconds)
     else if (mode != &mode_idle)
         client_print_times(c, seconds);
     if (mode == &mode_verify) printf(",\"verified\":%zu", c->finished);
+    if (c->o.rate > 0) printf(",\"begun\":%llu", (unsigned long long)c->pace.begun);
     if (mode == &mode_udp) printf(",\"lost\":%llu", (unsigned long long)c->lost);
     printf(",\"mismatches\":%llu,\"errors\":%llu,\"timeouts\":%llu,\"first_error\":\"%s\"}\n",
            (unsigned long long)c->mismatches, (unsigned long long)c->errors, (unsigned long long)c->timeouts,

@@ -30,6 +30,7 @@ NAMES_PORT = 53
 ECHO, SINK, SOURCE, IDLE, HTTP, VERIFY, FILL, DATAGRAMS = range(8)
 TIME_WAIT_MAX = 60000  # of tcp_max_tw_buckets = 131072, above which the kernel begins to behave differently
 CHECK_SECONDS_MIN = 0.3  # of a bulk sample, to compare what a proxy moves
+LOAD_SHARE_MIN = 0.95  # of the operations that were begun at a rate; less than that is said
 CONNECTS = "connect"  # modes of bench/load whose operations are connections
 
 
@@ -162,6 +163,8 @@ def load_words(bench, row, contestant, rate):
 def operation_sample(words, result, used):
     """Of a load that counts operations."""
     note = [f"{result['lost']:,} datagrams lost"] if result.get("lost") else []
+    if result.get("begun", 0) * LOAD_SHARE_MIN > result["count"]:
+        note.append(f"{result['count'] / result['begun']:.0%} of what was begun")
     if words[0] == "http" and result["opened"]:
         note.append(f"{result['opened'] / result['count']:.2f} connections for each request")
     more = {"segments": used.segments / result["count"]} if words[0] == CONNECTS else {}

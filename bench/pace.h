@@ -32,6 +32,7 @@ static inline uint64_t pace_due(const struct client *c, uint64_t now)
 static inline void pace_step(struct client *c)
 {
     c->pace.next_ns += c->pace.interval_ns;
+    c->pace.begun++;
 }
 
 static inline void pace_rest(struct client *c, struct flow *f)
