@@ -29,11 +29,17 @@ static uint64_t parting_age_ms(const struct worker *w, const struct session *s)
     return ring_now_ms(w->ring) - s->parted_ms;
 }
 
+/* What it sent is lost, or what it would go on to send: its peer is gone, and it must hear of that. */
+static bool side_was_cut(const struct session *s, enum session_side side)
+{
+    return s->lost || s->flows[side].phase == FLOW_LOST;
+}
+
 /* An upstream whose client has gone sends for nobody. A client gets the time to read what its system has: not every
  * system keeps that for it behind a reset. */
 static uint64_t side_linger_ms(const struct session *s, enum session_side side)
 {
-    return s->lost && side == UPSTREAM ? 0 : PARTING_LINGER_MS;
+    return side_was_cut(s, side) && side == UPSTREAM ? 0 : PARTING_LINGER_MS;
 }
 
 /* The end that we have announced counts as an octet. */
@@ -41,12 +47,6 @@ static bool side_is_over(const struct worker *w, const struct session *s, enum s
 {
     if (net_unacknowledged(s->fd[side]) > 1) return false;
     return s->flows[side].phase == FLOW_DONE || parting_age_ms(w, s) >= side_linger_ms(s, side);
-}
-
-/* What it sent is lost, or what it would go on to send: its peer is gone, and it must hear of that. */
-static bool side_was_cut(const struct session *s, enum session_side side)
-{
-    return s->lost || s->flows[side].phase == FLOW_LOST;
 }
 
 /* Reads from who has not ended, and watches who has: its last acknowledgement ends the connection, which is an event.
