@@ -28,7 +28,7 @@ int coordinator_open(struct coordinator **out, const struct config *config);
 /* Takes over the listening sockets, fds[worker * listener_count + listener], starts the workers and waits until each
  * is ready to accept, or one has failed: then all are stopped. 0 or -errno. */
 int coordinator_start(struct coordinator *c, const int *fds);
-/* Answers until somebody has asked to stop and every worker has stopped. 0, or -errno. */
+/* Runs turns until the process was asked to stop and every worker has stopped. 0, or -errno. */
 int coordinator_run(struct coordinator *c);
 /* One turn of that: for tests, which have no workers. */
 int coordinator_turn(struct coordinator *c);
@@ -40,9 +40,9 @@ void coordinator_close(struct coordinator *c);
 /* Before coordinator_start(). Without hooks nobody asks for routes. */
 void coordinator_set_hooks(struct coordinator *c, const struct coordinator_hooks *hooks);
 
-/* Somebody else who wants to hear of SIGHUP, behind on_reload; one at most. */
+/* A second function for SIGHUP, called behind on_reload; one at most. */
 void coordinator_set_reload(struct coordinator *c, void (*reload)(void *context), void *context);
-void coordinator_reload(struct coordinator *c); /* SIGHUP: asks them all */
+void coordinator_reload(struct coordinator *c); /* SIGHUP: calls both */
 
 /* Workers ask for routes while `revision` is not zero; verdicts that they remember hold for one revision. */
 void coordinator_set_revision(struct coordinator *c, uint32_t revision);

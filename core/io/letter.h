@@ -1,4 +1,4 @@
-/* Letters from any thread to one, without locks: what the coordinator and the supervisor have to tell each other.
+/* Letters from any thread to one, without locks: between the coordinator and the supervisor, for example.
  *
  * A letter is part of its sender's struct and belongs to the box from letter_put() until it is delivered; then it
  * is its receiver's, who may send it back. Nothing is allocated, so nothing can be full. */

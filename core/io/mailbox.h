@@ -1,4 +1,5 @@
-/* The way of messages from one thread to another: the queue, and what wakes the receiver when it sleeps. One sender. */
+/* A way for messages from one thread to another: the queue, and the tag that wakes the receiver when it sleeps. One
+ * sender. */
 #ifndef SLUICE_CORE_IO_MAILBOX_H
 #define SLUICE_CORE_IO_MAILBOX_H
 

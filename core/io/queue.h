@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What travels. The memory behind `body` belongs to whoever holds the message. */
+/* The value that travels. The memory behind `body` belongs to the thread that holds the message. */
 struct message {
     uint32_t kind;       /* what the two threads have agreed on */
     uint32_t slot;       /* of the sender's session pool */
@@ -35,7 +35,7 @@ struct sleeper {
 };
 void sleeper_announce(struct sleeper *sleeper); /* before the last look at the queues (sequentially consistent) */
 void sleeper_awake(struct sleeper *sleeper);    /* after ring_wait(), or when the last look found something */
-/* After queue_push(): true for exactly one caller per sleep, who then calls ring_wake(). */
+/* After queue_push(): true for exactly one caller per sleep, which then calls ring_wake(). */
 bool sleeper_must_wake(struct sleeper *sleeper);
 
 #endif

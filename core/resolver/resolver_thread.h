@@ -1,5 +1,5 @@
 /* The thread that resolves names, on a ring of its own: whatever a script computes on the coordinator, names are
- * answered. Workers and the coordinator are its askers; each has a pair of queues with it.
+ * resolved. Workers and the coordinator are its askers; each has a pair of queues with it.
  *
  *   asker --RESOLVE (question)--> resolver --RESOLVE (answer)--> the same asker
  *

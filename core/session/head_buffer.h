@@ -24,7 +24,7 @@ void head_buffer_init(struct head_buffer *buffer, uint8_t *small, uint32_t size)
 /* Makes it large, with the first `used` octets of what it held. False: none is to be had. Requests may take half of the
  * pool, so that clients who go no further cannot keep responses out. */
 bool head_buffer_grow(struct worker *w, struct head_buffer *buffer, uint32_t used, bool is_request);
-/* Empty from here on, small again if it was large. */
+/* The buffer is empty from here on, and small again if it was large. */
 void head_buffer_shrink(struct worker *w, struct head_buffer *buffer, uint8_t *small, uint32_t size);
 
 #endif

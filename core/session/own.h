@@ -1,12 +1,12 @@
 /* What the process itself listens on ("doors"), and which of its own outgoing connections might come back to it, so
  * that no client is led into the API, a listener or a script's socket, and no connection runs in a circle.
  *
- *     doors      written by the main thread: listeners and API when they are opened, sockets of scripts as they come
- * and go returns    written by workers, each its own entries: connections to a door of ours, and all of them where a
- *                listener takes what it was not asked for (-f, --tproxy), because a firewall may lead them back
+ *     doors      written by the main thread: listeners and API at the start, sockets of scripts while they last
+ *     returns    written by workers, each its own: connections to a door of ours, and every connection where a
+ *                listener takes what it was not asked for (-f, --tproxy), because a firewall may lead it back
  *
- * Everybody reads both, without a lock. Full tables are an answer: a door too many is refused to the script that wants
- * it; a return too many takes the place of another, and a circle then takes another round to be noticed. */
+ * Every thread reads both, without a lock. A full table is an answer: a script that wants one door too many is refused;
+ * one return too many takes the place of another, and a circle then takes one more round to be noticed. */
 #ifndef SLUICE_CORE_SESSION_OWN_H
 #define SLUICE_CORE_SESSION_OWN_H
 
@@ -54,7 +54,7 @@ bool own_may_return(const struct own *own, const struct address *to);
  * own_forget(). */
 uint32_t own_note(struct own *own, const struct address *from, const struct address *to, struct own_trail trail,
                   uint64_t now_ms);
-/* It is about to be closed: its port may soon be another's. */
+/* The connection of that note is about to be closed: its port may soon belong to another. */
 void own_forget(struct own *own, uint32_t note);
 #define OWN_NO_NOTE UINT32_MAX
 /* Whether there are notes at all: else there is no need to ask who a client is. */

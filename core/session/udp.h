@@ -8,7 +8,7 @@
  * UDP_CLIENT is bound to the address on which the TCP connection has reached us, so that no target ever talks to the
  * socket that trusts the client. On it, datagrams count only from the client's own IP address; answers go to the port
  * of its last one, so that a NAT may give it another. A client that names its own address and port in the request, and
- * sends from there, is held to it.
+ * sends from there, must go on sending from there.
  *
  * Targets answer to the other two sockets. An answer is passed on if its sender's address, whatever its port, is one
  * that the client has sent to within UDP_PEER_MS: address-dependent filtering, which RFC 4787 section 5 (REQ-8) has for

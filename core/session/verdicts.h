@@ -1,5 +1,5 @@
 /* Verdicts that a ruleset has declared constant for a while (sluice.cache), remembered by one worker: a repeated
- * question then costs no hand-over. One place for each hash; a newer verdict displaces an older one. */
+ * question then costs no hand-over. Each hash has one place; a newer verdict displaces an older one. */
 #ifndef SLUICE_CORE_SESSION_VERDICTS_H
 #define SLUICE_CORE_SESSION_VERDICTS_H
 
@@ -15,7 +15,7 @@ struct verdicts {
 };
 
 void verdicts_close(struct verdicts *verdicts);
-/* Remembers the answer of this question, if it says so and memory can be had. */
+/* Remembers the answer to this question, if the verdict says so and memory can be had. */
 void verdicts_keep(struct verdicts *verdicts, const struct route_request *request, uint32_t revision, uint64_t now_ms);
 /* Writes the verdict of the same question (callback, target, user and password) of the same revision, if one holds
  * still. */
