@@ -124,6 +124,8 @@ static void limits_take_samples(lua_State *L)
 
 /* --- the hook, and who runs --- */
 
+static void limits_cut(lua_State *L, lua_Debug *where);
+
 static void limits_hook(lua_State *L, lua_Debug *where)
 {
     struct limits *l = limits_of(L);
@@ -133,13 +135,20 @@ static void limits_hook(lua_State *L, lua_Debug *where)
         if (lua_gethookcount(L) != LIMITS_INTERVAL) limits_watch(L); /* interrupted, or of an entry that has ended */
         return;
     }
-    lua_sethook(L, limits_hook, LUA_MASKCOUNT, 1);
-    if (where->event == LUA_HOOKRET) return; /* interrupted in C: the next instruction has a line to name */
+    bool names_line = where->event != LUA_HOOKRET; /* else interrupted in C: the next instruction has a line to name */
+    lua_sethook(L, names_line ? limits_cut : limits_hook, LUA_MASKCOUNT, 1);
+    if (!names_line) return;
     lua_getinfo(L, "Sl", where);
     lua_pushfstring(L, "%s:%d: ", where->short_src, where->currentline);
     limits_push_reason(L, l);
     lua_concat(L, 2);
     lua_error(L);
+}
+
+/* The hook of a coroutine that it has ended, or is about to: see limits_is_cut(). */
+static void limits_cut(lua_State *L, lua_Debug *where)
+{
+    limits_hook(L, where);
 }
 
 void limits_watch(lua_State *L)
@@ -149,7 +158,8 @@ void limits_watch(lua_State *L)
 
 static void limits_interrupt(lua_State *L)
 {
-    lua_sethook(L, limits_hook, LUA_MASKCOUNT | LUA_MASKRET, 1);
+    bool cut = lua_gethook(L) == limits_cut; /* while the error is made, finalizers and signals may bring us here */
+    lua_sethook(L, cut ? limits_cut : limits_hook, LUA_MASKCOUNT | LUA_MASKRET, 1);
 }
 
 lua_State *limits_run(lua_State *L)
@@ -330,7 +340,7 @@ int limits_run_finalizer(lua_State *co, lua_State *from, int *results)
 static bool limits_is_cut(lua_State *co)
 {
     int status = lua_status(co);
-    return status != LUA_OK && status != LUA_YIELD && lua_gethookmask(co) == LUA_MASKCOUNT && lua_gethookcount(co) == 1;
+    return status != LUA_OK && status != LUA_YIELD && lua_gethook(co) == limits_cut;
 }
 
 bool limits_close(lua_State *co, int *status)
