@@ -5,7 +5,8 @@
  *
  * The engine says that a state is open, and that an entry has ended, by lua_gc(), which the linker leads here; also
  * lua_newthread(), because an entry may start coroutines by the ten thousand, and luaL_openlibs() for the states that
- * tests make without an engine. */
+ * tests make without an engine. These have a hook of ours, which ends it in the middle of what runs: in states of the
+ * engine the time budget's is in its place. */
 #include <lauxlib.h>
 #include <lua.h>
 #include <stdarg.h>
@@ -14,6 +15,8 @@
 
 /* Of one state; then it goes on as it does in the product. A program has many states. */
 #define COLLECTIONS_MAX 1000
+/* Instructions between two looks of the hook. */
+#define LOOK 1000
 
 /* The names are those of the linker's --wrap. NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp) */
 int __real_lua_gc(lua_State *L, int what, ...);
@@ -115,8 +118,17 @@ lua_State *__wrap_lua_newthread(lua_State *L)
     return __real_lua_newthread(L);
 }
 
+static void look(lua_State *L, lua_Debug *where)
+{
+    (void)where;
+    if (!is_over(L)) return;
+    lua_sethook(L, NULL, 0, 0);
+    end(L);
+}
+
 void __wrap_luaL_openlibs(lua_State *L)
 {
     __real_luaL_openlibs(L);
     begin(L);
+    lua_sethook(L, look, LUA_MASKCOUNT, LOOK);
 }

@@ -79,7 +79,7 @@ static void test_tables(void **state)
         "table.concat(setmetatable({}, {__index = ipairs and rawlen}), '', 1, 0) while true do table.concat({}) end");
     exceeds("table.sort(setmetatable({}, {__len = function() return (1 << 31) - 2 end}), rawequal)");
     exceeds("local t, a = {}, ('a'):rep(1 << 22) for i = 1, 4000 do t[i] = a .. i end table.sort(t)");
-    exceeds("while true do table.unpack({}, 1, 100000) end");
+    exceeds("while true do pcall(table.unpack, {}, 1, 100000) end");
     run("assert((''):rep(1 << 60) == '')");
 }
 
@@ -164,7 +164,7 @@ static void test_finalizers(void **state)
 static void test_finalizers_same(void **state)
 {
     (void)state;
-    run("local order = {} local m = {__gc = function(o) order[#order + 1] = o.n end}\n"
+    run("collectgarbage('stop') local order = {} local m = {__gc = function(o) order[#order + 1] = o.n end}\n"
         "for i = 1, 3 do setmetatable({n = i}, m) end collectgarbage() assert(table.concat(order, ',') == '3,2,1')\n"
         "local t = setmetatable({}, {__gc = function() order.x = 1 end}) t = nil collectgarbage() assert(order.x == "
         "1)");
