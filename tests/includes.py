@@ -19,9 +19,7 @@ ROOMS = ["protocols", "core/io", "core/resolver", "core/session", "core/control"
          "lua/modules", "lua/socket", "lua/boot", "api", "core"]
 APART = {"lua/modules", "lua/socket"}  # neither of them knows the other
 FACES = {"lua": r"lua/engine/(engine|text|codec|digest|embedded)\.h"}  # what of a folder is for those above it
-CIRCLES = {  # modules that still do, or a whole room
-    "core/session/exchange", "core/session/parting", "api",
-}
+CIRCLES = {"api"}  # modules that still do, or a whole room
 TOPS = ["protocols", "core", "lua", "api"]  # folders where they are
 WATCHERS = ["tests", "fuzz", "bench"]
 HOMES = {  # header: where it may be included besides tests, fuzz and bench

@@ -10,6 +10,8 @@ void session_proceed(struct worker *w, struct session *s, enum session_state nex
 void session_hook_drop(struct worker *w, struct session *s);
 /* The upstream is given up: attempts to connect, and the listener of a BIND. */
 void session_hook_drop_attempts(struct worker *w, struct session *s);
+/* PARTING has no operation left that points into the session's exchange: gives the exchange back. */
+void session_hook_release_exchange(struct worker *w, struct session *s);
 /* Nothing is in flight any more: what other modules still hold for the session. */
 void session_hook_release(struct worker *w, struct session *s);
 

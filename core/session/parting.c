@@ -6,8 +6,8 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/end.h"
-#include "core/session/exchange.h"
 #include "core/session/flow.h"
+#include "core/session/hooks.h"
 #include "core/session/session.h"
 #include "core/session/worker.h"
 
@@ -68,7 +68,7 @@ static void parting_release_slots(struct worker *w, struct session *s)
                                  SESSION_BIT(SESSION_SEND + CLIENT) | SESSION_BIT(SESSION_SEND + UPSTREAM);
     if (s->extra == POOL_NONE || s->inflight & busy) return;
     flow_release(w, s);
-    exchange_release(w, s);
+    session_hook_release_exchange(w, s);
     session_release_setup(w, s);
 }
 

@@ -112,6 +112,11 @@ void session_hook_drop_attempts(struct worker *w, struct session *s)
     if (s->state == SESSION_BIND) bind_stop_listening(s);
 }
 
+void session_hook_release_exchange(struct worker *w, struct session *s)
+{
+    exchange_release(w, s);
+}
+
 void session_hook_release(struct worker *w, struct session *s)
 {
     errand_return_relay(w, s);
