@@ -164,6 +164,8 @@ def parse_list(known):
 
 
 def parse_loads(text):
+    if text in ("", "none"):
+        return []
     try:
         loads = [int(word) for word in text.replace(",", " ").split()]
     except ValueError as error:
@@ -189,7 +191,7 @@ def parse_arguments(arguments=None):
                         help="loopback, veth or both (both)")
     parser.add_argument("--congestion", type=parse_list(()), default=["cubic", "bbr"],
                         help="congestion control of all; further ones are for extra runs of rows that depend on it (cubic,bbr)")
-    parser.add_argument("--loads", type=parse_loads, default=list(LOADS), help="fixed loads in per cent; '' for none (25,50,75)")
+    parser.add_argument("--loads", type=parse_loads, default=list(LOADS), help="fixed loads in per cent, or none (25,50,75)")
     parser.add_argument("--first-port", type=int, default=measure.FIRST_PORT, help="of the 10,000 to use (22000)")
     parser.add_argument("--sluice-option", action="append", default=[], metavar="WORD", help="one more word for sluice")
     parser.add_argument("--peers-only", action="store_true", help="without sluice")

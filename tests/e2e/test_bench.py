@@ -227,6 +227,14 @@ def test_rows_are_chosen():
         rows.choose_rows("rtt-1,rtt-9")
 
 
+def test_loads_are_read():
+    assert bench.parse_arguments([]).loads == [25, 50, 75] and bench.parse_arguments(["--loads", "10, 50"]).loads == [10, 50]
+    assert bench.parse_arguments(["--loads", "none"]).loads == bench.parse_arguments(["--quick"]).loads == []
+    for text in "100", "0", "half":
+        with pytest.raises(SystemExit):
+            bench.parse_arguments(["--loads", text])
+
+
 def test_contestants_of_a_row():
     known = {key: peers.Proxy(*key, "-", [], "", "") for key in names_of_peers()[0]}
     row = find_row("name-cached")
