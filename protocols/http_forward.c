@@ -54,6 +54,13 @@ static bool wants_upgrade(const uint8_t *data, const struct http_head *head, con
     return upgrade != NULL && upgrade->value.size > 0;
 }
 
+/* HTTP/1.0 has to ask for it, and an option that says otherwise wins (RFC 9112 section 9.3). */
+static bool wants_persistence(const uint8_t *data, const struct http_head *head)
+{
+    if (http_list_has(data, head, "Connection", "close")) return false;
+    return head->minor > 0 || http_list_has(data, head, "Connection", "keep-alive");
+}
+
 /* Each field is looked for among the connection options: the limit keeps one hostile head from costing milliseconds. */
 static bool has_too_many_options(const uint8_t *data, const struct http_head *head)
 {
@@ -79,6 +86,7 @@ unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, s
     request->head_method = http_span_equals(data, head->method, "HEAD");
     request->client_is_http10 = head->minor == 0;
     request->upgrade = wants_upgrade(data, head, request);
+    request->persistent = wants_persistence(data, head);
     return 0;
 }
 
@@ -153,13 +161,21 @@ static void put_framing(struct http_writer *w, enum http_framing framing, uint64
     http_put_text(w, "\r\n");
 }
 
-/* `Connection: close`, as one request is all that a connection is used for, or what an upgrade needs. */
-static void put_connection(struct http_writer *w, const uint8_t *data, const struct http_head *head, bool upgrade)
+/* What an upgrade needs. */
+static void put_upgrade(struct http_writer *w, const uint8_t *data, const struct http_head *head)
 {
-    http_put_text(w, upgrade ? "Connection: upgrade\r\n" : "Connection: close\r\n");
-    for (size_t i = 0; upgrade && i < head->field_count; i++) {
+    http_put_text(w, "Connection: upgrade\r\n");
+    for (size_t i = 0; i < head->field_count; i++) {
         if (http_span_is(data, head->fields[i].name, "Upgrade")) put_field(w, data, &head->fields[i]);
     }
+}
+
+static void put_persistence(struct http_writer *w, const struct http_forward_request *request, bool keep)
+{
+    if (!keep)
+        http_put_text(w, "Connection: close\r\n");
+    else if (request->client_is_http10)
+        http_put_text(w, "Connection: keep-alive\r\n");
 }
 
 /* Origin-form, or the asterisk of an OPTIONS for the server as a whole (RFC 9112 section 3.2.4). */
@@ -189,7 +205,10 @@ size_t http_forward_write_request(const uint8_t *data, const struct http_head *h
     put_fields(&w, data, head, "Host");
     put_via(&w, head);
     put_framing(&w, request->framing, request->length);
-    put_connection(&w, data, head, request->upgrade);
+    if (request->upgrade)
+        put_upgrade(&w, data, head);
+    else
+        http_put_text(&w, "Connection: close\r\n"); /* one request is all that it is used for */
     http_put_text(&w, "\r\n");
     return http_writer_finish(&w);
 }
@@ -212,6 +231,8 @@ unsigned http_forward_judge_response(const uint8_t *data, const struct http_head
     if (http_body_judge(data, head, HTTP_BODY_UNTIL_CLOSE, &response->framing, &response->length) != 0) return 502;
     if (has_no_body(head, request)) response->framing = HTTP_BODY_NONE;
     response->rechunk = response->framing == HTTP_BODY_CHUNKED && !request->client_is_http10;
+    bool delimited = response->rechunk || response->framing == HTTP_BODY_LENGTH || response->framing == HTTP_BODY_NONE;
+    response->keep = request->persistent && delimited;
     return 0;
 }
 
@@ -241,7 +262,10 @@ size_t http_forward_write_response(const uint8_t *data, const struct http_head *
     put_fields(&w, data, head, NULL);
     put_via(&w, head);
     put_framing(&w, deliver_framing(data, head, response), response->length);
-    if (!response->interim) put_connection(&w, data, head, response->switched);
+    if (response->switched)
+        put_upgrade(&w, data, head);
+    else if (!response->interim)
+        put_persistence(&w, request, response->keep);
     http_put_text(&w, "\r\n");
     return http_writer_finish(&w);
 }

@@ -16,6 +16,7 @@ struct http_forward_request {
     bool head_method;          /* HEAD: the response has no body whatever it says */
     bool upgrade;              /* a bodiless request with Connection: upgrade and an Upgrade field, to other than h2c */
     bool client_is_http10;     /* a chunked response must be delivered until close instead */
+    bool persistent;           /* the client expects its connection to go on (RFC 9112 section 9.3) */
 };
 
 /* Judges a request head that is not CONNECT. Returns 0, or the HTTP status to refuse it with: 400 (origin-form, other
@@ -38,6 +39,8 @@ struct http_forward_response {
     bool interim;  /* 1xx except 101: another head follows. Not for HTTP/1.0 clients: skip it (RFC 9110 section 15.2) */
     bool switched; /* 101 in answer to our upgrade: raw relay from here */
     bool rechunk;  /* deliver chunked to the client; else by length or until close */
+    bool keep;     /* the client's connection goes on behind it: it wants to, and the body's end will be known without
+                    * an end of the connection. Whoever writes the head may clear it */
 };
 
 /* Judges a response head. Returns 0 or 502. Rules of RFC 9112 section 6.3 (HEAD, 1xx, 204, 304 have no body); a 101
@@ -47,8 +50,9 @@ unsigned http_forward_judge_response(const uint8_t *data, const struct http_head
                                      struct http_forward_response *response);
 
 /* Writes the head that goes to the client: HTTP/1.1, canonical reason (contract 2.5), hop-by-hop fields dropped,
- * Via and `Connection: close` added (the latter not for 1xx; `Connection: upgrade` and Upgrade for 101), framing. HEAD
- * and 304 keep their Content-Length, 1xx and 204 lose it. Returns octets, 0 if `size` is too small (-> 502). */
+ * Via added, `Connection: close` unless it is kept (`keep-alive` for HTTP/1.0; nothing for 1xx; `upgrade` and Upgrade
+ * for 101), framing. HEAD and 304 keep their Content-Length, 1xx and 204 lose it. Returns octets, 0 if `size` is too
+ * small (-> 502). */
 size_t http_forward_write_response(const uint8_t *data, const struct http_head *head,
                                    const struct http_forward_request *request,
                                    const struct http_forward_response *response, uint8_t *out, size_t size);

@@ -17,7 +17,7 @@
 
 #define SIM_STREAM_MAX     262144u /* octets that a direction of a connection can hold */
 #define SIM_TRANSCRIPT_MAX 1024u   /* octets kept of what the proxy sent first on a connection */
-#define SIM_CONNS_MAX      160u
+#define SIM_CONNS_MAX      256u
 #define SIM_DATAGRAM_MAX   256u /* octets of one */
 
 /* How often the unusual happens: chances in a thousand. */

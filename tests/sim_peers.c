@@ -35,6 +35,11 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+static bool is_http(const struct tunnel *t)
+{
+    return t->speech == SPEECH_POST || t->speech == SPEECH_SEQUENCE;
+}
+
 /* --- planning --- */
 
 /* Small ones more often than large ones. */
@@ -117,6 +122,13 @@ static size_t request_post(const struct tunnel *t, char *out, size_t size)
                             target, target, (int)plan_pad(PAD_MAX / 4 * 3), 0u, t->client.to_send);
 }
 
+static size_t request_sequence(struct tunnel *t, uint8_t *out, size_t size)
+{
+    char target[ADDRESS_TEXT_SIZE];
+    address_format(&t->target, target, sizeof target);
+    return sequence_plan(&t->sequence, target, out, size);
+}
+
 #define AUTH_SIZE 13u /* of the message with these */
 static const struct credentials plan_credentials = {.present = true, .user = "user", .password = "secret"};
 
@@ -129,6 +141,7 @@ static void plan_words(struct tunnel *t)
     case SPEECH_FORWARD: break;
     case SPEECH_HTTP: say(a, out, request_http(t, (char *)out, sizeof out)); break;
     case SPEECH_POST: say(a, out, request_post(t, (char *)out, sizeof out)); break;
+    case SPEECH_SEQUENCE: say(a, out, request_sequence(t, out, sizeof out)); break;
     case SPEECH_SOCKS4:
     case SPEECH_SOCKS4A: say(a, out, socks4_write_request(out, sizeof out, &t->target, "me")); break;
     case SPEECH_SOCKS5:
@@ -143,8 +156,10 @@ static void plan_words(struct tunnel *t)
         say(a, out, socks5_write_request(out, sizeof out, SOCKS5_CONNECT, &t->target));
         break;
     }
+    if (t->speech == SPEECH_SEQUENCE) a->say_limit = t->sequence.end[0];  /* the next one behind its response */
     if (a->say_limit == 0 || sim_chance(300)) a->say_limit = a->say_size; /* or all at once */
     a->sends_stream = a->say_limit == a->say_size && (t->speech >= SPEECH_POST || sim_chance(400));
+    if (t->speech == SPEECH_SEQUENCE) a->sends_stream = true; /* which is empty */
     a->reads_stream = t->speech == SPEECH_FORWARD;
 }
 
@@ -171,6 +186,7 @@ static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_m
     uint32_t listener = forward ? t->index + 1 : 0;
     t->listener = (uint8_t)listener;
     t->speech = (uint8_t)(forward ? SPEECH_FORWARD : sim_below(SPEECH_FORWARD));
+    if (t->speech == SPEECH_SEQUENCE && peers->tunnel_count > 4) t->speech = SPEECH_POST;
     if (forward) {
         t->target = peers->config->listeners[listener].forward;
     } else {
@@ -180,16 +196,18 @@ static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_m
     t->client.in_base = sim_below(OCTETS_PERIOD);
     t->client.to_send = plan_size(stream_max);
     t->client.to_receive = plan_size(stream_max);
+    if (t->speech == SPEECH_SEQUENCE) t->client.to_send = t->client.to_receive = 0;
     t->start_us = sim_now_us() + (sim_chance(500) ? 0 : sim_below(20000));
     t->garbage = !forward && sim_chance(trouble / 5);
     if (t->garbage) t->target.port = PORT_NOWHERE;
     plan_dial(t, peers->calm);
     plan_words(t);
     plan_pace(&t->client, peers->calm);
-    if (t->speech == SPEECH_POST) t->client.nap_us = 0;
+    if (is_http(t)) t->client.nap_us = 0;
     if (t->garbage) plan_garbage(t);
     uint32_t volume = t->client.to_send + t->client.to_receive;
-    t->client.manner = (uint8_t)(t->speech == SPEECH_POST ? END_LAST : sim_below(3));
+    t->client.manner = (uint8_t)(is_http(t) ? END_LAST : sim_below(3));
+    if (t->speech == SPEECH_SEQUENCE) volume += t->client.say_size;
     t->client.fault = plan_fault(trouble, volume + 300, &t->client.fault_at);
     t->upstream_manner = (uint8_t)(t->client.manner == END_FIRST ? sim_below(3) : END_FIRST);
     t->upstream_fault = plan_fault(trouble, volume, &t->upstream_fault_at);
@@ -393,6 +411,7 @@ static struct answer answer_read(const struct tunnel *t, const uint8_t *data, si
     case SPEECH_SOCKS5:
     case SPEECH_SOCKS5_AUTH: answer_socks5(t, data, size, stage, &r); break;
     case SPEECH_POST:
+    case SPEECH_SEQUENCE:
     case SPEECH_HTTP: answer_http(data, size, &r); break;
     default:
         r.final = true;
@@ -402,8 +421,32 @@ static struct answer answer_read(const struct tunnel *t, const uint8_t *data, si
     return r;
 }
 
+static void client_hears_sequence(struct tunnel *t)
+{
+    struct actor *a = &t->client;
+    struct sequence *q = &t->sequence;
+    size_t used;
+    bool granted;
+    while (!a->reads_stream && !t->refused && sequence_hear_response(q, a->heard, a->heard_size, &used, &granted)) {
+        forget(a, used);
+        t->established |= granted;
+        a->reads_stream = q->answered == q->count;
+        if (granted && !a->reads_stream && a->say_limit < q->end[q->answered]) a->say_limit = q->end[q->answered];
+        if (granted) continue;
+        t->refused = true;
+        a->say_limit = a->say_sent;
+        a->sends_stream = false;
+        if (!a->conn->in_ended) sim_end(a->conn);
+        a->ended = true;
+    }
+}
+
 static void client_hears_answers(struct tunnel *t)
 {
+    if (t->speech == SPEECH_SEQUENCE) {
+        client_hears_sequence(t);
+        return;
+    }
     struct actor *a = &t->client;
     while (!t->established && !t->refused) {
         struct answer r = answer_read(t, a->heard, a->heard_size, t->stage);
@@ -493,10 +536,11 @@ static void upstream_begin_stream(struct upstream *u)
     a->manner = t->upstream_manner;
     a->fault = t->upstream_fault;
     a->fault_at = t->upstream_fault_at + a->moved;
-    a->sends_stream = a->reads_stream = t->speech != SPEECH_POST;
+    a->sends_stream = a->reads_stream = !is_http(t);
     plan_pace(a, true);
     if (a->gulp < t->client.say_size / 40) a->gulp = t->client.say_size / 40;
-    if (t->speech == SPEECH_POST) a->nap_us = 0;
+    if (is_http(t)) a->nap_us = 0;
+    if (t->speech == SPEECH_SEQUENCE) a->manner = (uint8_t)(sim_chance(500) ? END_FIRST : END_LAST);
 }
 
 static void hop_check_next(struct peers *peers, struct upstream *u, const struct address *asked)
@@ -650,6 +694,21 @@ static bool post_hears_head(struct upstream *u)
     return true;
 }
 
+/* A request of a sequence has come: it is answered, and nothing may follow it. */
+static bool sequence_hears_request(struct upstream *u)
+{
+    struct actor *a = &u->actor;
+    static uint8_t out[SAY_MAX];
+    size_t used, answer;
+    if (!sequence_hear_request(&u->tunnel->sequence, a->heard, a->heard_size, &used, out, sizeof out, &answer))
+        return false;
+    forget(a, used);
+    say(a, out, answer);
+    a->say_limit = a->say_size;
+    a->sends_stream = a->reads_stream = true;
+    return true;
+}
+
 struct upstream_self {
     struct peers *peers;
     struct upstream *upstream;
@@ -657,7 +716,8 @@ struct upstream_self {
 
 static bool upstream_hears_one(struct peers *peers, struct upstream *u)
 {
-    return u->hop < peers->config->hop_count ? hop_hears_one(peers, u) : post_hears_head(u);
+    if (u->hop < peers->config->hop_count) return hop_hears_one(peers, u);
+    return u->tunnel->speech == SPEECH_SEQUENCE ? sequence_hears_request(u) : post_hears_head(u);
 }
 
 static void upstream_hears(void *self, const uint8_t *data, uint32_t size)
@@ -755,7 +815,10 @@ bool peers_act(struct peers *peers, uint64_t *wake_us)
 uint32_t peers_posts(const struct peers *peers)
 {
     uint32_t count = 0;
-    for (uint32_t i = 0; i < peers->tunnel_count; i++) count += peers->tunnels[i].speech == SPEECH_POST;
+    for (uint32_t i = 0; i < peers->tunnel_count; i++) {
+        const struct tunnel *t = &peers->tunnels[i];
+        count += t->speech == SPEECH_SEQUENCE ? 2 * t->sequence.count : t->speech == SPEECH_POST;
+    }
     return count;
 }
 
@@ -812,6 +875,13 @@ static void check_complete(const struct peers *peers, const struct tunnel *t)
     uint32_t count;
     const struct upstream *u = tunnel_upstream(peers, t, &count);
     const struct actor *c = &t->client;
+    if (t->speech == SPEECH_SEQUENCE) {
+        if (t->sequence.answered != t->sequence.count || !c->gone)
+            sim_fail("tunnel %u has %u of %u responses, though nothing was wrong%s", t->index, t->sequence.answered,
+                     t->sequence.count, c->gone ? "" : ", it never ended");
+        if (c->saw_reset) sim_fail("tunnel %u was reset, though nothing was wrong", t->index);
+        return;
+    }
     uint32_t arrived = u ? u->actor.received : 0;
     if (count == 0) sim_fail("tunnel %u never reached its target, though nothing was wrong", t->index);
     if (c->received != c->to_receive || arrived != c->to_send)
@@ -838,7 +908,7 @@ static void check_upstream_end(const struct peers *peers, const struct upstream 
     const struct tunnel *t = u->tunnel;
     const struct actor *a = &u->actor;
     uint32_t count;
-    if (!a->saw_end || !t || t->garbage || !a->reads_stream || t->speech == SPEECH_POST) return;
+    if (!a->saw_end || !t || t->garbage || !a->reads_stream || is_http(t)) return;
     if (a->received == 0 && !t->established && t->client.received == 0) return; /* given up before it was used */
     if (a->received == 0 && u != tunnel_upstream(peers, t, &count)) return;     /* lost the race */
     if (!t->client.ended || a->received != t->client.sent)
@@ -849,6 +919,11 @@ static void check_upstream_end(const struct peers *peers, const struct upstream 
 static void check_client_end(const struct peers *peers, const struct tunnel *t)
 {
     const struct actor *a = &t->client;
+    if (t->speech == SPEECH_SEQUENCE) {
+        if (a->saw_end && !t->garbage && !t->refused && a->heard_size > 0)
+            sim_fail("the client of tunnel %u was told an orderly end in the middle of a response", t->index);
+        return;
+    }
     if (!a->saw_end || !a->reads_stream || t->garbage) return;
     for (uint32_t i = 0; i < peers->upstream_count; i++) {
         const struct upstream *u = &peers->upstreams[i];
@@ -891,7 +966,7 @@ bool peers_sum(const struct peers *peers, uint64_t *up, uint64_t *down, uint64_t
     for (uint32_t i = 0; i < peers->tunnel_count; i++) {
         const struct tunnel *t = &peers->tunnels[i];
         if (!t->client.conn) continue;
-        if (t->garbage || t->speech == SPEECH_POST) exact = false; /* heads are counted, too */
+        if (t->garbage || is_http(t)) exact = false; /* heads are counted, too */
         *down += t->client.conn->sent - client_answers(t);
         *doubtful_down += t->client.conn->doubtful;
     }

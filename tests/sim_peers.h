@@ -5,10 +5,11 @@
 
 #include "core/session/config.h"
 #include "tests/sim.h"
+#include "tests/sim_sequence.h"
 
 #define TUNNELS_MAX   12u
 #define ADDRESSES_MAX 4u
-#define UPSTREAMS_MAX 96u
+#define UPSTREAMS_MAX 192u
 #define SAY_MAX       73728u /* a large HTTP head, behind the answers of three proxies */
 #define PAD_MAX       40000u /* of a response's head; a request's has three quarters of it */
 #define PORT_LISTEN   1000u  /* + listener */
@@ -23,7 +24,8 @@ enum speech {
     SPEECH_SOCKS5,
     SPEECH_SOCKS5_AUTH,
     SPEECH_HTTP,
-    SPEECH_POST, /* a plain HTTP request whose body is the stream, and so is that of the response */
+    SPEECH_POST,     /* a plain HTTP request whose body is the stream, and so is that of the response */
+    SPEECH_SEQUENCE, /* several plain HTTP requests, see sim_sequence.h */
     SPEECH_FORWARD
 };
 enum manner {
@@ -78,6 +80,7 @@ struct tunnel {
     bool flawed;                     /* something is meant to go wrong in it */
     bool garbage;                    /* its client says something that is not meant */
     bool established, refused;       /* what its client was told */
+    struct sequence sequence;
 };
 
 struct upstream {
@@ -103,7 +106,7 @@ struct peers {
 void peers_plan(struct peers *peers, const struct config *config, uint32_t count, uint32_t stream_max);
 /* Lets them act. True if anything moved, or could have. */
 bool peers_act(struct peers *peers, uint64_t *wake_us);
-uint32_t peers_posts(const struct peers *peers); /* tunnels that are plain HTTP */
+uint32_t peers_posts(const struct peers *peers); /* outcomes that plain HTTP may have beyond one for each tunnel */
 bool peers_all_gone(const struct peers *peers);
 void peers_on_connect(void *peers, const struct net_address *to, struct sim_verdict *verdict);
 void peers_on_established(struct peers *peers, struct sim_conn *conn);

@@ -361,6 +361,56 @@ static void responses_without_body(void **state)
     assert_int_equal(p->response.framing, HTTP_BODY_NONE);
 }
 
+/* Who expects a connection to go on: HTTP/1.1 unless it says otherwise, HTTP/1.0 if it asks. */
+static void persistence_of_requests(void **state)
+{
+    static const struct {
+        const char *version, *field;
+        bool persistent;
+    } cases[] = {
+        {"1.1", "", true},
+        {"1.1", "Connection: keep-alive\r\n", true},
+        {"1.1", "Connection: close\r\n", false},
+        {"1.1", "Connection: x\r\nConnection: y, CLOSE\r\n", false},
+        {"1.1", "Connection: closer\r\n", true},
+        {"1.1", "Proxy-Connection: close\r\n", true}, /* no field of ours: RFC 9112 appendix C.2.2 */
+        {"1.0", "", false},
+        {"1.0", "Connection: Keep-Alive\r\n", true},
+        {"1.0", "Connection: keep-alive, close\r\n", false},
+        {"1.0", "Proxy-Connection: keep-alive\r\n", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        snprintf(text, sizeof text, "GET http://a/ HTTP/%s\r\n%s\r\n", cases[i].version, cases[i].field);
+        struct passage *p = passage_begin(text);
+        assert_int_equal(judge(p), 0);
+        assert_int_equal(p->request.persistent, cases[i].persistent);
+    }
+}
+
+/* The client's connection goes on only behind a body whose end it sees without the connection's. */
+static void persistence_of_responses(void **state)
+{
+    static const char until_close[] = "HTTP/1.1 200 OK\r\n\r\n";
+    static const char chunked[] = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    static const char length[] = "HTTP/1.0 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\n";
+    struct http_forward_request keep = plain, keep10 = http10, keep_head = head_request;
+    (void)state;
+    keep.persistent = keep10.persistent = keep_head.persistent = true;
+    answer(length, keep, "HTTP/1.1 200 OK\r\nVia: 1.0 neosocksd\r\nContent-Length: 5\r\n\r\n");
+    answer(length, keep10,
+           "HTTP/1.1 200 OK\r\nVia: 1.0 neosocksd\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n");
+    answer(chunked, keep, "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\nTransfer-Encoding: chunked\r\n\r\n");
+    answer(chunked, keep10, "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\nConnection: close\r\n\r\n");
+    answer(until_close, keep, "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\nConnection: close\r\n\r\n");
+    answer(until_close, keep_head, "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\n\r\n");
+    answer(chunked, keep_head, "HTTP/1.1 200 OK\r\nVia: 1.1 neosocksd\r\n\r\n");
+    answer("HTTP/1.1 204 x\r\n\r\n", keep, "HTTP/1.1 204 No Content\r\nVia: 1.1 neosocksd\r\n\r\n");
+    answer("HTTP/1.1 304 x\r\nContent-Length: 7\r\n\r\n", keep,
+           "HTTP/1.1 304 Not Modified\r\nVia: 1.1 neosocksd\r\nContent-Length: 7\r\n\r\n");
+}
+
 /* Interim responses go on with their fields, but what they say about framing must not leak into the final one. */
 static void interim_responses(void **state)
 {
@@ -443,6 +493,8 @@ int main(void)
         cmocka_unit_test(response_is_rewritten),
         cmocka_unit_test(response_framing),
         cmocka_unit_test(responses_without_body),
+        cmocka_unit_test(persistence_of_requests),
+        cmocka_unit_test(persistence_of_responses),
         cmocka_unit_test(interim_responses),
         cmocka_unit_test(switching_protocols),
         cmocka_unit_test(responses_that_are_refused),

@@ -8,6 +8,7 @@
 #include "core/session/end.h"
 #include "core/session/flow.h"
 #include "core/session/hooks.h"
+#include "core/session/idle.h"
 #include "core/session/parting.h"
 #include "core/session/session.h"
 #include "core/session/worker.h"
@@ -93,10 +94,45 @@ static void exchange_fail(struct worker *w, struct session *s, enum failure fail
     }
 }
 
-/* The response is delivered. Our side is shut down first: closing at once could reset what the client has not read. */
+/* What the client sent behind its request comes to the front of the setup slot's head. False: there is no room. */
+static bool exchange_leave_rest(struct worker *w, struct exchange *e, struct setup *setup)
+{
+    const struct stream *st = &e->streams[CLIENT];
+    bool behind_body = st->in_size > st->in_used;
+    const uint8_t *rest = behind_body ? st->in.data + st->in_used : setup->head.data + setup->consumed;
+    uint32_t size = behind_body ? st->in_size - st->in_used : setup->received - setup->consumed;
+    assert(!behind_body || setup->received == setup->consumed);
+    if (behind_body && !st->counted) counter_add(&w->stats.handshake_in, size);
+    if (size <= sizeof setup->head_small) {
+        memmove(setup->head_small, rest, size);
+        head_buffer_shrink(w, &setup->head, setup->head_small, sizeof setup->head_small);
+    } else if (!head_buffer_grow(w, &setup->head, behind_body ? 0 : setup->received, true)) {
+        return false;
+    } else {
+        memmove(setup->head.data, rest, size);
+    }
+    setup->received = size;
+    setup->consumed = 0;
+    return true;
+}
+
+static bool exchange_is_quiet(const struct session *s)
+{
+    return (s->inflight & ~SESSION_BIT(SESSION_WATCH + CLIENT)) == 0;
+}
+
+/* The response is delivered. Where the connection ends with it our side is shut down first: closing at once could reset
+ * what the client has not read. */
 static void exchange_finish(struct worker *w, struct session *s)
 {
-    parting_end_exchange(w, s);
+    struct exchange *e = exchange_of(w, s);
+    if (!e->keep || !exchange_is_quiet(s) || !exchange_leave_rest(w, e, setup_of(w, s))) {
+        parting_end_exchange(w, s);
+        return;
+    }
+    session_drop_side(w, s, UPSTREAM, SESSION_ORDERLY);
+    exchange_release(w, s);
+    idle_begin(w, s);
 }
 
 /* A relay needs none of this, and may last for days. */
@@ -118,6 +154,7 @@ static void stream_empty_in(struct worker *w, struct stream *st)
 {
     assert(st->in_used == st->in_size);
     st->in_used = st->in_size = 0;
+    st->counted = false;
     head_buffer_shrink(w, &st->in, st->in_small, sizeof st->in_small);
 }
 
@@ -178,6 +215,9 @@ static enum failure response_begin(struct worker *w, struct exchange *e, const s
     if (http_forward_judge_response(data, head, &e->request, &response) != 0) return FAIL_UPSTREAM_RESPONSE;
     if (response.interim && ++e->interims > EXCHANGE_INTERIMS_MAX) return FAIL_UPSTREAM_RESPONSE;
     if (!stream_make_room(w, st, used, UPSTREAM)) return FAIL_RESOURCE;
+    /* Of a request that is answered before it is complete the rest has nowhere to go. */
+    response.keep &= request_is_out(e) && !w->draining;
+    if (!response.interim) e->keep = response.keep;
     size_t size =
         http_forward_write_response(data, head, &e->request, &response, st->out.data + st->out_size, stream_room(st));
     if (size == 0) return FAIL_RESPONSE_TOO_LARGE;
@@ -503,7 +543,7 @@ static enum failure request_begin(struct worker *w, struct exchange *e, const st
 static void stream_init(struct stream *st, enum stream_phase phase)
 {
     st->phase = (uint8_t)phase;
-    st->rechunk = false;
+    st->rechunk = st->counted = false;
     st->in_used = st->in_size = st->out_used = st->out_size = 0;
     st->scanned = 0;
     head_buffer_init(&st->in, st->in_small, sizeof st->in_small);
@@ -513,7 +553,7 @@ static void stream_init(struct stream *st, enum stream_phase phase)
 static void exchange_init(struct exchange *e)
 {
     e->failure = FAIL_NONE;
-    e->answered = false;
+    e->answered = e->keep = false;
     e->interims = 0;
     e->head_until_ms = 0;
     stream_init(&e->streams[CLIENT], STREAM_BODY);
@@ -537,6 +577,7 @@ static void exchange_take_early(struct worker *w, struct exchange *e, struct set
     } else if (setup->consumed < setup->received) {
         return;
     }
+    st->counted = true;
     setup->consumed = setup->received = 0;
     head_buffer_shrink(w, &setup->head, setup->head_small, sizeof setup->head_small);
 }

@@ -3,7 +3,8 @@
  *
  * Two streams, one function (stream_pump): receive when nothing is left to pass on, pass on while there is room, send.
  * Where much of a body follows without framing, those octets are a flow with a limit, and need not pass through here.
- * One request per connection: the answer says `Connection: close`. A 101 turns the session into a relay. */
+ * When the response is delivered the client's connection goes on if it wants to, see idle.h; the upstream's is used for
+ * one request. A 101 turns the session into a relay. */
 #ifndef SLUICE_CORE_SESSION_EXCHANGE_H
 #define SLUICE_CORE_SESSION_EXCHANGE_H
 
@@ -28,6 +29,7 @@ enum stream_phase {
 struct stream {
     uint8_t phase; /* enum stream_phase */
     bool rechunk;  /* deliver chunked */
+    bool counted;  /* what `in` holds came with the head, and was counted with it */
     struct http_body body;
     uint32_t in_used, in_size;   /* octets of `in` passed on, received */
     uint32_t out_used, out_size; /* octets of `out` sent, written */
@@ -41,6 +43,7 @@ struct exchange {
     struct http_forward_request request;
     uint8_t failure;          /* enum failure to be reported when what is being sent to the client is out */
     bool answered;            /* a final head has gone to the client: from here on a failure is a reset */
+    bool keep;                /* the client was told that its connection goes on */
     uint8_t interims;         /* responses before the response */
     uint64_t head_until_ms;   /* when the head that is awaited must be there; 0: not awaited yet */
     struct stream streams[2]; /* by the side that they read from, as a relay's flows */

@@ -31,7 +31,8 @@ static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_REPLY] = STATE(REPLY) | STATE(LINGER) | STATE(CLOSING),
     [SESSION_LINGER] = STATE(LINGER) | STATE(CLOSING),
     [SESSION_RELAY] = STATE(RELAY) | STATE(PARTING) | STATE(CLOSING),
-    [SESSION_EXCHANGE] = STATE(EXCHANGE) | STATE(RELAY) | STATE(PARTING) | STATES_END,
+    [SESSION_EXCHANGE] = STATE(EXCHANGE) | STATE(HELLO) | STATE(IDLE) | STATE(RELAY) | STATE(PARTING) | STATES_END,
+    [SESSION_IDLE] = STATE(HELLO) | STATE(CLOSING),
     [SESSION_ASSOCIATE] = STATE(ASSOCIATE) | STATES_END,
     [SESSION_PARTING] = STATE(CLOSING),
     [SESSION_CLOSING] = STATE(FREE),
@@ -48,7 +49,7 @@ const char *session_state_name(enum session_state state)
         [SESSION_LINGER] = "linger",     [SESSION_RELAY] = "relay",
         [SESSION_EXCHANGE] = "exchange", [SESSION_ASSOCIATE] = "associate",
         [SESSION_CLOSING] = "closing",   [SESSION_LOGIN] = "login",
-        [SESSION_PARTING] = "parting",
+        [SESSION_PARTING] = "parting",   [SESSION_IDLE] = "idle",
     };
     assert(state < SESSION_STATE_COUNT);
     return names[state];
@@ -57,7 +58,7 @@ const char *session_state_name(enum session_state state)
 static bool session_is_established(enum session_state state)
 {
     return state == SESSION_RELAY || state == SESSION_EXCHANGE || state == SESSION_ASSOCIATE ||
-           state == SESSION_PARTING;
+           state == SESSION_PARTING || state == SESSION_IDLE;
 }
 
 /* From accept until the relay begins, or until there is nothing left but to wait for the kernel. */
@@ -86,7 +87,7 @@ static void session_count(struct worker *w, const struct session *s, enum sessio
     if (session_is_established(from)) counter_subtract(&w->stats.established, 1);
     if (session_is_established(to)) {
         counter_add(&w->stats.established, 1);
-        if (!session_is_established(from)) counter_add(&w->stats.successes, 1);
+        if (!session_is_established(from)) counter_add(&w->stats.successes, 1); /* each request of a client by itself */
     }
 }
 
@@ -124,6 +125,7 @@ static void session_set_deadline(struct worker *w, struct session *s, enum sessi
     case SESSION_LINGER: deadline = now + SESSION_LINGER_MS; break;
     case SESSION_ASSOCIATE:
     case SESSION_RELAY: deadline = now + session_first_look_ms(w->config); break;
+    case SESSION_IDLE:
     case SESSION_PARTING: return;
     case SESSION_FREE:
     case SESSION_CLOSING: timer_clear(w->timers, s->slot); return;
@@ -194,12 +196,11 @@ static void session_init(struct worker *w, struct session *s, uint32_t slot, uns
     };
 }
 
-static void setup_init(struct setup *setup, uint64_t deadline_ms)
+/* All but the buffers and what `head` holds. */
+static void setup_renew(struct setup *setup, uint64_t deadline_ms)
 {
     setup->deadline_ms = deadline_ms;
-    head_buffer_init(&setup->head, setup->head_small, sizeof setup->head_small);
-    head_buffer_init(&setup->hop_in, setup->hop_small, sizeof setup->hop_small);
-    setup->received = setup->consumed = 0;
+    setup->consumed = 0;
     setup->out_used = setup->out_sent = 0;
     setup->hop_received = 0;
     setup->scanned = setup->hop_scanned = 0;
@@ -210,6 +211,14 @@ static void setup_init(struct setup *setup, uint64_t deadline_ms)
     setup->credentials.present = setup->credentials.user_only = setup->route.admitted = false;
     setup->dial.next = setup->dial.live = setup->dial.polled = 0;
     for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++) setup->dial.fds[i] = -1;
+}
+
+static void setup_init(struct setup *setup, uint64_t deadline_ms)
+{
+    head_buffer_init(&setup->head, setup->head_small, sizeof setup->head_small);
+    head_buffer_init(&setup->hop_in, setup->hop_small, sizeof setup->hop_small);
+    setup->received = 0;
+    setup_renew(setup, deadline_ms);
 }
 
 bool session_has_room(const struct worker *w)
@@ -227,6 +236,30 @@ struct session *session_take(struct worker *w, unsigned listener, int fd, uint32
     assert(s->setup != POOL_NONE);
     setup_init(setup_of(w, s), s->opened_ms + timeout_ms);
     return s;
+}
+
+static void session_forget_upstream(struct session *s)
+{
+    assert(s->fd[UPSTREAM] < 0 && s->note == OWN_NO_NOTE);
+    s->keepalive_set = false;
+    s->hops = 0;
+    s->rule = 0;
+}
+
+void session_take_setup(struct worker *w, struct session *s)
+{
+    session_forget_upstream(s);
+    s->setup = pool_take(&w->setups);
+    assert(s->setup != POOL_NONE);
+    setup_init(setup_of(w, s), ring_now_ms(w->ring) + w->config->timeout_ms);
+}
+
+void session_renew(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    session_forget_upstream(s);
+    head_buffer_shrink(w, &setup->hop_in, setup->hop_small, sizeof setup->hop_small);
+    setup_renew(setup, ring_now_ms(w->ring) + w->config->timeout_ms);
 }
 
 void session_flush(struct worker *w, struct session *s)

@@ -168,6 +168,10 @@ static inline struct ring_tag session_arm(const struct worker *w, struct session
 bool session_has_room(const struct worker *w); /* for one more */
 /* A session with a setup slot, in FREE; there is room. timeout_ms: of all that comes before the relay. */
 struct session *session_take(struct worker *w, unsigned listener, int fd, uint32_t timeout_ms);
+/* For another request of the same client, its upstream being dropped: a fresh setup slot, which must be there; or the
+ * one that the session still has, with what its head holds. */
+void session_take_setup(struct worker *w, struct session *s);
+void session_renew(struct worker *w, struct session *s);
 
 /* --- for the modules that implement steps --- */
 

@@ -17,6 +17,7 @@ enum session_state {
     SESSION_LINGER,    /* our side is shut down; the client may still read the refusal, what it sends is discarded */
     SESSION_RELAY,     /* two flows, see relay.h */
     SESSION_EXCHANGE,  /* a plain HTTP request and its response, see exchange.h */
+    SESSION_IDLE,      /* between two plain HTTP requests of a client, see idle.h */
     SESSION_ASSOCIATE, /* SOCKS5 UDP, see udp.h */
     SESSION_PARTING,   /* established, and over; a peer has not acknowledged everything, see parting.h */
     SESSION_CLOSING,   /* sockets closed; waiting for inflight to reach zero */

@@ -15,6 +15,7 @@
 #include "core/session/handshake.h"
 #include "core/session/hooks.h"
 #include "core/session/hop.h"
+#include "core/session/idle.h"
 #include "core/session/linger.h"
 #include "core/session/parting.h"
 #include "core/session/relay.h"
@@ -235,6 +236,10 @@ void session_on_completion(struct worker *w, const struct ring_completion *c)
         exchange_on_completion(w, s, op, c);
         return;
     }
+    if (s->state == SESSION_IDLE) {
+        idle_on_completion(w, s, op, c);
+        return;
+    }
     if (op >= SESSION_UDP_RECV && op < SESSION_UDP_RECV + UDP_SOCKETS) {
         udp_on_received(w, s, c);
         return;
@@ -305,6 +310,7 @@ void session_on_timer(struct worker *w, uint32_t slot)
     case SESSION_RELAY: relay_on_timer(w, s); return;
     case SESSION_ASSOCIATE: udp_on_timer(w, s); return;
     case SESSION_EXCHANGE: exchange_on_timer(w, s); return;
+    case SESSION_IDLE: idle_on_timer(w, s); return;
     case SESSION_PARTING: parting_on_timer(w, s); return;
     case SESSION_LINGER: linger_on_timer(w, s); return;
     case SESSION_REPLY: session_close(w, s, SESSION_ORDERLY); return;

@@ -107,6 +107,14 @@ static bool worker_must_stop(const struct worker *w)
     return atomic_load_explicit(w->stops, memory_order_acquire) != w->stops_seen;
 }
 
+/* Clients that wait with nothing under way need no time to end. */
+static void worker_end_idle(struct worker *w)
+{
+    for (uint32_t slot = 0; slot < w->sessions.untouched; slot++)
+        if (pool_is_taken(&w->sessions, slot) && session_at(w, slot)->state == SESSION_IDLE)
+            session_close(w, session_at(w, slot), SESSION_ORDERLY);
+}
+
 static void worker_heed_stop(struct worker *w)
 {
     uint32_t stops = atomic_load_explicit(w->stops, memory_order_acquire);
@@ -117,6 +125,7 @@ static void worker_heed_stop(struct worker *w)
     if (w->draining) return;
     w->draining = true;
     accept_stop(w);
+    worker_end_idle(w);
 }
 
 static void worker_run_errand(struct worker *w, const struct message *message)

@@ -50,7 +50,7 @@ def http(proxy, origin, fields):
 
 
 def plain(proxy, origin, fields):
-    head = b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: x\r\n%s\r\n" % (origin.port, fields)
+    head = b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\nHost: x\r\n%s\r\n" % (origin.port, fields)
     return wire.Client(proxy.address).send(head).read_all()
 
 

@@ -107,7 +107,7 @@ def test_each_protocol(metered, origin, dns):
     talk(wire.Client(("127.0.0.1", forwarded)))
     meter.check(**established(0, 0))
     with wire.Client(address) as client:
-        request = b"GET http://127.0.0.1:%d/page HTTP/1.1\r\nX-Long: %s\r\n\r\n" % (web.port, b"x" * 100)
+        request = b"GET http://127.0.0.1:%d/page HTTP/1.1\r\nConnection: close\r\nX-Long: %s\r\n\r\n" % (web.port, b"x" * 100)
         answer = client.send(request).read_all()
     assert answer.startswith(b"HTTP/1.1 200")
     meter.check(**established(len(request), 0, len(web.result()), len(answer)))
@@ -188,7 +188,7 @@ def test_bulk_of_plain_http(metered, origin, way, framing):
         return b""
 
     target, meter = origin(serve), metered()
-    request = b"POST http://127.0.0.1:%d/ HTTP/1.1\r\n" % target.port
+    request = b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n" % target.port
     request += field + b"\r\n" + body if way == "up" else b"\r\n"
     with wire.Client(meter.proxy.address) as client:
         answer = client.send(request).read_all()
@@ -202,6 +202,41 @@ def test_bulk_of_plain_http(metered, origin, way, framing):
     assert size / 2 < spliced <= size and turned[0] > 0
     early = meter.metrics['neosocksd_protocol_bytes_total{direction="rx",module="proxy_server"}']
     meter.check(**established(early, 0, len(heard[0]), len(answer)), splice=spliced, to_splice=turned[0], to_copy=turned[1])
+
+
+def test_requests_on_one_connection(metered, origin):
+    """Each counts as a request of its own, however it came; the client was accepted once, and is one session all the time."""
+    def serve(_origin, connection):
+        heard = origins.read_http_head(connection)
+        while heard.startswith(b"POST ") and not heard.endswith(b"12345"):
+            heard += connection.recv(100)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage")
+        return heard
+
+    web, meter = origin(serve), metered("--relay", "copy")
+    one = b"GET http://127.0.0.1:%d/page HTTP/1.1\r\nX: %s\r\n\r\n" % (web.port, b"x" * 50)
+    posted = b"POST http://127.0.0.1:%d/page HTTP/1.1\r\nContent-Length: 5\r\n\r\n" % web.port
+    with wire.Client(meter.proxy.address) as client:
+        answer = client.send(one).read_head() + client.read(4)
+        meter.tally.update(active=1)
+        up, down = len(web.result()), len(answer)
+        meter.check(**established(len(one), 0, up, down))
+        client.send(one + one)  # the second of these is received with the first
+        assert client.read(2 * down) == 2 * answer
+        meter.check(requests=2, established=2, connected=2, handshake_in=2 * len(one), up=2 * up, down=2 * down)
+        # What comes behind a body is the next request, and counted as such, though it is received with the body.
+        client.send(posted + b"12345" + one)
+        assert client.read(2 * down) == 2 * answer
+        heard = len(web.result(3))
+        meter.check(requests=2, established=2, connected=2, handshake_in=len(posted) + 5 + len(one), up=heard + up, down=2 * down)
+        # The same where the body comes by itself.
+        client.send(posted)
+        meter.check(requests=1, established=1, connected=1, handshake_in=len(posted), up=heard - 5)
+        client.send(b"12345" + one)
+        assert client.read(2 * down) == 2 * answer
+        meter.check(requests=1, established=1, connected=1, handshake_in=len(one), up=5 + up, down=2 * down)
+    meter.tally.subtract(active=1)
+    meter.check()
 
 
 def test_bind(metered):
@@ -345,7 +380,7 @@ def test_answers_of_web_servers(metered, origin):
             return head
 
         web = origin(serve)
-        request = b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % web.port
+        request = b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % web.port
         with wire.Client(meter.proxy.address) as client:
             heard = client.send(request).read_all()
         assert b" 502 " in heard[:20]

@@ -104,6 +104,9 @@ def ask(proxy, data, **options):
 
 
 def get(exchange, fields=b"", path=b"/", method=b"GET", version=b"1.1"):
+    """A request that is the last one on its connection, unless the fields have an option of their own."""
+    if b"Connection:" not in fields and version == b"1.1":
+        fields += b"Connection: close\r\n"
     return method + b" " + exchange.url + path + b" HTTP/" + version + b"\r\nHost: ignored\r\n" + fields + b"\r\n"
 
 
@@ -140,7 +143,7 @@ def test_request_target(sluice, origin, target, line):
 
 def test_user_information_is_dropped(sluice, origin):
     proxy, exchange = sluice(), Exchange(origin, OK)
-    client = ask(proxy, b"GET http://user:secret@127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % exchange.port)
+    client = ask(proxy, b"GET http://user:secret@127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % exchange.port)
     assert client.read_all().endswith(b"ok")
     assert b"secret" not in exchange.request()[0]
     assert value(parse(exchange.request()[0])[1], "Host") == f"127.0.0.1:{exchange.port}"
@@ -148,7 +151,7 @@ def test_user_information_is_dropped(sluice, origin):
 
 def test_scheme_and_host_in_upper_case(sluice, origin):
     proxy, exchange = sluice(), Exchange(origin, OK)
-    client = ask(proxy, b"GET HTTP://LOCALHOST:%d/X HTTP/1.1\r\n\r\n" % exchange.port)
+    client = ask(proxy, b"GET HTTP://LOCALHOST:%d/X HTTP/1.1\r\nConnection: close\r\n\r\n" % exchange.port)
     assert client.read_all().endswith(b"ok")
     assert parse(exchange.request()[0])[0] == "GET /X HTTP/1.1"
 
@@ -161,7 +164,7 @@ def test_ipv6_host(sluice, origin):
         connection.sendall(OK)
 
     target = origin(serve, host="::1")
-    client = ask(proxy, b"GET http://[::1]:%d/ HTTP/1.1\r\n\r\n" % target.port)
+    client = ask(proxy, b"GET http://[::1]:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % target.port)
     assert client.read_all().endswith(b"ok")
     assert value(parse(seen[0])[1], "Host") == f"[::1]:{target.port}"
 
@@ -248,8 +251,8 @@ def test_expect_continue(sluice, origin):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + body)
 
     target = origin(serve)
-    client = ask(sluice(), b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
-                 % target.port)
+    client = ask(sluice(), b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n"
+                 b"Connection: close\r\n\r\n" % target.port)
     line, _ = parse(client.read_head())
     assert line == "HTTP/1.1 100 Continue"
     client.send(b"hello")
@@ -468,7 +471,7 @@ def test_bad_response(sluice, origin, name):
 
 def test_upstream_that_resets(sluice, origin):
     target = origin(lambda _origin, connection: (connection.recv(10), origins.reset(connection)))
-    client = ask(sluice(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % target.port)
+    client = ask(sluice(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % target.port)
     assert wire.status_of(client.read_all()) == (502, "Bad Gateway")
 
 
@@ -485,7 +488,7 @@ def test_response_that_breaks_off(sluice, origin, reply, ending):
             origins.reset(connection)
 
     target = origin(serve)
-    client = ask(sluice(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % target.port)
+    client = ask(sluice(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % target.port)
     assert client.read_head().startswith(b"HTTP/1.1 200 OK\r\n")
     with pytest.raises(ConnectionResetError):
         client.read_all()
@@ -590,9 +593,12 @@ def test_websocket(sluice, origin, early):
 
 def test_websocket_that_is_refused(sluice, origin):
     exchange = Exchange(origin, b"HTTP/1.1 426 No\r\nContent-Length: 4\r\n\r\nnope")
-    line, fields, body = response(sluice(), exchange, get(exchange, UPGRADE))
-    assert line == "HTTP/1.1 426 Upgrade Required" and body == b"nope"
-    assert value(fields, "Connection") == "close"
+    client = ask(sluice(), get(exchange, UPGRADE))
+    line, fields = parse(client.read_head())
+    assert line == "HTTP/1.1 426 Upgrade Required" and client.read(4) == b"nope"
+    assert value(fields, "Connection") is None
+    answer = client.send(get(exchange)).read_all()  # the connection has gone on
+    assert answer.startswith(b"HTTP/1.1 426 ") and b"\r\nConnection: close\r\n" in answer
 
 
 def test_websocket_resets(sluice, origin):
@@ -622,17 +628,8 @@ def test_through_a_chain(sluice, origin, scheme):
 
 def test_many_at_once(sluice, origin):
     proxy, target = sluice(), origin(origins.pages)
-    clients = [ask(proxy, b"GET http://127.0.0.1:%d/%d HTTP/1.1\r\n\r\n" % (target.port, i)) for i in range(300)]
+    clients = [ask(proxy, b"GET http://127.0.0.1:%d/%d HTTP/1.1\r\nConnection: close\r\n\r\n" % (target.port, i)) for i in range(300)]
     for i, client in enumerate(clients):
         assert client.read_all().endswith(b"\r\n\r\npage /%d" % i)
         client.close()
     assert proxy.flat()
-
-
-def test_keep_alive_is_not_promised(sluice, origin):
-    """The client is told that the connection ends, and it does, orderly, although the client keeps its side open."""
-    proxy, exchange = sluice(), Exchange(origin, OK)
-    client = ask(proxy, get(exchange, b"Connection: keep-alive\r\n"))
-    head, _, body = client.read_all().partition(b"\r\n\r\n")
-    assert body == b"ok" and b"\r\nConnection: close" in head
-    assert proxy.flat(6)

@@ -239,7 +239,7 @@ def test_endless_interim_responses(sluice, origin):
         for _ in range(1000):
             connection.sendall(b"HTTP/1.1 102 Wait\r\n\r\n")
 
-    client = ask(sluice("-t", "5"), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % origin(serve).port)
+    client = ask(sluice("-t", "5"), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % origin(serve).port)
     for _ in range(32):
         assert client.read_head().startswith(b"HTTP/1.1 102 ")
     assert reason_of(client.read_all()) == (502, "http_protocol_error")
@@ -273,7 +273,7 @@ def test_heads_that_trickle(sluice, origin):
     behind = b"HTTP/1.1 103 Soon\r\n\r\n" + endless
     upload = Exchange(origin, OK)
     slow = ask(proxy, get(upload, b"Content-Length: 7\r\n", method=b"POST"))
-    clients = [(ask(proxy, b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % origin(trickle(text)).port), *expected)
+    clients = [(ask(proxy, b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % origin(trickle(text)).port), *expected)
                for text, *expected in ((endless, 504, 6.5), (behind, 504, 12))]
     line = ask(proxy, b"GET http://127.0.0.1/")
     stuck = ask(proxy, get(upload, b"Content-Length: 7\r\n", method=b"POST"))
@@ -310,7 +310,7 @@ def test_silent_upstream_is_probed(sluice, origin):
         one.wait_for_end = connection.recv(1)
 
     target = origin(serve)
-    client = ask(sluice("-t", "5"), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % target.port)
+    client = ask(sluice("-t", "5"), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % target.port)
     client.read_head()
     assert client.read(4) == b"half"
     assert process.wait_until(lambda: keepalive_timers(target.port) == 1, 10, pause=0.1)

@@ -92,7 +92,7 @@ def ask(way, proxy, port):
     if way != "plain":
         return wire.through_socks5(proxy.address, "127.0.0.1", port, timeout=30)
     client = wire.Client(proxy.address, timeout=30)
-    client.send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: x\r\n\r\n" % port)
+    client.send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\nHost: x\r\n\r\n" % port)
     assert b"200 OK" in client.read_head()
     return client
 
@@ -154,7 +154,7 @@ def test_peer_that_is_gone_without_a_word(sluice, cable, gone):
         assert relayed.read(8) == wire.SOCKS4_GRANTED
         server.connection()
         plain = connect(wire.Client, door)
-        plain.send(b"GET http://%s:%d/ HTTP/1.1\r\nHost: x\r\n\r\n" % (server.host.encode(), server.port))
+        plain.send(b"GET http://%s:%d/ HTTP/1.1\r\nConnection: close\r\nHost: x\r\n\r\n" % (server.host.encode(), server.port))
         connection = server.connection(1)
         origins.read_http_head(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
@@ -220,7 +220,7 @@ def test_a_close_waits_for_what_is_not_acknowledged(sluice, origin, way):
     client = wire.Client(proxy.address, timeout=20)
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     if way == "plain":
-        client.send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: x\r\n\r\n" % target.port)
+        client.send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\nHost: x\r\n\r\n" % target.port)
     else:
         client.send(wire.socks4("127.0.0.1", target.port) + b"go")
     if way == "half-closed":

@@ -258,7 +258,7 @@ def test_forward_that_never_ends(ruled, blackhole):
 def test_plain_http_and_forward(ruled, origin):
     target = origin(hello)
     proxy, _ = ruled("return { resolve = function(a) assert(await.forward(a)) end }")
-    client = wire.Client(proxy.address).send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nHost: x\r\n\r\n" % target.port)
+    client = wire.Client(proxy.address).send(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\nHost: x\r\n\r\n" % target.port)
     assert client.read_all().endswith(b"\r\n\r\nhello")
 
 
