@@ -112,13 +112,28 @@ static void test_sessions_are_what_is_short(void **state)
     sim_bench_close(&bench);
 }
 
+/* The table has room for more sources than half of the slots. */
+static void test_many_sources(void **state)
+{
+    struct sim_conn *all[SLOTS];
+    char from[64];
+    (void)state;
+    open_bench(SLOTS, SLOTS);
+    assert_int_equal(come_many("192.0.2.1", 75, all), SLOTS / 2); /* from now on they are counted */
+    go(all, SLOTS / 2 - 1);
+    for (unsigned i = 0; i < SLOTS / 2 + 10; i++) {
+        snprintf(from, sizeof from, "198.51.100.%u", i + 1);
+        assert_true(come(from, &all[i]));
+    }
+    sim_bench_close(&bench);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_source),
-        cmocka_unit_test(test_prefixes),
-        cmocka_unit_test(test_floor),
-        cmocka_unit_test(test_sessions_are_what_is_short),
+        cmocka_unit_test(test_one_source),   cmocka_unit_test(test_prefixes),
+        cmocka_unit_test(test_floor),        cmocka_unit_test(test_sessions_are_what_is_short),
+        cmocka_unit_test(test_many_sources),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -99,6 +100,37 @@ static void test_users_are_kept_apart(void **state)
     assert_false(verdicts_find(&verdicts, &request, 1, 1));
 }
 
+/* Questions that differ in one thing alone. */
+static void ask_one_of_many(unsigned difference, unsigned i)
+{
+    char name[32] = "example.org";
+    if (difference == 0) snprintf(name, sizeof name, "h%u.example.org", i);
+    ask(name, (uint16_t)(difference == 1 ? 1000 + i : 443));
+    credentials = (struct credentials){.present = difference > 1, .user = "user", .password = "password"};
+    if (difference == 2) snprintf(credentials.user, sizeof credentials.user, "u%u", i);
+    if (difference == 3) snprintf(credentials.password, sizeof credentials.password, "p%u", i);
+}
+
+/* Whatever they differ in, they are spread over the places: of a quarter as many as there are places, by chance one in
+ * eight displaces another. */
+static void test_many_are_kept(void **state)
+{
+    (void)state;
+    for (unsigned difference = 0; difference < 4; difference++) {
+        unsigned found = 0;
+        for (unsigned i = 0; i < VERDICTS_COUNT / 4; i++) {
+            ask_one_of_many(difference, i);
+            answer(0);
+            verdicts_keep(&verdicts, &request, difference, 0);
+        }
+        for (unsigned i = 0; i < VERDICTS_COUNT / 4; i++) {
+            ask_one_of_many(difference, i);
+            found += verdicts_find(&verdicts, &request, difference, 1);
+        }
+        assert_in_range(found, VERDICTS_COUNT / 4 * 3 / 4, VERDICTS_COUNT / 4);
+    }
+}
+
 static void test_what_is_not_kept(void **state)
 {
     (void)state;
@@ -123,6 +155,7 @@ int main(void)
         cmocka_unit_test_teardown(test_time_and_revision, teardown),
         cmocka_unit_test_teardown(test_other_questions, teardown),
         cmocka_unit_test_teardown(test_users_are_kept_apart, teardown),
+        cmocka_unit_test_teardown(test_many_are_kept, teardown),
         cmocka_unit_test_teardown(test_what_is_not_kept, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,6 @@ import concurrent.futures
 import json
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -31,12 +30,12 @@ def say(*words):
 
 def state_of_tree(root):
     """What changes when anything does that could make a test notice."""
-    words = ["git", "-C", root, "ls-files", "-z", "Makefile", "protocols", "core", "lua", "api", "tests", "bench"]
-    try:
-        names = subprocess.run(words, capture_output=True, check=True).stdout.decode().split("\0")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return reach.digest(*filter(os.path.isfile, sorted(os.path.join(root, name) for name in names if name)))
+    names = [os.path.join(root, "Makefile")]
+    for folder in ("protocols", "core", "lua", "api", "tests", "bench"):
+        for path, folders, files in os.walk(os.path.join(root, folder)):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            names += [os.path.join(path, name) for name in files]
+    return reach.digest(*filter(os.path.isfile, sorted(names)))
 
 
 class Journal:
