@@ -106,12 +106,38 @@ static void test_response_that_stays_away(void **state)
     wait_for_a_response(5 * MINUTE_MS, 5 * MINUTE_MS);
 }
 
+/* A relay in which nothing has moved yet has its whole time, and so has one in which something has. */
+static void test_idle_relay(void **state)
+{
+    char text[8];
+    (void)state;
+    sim_bench_prepare(&bench);
+    bench.config.idle_timeout_ms = 4 * MINUTE_MS;
+    sim_bench_open(&bench, 1);
+    sim_bench_pass(&bench, 10 * MINUTE_MS); /* the clock is not at its beginning */
+    struct sim_conn *client = sim_bench_connect(&bench, 0, 4096);
+    for (unsigned round = 0; round < 2; round++) {
+        sim_bench_pass(&bench, 4 * MINUTE_MS - 1000);
+        assert_int_equal(bench.worker.sessions.used, 1);
+        say(client, "x");
+        sim_bench_pass(&bench, 100);
+        assert_int_equal(sim_read(bench.upstreams[0], text, sizeof text), 1);
+    }
+    sim_bench_pass(&bench, 4 * MINUTE_MS - 1000);
+    assert_int_equal(bench.worker.sessions.used, 1);
+    sim_bench_pass(&bench, 2 * MINUTE_MS); /* it is looked at four times in that time */
+    assert_int_equal(bench.worker.sessions.used, 0);
+    assert_int_equal(sim_read(client, text, sizeof text), -ECONNRESET);
+    sim_bench_close(&bench);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_backlog_at_a_stop),
         cmocka_unit_test(test_watch_is_armed_again),
         cmocka_unit_test(test_response_that_stays_away),
+        cmocka_unit_test(test_idle_relay),
     };
     return cmocka_run_group_tests_name("ends", tests, NULL, NULL);
 }
