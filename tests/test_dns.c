@@ -200,6 +200,11 @@ static void test_case(void **state)
         answer.octets[at] ^= 1;
         assert_int_equal(dns_match(query.octets, query.size, answer.octets, at), DNS_DIFFERS);
     }
+    begin(&answer, "AZ@[`{.az", DNS_TYPE_A); /* the first and the last letter, and their neighbours */
+    assert_true(dns_mix_case(answer.octets, answer.size, UINT64_MAX));
+    assert_memory_equal(answer.octets + 12, "\6AZ@[`{\2AZ", 10);
+    assert_true(dns_mix_case(answer.octets, answer.size, 0));
+    assert_memory_equal(answer.octets + 12, "\6az@[`{\2az", 10);
     assert_int_equal(dns_truncate(query.octets, query.size), query.size);
     assert_int_equal(query.octets[2] & 0x82, 0x82);
     assert_false(dns_mix_case(query.octets, 12, 1));
