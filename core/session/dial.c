@@ -111,6 +111,18 @@ static int dial_free_attempt(const struct session *s, const struct dial *dial)
     return -1;
 }
 
+static bool dial_met_self(enum failure failure)
+{
+    return failure == FAIL_SELF || failure == FAIL_LOOP;
+}
+
+/* The last one is told; but that a client wanted what this process listens on stays, whatever becomes of the name's
+ * other addresses: the operator is to see it. */
+static void dial_fail_attempt(struct dial *dial, enum failure failure)
+{
+    if (!dial_met_self(dial->failure)) dial->failure = (uint8_t)failure;
+}
+
 /* Starts the next candidate that may be dialled. False: none is left, or no attempt is free. */
 static bool dial_start(struct worker *w, struct session *s)
 {
@@ -126,12 +138,12 @@ static bool dial_start(struct worker *w, struct session *s)
         if (refused == FAIL_NONE && again && self_came_back(w, s)) refused = FAIL_LOOP;
         if (refused == FAIL_NONE && !policy_allows(w->config->blocked, &to)) refused = FAIL_BLOCKED;
         if (refused != FAIL_NONE) {
-            if (dial->failure == FAIL_NONE) dial->failure = (uint8_t)refused;
+            if (dial->failure == FAIL_NONE || dial_met_self(refused)) dial_fail_attempt(dial, refused);
             continue;
         }
         int error = dial_connect(w, s, (unsigned)attempt, &to);
         if (error == 0) return true;
-        dial->failure = (uint8_t)failure_from_errno(error);
+        dial_fail_attempt(dial, failure_from_errno(error));
     }
     return false;
 }
@@ -234,7 +246,7 @@ enum session_state dial_step(struct worker *w, struct session *s)
     if (dial->fds[attempt] < 0) return dial_go_on(w, s); /* given up to make room for another */
     int result = dial_result(dial, attempt, s->result);
     if (result == 0) return dial_won(w, s, attempt);
-    dial->failure = (uint8_t)failure_from_errno(result);
+    dial_fail_attempt(dial, failure_from_errno(result));
     dial_end_attempt(w, s, attempt);
     return dial_go_on(w, s);
 }

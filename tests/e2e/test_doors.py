@@ -16,7 +16,7 @@ from test_tproxy import Network
 
 # A name that a client brings along is one more form.
 FORMS = ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0", b"127.0.0.1", b"::ffff:127.0.0.1", b"localhost",
-         b"LOCALHOST", b"evil.test", b"mapped.test"]
+         b"LOCALHOST", b"evil.test", b"mapped.test", b"both.test"]
 
 
 def count(api, label):
@@ -57,6 +57,7 @@ def test_the_api_is_no_target(ruled, dns, tmp_path, script):
     names = dns()
     names.add("evil.test", "127.0.0.1")
     names.add("mapped.test", "::ffff:127.0.0.1")
+    names.add("both.test", "::1", "127.0.0.1")  # at the first of which nobody listens: as localhost in Debian's /etc/hosts
     proxy, api = ruled(script, "--nameserver", names.text, "--loglevel", "5")
     mark = tmp_path / "taken"
     for host in FORMS:
