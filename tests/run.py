@@ -267,7 +267,7 @@ ONE_THREAD = ["test_bind.py", "test_chains.py", "test_clients.py", "test_failure
 
 
 def asan_units(options):
-    return unit_tasks(os.path.join(options.build, "asan"), "asan")
+    return unit_tasks(os.path.join(options.build, "asan"), "asan", timeout=300)  # thousands of seeds, and others compute, too
 
 
 def gcstress_units(options):

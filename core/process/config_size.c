@@ -10,6 +10,9 @@
 #define SESSIONS_MAX (1u << 20)
 #define SETUPS_MAX   16384u
 
+/* Flows hold a pipe only while something is in it; two workers and 20,000 descriptors leave 9,000 sessions. */
+#define PIPES_WANTED 224u
+
 static uint64_t smaller(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -38,7 +41,7 @@ static void size_pipes(struct config *c, uint64_t descriptors)
      * are dropped. */
     uint64_t soft = read_setting("/proc/sys/fs/pipe-user-pages-soft", 16384);
     bool unlimited = soft == 0 || process_is_privileged();
-    uint64_t pipes = unlimited ? 256 : smaller(64, soft / ((c->pipe_size + page - 1) / page) / c->workers);
+    uint64_t pipes = unlimited ? PIPES_WANTED : smaller(64, soft / ((c->pipe_size + page - 1) / page) / c->workers);
     /* At most an eighth of all descriptors, two per pipe: sessions matter more. Names have another eighth. */
     pipes = smaller(pipes, descriptors / 16 / c->workers);
     c->pipes = c->relay == RELAY_COPY ? 0 : (uint32_t)pipes;

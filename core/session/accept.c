@@ -49,10 +49,18 @@ static uint64_t accept_random(struct worker *w)
     return w->random;
 }
 
-/* Sessions that may still come, of the process. */
+/* --max-sessions is the bound, and not what descriptors suffice for. */
+static bool accept_is_limited(const struct worker *w)
+{
+    return w->config->max_sessions > 0 && w->config->max_sessions <= w->sessions.count;
+}
+
+/* Sessions that may still come, of the process. What descriptors suffice for is a number of the process, too: each
+ * worker has slots for all of them, because the kernel may send them all to one. */
 static uint64_t accept_sessions_left(const struct worker *w)
 {
-    uint64_t most = w->config->max_sessions > 0 ? w->config->max_sessions : w->sessions.count;
+    uint64_t most = w->sessions.count;
+    if (accept_is_limited(w)) most = w->config->max_sessions;
     uint64_t used = accept_sum_sessions(w);
     return used < most ? most - used : 0;
 }
@@ -72,12 +80,12 @@ enum accept_verdict { ACCEPT_IN, ACCEPT_STOPS, ACCEPT_NO_SLOT, ACCEPT_SESSIONS, 
 /* Contract section 2.9, over all workers. */
 static enum accept_verdict accept_judge(struct worker *w, int fd)
 {
-    const struct config *config = w->config;
     if (w->draining && ring_now_ms(w->ring) >= w->drain_until_ms) return ACCEPT_STOPS;
-    if (config->max_sessions > 0 && accept_sum_sessions(w) >= config->max_sessions) return ACCEPT_SESSIONS;
+    uint64_t left = accept_sessions_left(w);
+    if (left == 0) return accept_is_limited(w) ? ACCEPT_SESSIONS : ACCEPT_NO_SLOT;
     if (w->sessions.used == w->sessions.count || w->setups.used == w->setups.count) return ACCEPT_NO_SLOT;
     if (!accept_admits_startup(w)) return ACCEPT_STARTUPS;
-    return crowd_admits(w, fd, accept_sessions_left(w)) ? ACCEPT_IN : ACCEPT_SHARE;
+    return crowd_admits(w, fd, left) ? ACCEPT_IN : ACCEPT_SHARE;
 }
 
 static void accept_log_refusal(int fd, enum accept_verdict why)

@@ -341,13 +341,13 @@ def test_paused_readers_cost_a_buffer_each_at_most(sluice, origin, load, load_or
     proxy = sluice("--workers", "1", "--relay", "copy", "--socket-buffer", "64K")
     target = origin(origins.flood)
     before = proxy.rss()
-    crowd = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(150)]
+    crowd = process.crowd_of(150, lambda: wire.through_socks5(proxy.address, "127.0.0.1", target.port))
     sent = -1
     while sent != target.sent:  # until nothing moves any more
         sent = target.sent
         time.sleep(0.5)
     if not process.SANITIZED and KERNEL >= (6, 17):  # older ones take all that there is when the first octets come
-        assert proxy.rss() - before < (20 << 20) + 150 * 16384, f"{(proxy.rss() - before) / 150:.0f} octets each"
+        assert proxy.rss() - before < (20 << 20) + len(crowd) * 16384, f"{(proxy.rss() - before) / len(crowd):.0f} octets each"
     verify = [load, "verify", "--via", "socks5", "--proxy", proxy.url, "--target", f"127.0.0.1:{load_origin + 5}", "--flows",
               "4", "--bytes", str(8 << 20)]
     assert subprocess.run(verify, stdout=subprocess.DEVNULL, timeout=100).returncode == 0
