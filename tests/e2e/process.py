@@ -46,20 +46,12 @@ def free_port(*hosts, kind=socket.SOCK_STREAM):
             return port
 
 
-def tcp_memory_is_ample():
-    """Whether all TCP sockets of the machine hold less than what the kernel calls no pressure: beyond it streams stall."""
-    with open("/proc/sys/net/ipv4/tcp_mem", encoding="ascii") as limits, open("/proc/net/sockstat", encoding="ascii") as used:
-        pages = next(int(line.split()[-1]) for line in used if line.startswith("TCP:"))
-        return pages < int(limits.read().split()[0])
-
-
-def crowd_of(count, connect):
-    """So many clients that do not read, or as many as the machine has memory for; five in any case."""
-    clients = []
-    while len(clients) < count and (len(clients) < 5 or tcp_memory_is_ample()):
-        clients.append(connect())
-        time.sleep(0.02)  # for what it is sent
-    return clients
+def stuck_streams(count, each):
+    """So many, or as many as the machine's TCP sockets may hold without pressure if each stream takes so many MiB; five in
+    any case. Beyond that streams stall. It is 3/64 of the memory; net.ipv4.tcp_mem itself is not shown in a namespace."""
+    with open("/proc/meminfo", encoding="ascii") as memory:
+        total = next(int(line.split()[1]) for line in memory if line.startswith("MemTotal:")) // 1024
+    return max(5, min(count, total * 3 // 64 // each))
 
 
 def wait_until(condition, timeout=10.0, pause=0.01):

@@ -341,7 +341,7 @@ def test_paused_readers_cost_a_buffer_each_at_most(sluice, origin, load, load_or
     proxy = sluice("--workers", "1", "--relay", "copy", "--socket-buffer", "64K")
     target = origin(origins.flood)
     before = proxy.rss()
-    crowd = process.crowd_of(150, lambda: wire.through_socks5(proxy.address, "127.0.0.1", target.port))
+    crowd = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(process.stuck_streams(150, 7))]
     sent = -1
     while sent != target.sent:  # until nothing moves any more
         sent = target.sent

@@ -273,8 +273,8 @@ def rests(value, seconds=0.4):
 
 def test_slow_readers_do_not_cost_memory(relay, origin):
     target = origin(origins.flood)
+    clients = [wire.through_socks5(relay.address, "127.0.0.1", target.port) for _ in range(process.stuck_streams(40, 25))]
     before = relay.rss()
-    clients = process.crowd_of(40, lambda: wire.through_socks5(relay.address, "127.0.0.1", target.port))
     assert process.wait_until(lambda: rests(lambda: target.sent), 20), "nobody reads, and still it flows"
     for client in clients:  # a little of each: the others stay full
         assert len(client.read(100000)) == 100000
