@@ -174,15 +174,23 @@ static bool regex_search(lua_State *L, struct regex *r, const char *text, size_t
     return true;
 }
 
+/* The arguments of find and match: where in the string they begin, or NULL: nothing matches from there on. The
+ * positions count from that place, which is *start octets behind the beginning. */
+static const char *regex_search_arguments(lua_State *L, size_t *start, regmatch_t *matches)
+{
+    size_t size;
+    struct regex *r = regex_check(L);
+    const char *text = regex_check_text(L, 2, &size);
+    *start = regex_start(L, 3, size);
+    return regex_search(L, r, text + *start, size - *start, matches) ? text + *start : NULL;
+}
+
 /* regex:find(s[, init]) -> first, last | nothing                                                    [-0, +2, e] */
 static int regex_find(lua_State *L)
 {
     regmatch_t matches[REGEX_GROUPS_MAX];
-    size_t size;
-    struct regex *r = regex_check(L);
-    const char *text = regex_check_text(L, 2, &size);
-    size_t start = regex_start(L, 3, size);
-    if (!regex_search(L, r, text + start, size - start, matches)) return 0;
+    size_t start;
+    if (!regex_search_arguments(L, &start, matches)) return 0;
     lua_pushinteger(L, (lua_Integer)start + matches[0].rm_so + 1);
     lua_pushinteger(L, (lua_Integer)start + matches[0].rm_eo);
     return 2;
@@ -206,12 +214,9 @@ static int regex_push(lua_State *L, const struct regex *r, const char *text, con
 static int regex_match(lua_State *L)
 {
     regmatch_t matches[REGEX_GROUPS_MAX];
-    size_t size;
-    struct regex *r = regex_check(L);
-    const char *text = regex_check_text(L, 2, &size);
-    size_t start = regex_start(L, 3, size);
-    if (!regex_search(L, r, text + start, size - start, matches)) return 0;
-    return regex_push(L, r, text + start, matches);
+    size_t start;
+    const char *from = regex_search_arguments(L, &start, matches);
+    return from ? regex_push(L, regex_check(L), from, matches) : 0;
 }
 
 /* Upvalues: regex, subject, where to go on. An empty match goes on one octet further.               [-0, +n, e] */
