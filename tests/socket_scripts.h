@@ -3,7 +3,6 @@
 #ifndef SLUICE_TESTS_SOCKET_SCRIPTS_H
 #define SLUICE_TESTS_SOCKET_SCRIPTS_H
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,16 +45,6 @@ static void run(const char *source, const char *expected)
 static void check(const char *source)
 {
     run(source, "return true");
-}
-
-static unsigned count_descriptors(void)
-{
-    unsigned count = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    assert_non_null(folder);
-    while (readdir(folder)) count++;
-    closedir(folder);
-    return count;
 }
 
 /* What the chunks below are made of. */

@@ -1,5 +1,6 @@
 #include "tests/support.h"
 
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,6 +31,16 @@ void support_unguard(uint8_t *copy, size_t size)
 {
     size_t readable = round_to_pages(size);
     if (munmap(copy + size - readable, readable + page_size()) != 0) abort();
+}
+
+unsigned support_count_descriptors(void)
+{
+    unsigned count = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    assert_non_null(folder);
+    while (readdir(folder)) count++;
+    closedir(folder);
+    return count;
 }
 
 unsigned support_slow(void)

@@ -17,6 +17,9 @@
  * is emulated. What a script needs time for gets so many times its time budget. */
 unsigned support_slow(void);
 
+/* Entries of /proc/self/fd: the same number before and after means that no descriptor was left open. */
+unsigned support_count_descriptors(void);
+
 /* Copies `size` octets (0 is fine) so that the octet behind the last one lies in an unmapped page: whoever reads past
  * the end dies there and then. The copy is the caller's and writable; give it back with the same size. */
 uint8_t *support_guard(const void *data, size_t size);

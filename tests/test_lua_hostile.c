@@ -199,15 +199,15 @@ static void test_made_at_the_end(void **state)
     struct engine_text error = {0};
     struct engine_script script;
     (void)state;
-    unsigned before = count_descriptors();
+    unsigned before = support_count_descriptors();
     for (int i = 0; i < 3; i++) {
         assert_int_equal(engine_add_script(engine, "ends", source, strlen(source), &error), ENGINE_SCRIPT_OK);
         while (engine_get_script(engine, 0, &script) && script.state == ENGINE_SCRIPT_RUNNING) turn();
         assert_int_equal(script.state, ENGINE_SCRIPT_FINISHED);
     }
     assert_true(engine_remove_script(engine, "ends"));
-    for (int i = 0; i < 20 && count_descriptors() > before; i++) run("await.sleep(0.01)", "return true");
-    assert_int_equal(count_descriptors(), before);
+    for (int i = 0; i < 20 && support_count_descriptors() > before; i++) run("await.sleep(0.01)", "return true");
+    assert_int_equal(support_count_descriptors(), before);
 }
 
 int main(void)

@@ -78,7 +78,7 @@ static struct held measure(void)
         struct held before = now;
         await_idle();
         check("collectgarbage() collectgarbage() await.sleep(0.005)");
-        now = (struct held){count_descriptors(), engine->limits.bytes_all - engine->limits.bytes};
+        now = (struct held){support_count_descriptors(), engine->limits.bytes_all - engine->limits.bytes};
         same = now.descriptors == before.descriptors ? same + 1 : 0;
     }
     return now;

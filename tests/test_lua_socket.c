@@ -457,7 +457,7 @@ static void test_abandoned(void **state)
     struct answer answer;
     (void)state;
     check("collectgarbage() collectgarbage()");
-    unsigned before = count_descriptors(), sockets = socket_count(engine);
+    unsigned before = support_count_descriptors(), sockets = socket_count(engine);
     static const char *const waits[] = {
         "local a, b = pair() a:recv(1)",
         "local a, b = pair() a:receive'*a'",
@@ -478,7 +478,7 @@ static void test_abandoned(void **state)
         engine_collect(engine);
         engine_collect(engine);
         assert_int_equal(socket_count(engine), sockets);
-        assert_int_equal(count_descriptors(), before);
+        assert_int_equal(support_count_descriptors(), before);
     }
     /* Collected without having been closed; with a poll that is still in the kernel, too. */
     check("local a, b = pair() _G.kept = b a = nil collectgarbage() collectgarbage() assert(select(2, kept:recv(1)) == "
@@ -488,7 +488,7 @@ static void test_abandoned(void **state)
           "local ok = coroutine.resume(co, 5) a:close() b:close()");
     engine_collect(engine);
     while (!socket_is_idle()) turn();
-    assert_int_equal(count_descriptors(), before);
+    assert_int_equal(support_count_descriptors(), before);
 }
 
 /* A script may resume what waits, with whatever it likes: that ends the call, and nothing else. */
@@ -537,7 +537,7 @@ static void test_poll(void **state)
     (void)state;
     engine_collect(engine);
     engine_collect(engine);
-    before = count_descriptors();
+    before = support_count_descriptors();
     check("local a, b = pair() local c, d = pair() local set = socket.poll{b, d} assert(#set == 2 and set:select(0) == "
           "nil) "
           "a:send{1} assert(set:select() == 0) b:recv(1) c:send{1} assert(set:select(5) == 1) d:recv(1) "
@@ -570,7 +570,7 @@ static void test_poll(void **state)
     engine_collect(engine);
     engine_collect(engine);
     while (!socket_is_idle()) turn();
-    assert_int_equal(count_descriptors(), before);
+    assert_int_equal(support_count_descriptors(), before);
 }
 
 static void test_relay(void **state)
@@ -624,7 +624,7 @@ static void test_ruleset_update(void **state)
 {
     (void)state;
     check("await.sleep(0.2) collectgarbage() collectgarbage()"); /* a worker may still close what it has relayed */
-    unsigned before = count_descriptors();
+    unsigned before = support_count_descriptors();
     update("local mine = socket.new('i', 't') mine:bind'127.0.0.1' mine:listen(5) "
            "_G.server = socket.new('x', 't') server:bind'\\0sluice-update' server:listen(5) "
            "local s = server "
@@ -632,12 +632,12 @@ static void test_ruleset_update(void **state)
            "  while true do local c <close> = s:accept() c:send'first' end end) "
            "return {held = mine, route = function(a) return a end}");
     check("local c <close> = socket.new('x', 't') c:connect'\\0sluice-update' assert(c:receive'*a' == 'first')");
-    unsigned held = count_descriptors();
+    unsigned held = support_count_descriptors();
     update("return {route = function(a) return a end}");
     check("local c <close> = socket.new('x', 't') c:connect'\\0sluice-update' assert(c:receive'*a' == 'first' and not "
           "ended)");
     check("collectgarbage() collectgarbage()");
-    assert_int_equal(count_descriptors(), held - 1); /* the one that only the old table held */
+    assert_int_equal(support_count_descriptors(), held - 1); /* the one that only the old table held */
     update("server:close() _G.server = socket.new('x', 't') server:bind'\\0sluice-update' server:listen(5) "
            "local s = server "
            "neosocksd.async(function() end, function() while true do local c <close> = s:accept() c:send'second' end "
@@ -646,7 +646,7 @@ static void test_ruleset_update(void **state)
           "assert(ended.name == 'ECANCELED') server:close() await.sleep(0) _G.server, _G.ended = nil");
     update("return {}");
     check("collectgarbage() collectgarbage()");
-    assert_int_equal(count_descriptors(), before);
+    assert_int_equal(support_count_descriptors(), before);
 }
 
 /* Two that never have to wait leave others their turn, and stay within the time budget. */
@@ -663,10 +663,10 @@ static void test_many(void **state)
     unsigned before;
     (void)state;
     check("collectgarbage() collectgarbage()");
-    before = count_descriptors();
+    before = support_count_descriptors();
     check("for _ = 1, 2000 do local a, b = pair() a:send'x' assert(b:receive(1) == 'x') a:close() b:close() end");
     check("for _ = 1, 2000 do local a, b = pair() end collectgarbage() collectgarbage()");
-    assert_int_equal(count_descriptors(), before);
+    assert_int_equal(support_count_descriptors(), before);
 }
 
 int main(void)

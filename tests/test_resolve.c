@@ -3,7 +3,6 @@
 #include "core/resolver/resolve.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -17,16 +16,7 @@
 
 #include "tests/dns_double.h"
 #include "tests/resolve_bench.h"
-
-static unsigned open_descriptors(void)
-{
-    unsigned count = 0;
-    DIR *directory = opendir("/proc/self/fd");
-    assert_non_null(directory);
-    while (readdir(directory) != NULL) count++;
-    closedir(directory);
-    return count;
-}
+#include "tests/support.h"
 
 static void test_cancelled_before(void **state)
 {
@@ -193,7 +183,7 @@ static void test_close_with_open_queries(void **state)
 {
     (void)state;
     struct ask asks[30];
-    unsigned descriptors = open_descriptors();
+    unsigned descriptors = support_count_descriptors();
     bench_open(dns_address(), 5000);
     for (int i = 0; i < 30; i++) {
         char name[32];
@@ -205,7 +195,7 @@ static void test_close_with_open_queries(void **state)
     bench_close();
     assert_int_equal(bench.answers, 30);
     for (int i = 0; i < 30; i++) assert_int_equal(asks[i].status, -ECANCELED);
-    assert_int_equal(open_descriptors(), descriptors);
+    assert_int_equal(support_count_descriptors(), descriptors);
 }
 
 static void test_set_nameservers(void **state)

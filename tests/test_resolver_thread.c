@@ -1,20 +1,16 @@
 /* core/resolver/resolver_thread with several askers, each a thread with a ring of its own, as workers are. */
 #include "core/resolver/resolver_thread.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "core/io/log.h"
 #include "tests/dns_double.h"
+#include "tests/support.h"
 
 #define ASKERS    3u
 #define QUESTIONS 64u /* at a time */
@@ -39,19 +35,9 @@ static pthread_barrier_t ended;
 
 static unsigned open_files;
 
-static unsigned count_files(void)
-{
-    unsigned count = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    assert_non_null(folder);
-    while (readdir(folder)) count++;
-    closedir(folder);
-    return count;
-}
-
 static void open_resolver(const char *nameservers)
 {
-    open_files = count_files();
+    open_files = support_count_descriptors();
     struct resolve_options options = {.nameservers = nameservers, .timeout_ms = 5000};
     assert_int_equal(ring_open(&ring, &(struct ring_options){.entries = 16}), 0);
     assert_int_equal(resolver_thread_open(&resolver, &options), 0);
@@ -61,7 +47,7 @@ static void close_resolver(void)
 {
     resolver_thread_close(resolver);
     ring_destroy(ring);
-    assert_int_equal(count_files(), open_files);
+    assert_int_equal(support_count_descriptors(), open_files);
 }
 
 static void asker_put(struct asker *a, uint32_t index)
