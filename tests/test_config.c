@@ -1,5 +1,5 @@
-/* core/process/options, config_check and config_dump: each option in both spellings, each fault with its one line,
- * pairing of listeners, the dump, the help, and the sums behind the pool sizes. */
+/* core/process/options, option_*, config_check and config_dump: each option in both spellings, each fault with its one
+ * line, pairing of listeners, the table, the dump, the help, and the sums behind the pool sizes. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 #include "core/io/log.h"
 #include "core/process/config_check.h"
 #include "core/process/config_size.h"
+#include "core/process/option_table.h"
 #include "core/process/options.h"
 #include "core/process/process.h"
 #include "core/resolver/resolve.h"
@@ -753,6 +754,41 @@ static void test_help(void **state)
     assert_string_equal(out, first);
 }
 
+/* --- the table --- */
+
+static bool same(const char *one, const char *other)
+{
+    return one && other && strcmp(one, other) == 0;
+}
+
+/* A key whose text is read as the operand of its option needs a name that has one; a key needs a kind. */
+static void judge_row(const struct option_row *row)
+{
+    bool text = row->kind == OPTION_TEXT || row->kind == OPTION_WORD;
+
+    if (row->key && row->kind == OPTION_ACTION) fail_msg("the key %s has no kind", row->key);
+    if (row->key && text && !(row->long_name && row->operand)) fail_msg("the key %s has no option", row->key);
+    if ((row->short_name || row->long_name) != (row->read != NULL)) fail_msg("%s: who reads it?", row->long_name);
+    if (row->kind == OPTION_WORD && !row->words) fail_msg("%s: no words", row->long_name);
+    if ((row->kind == OPTION_NUMBER || row->kind == OPTION_SECONDS) && !(row->least < row->most))
+        fail_msg("%s: no range", row->key);
+}
+
+static void test_table(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < option_row_count; i++) {
+        const struct option_row *row = &option_rows[i];
+        judge_row(row);
+        for (size_t j = 0; j < i; j++) {
+            const struct option_row *other = &option_rows[j];
+            if (same(row->key, other->key) || same(row->long_name, other->long_name) ||
+                (row->short_name && row->short_name == other->short_name))
+                fail_msg("rows %zu and %zu are called the same", j, i);
+        }
+    }
+}
+
 /* --- dump --- */
 
 static void test_dump_defaults(void **state)
@@ -770,9 +806,23 @@ static void test_dump_defaults(void **state)
                         "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
                         "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
                         "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
-                        "    startup_limit_full = 0,\n    workers = 3,\n    relay = \"auto\",\n"
-                        "    idle_timeout = 7440,\n    half_close_timeout = 3600,\n    drain = 0,\n    lua_budget = "
-                        "5000,\n    allow_self = false,\n    api_token_file = nil,\n    ruleset = nil,\n}\n");
+                        "    startup_limit_full = 0,\n    allow_self = false,\n    ruleset = nil,\n"
+                        "    lua_budget = 5000,\n    api_token_file = nil,\n    idle_timeout = 7440,\n"
+                        "    half_close_timeout = 3600,\n    workers = 3,\n    relay = \"auto\",\n    drain = 0,\n}\n");
+}
+
+static void test_dump_is_whole(void **state)
+{
+    char start[80];
+
+    (void)state;
+    assert_int_equal(run("-l 127.0.0.1:1080 --dump-config", false), CONFIG_EXIT_SUCCESS);
+    for (size_t i = 0; i < option_row_count; i++) {
+        if (!option_rows[i].key) continue;
+        snprintf(start, sizeof start, "\n    %s = ", option_rows[i].key);
+        const char *found = strstr(out, start);
+        if (!found || strstr(found + 1, start)) fail_msg("the dump does not hold %s once", option_rows[i].key);
+    }
 }
 
 static void dumps(const char *line, const char *part)
@@ -792,7 +842,8 @@ static void test_dump_values(void **state)
     dumps("-l [::1]:1 -4 --dump-config", "    resolve_pf = 2,\n");
     dumps("-l [::1]:1 -t 7.25 --dump-config", "    timeout = 7.25,\n");
     dumps("-l [::1]:1 --idle-timeout 0.5 --half-close-timeout 9 --drain 3 --dump-config",
-          "    idle_timeout = 0.5,\n    half_close_timeout = 9,\n    drain = 3,\n");
+          "    idle_timeout = 0.5,\n    half_close_timeout = 9,\n");
+    dumps("-l [::1]:1 --drain 3 --dump-config", "    drain = 3,\n");
     dumps("-l [::1]:1 --socket-buffer 128K --dump-config", "    tcp_sndbuf = 131072,\n    tcp_rcvbuf = 131072,\n");
     dumps("-l unix:/a\"b\\c\x01\x7f"
           "9 --dump-config",
@@ -926,7 +977,9 @@ int main(void)
         cmocka_unit_test(test_check),
         cmocka_unit_test(test_version),
         cmocka_unit_test(test_help),
+        cmocka_unit_test(test_table),
         cmocka_unit_test(test_dump_defaults),
+        cmocka_unit_test(test_dump_is_whole),
         cmocka_unit_test(test_dump_values),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_names_and_sessions_fit),

@@ -2,11 +2,11 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "core/session/policy.h"
+#include "core/process/option_table.h"
 
 /* The escapes of Lua. A digit may follow, so that control octets always take three. */
 static void dump_octets(const char *text)
@@ -29,21 +29,6 @@ static void dump_text(const char *key, const char *text)
     puts(text ? "\"," : ",");
 }
 
-static void dump_number(const char *key, long long value)
-{
-    printf("    %s = %lld,\n", key, value);
-}
-
-static void dump_seconds(const char *key, uint32_t value_ms)
-{
-    printf("    %s = %.17g,\n", key, value_ms / 1000.0);
-}
-
-static void dump_bool(const char *key, bool value)
-{
-    printf("    %s = %s,\n", key, value ? "true" : "false");
-}
-
 /* Several listeners become one text with commas. */
 static void dump_listeners(const struct config *c, const char *key, bool http)
 {
@@ -60,15 +45,15 @@ static void dump_listeners(const struct config *c, const char *key, bool http)
 }
 
 /* In the order of `listen`, empty where that listener does not forward. */
-static void dump_forwards(const struct config *c)
+static void dump_forwards(const struct config *c, const char *key)
 {
     bool first = true;
 
     if (!config_has_listener(c, LISTENER_FORWARD)) {
-        dump_text("forward", NULL);
+        dump_text(key, NULL);
         return;
     }
-    printf("    forward = \"");
+    printf("    %s = \"", key);
     for (uint32_t i = 0; i < c->listener_count; i++) {
         if (c->listeners[i].kind == LISTENER_HTTP) continue;
         if (!first) putchar(',');
@@ -78,61 +63,73 @@ static void dump_forwards(const struct config *c)
     puts("\",");
 }
 
-static void dump_addresses(const struct config *c)
+/* The contract's keys in the contract's order (section 1.4). Our own follow as they stand in the table. */
+static const char *const contract_keys[] = {"listen",
+                                            "forward",
+                                            "proxy",
+                                            "restapi",
+                                            "http_listen",
+                                            "user_name",
+                                            "nameserver",
+                                            "netdev",
+                                            "loglevel",
+                                            "resolve_pf",
+                                            "timeout",
+                                            "memlimit",
+                                            "auth_required",
+                                            "pipe",
+                                            "reuseport",
+                                            "tcp_fastopen",
+                                            "tcp_fastopen_connect",
+                                            "tcp_nodelay",
+                                            "tcp_keepalive",
+                                            "transparent",
+                                            "traceback",
+                                            "socks5_bind",
+                                            "socks5_udp",
+                                            "daemonize",
+                                            "block_loopback",
+                                            "block_multicast",
+                                            "block_local",
+                                            "block_global",
+                                            "tcp_sndbuf",
+                                            "tcp_rcvbuf",
+                                            "max_sessions",
+                                            "startup_limit_start",
+                                            "startup_limit_rate",
+                                            "startup_limit_full"};
+#define CONTRACT_KEY_COUNT (sizeof contract_keys / sizeof *contract_keys)
+
+static bool is_contract_key(const char *key)
 {
-    dump_listeners(c, "listen", false);
-    dump_forwards(c);
-    dump_text("proxy", c->proxy_text);
-    dump_text("restapi", c->api_text);
-    dump_listeners(c, "http_listen", true);
-    dump_text("user_name", c->user);
-    dump_text("nameserver", c->nameservers);
-    dump_text("netdev", c->netdev);
+    for (size_t i = 0; i < CONTRACT_KEY_COUNT; i++)
+        if (strcmp(contract_keys[i], key) == 0) return true;
+    return false;
 }
 
-static void dump_switches(const struct config *c)
+static void dump_row(const struct config *c, const struct option_row *row)
 {
-    dump_bool("auth_required", c->auth_required);
-    dump_bool("pipe", c->pipe);
-    dump_bool("reuseport", c->reuseport);
-    dump_bool("tcp_fastopen", c->fastopen);
-    dump_bool("tcp_fastopen_connect", c->fastopen_connect);
-    dump_bool("tcp_nodelay", c->tcp_nodelay);
-    dump_bool("tcp_keepalive", c->tcp_keepalive);
-    dump_bool("transparent", c->tproxy);
-    dump_bool("traceback", c->traceback);
-    dump_bool("socks5_bind", c->socks5_bind);
-    dump_bool("socks5_udp", c->socks5_udp);
-    dump_bool("daemonize", c->daemonize);
-    dump_bool("block_loopback", c->blocked & POLICY_LOOPBACK);
-    dump_bool("block_multicast", c->blocked & POLICY_MULTICAST);
-    dump_bool("block_local", c->blocked & POLICY_LOCAL);
-    dump_bool("block_global", c->blocked & POLICY_GLOBAL);
+    switch (row->kind) {
+    case OPTION_ACTION: abort(); /* has no key */
+    case OPTION_FLAG:
+    case OPTION_CLASS: printf("    %s = %s,\n", row->key, option_flag(row, c) ? "true" : "false"); return;
+    case OPTION_NUMBER:
+    case OPTION_FAMILY: printf("    %s = %u,\n", row->key, option_number(row, c)); return;
+    case OPTION_SECONDS: printf("    %s = %.17g,\n", row->key, option_number(row, c) / 1000.0); return;
+    case OPTION_TEXT:
+    case OPTION_WORD:
+    case OPTION_RULESET: dump_text(row->key, option_text(row, c)); return; /* a ruleset that is a table: nil */
+    case OPTION_LISTEN: dump_listeners(c, row->key, false); return;
+    case OPTION_HTTP_LISTEN: dump_listeners(c, row->key, true); return;
+    case OPTION_FORWARD: dump_forwards(c, row->key); return;
+    }
 }
 
-static void dump_limits(const struct config *c)
+static void dump_rows(const struct config *c)
 {
-    dump_number("tcp_sndbuf", c->tcp_sndbuf);
-    dump_number("tcp_rcvbuf", c->tcp_rcvbuf);
-    dump_number("max_sessions", c->max_sessions);
-    dump_number("startup_limit_start", c->startup_start);
-    dump_number("startup_limit_rate", c->startup_rate);
-    dump_number("startup_limit_full", c->startup_full);
-}
-
-static void dump_own(const struct config *c)
-{
-    static const char *const relays[] = {[RELAY_AUTO] = "auto", [RELAY_SPLICE] = "splice", [RELAY_COPY] = "copy"};
-
-    dump_number("workers", c->workers);
-    dump_text("relay", relays[c->relay]);
-    dump_seconds("idle_timeout", c->idle_timeout_ms);
-    dump_seconds("half_close_timeout", c->half_close_timeout_ms);
-    dump_seconds("drain", c->drain_ms);
-    dump_number("lua_budget", c->lua_budget_ms);
-    dump_bool("allow_self", c->allow_self);
-    dump_text("api_token_file", c->api_token_file);
-    dump_text("ruleset", c->ruleset); /* a table of the -c script's own cannot be shown */
+    for (size_t i = 0; i < CONTRACT_KEY_COUNT; i++) dump_row(c, option_find_key(contract_keys[i]));
+    for (size_t i = 0; i < option_row_count; i++)
+        if (option_rows[i].key && !is_contract_key(option_rows[i].key)) dump_row(c, &option_rows[i]);
 }
 
 /* The table separates them by commas. Only the path of a Unix socket may hold one. */
@@ -155,14 +152,7 @@ int config_dump(const struct config *config)
         return -EINVAL;
     }
     puts("return {");
-    dump_addresses(config);
-    dump_number("loglevel", config->log_level);
-    dump_number("resolve_pf", config->family);
-    dump_seconds("timeout", config->timeout_ms);
-    dump_number("memlimit", config->memlimit_mib);
-    dump_switches(config);
-    dump_limits(config);
-    dump_own(config);
+    dump_rows(config);
     puts("}");
     if (fflush(stdout) != 0) return -errno;
     return ferror(stdout) ? -EIO : 0;

@@ -1,0 +1,141 @@
+#include "core/process/option_listeners.h"
+
+#include <string.h>
+
+#include "core/process/option_values.h"
+
+#define LISTEN_TEXT_MAX 261u /* contract section 1.3 */
+
+static int check_unix(struct option_parse *p, const char *text)
+{
+    const char *path = text + strlen(VALUE_UNIX);
+    size_t size = strlen(path);
+
+    if (size == 0) return option_complain(p, "\"%s\" has no path, give unix:/path", text);
+    if (size > ADDRESS_PATH_MAX)
+        return option_complain(p, "the path \"%s\" is longer than %u octets, give a shorter one", path,
+                               ADDRESS_PATH_MAX);
+    return 0;
+}
+
+/* A port that is a name is config_check()'s part. */
+static int check_port(struct option_parse *p, const char *text)
+{
+    size_t size = strlen(text);
+    uint64_t port;
+
+    if (strspn(text, "0123456789") != size) return 0;
+    if (value_number(text, size, &port) && port <= 65535) return 0;
+    return option_complain(p, "port \"%s\" is out of range, give 1 to 65535, or 0 for any that is free", text);
+}
+
+static int check_listen_text(struct option_parse *p, const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    size_t host_size = colon ? (size_t)(colon - text) : 0;
+
+    if (value_is_unix(text)) return check_unix(p, text);
+    if (strlen(text) > LISTEN_TEXT_MAX)
+        return option_complain(p, "the address is longer than %u octets", LISTEN_TEXT_MAX);
+    if (!colon || !colon[1]) return option_complain(p, "\"%s\" has no port, give host:port, :port or unix:/path", text);
+    if (text[0] != '[' && memchr(text, ':', host_size))
+        return option_complain(p, "\"%s\" is ambiguous, write an IPv6 address in brackets: [address]:port", text);
+    if (text[0] == '[' && text[host_size - 1] != ']')
+        return option_complain(p, "\"%s\" has an open bracket, give [address]:port", text);
+    return check_port(p, colon + 1);
+}
+
+static struct listener_config *add_listener(struct option_parse *p, const char *text, enum listener_kind kind)
+{
+    if (check_listen_text(p, text) < 0) return NULL;
+    if (p->config->listener_count == CONFIG_LISTENERS_MAX) {
+        option_complain(p, "too many listeners, give at most %u", CONFIG_LISTENERS_MAX);
+        return NULL;
+    }
+    struct listener_config *l = &p->config->listeners[p->config->listener_count++];
+    *l = (struct listener_config){.kind = kind, .text = text};
+    return l;
+}
+
+static int read_forward(struct option_parse *p, const char *text, struct listener_config *l)
+{
+    if (value_is_unix(text)) {
+        const char *path = text + strlen(VALUE_UNIX);
+        if (check_unix(p, text) < 0) return -1;
+        l->forward = (struct address){.kind = ADDRESS_UNIX, .name_size = (uint8_t)strlen(path)};
+        memcpy(l->forward.name, path, l->forward.name_size);
+    } else if (value_is_left_open(text)) {
+        l->forward = (struct address){.kind = ADDRESS_NONE};
+    } else if (!value_target(text, &l->forward)) {
+        return option_complain(p, "\"%s\" is no target, give host:port with a port of 1 to 65535, or unix:/path", text);
+    }
+    l->kind = LISTENER_FORWARD;
+    l->forward_text = text;
+    return 0;
+}
+
+int option_set_listen(struct option_parse *p, const char *operand)
+{
+    struct listener_config *l = add_listener(p, operand, LISTENER_AUTO);
+
+    if (!l) return -1;
+    p->last_listen = (int)(l - p->config->listeners);
+    if (p->pending_http) {
+        if (p->pending_forward) return option_complain(p, "--http and -f cannot share one listener, give -l for each");
+        l->kind = LISTENER_HTTP;
+    }
+    if (p->pending_forward && read_forward(p, p->pending_forward, l) < 0) return -1;
+    p->pending_http = false;
+    p->pending_forward = NULL;
+    return 0;
+}
+
+/* The -l that a following -f or bare --http speaks of: the latest one, unless it has got its purpose already. */
+static struct listener_config *latest_listen(struct option_parse *p)
+{
+    struct listener_config *l = p->last_listen < 0 ? NULL : &p->config->listeners[p->last_listen];
+    return l && l->kind == LISTENER_AUTO ? l : NULL;
+}
+
+int option_set_forward(struct option_parse *p, const char *operand)
+{
+    struct listener_config *l = latest_listen(p), unused = {0};
+
+    if (l) return read_forward(p, operand, l);
+    if (p->pending_forward)
+        return option_complain(p, "\"%s\" has no listener, give an -l before it", p->pending_forward);
+    p->pending_forward = operand;
+    return read_forward(p, operand, &unused); /* a wrong one is reported under its own name */
+}
+
+int option_set_http(struct option_parse *p, const char *operand)
+{
+    if (operand) return add_listener(p, operand, LISTENER_HTTP) ? 0 : -1;
+    struct listener_config *l = latest_listen(p);
+    if (l)
+        l->kind = LISTENER_HTTP;
+    else
+        p->pending_http = true;
+    return 0;
+}
+
+int option_set_api(struct option_parse *p, const char *operand)
+{
+    if (check_listen_text(p, operand) < 0) return -1;
+    p->config->api_text = operand;
+    return 0;
+}
+
+int option_finish_listeners(struct option_parse *p)
+{
+    struct config *c = p->config;
+
+    p->name = p->pending_forward ? "--forward" : "--http";
+    p->name_size = (int)strlen(p->name);
+    if (p->pending_forward)
+        return option_complain(p, "\"%s\" has no listener, give an -l of its own before it", p->pending_forward);
+    if (p->pending_http) return option_complain(p, "no -l is left to become an HTTP listener, give --http ADDRESS");
+    for (uint32_t i = 0; c->tproxy && i < c->listener_count; i++)
+        if (c->listeners[i].kind == LISTENER_AUTO) c->listeners[i].kind = LISTENER_TPROXY;
+    return 0;
+}

@@ -1,0 +1,29 @@
+/* Values that operands consist of: text to value, without a word about what is wrong. */
+#ifndef SLUICE_CORE_PROCESS_OPTION_VALUES_H
+#define SLUICE_CORE_PROCESS_OPTION_VALUES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "protocols/address.h"
+
+#define VALUE_UNIX "unix:" /* what the path of a Unix socket follows */
+
+/* One to fifteen digits and nothing else: strtoul() alone would take blanks, signs and what fits after wrapping. */
+bool value_number(const char *text, size_t size, uint64_t *out);
+/* Seconds, fractions allowed; any number but NaN, in any form that strtod() takes. */
+bool value_seconds(const char *text, double *out);
+/* Octets, or KiB with K, or MiB with M behind the digits. */
+bool value_size(const char *text, uint64_t *out);
+/* a:b:c, three numbers up to INT32_MAX. */
+bool value_triple(const char *text, uint32_t out[3]);
+/* v4, v4:port, [v6], [v6]:port; a bare IPv6 address cannot have a port. */
+bool value_is_nameserver(const char *text, size_t size);
+bool value_is_unix(const char *text);
+/* ":" and ":0": a ruleset is to say where. With a host and port 0, or none, it is asked for that host. */
+bool value_is_left_open(const char *text);
+/* host:port, or host: with port 0. */
+bool value_target(const char *text, struct address *out);
+
+#endif
