@@ -33,14 +33,14 @@ SANITIZERS = {
     "TSAN_OPTIONS": "second_deadlock_stack=1",
 }
 # Not the tests of limits: they count descriptors and milliseconds that TSan uses up by itself.
-TSAN_E2E = ["-k", "not test_limits or start_and_stop"]
+TSAN_E2E = ["-k", "not test_keys or start_and_stop"]
 # Those of Lua, but for limits and scripts, whose time budgets are too small for a collection per allocation, and for modules
 # and sets, which make objects by the hundred thousand.
 GCSTRESS_UNIT = ["test_lua_hostile", "test_lua_data", "test_lua_socket", "test_lua_socket_proxy", "test_lua_coroutine",
                  "test_lua_engine", "test_lua_rpc", "test_lua_execute", "test_lua_boot", "test_lua_match"]
 # Those whose scripts have time budgets that are meant for a collector which rests: ten times as much.
 GCSTRESS_SLOW = ["test_lua_limits", "test_lua_modules", "test_lua_script", "test_lua_sets"]
-TSAN_UNIT = ["test_queue", "test_log", "test_lua_script", "test_resolver_thread"]
+TSAN_UNIT = ["test_queue", "test_log", "test_bucket", "test_keys", "test_lua_script", "test_resolver_thread"]
 
 
 # --- what a program's output says ---
@@ -183,7 +183,7 @@ def unit_tasks(folder, label, names=None, prefix=(), timeout=120, **environment)
 
 E2E = os.path.join("tests", "e2e")
 # Files that take long begin first, so that none of them is left over at the end.
-LONG_E2E = ["test_limits.py", "test_relay.py", "test_ruleset.py", "test_api.py", "test_http.py", "test_process.py"]
+LONG_E2E = ["test_keys.py", "test_relay.py", "test_ruleset.py", "test_api.py", "test_http.py", "test_process.py"]
 
 
 def e2e_files():

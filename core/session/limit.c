@@ -1,0 +1,285 @@
+#include "core/session/limit.h"
+
+#include <assert.h>
+#include <string.h>
+
+const struct limit_rules limit_no_rules = {
+    .connections = LIMIT_CONNECTIONS_NONE,
+    .rate_seconds = 1,
+    .quota = {LIMIT_QUOTA_NONE, LIMIT_QUOTA_NONE, LIMIT_QUOTA_NONE},
+    .period = {LIMIT_EVER, LIMIT_EVER, LIMIT_EVER},
+};
+
+#define READ(word)         atomic_load_explicit(&(word), memory_order_relaxed)
+#define WRITE(word, value) atomic_store_explicit(&(word), value, memory_order_relaxed)
+
+/* --- rules --- */
+
+void limit_rules_set(struct limit_rules *rules, const struct limit_terms *terms)
+{
+    WRITE(rules->connections, terms->connections);
+    WRITE(rules->rate, terms->rate);
+    WRITE(rules->rate_seconds, terms->rate_seconds);
+    WRITE(rules->burst, terms->burst);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
+        WRITE(rules->speed[d], terms->speed[d]);
+        WRITE(rules->speed_burst[d], terms->speed_burst[d]);
+        WRITE(rules->quota[d], terms->quota[d]);
+        WRITE(rules->period[d], terms->period[d]);
+    }
+}
+
+void limit_rules_get(const struct limit_rules *rules, struct limit_terms *terms)
+{
+    *terms = (struct limit_terms){.connections = READ(rules->connections),
+                                  .rate = (uint32_t)READ(rules->rate),
+                                  .rate_seconds = READ(rules->rate_seconds),
+                                  .burst = READ(rules->burst)};
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
+        terms->speed[d] = READ(rules->speed[d]);
+        terms->speed_burst[d] = READ(rules->speed_burst[d]);
+        terms->quota[d] = READ(rules->quota[d]);
+        terms->period[d] = READ(rules->period[d]);
+    }
+}
+
+static const struct limit_rules *rules_of(const struct limit *limit)
+{
+    return atomic_load_explicit(&limit->rules, memory_order_acquire);
+}
+
+/* False: the rate of connections has no bound. */
+static bool read_rate(const struct limit_rules *rules, struct bucket_rate *out)
+{
+    uint64_t rate = READ(rules->rate), burst = READ(rules->burst);
+    *out = (struct bucket_rate){.pieces = rate, .seconds = READ(rules->rate_seconds), .burst = burst ? burst : rate};
+    return rate > 0;
+}
+
+static bool read_speed(const struct limit_rules *rules, unsigned direction, struct bucket_rate *out)
+{
+    uint64_t speed = READ(rules->speed[direction]), burst = READ(rules->speed_burst[direction]);
+    if (burst == 0) burst = speed / 10 + 1; /* 100 ms */
+    *out = (struct bucket_rate){.pieces = speed, .seconds = 1, .burst = burst};
+    return speed > 0;
+}
+
+static int64_t period_of(const struct limit_rules *rules, unsigned direction, const struct limit_time *time)
+{
+    static_assert((int)LIMIT_HOUR == (int)CALENDAR_HOUR && (int)LIMIT_MONTH == (int)CALENDAR_MONTH, "the same order");
+    uint8_t period = READ(rules->period[direction]);
+    if (period >= CALENDAR_PERIODS) return QUOTA_EVER;
+    return calendar_find(time->calendar, (enum calendar_period)period, time->wall_s);
+}
+
+static void open_buckets(struct limit *limit, const struct limit_rules *rules, uint64_t now_us)
+{
+    struct bucket_rate rate;
+    if (read_rate(rules, &rate))
+        bucket_open(&limit->rate, &rate, now_us);
+    else
+        bucket_reset(&limit->rate, now_us);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
+        if (read_speed(rules, d, &rate))
+            bucket_open(&limit->speed[d], &rate, now_us);
+        else
+            bucket_reset(&limit->speed[d], now_us);
+    }
+}
+
+void limit_open(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time)
+{
+    memset(limit, 0, sizeof *limit);
+    open_buckets(limit, rules, time->now_us);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) quota_open(&limit->quota[d], period_of(rules, d, time));
+    atomic_store_explicit(&limit->rules, rules, memory_order_release);
+}
+
+void limit_change(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time)
+{
+    atomic_store_explicit(&limit->rules, rules, memory_order_release);
+    bucket_reset(&limit->rate, time->now_us);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) bucket_reset(&limit->speed[d], time->now_us);
+    atomic_fetch_add_explicit(&limit->version, 1, memory_order_release);
+}
+
+bool limit_keeps_quota(const struct limit *limit, const struct limit_time *time)
+{
+    const struct limit_rules *rules = rules_of(limit);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
+        if (READ(rules->quota[d]) == LIMIT_QUOTA_NONE) continue;
+        if (quota_used(&limit->quota[d], period_of(rules, d, time)) > 0) return true;
+    }
+    return false;
+}
+
+uint64_t limit_quota_used(const struct limit *limit, enum limit_direction direction, const struct limit_time *time)
+{
+    return quota_used(&limit->quota[direction], period_of(rules_of(limit), direction, time));
+}
+
+/* --- connections --- */
+
+static bool add_connection(struct limit *limit, uint32_t most)
+{
+    uint32_t now = READ(limit->connections);
+    do {
+        if (now >= most) return false;
+    } while (!atomic_compare_exchange_weak_explicit(&limit->connections, &now, now + 1, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
+static bool has_spent_quota(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time)
+{
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
+        uint64_t most = READ(rules->quota[d]);
+        if (most != LIMIT_QUOTA_NONE && quota_is_spent(&limit->quota[d], most, period_of(rules, d, time))) return true;
+    }
+    return false;
+}
+
+static enum limit_verdict judge(struct limit *limit, const struct limit_time *time, uint64_t *wait_us)
+{
+    const struct limit_rules *rules = rules_of(limit);
+    struct bucket_rate rate;
+    if (has_spent_quota(limit, rules, time)) return LIMIT_QUOTA;
+    if (!add_connection(limit, READ(rules->connections))) return LIMIT_CONNECTIONS;
+    if (!read_rate(rules, &rate)) return LIMIT_ADMITTED;
+    *wait_us = bucket_take(&limit->rate, &rate, 1, time->now_us);
+    if (*wait_us == 0) return LIMIT_ADMITTED;
+    limit_leave(limit);
+    return LIMIT_RATE;
+}
+
+enum limit_verdict limit_admit(struct limit *limit, const struct limit_time *time, uint64_t *wait_us)
+{
+    *wait_us = 0;
+    enum limit_verdict verdict = judge(limit, time, wait_us);
+    atomic_fetch_add_explicit(verdict == LIMIT_ADMITTED ? &limit->admitted : &limit->refused, 1, memory_order_relaxed);
+    return verdict;
+}
+
+void limit_withdraw(struct limit *limit)
+{
+    struct bucket_rate rate;
+    if (read_rate(rules_of(limit), &rate)) bucket_give_back(&limit->rate, &rate, 1);
+    atomic_fetch_sub_explicit(&limit->admitted, 1, memory_order_relaxed);
+    limit_leave(limit);
+}
+
+void limit_leave(struct limit *limit)
+{
+    uint32_t before = atomic_fetch_sub_explicit(&limit->connections, 1, memory_order_relaxed);
+    assert(before > 0);
+    (void)before;
+}
+
+void limit_join(struct limit *limit)
+{
+    atomic_fetch_add_explicit(&limit->connections, 1, memory_order_relaxed);
+}
+
+/* --- speed --- */
+
+static uint32_t quantum_of(const struct limit *limit, const struct limit_rules *rules, unsigned direction)
+{
+    uint64_t speed = READ(rules->speed[direction]);
+    if (speed == 0) return UINT32_MAX;
+    uint64_t turn = speed * LIMIT_ROUND_MS / 1000 / (READ(limit->waiting[direction]) + 1u);
+    if (turn < LIMIT_QUANTUM_MIN) return LIMIT_QUANTUM_MIN;
+    return turn < LIMIT_QUANTUM_MAX ? (uint32_t)turn : LIMIT_QUANTUM_MAX;
+}
+
+uint32_t limit_quantum(const struct limit *limit, enum limit_direction from)
+{
+    const struct limit_rules *rules = rules_of(limit);
+    uint32_t one = quantum_of(limit, rules, from), both = quantum_of(limit, rules, LIMIT_BOTH);
+    return one < both ? one : both;
+}
+
+static uint64_t book(struct limit *limit, unsigned direction, uint32_t octets, uint64_t now_us)
+{
+    struct bucket_rate rate;
+    if (!read_speed(rules_of(limit), direction, &rate)) return now_us;
+    return bucket_book(&limit->speed[direction], &rate, octets, now_us);
+}
+
+uint64_t limit_book(struct limit *limit, enum limit_direction from, uint32_t octets, uint64_t now_us)
+{
+    uint64_t one = book(limit, from, octets, now_us), both = book(limit, LIMIT_BOTH, octets, now_us);
+    return one > both ? one : both;
+}
+
+static void unbook(struct limit *limit, unsigned direction, uint32_t octets)
+{
+    struct bucket_rate rate;
+    if (read_speed(rules_of(limit), direction, &rate)) bucket_give_back(&limit->speed[direction], &rate, octets);
+}
+
+void limit_unbook(struct limit *limit, enum limit_direction from, uint32_t octets)
+{
+    unbook(limit, from, octets);
+    unbook(limit, LIMIT_BOTH, octets);
+}
+
+void limit_wait(struct limit *limit, enum limit_direction from, int waiting)
+{
+    atomic_fetch_add_explicit(&limit->waiting[from], (uint32_t)waiting, memory_order_relaxed);
+    atomic_fetch_add_explicit(&limit->waiting[LIMIT_BOTH], (uint32_t)waiting, memory_order_relaxed);
+}
+
+/* --- quotas: that of the direction, and that of both --- */
+
+#define NO_QUOTA (INT64_MIN + 1) /* in the place of a period: nothing was taken */
+
+static unsigned quota_at(enum limit_direction from, unsigned i)
+{
+    return i == 0 ? (unsigned)from : (unsigned)LIMIT_BOTH;
+}
+
+static void settle(struct limit *limit, unsigned direction, uint32_t taken, uint32_t moved, int64_t period)
+{
+    struct quota_grant grant = {.octets = taken, .period = period};
+    if (period != NO_QUOTA) quota_settle(&limit->quota[direction], &grant, moved);
+}
+
+uint32_t limit_take(struct limit *limit, enum limit_direction from, uint32_t octets, const struct limit_time *time,
+                    int64_t periods[2], bool *spent)
+{
+    const struct limit_rules *rules = rules_of(limit);
+    periods[0] = periods[1] = NO_QUOTA;
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned d = quota_at(from, i);
+        uint64_t most = READ(rules->quota[d]);
+        int64_t period = period_of(rules, d, time);
+        if (most == LIMIT_QUOTA_NONE) continue;
+        struct quota_grant grant = quota_take(&limit->quota[d], most, period, octets);
+        periods[i] = grant.period;
+        if (grant.octets == 0) *spent |= quota_is_spent(&limit->quota[d], most, period);
+        if (i > 0) settle(limit, from, octets - (uint32_t)grant.octets, 0, periods[0]); /* which has had more */
+        octets = (uint32_t)grant.octets;
+    }
+    return octets;
+}
+
+void limit_settle(struct limit *limit, enum limit_direction from, uint32_t taken, uint32_t moved,
+                  const int64_t periods[2])
+{
+    for (unsigned i = 0; i < 2; i++) settle(limit, quota_at(from, i), taken, moved, periods[i]);
+}
+
+void limit_refund(struct limit *limit, enum limit_direction from, uint64_t octets, const struct limit_time *time)
+{
+    const struct limit_rules *rules = rules_of(limit);
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned d = quota_at(from, i);
+        if (READ(rules->quota[d]) != LIMIT_QUOTA_NONE)
+            quota_refund(&limit->quota[d], period_of(rules, d, time), octets);
+    }
+}
+
+void limit_count(struct limit *limit, enum limit_direction from, uint64_t octets)
+{
+    atomic_fetch_add_explicit(&limit->octets[from], octets, memory_order_relaxed);
+}

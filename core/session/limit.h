@@ -1,0 +1,112 @@
+/* The limit of one key: what it bounds, and what is used of it. Any worker may use it at any time without a lock;
+ * keys.h has the table of them, limited.h puts sessions under them.
+ *
+ * Octets move in three steps: a flow books some (bucket.h), waits until they are due, and takes them from the quota
+ * (quota.h) when they are about to move; then it settles, which gives back what did not move. So nobody holds octets of
+ * a quota while it waits, and flows that wait for one key are served in turn, whichever worker they are on. */
+#ifndef SLUICE_CORE_SESSION_LIMIT_H
+#define SLUICE_CORE_SESSION_LIMIT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/io/bucket.h"
+#include "core/io/calendar.h"
+#include "core/io/quota.h"
+#include "protocols/limit_text.h"
+
+/* So long the flows that wait for a key wait for each other: the octets of one turn are chosen by it, so that an
+ * exchange of a few octets is answered beside bulk flows. */
+#define LIMIT_ROUND_MS 50u
+/* Octets of one turn: about a segment, so that a slow key does not move crumbs; and what a pipe holds. */
+#define LIMIT_QUANTUM_MIN 1400u
+#define LIMIT_QUANTUM_MAX (1u << 20)
+
+/* Terms that may be replaced while they are obeyed: each word by itself. */
+struct limit_rules {
+    _Atomic uint32_t connections;
+    _Atomic uint32_t rate_seconds, burst;
+    _Atomic uint64_t rate; /* 0: no bound */
+    _Atomic uint64_t speed[LIMIT_DIRECTIONS], speed_burst[LIMIT_DIRECTIONS];
+    _Atomic uint64_t quota[LIMIT_DIRECTIONS];
+    _Atomic uint8_t period[LIMIT_DIRECTIONS];
+};
+
+struct limit {
+    _Atomic(const struct limit_rules *) rules; /* its own, those of its kind, or none */
+    struct limit_rules own;
+    struct bucket rate, speed[LIMIT_DIRECTIONS];
+    struct quota quota[LIMIT_DIRECTIONS];
+    _Atomic uint32_t version;                   /* of what was booked: it counts changes of the rules */
+    _Atomic uint32_t waiting[LIMIT_DIRECTIONS]; /* flows that have booked and wait */
+    _Atomic uint32_t connections;               /* at the moment */
+    _Atomic uint64_t admitted, refused;         /* connections, since the key is known */
+    _Atomic uint64_t octets[2];                 /* delivered up and down, likewise */
+};
+
+/* What the clock says: microseconds of the rings' clock, and the calendar's periods. */
+struct limit_time {
+    uint64_t now_us;
+    const struct calendar *calendar;
+    int64_t wall_s; /* since 1970 */
+};
+
+enum limit_verdict { LIMIT_ADMITTED, LIMIT_CONNECTIONS, LIMIT_RATE, LIMIT_QUOTA };
+
+/* Octets that a flow has booked; 0: none. */
+struct limit_ticket {
+    uint64_t due_us;
+    uint32_t octets;
+    uint32_t version; /* of the limits it was booked with, added up */
+    bool waits;       /* counted as waiting */
+};
+
+/* --- rules: by whoever makes the key, afterwards by one thread --- */
+
+extern const struct limit_rules limit_no_rules;
+
+void limit_rules_set(struct limit_rules *rules, const struct limit_terms *terms);
+void limit_rules_get(const struct limit_rules *rules, struct limit_terms *terms);
+/* A key that nobody uses yet. */
+void limit_open(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time);
+/* From now on it obeys these, which may be the same with other words in them. What was booked is void: who waits books
+ * again. Periods of quotas go on unless they have changed. */
+void limit_change(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time);
+/* Octets of a quota count in a period that is not over: forgetting the key would give them back. */
+bool limit_keeps_quota(const struct limit *limit, const struct limit_time *time);
+/* Octets of that quota that are used in its period. */
+uint64_t limit_quota_used(const struct limit *limit, enum limit_direction direction, const struct limit_time *time);
+
+/* --- connections --- */
+
+/* One more connection. ADMITTED: limit_leave() follows when it ends. RATE: `wait_us` says when one would be admitted,
+ * UINT64_MAX: never. Else nothing has changed, but for the count of refusals. */
+enum limit_verdict limit_admit(struct limit *limit, const struct limit_time *time, uint64_t *wait_us);
+/* It was admitted here, and refused by another key: as if it had not come. */
+void limit_withdraw(struct limit *limit);
+void limit_leave(struct limit *limit);
+/* A connection that is there already comes under the limit: nothing is refused. limit_leave() follows. */
+void limit_join(struct limit *limit);
+
+/* --- octets; `from` is LIMIT_UP or LIMIT_DOWN --- */
+
+/* The most that a flow should book now: at least LIMIT_QUANTUM_MIN. UINT32_MAX: no speed is bounded. */
+uint32_t limit_quantum(const struct limit *limit, enum limit_direction from);
+/* Books; returns when they may move. */
+uint64_t limit_book(struct limit *limit, enum limit_direction from, uint32_t octets, uint64_t now_us);
+/* Booked and not used. */
+void limit_unbook(struct limit *limit, enum limit_direction from, uint32_t octets);
+void limit_wait(struct limit *limit, enum limit_direction from, int waiting); /* 1: one more waits, -1: one less */
+
+/* Takes octets of the quotas, as many as all of them have. `spent`: none is left, and none will come back. */
+uint32_t limit_take(struct limit *limit, enum limit_direction from, uint32_t octets, const struct limit_time *time,
+                    int64_t periods[2], bool *spent);
+/* Of `taken` octets `moved` have moved. periods: of limit_take(). */
+void limit_settle(struct limit *limit, enum limit_direction from, uint32_t taken, uint32_t moved,
+                  const int64_t periods[2]);
+/* Octets that have moved and were never delivered. */
+void limit_refund(struct limit *limit, enum limit_direction from, uint64_t octets, const struct limit_time *time);
+void limit_count(struct limit *limit, enum limit_direction from, uint64_t octets); /* are delivered */
+
+#endif
