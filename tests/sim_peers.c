@@ -427,8 +427,10 @@ static void client_hears_sequence(struct tunnel *t)
     struct sequence *q = &t->sequence;
     size_t used;
     bool granted;
-    while (!a->reads_stream && !t->refused && sequence_hear_response(q, a->heard, a->heard_size, &used, &granted)) {
+    while (!a->reads_stream && !t->refused) {
+        bool whole = sequence_hear_response(q, &t->reader, a->heard, a->heard_size, &used, &granted);
         forget(a, used);
+        if (!whole) return;
         t->established |= granted;
         a->reads_stream = q->answered == q->count;
         if (granted && !a->reads_stream && a->say_limit < q->end[q->answered]) a->say_limit = q->end[q->answered];
@@ -700,9 +702,10 @@ static bool sequence_hears_request(struct upstream *u)
     struct actor *a = &u->actor;
     static uint8_t out[SAY_MAX];
     size_t used, answer;
-    if (!sequence_hear_request(&u->tunnel->sequence, a->heard, a->heard_size, &used, out, sizeof out, &answer))
-        return false;
+    bool whole = sequence_hear_request(&u->tunnel->sequence, &u->reader, a->heard, a->heard_size, &used, out,
+                                       sizeof out, &answer);
     forget(a, used);
+    if (!whole) return false;
     say(a, out, answer);
     a->say_limit = a->say_size;
     a->sends_stream = a->reads_stream = true;
@@ -920,7 +923,7 @@ static void check_client_end(const struct peers *peers, const struct tunnel *t)
 {
     const struct actor *a = &t->client;
     if (t->speech == SPEECH_SEQUENCE) {
-        if (a->saw_end && !t->garbage && !t->refused && a->heard_size > 0)
+        if (a->saw_end && !t->garbage && !t->refused && (a->heard_size > 0 || t->reader.begun))
             sim_fail("the client of tunnel %u was told an orderly end in the middle of a response", t->index);
         return;
     }

@@ -81,6 +81,7 @@ struct tunnel {
     bool garbage;                    /* its client says something that is not meant */
     bool established, refused;       /* what its client was told */
     struct sequence sequence;
+    struct sequence_reader reader; /* of its responses */
 };
 
 struct upstream {
@@ -89,6 +90,7 @@ struct upstream {
     uint8_t hop, stage;
     uint8_t trouble; /* what the proxies of the chain do wrong */
     uint64_t asked;  /* octets of handshakes with them */
+    struct sequence_reader reader;
 };
 
 struct peers {

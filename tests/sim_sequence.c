@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "protocols/http_body.h"
 #include "tests/sim.h"
 
 static uint8_t octet_of(uint32_t request, bool up, uint32_t at)
@@ -63,37 +62,44 @@ size_t sequence_plan(struct sequence *q, const char *authority, uint8_t *out, si
     return (size_t)(at - out);
 }
 
-/* Reads a body behind its head and compares it. Octets of it, SIZE_MAX: not complete. */
-static size_t read_body(const uint8_t *data, size_t size, const struct http_head *head, const uint8_t *text,
-                        uint32_t request, bool up, uint32_t expected)
+static void body_begin(struct sequence_reader *r, const uint8_t *data, const struct http_head *head, uint32_t request)
 {
-    struct http_body body;
     enum http_framing framing;
     uint64_t length;
-    size_t done = 0;
-    uint32_t seen = 0;
-    if (http_body_judge(text, head, HTTP_BODY_NONE, &framing, &length) != 0)
+    if (http_body_judge(data, head, HTTP_BODY_NONE, &framing, &length) != 0)
         sim_fail("request %u of a sequence is framed badly", request);
-    http_body_begin(&body, framing, length);
-    for (;;) {
-        size_t used, at, run;
-        enum parse_result result = http_body_read(&body, data + done, size - done, &used, &at, &run);
-        if (result == PARSE_BAD) sim_fail("a chunk of request %u of a sequence is broken", request);
-        for (size_t i = 0; i < run; i++)
-            if (seen + i >= expected || data[done + at + i] != octet_of(request, up, (uint32_t)(seen + i)))
-                sim_fail("%s of request %u of a sequence is wrong from octet %zu on", up ? "the body" : "the response",
-                         request, seen + i);
-        seen += (uint32_t)run;
-        done += used;
-        if (result == PARSE_OK) break;
-        if (done == size) return SIZE_MAX;
-    }
-    if (seen != expected) sim_fail("a body of request %u of a sequence has %u octets of %u", request, seen, expected);
-    return done;
+    http_body_begin(&r->body, framing, length);
+    r->begun = r->in_body = true;
+    r->request = request;
+    r->seen = 0;
 }
 
-bool sequence_hear_request(struct sequence *q, const uint8_t *data, size_t size, size_t *used, uint8_t *out,
-                           size_t out_size, size_t *answer)
+/* Compares what has come of a body. True: it is complete. */
+static bool body_read(struct sequence_reader *r, const uint8_t *data, size_t size, bool up, uint32_t expected,
+                      size_t *used)
+{
+    enum parse_result result = PARSE_MORE;
+    for (*used = 0; result == PARSE_MORE;) {
+        size_t part, at, run;
+        const uint8_t *next = data + *used;
+        result = http_body_read(&r->body, next, size - *used, &part, &at, &run);
+        if (result == PARSE_BAD) sim_fail("a chunk of request %u of a sequence is broken", r->request);
+        for (size_t i = 0; i < run; i++, r->seen++)
+            if (r->seen >= expected || next[at + i] != octet_of(r->request, up, r->seen))
+                sim_fail("%s of request %u of a sequence is wrong from octet %u on", up ? "the body" : "the response",
+                         r->request, r->seen);
+        *used += part;
+        if (result == PARSE_MORE && *used == size) return false;
+    }
+    if (r->seen != expected)
+        sim_fail("a body of request %u of a sequence has %u octets of %u", r->request, r->seen, expected);
+    r->begun = r->in_body = false;
+    return true;
+}
+
+/* False: the head is not complete. */
+static bool request_head(const struct sequence *q, struct sequence_reader *r, const uint8_t *data, size_t size,
+                         size_t *used)
 {
     struct http_head head;
     size_t scanned = 0, head_size;
@@ -101,47 +107,75 @@ bool sequence_hear_request(struct sequence *q, const uint8_t *data, size_t size,
     if (parsed == PARSE_MORE) return false;
     if (parsed != PARSE_OK || head.target.size != 2) sim_fail("an upstream of a sequence got a malformed request");
     uint32_t request = (uint32_t)(data[head.target.at + 1] - '0');
-    if (request != q->heard || request >= q->count)
-        sim_fail("request %u of a sequence reached its upstream when %u was due", request, q->heard);
-    size_t body = read_body(data + head_size, size - head_size, &head, data, request, true, q->up[request]);
-    if (body == SIZE_MAX) return false;
-    *used = head_size + body;
-    q->heard++;
+    if (request >= q->count) sim_fail("request %u of a sequence is none that its client has sent", request);
+    body_begin(r, data, &head, request);
+    *used = head_size;
+    return true;
+}
+
+static size_t write_answer(const struct sequence *q, uint32_t request, uint8_t *out)
+{
     uint8_t *at = out;
     if (q->interim[request]) at += sprintf((char *)at, "HTTP/1.1 103 Early Hints\r\nIndex: x\r\n\r\n");
     at += sprintf((char *)at, "HTTP/1.1 200 OK\r\nIndex: %u\r\n", request);
     at = put_framing(at, q->down[request], q->chunked_down[request]);
     at += sprintf((char *)at, "\r\n");
     at = put_body(at, request, false, q->down[request], q->chunked_down[request]);
-    *answer = (size_t)(at - out);
+    return (size_t)(at - out);
+}
+
+bool sequence_hear_request(struct sequence *q, struct sequence_reader *r, const uint8_t *data, size_t size,
+                           size_t *used, uint8_t *out, size_t out_size, size_t *answer)
+{
+    size_t body;
+    *used = 0;
+    if (!r->in_body && !request_head(q, r, data, size, used)) return false;
+    if (r->request != q->heard)
+        sim_fail("request %u of a sequence reached its upstream when %u was due", r->request, q->heard);
+    bool whole = body_read(r, data + *used, size - *used, true, q->up[r->request], &body);
+    *used += body;
+    if (!whole) return false;
+    q->heard++;
+    *answer = write_answer(q, r->request, out);
     if (*answer > out_size) sim_fail("a response of a sequence is too long");
     return true;
 }
 
-bool sequence_hear_response(struct sequence *q, uint8_t *data, size_t size, size_t *used, bool *granted)
+/* Reads heads up to that of the response. False: more must come, or *refused: the proxy itself has answered. */
+static bool response_heads(const struct sequence *q, struct sequence_reader *r, uint8_t *data, size_t size,
+                           size_t *used, bool *refused)
 {
-    struct http_head head;
-    size_t scanned = 0, head_size;
-    enum parse_result parsed = http_parse_response(data, size, &scanned, &head, &head_size);
-    *granted = false;
-    if (parsed == PARSE_MORE) return false;
-    if (parsed != PARSE_OK) sim_fail("the client of a sequence got a malformed response");
-    *used = head_size;
-    if (head.status < 200) { /* another head follows */
-        size_t behind = 0;
-        if (!sequence_hear_response(q, data + head_size, size - head_size, &behind, granted)) return false;
-        *used = head_size + behind;
-        return true;
+    struct http_head head = {.status = 100};
+    for (*used = 0; head.status < 200;) {
+        size_t scanned = 0, part;
+        enum parse_result parsed = http_parse_response(data + *used, size - *used, &scanned, &head, &part);
+        if (parsed == PARSE_MORE) return false;
+        if (parsed != PARSE_OK) sim_fail("the client of a sequence got a malformed response");
+        r->begun = true;
+        *used += part;
+        if (head.status < 200) continue;
+        const uint8_t *text = data + *used - part;
+        const struct http_field *index = http_find_field(text, &head, "Index");
+        *refused = !index;
+        if (!index) return false;
+        uint32_t request = (uint32_t)(text[index->value.at] - '0');
+        if (request != q->answered || request >= q->heard)
+            sim_fail("the response to request %u of a sequence came when that to %u was due", request, q->answered);
+        body_begin(r, text, &head, request);
     }
-    const struct http_field *index = http_find_field(data, &head, "Index");
-    if (!index) return true; /* the proxy's own word */
-    uint32_t request = (uint32_t)(data[index->value.at] - '0');
-    if (request != q->answered || request >= q->heard)
-        sim_fail("the response to request %u of a sequence came when that to %u was due", request, q->answered);
-    size_t body = read_body(data + head_size, size - head_size, &head, data, request, false, q->down[request]);
-    if (body == SIZE_MAX) return false;
-    *used = head_size + body;
-    *granted = true;
-    q->answered++;
     return true;
+}
+
+bool sequence_hear_response(struct sequence *q, struct sequence_reader *r, uint8_t *data, size_t size, size_t *used,
+                            bool *granted)
+{
+    bool refused = false;
+    size_t body;
+    *granted = false;
+    *used = 0;
+    if (!r->in_body && !response_heads(q, r, data, size, used, &refused)) return refused;
+    *granted = body_read(r, data + *used, size - *used, false, q->down[r->request], &body);
+    *used += body;
+    q->answered += *granted;
+    return *granted;
 }

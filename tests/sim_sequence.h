@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "protocols/http_body.h"
+
 #define SEQUENCE_MAX      4u     /* requests */
 #define SEQUENCE_BODY_MAX 16000u /* octets of a body; all of a client's words fit into SAY_MAX */
 
@@ -20,14 +22,25 @@ struct sequence {
     uint32_t answered;                                         /* responses that the client has got */
 };
 
+/* What one end of a connection has read of the message that comes now; zeros before the first one. A body is compared
+ * and forgotten as it comes, because the proxy may frame each octet of it anew: its framing has no bound but that. */
+struct sequence_reader {
+    bool begun;       /* there was a head, which an interim one is, too */
+    bool in_body;     /* the head of `request` is read */
+    uint32_t request; /* whose it is */
+    uint32_t seen;    /* octets of the body */
+    struct http_body body;
+};
+
 /* Plans the requests to `authority` and writes them all, the last one with `Connection: close`. Returns octets. */
 size_t sequence_plan(struct sequence *q, const char *authority, uint8_t *out, size_t size);
-/* An upstream's view. True when a whole request stands in data[size], which must be the next one, unchanged: *used
- * octets, and its response is in out. */
-bool sequence_hear_request(struct sequence *q, const uint8_t *data, size_t size, size_t *used, uint8_t *out,
-                           size_t out_size, size_t *answer);
-/* The client's view. True when a whole response stands in data[size]: *granted if it is that of an upstream, which must
- * be the one to the next request, unchanged; else the proxy refuses. */
-bool sequence_hear_response(struct sequence *q, uint8_t *data, size_t size, size_t *used, bool *granted);
+/* An upstream's view of what comes on its connection: *used octets of data[size] are done with, and are not to come
+ * again. True when a request is whole, which must be the next one, unchanged: its response is in out. */
+bool sequence_hear_request(struct sequence *q, struct sequence_reader *reader, const uint8_t *data, size_t size,
+                           size_t *used, uint8_t *out, size_t out_size, size_t *answer);
+/* The client's view, in the same way. True when a response is whole: *granted if it is that of an upstream, which must
+ * be the one to the next request, unchanged; else the proxy refuses, and only the head is read. */
+bool sequence_hear_response(struct sequence *q, struct sequence_reader *reader, uint8_t *data, size_t size,
+                            size_t *used, bool *granted);
 
 #endif
