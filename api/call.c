@@ -1,5 +1,6 @@
 #include "api/call.h"
 
+#include <assert.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -8,8 +9,6 @@
 #include <strings.h>
 #include <sys/socket.h>
 
-#include "api/endpoints.h"
-#include "api/lend.h"
 #include "core/io/log.h"
 #include "core/io/net.h"
 
@@ -19,11 +18,11 @@ struct call_field {
     const char *value; /* NULL: none */
 };
 
-struct call *call_new(struct api *api, struct visit *visit, struct MHD_Connection *connection)
+struct call *call_new(struct api_parts *parts, struct visit *visit, struct MHD_Connection *connection)
 {
     struct call *call = calloc(1, sizeof *call);
     if (!call) return NULL;
-    call->api = api;
+    call->parts = parts;
     call->visit = visit;
     call->connection = connection;
     call->path_rest = "";
@@ -72,7 +71,7 @@ void call_reply(struct call *call, unsigned status, const char *type, struct tex
     if (text->failed) text_free(text);
     call->answer = *text;
     if (*call->change && call->status >= 400) log_change(call, call->status);
-    if (call->held && !call->handling) lend_return(call);
+    if (call->give_back && !call->handling) call->give_back(call);
 }
 
 void call_reply_octets(struct call *call, unsigned status, const char *type, const char *data, size_t size)

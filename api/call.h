@@ -16,26 +16,23 @@
 #include <stdint.h>
 
 #include "api/access.h"
-#include "api/snapshot.h"
-#include "api/stats.h"
+#include "api/endpoint.h"
 #include "api/text.h"
-#include "core/control/coordinator.h"
-#include "lua/engine/engine.h"
+#include "core/io/letter.h"
 #include "protocols/address.h"
 
 #define CALL_BODY_MAX    ((size_t)4 << 20)
 #define CALL_CHANGE_SIZE 96u
 
-enum call_method { CALL_GET = 1, CALL_HEAD = 2, CALL_POST = 4, CALL_DELETE = 8, CALL_OTHER = 16, CALL_ANY = 31 };
-
 struct MHD_Connection;
-struct api;
-struct endpoint;
+struct api_parts;
+struct engine_job;
+struct lending;
 struct visit;
 
 struct call {
-    struct letter letter; /* first: by which it travels */
-    struct api *api;
+    struct letter letter;              /* first: by which it travels */
+    struct api_parts *parts;           /* of the API that was called */
     struct visit *visit;               /* the supervisor's: its connection; NULL: that needs no answer any more */
     struct MHD_Connection *connection; /* NULL while it is lent: the copies below serve */
     const struct endpoint *endpoint;
@@ -64,9 +61,12 @@ struct call {
     char change[CALL_CHANGE_SIZE]; /* what it changes, for the log; "": nothing */
 
     /* The coordinator's. */
+    struct lending *lending;      /* by which it came */
     struct call *next, *previous; /* of those that it has */
     uint64_t serial;
-    bool held, handling; /* it has the call; its handler runs */
+    bool handling; /* the handler runs */
+    /* Sends the call back once it is answered; NULL: the coordinator does not have it. */
+    void (*give_back)(struct call *call);
     struct engine_job *pending;
     _Atomic uint32_t patience_ms; /* how much longer than --timeout it may take */
 };
@@ -90,25 +90,10 @@ void call_peer_text(struct MHD_Connection *connection, char *out, size_t size);
 /* Copies what a handler may ask for, and lets go of the connection. False: no memory. */
 bool call_copy(struct call *call);
 /* NULL: no memory. */
-struct call *call_new(struct api *api, struct visit *visit, struct MHD_Connection *connection);
+struct call *call_new(struct api_parts *parts, struct visit *visit, struct MHD_Connection *connection);
 void call_free(struct call *call);
 
 #define CALL_TEXT "text/plain; charset=utf-8"
 #define CALL_JSON "application/json"
-
-/* What handlers need of the API. */
-struct api_parts {
-    struct coordinator *coordinator;
-    struct supervisor *supervisor;
-    struct engine *engine;              /* the coordinator's alone */
-    const struct access_tokens *tokens; /* the supervisor's alone */
-    struct snapshot_api counters;       /* the coordinator's; up to date when a handler is called */
-    struct stats_previous previous;
-    struct history *history;         /* by api_open() */
-    uint64_t lines_dropped;          /* of what rulesets added to /metrics */
-    uint32_t lines_dropped_revision; /* of the ruleset that the log has spoken of */
-    double started;
-};
-struct api_parts *call_parts(struct call *call);
 
 #endif

@@ -10,6 +10,7 @@
 #include "api/health.h"
 #include "api/history.h"
 #include "api/metrics.h"
+#include "api/parts.h"
 #include "api/scripts.h"
 #include "api/sessions.h"
 #include "api/stats_text.h"
@@ -21,7 +22,7 @@
 
 static void take_snapshot(struct call *call, struct snapshot *out)
 {
-    struct api_parts *parts = call_parts(call);
+    struct api_parts *parts = call->parts;
     snapshot_take(out, parts->coordinator, parts->engine, &parts->counters, parts->started);
 }
 
@@ -48,7 +49,7 @@ static void handle_healthy(struct call *call)
 {
     struct engine_text complaint = {0};
     struct text text = {0};
-    if (engine_healthy(call_parts(call)->engine, &complaint)) {
+    if (engine_healthy(call->parts->engine, &complaint)) {
         engine_text_free(&complaint);
         call_reply_octets(call, 200, CALL_TEXT, "", 0);
         return;
@@ -61,7 +62,7 @@ static void handle_healthy(struct call *call)
  * it, so that rates stay right when only some of them show the server's part. */
 static void write_stateful(struct call *call, struct text *text, const struct snapshot *now, bool server)
 {
-    struct api_parts *parts = call_parts(call);
+    struct api_parts *parts = call->parts;
     struct stats_previous *previous = &parts->previous;
     struct engine_text part = {0};
     double monotonic = snapshot_monotonic(), dt = monotonic - (previous->any ? previous->dt_time : parts->started);
@@ -81,7 +82,7 @@ static void handle_stats(struct call *call)
     take_snapshot(call, &now);
     if (format && strcmp(format, "json") == 0) {
         snapshot_count_descriptors(&now);
-        stats_write_json(&text, &now, call_parts(call)->coordinator, call_parts(call)->history);
+        stats_write_json(&text, &now, call->parts->coordinator, call->parts->history);
         call_reply(call, 200, CALL_JSON, &text);
         return;
     }
@@ -122,11 +123,11 @@ static void handle_metrics(struct call *call)
     struct text text = {0};
     take_snapshot(call, &now);
     snapshot_count_descriptors(&now);
-    metrics_write(&text, &now, call_parts(call)->coordinator);
-    scripts_write_metrics(&text, call_parts(call)->engine);
+    metrics_write(&text, &now, call->parts->coordinator);
+    scripts_write_metrics(&text, call->parts->engine);
     /* An error is logged by the engine; a scrape must not fail for it. */
-    if (!engine_metrics(call_parts(call)->engine, &part)) engine_text_free(&part);
-    add_metrics(call_parts(call), &text, &part, now.revision);
+    if (!engine_metrics(call->parts->engine, &part)) engine_text_free(&part);
+    add_metrics(call->parts, &text, &part, now.revision);
     engine_text_free(&part);
     call_reply(call, 200, METRICS_TYPE, &text);
 }
@@ -136,7 +137,7 @@ static void handle_history(struct call *call)
     static struct snapshot now;
     struct text text = {0};
     take_snapshot(call, &now);
-    history_write_json(call_parts(call)->history, &now, &text);
+    history_write_json(call->parts->history, &now, &text);
     call_reply(call, 200, CALL_JSON, &text);
 }
 
@@ -146,7 +147,7 @@ static void handle_invoke(struct call *call)
 {
     struct engine_text error = {0};
     call_log_change(call, "invoke");
-    if (engine_invoke(call_parts(call)->engine, call->body.data, call->body.size, &error) < 0)
+    if (engine_invoke(call->parts->engine, call->body.data, call->body.size, &error) < 0)
         reply_error(call, &error);
     else
         call_reply_octets(call, 200, CALL_TEXT, "", 0);
@@ -165,7 +166,7 @@ static void handle_update(struct call *call)
     }
     call_log_change(call, module ? module : "ruleset");
     if (module && strcmp(module, "ruleset") == 0) module = NULL;
-    int result = engine_update(call_parts(call)->engine, module, chunkname, call->body.data, call->body.size, &error);
+    int result = engine_update(call->parts->engine, module, chunkname, call->body.data, call->body.size, &error);
     if (result < 0) {
         reply_error(call, &error);
         return;
@@ -189,13 +190,13 @@ static void handle_rpcall(struct call *call)
     }
     call_log_change(call, "rpcall"); /* only the code knows whether it is a change */
     struct engine_job *pending =
-        engine_rpcall(call_parts(call)->engine, call->body.data, call->body.size, rpcall_finished, call);
+        engine_rpcall(call->parts->engine, call->body.data, call->body.size, rpcall_finished, call);
     if (!call->answered) call->pending = pending;
 }
 
 static void handle_collect(struct call *call)
 {
-    struct engine *e = call_parts(call)->engine;
+    struct engine *e = call->parts->engine;
     struct engine_memory before, after;
     char bytes[STATS_TEXT_SIZE], objects[STATS_TEXT_SIZE], took[STATS_TEXT_SIZE];
     struct text text = {0};
@@ -232,7 +233,7 @@ static void profile_finished(void *context, bool ok, const char *body, size_t si
 
 static void handle_profile(struct call *call)
 {
-    struct engine *e = call_parts(call)->engine;
+    struct engine *e = call->parts->engine;
     double seconds = read_seconds(call_query(call, "seconds"));
     if (!(seconds >= 1 && seconds <= ENGINE_PROFILE_SECONDS_MAX)) {
         call_reply_text(call, 400, "seconds: give 1 to 60");

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "api/parts.h"
 #include "core/control/supervisor.h"
 
 bool health_is_stuck(const struct api_parts *parts, char *message, size_t size)
@@ -15,7 +16,7 @@ bool health_is_stuck(const struct api_parts *parts, char *message, size_t size)
 
 void health_live(struct call *call)
 {
-    const struct api_parts *parts = call_parts(call);
+    const struct api_parts *parts = call->parts;
     char message[HEALTH_TEXT_SIZE];
     if (health_is_stuck(parts, message, sizeof message))
         call_reply_text(call, 503, message);
@@ -25,7 +26,7 @@ void health_live(struct call *call)
 
 void health_ready(struct call *call)
 {
-    const struct api_parts *parts = call_parts(call);
+    const struct api_parts *parts = call->parts;
     char message[HEALTH_TEXT_SIZE];
     switch (supervisor_phase(parts->supervisor)) {
     case SUPERVISOR_STARTING: call_reply_text(call, 503, "starting"); return;

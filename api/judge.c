@@ -1,5 +1,6 @@
 #include "api/judge.h"
 
+#include <assert.h>
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 
 #include "api/endpoints.h"
 #include "api/fields.h"
+#include "api/parts.h"
 #include "core/io/net.h"
 
 /* The address that the client has connected to. */
@@ -32,7 +34,7 @@ static bool is_foreign(struct call *call, const char *authority)
     if (site && (strcasecmp(site, "cross-site") == 0 || strcasecmp(site, "same-site") == 0)) return true;
     if (origin && (!host || !access_origin_is_host(origin, host))) return true;
     /* With tokens no page can speak for anybody; and no page reaches a Unix socket. */
-    if (!by_address || call_parts(call)->tokens->count > 0 || !host) return false;
+    if (!by_address || call->parts->tokens->count > 0 || !host) return false;
     return !access_host_is_ours(host, local);
 }
 
@@ -42,8 +44,8 @@ static bool is_foreign(struct call *call, const char *authority)
 static unsigned judge_token(struct call *call)
 {
     call->token_name[0] = '\0';
-    if (call_parts(call)->tokens->count == 0 || call->endpoint->scope == ACCESS_NONE) return 0;
-    const struct access_token *token = access_find(call_parts(call)->tokens, call_header(call, "Authorization"));
+    if (call->parts->tokens->count == 0 || call->endpoint->scope == ACCESS_NONE) return 0;
+    const struct access_token *token = access_find(call->parts->tokens, call_header(call, "Authorization"));
     if (!token) return 401;
     memcpy(call->token_name, token->name, sizeof call->token_name); /* the tokens may be others before the answer */
     return token->scope < call->endpoint->scope ? 403 : 0;
@@ -208,7 +210,7 @@ unsigned judge_head(struct call *call, const char *url, const char *method, cons
     unsigned refused = is_foreign(call, *authority ? authority : NULL) ? 403 : judge_token(call);
     if (refused) return refused;
     if (*path != '/' || !call->sound || !url_is_whole(call, version) || !fields_are_sound(call, method)) return 400;
-    if (ruleset && coordinator_revision(call_parts(call)->coordinator) == 0) return 500;
+    if (ruleset && coordinator_revision(call->parts->coordinator) == 0) return 500;
     if (!found) return 404;
     if (!(call->endpoint->methods & call->method)) return 405;
     call->query_wrong = !query_is_known(call);

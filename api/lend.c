@@ -1,8 +1,8 @@
 #include "api/lend.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
-#include "api/endpoints.h"
 #include "core/control/supervisor.h"
 
 /* --- back on the supervisor's thread --- */
@@ -10,7 +10,7 @@
 static void on_returned(struct letter *letter)
 {
     struct call *call = (struct call *)letter;
-    struct lending *l = lend_of(call);
+    struct lending *l = call->lending;
     l->out--;
     l->waiting -= call->endpoint->waits;
     l->returned(call);
@@ -23,9 +23,11 @@ bool lend_is_full(const struct lending *l, const struct endpoint *endpoint)
 
 /* --- the coordinator's thread --- */
 
+static void give_back(struct call *call);
+
 static void hold(struct lending *l, struct call *call)
 {
-    call->held = true;
+    call->give_back = give_back;
     call->previous = NULL;
     call->next = l->held;
     if (l->held) l->held->previous = call;
@@ -39,13 +41,14 @@ static void let_go(struct lending *l, struct call *call)
     else
         l->held = call->next;
     if (call->next) call->next->previous = call->previous;
-    call->held = false;
+    call->give_back = NULL;
 }
 
-void lend_return(struct call *call)
+/* The call is answered. */
+static void give_back(struct call *call)
 {
-    struct lending *l = lend_of(call);
-    assert(call->held && call->answered && !call->pending);
+    struct lending *l = call->lending;
+    assert(call->give_back && call->answered && !call->pending);
     let_go(l, call);
     call->letter.deliver = on_returned;
     supervisor_post(l->parts->supervisor, &call->letter);
@@ -73,7 +76,7 @@ void lend_read_counters(void *context, struct engine_api_counters *out)
 static void on_lent(struct letter *letter)
 {
     struct call *call = (struct call *)letter;
-    struct lending *l = lend_of(call);
+    struct lending *l = call->lending;
     hold(l, call);
     call->handling = true;
     if (l->closed || coordinator_is_over(l->parts->coordinator)) {
@@ -83,7 +86,7 @@ static void on_lent(struct letter *letter)
         call->endpoint->handle(call);
     }
     call->handling = false;
-    if (call->answered) lend_return(call);
+    if (call->answered) give_back(call);
 }
 
 uint64_t lend_call(struct lending *l, struct call *call)
@@ -92,6 +95,7 @@ uint64_t lend_call(struct lending *l, struct call *call)
     l->out++;
     l->waiting += call->endpoint->waits;
     call->serial = serial;
+    call->lending = l;
     call->letter.deliver = on_lent;
     coordinator_post(l->parts->coordinator, supervisor_ring(l->parts->supervisor), &call->letter);
     return serial;

@@ -1,6 +1,6 @@
 /* The way of a call to the coordinator and back.
  *
- *   supervisor --lend_call()--> held: its handler runs, and answers now or later --lend_return()--> returned()
+ *   supervisor --lend_call()--> held: its handler runs, and answers now or later --call_reply()--> returned()
  *                    \
  *                     lend_withdraw(): its answer is not wanted any more; it comes back all the same, soon
  *
@@ -10,6 +10,9 @@
 #define SLUICE_API_LEND_H
 
 #include "api/call.h"
+#include "api/parts.h"
+#include "core/io/counter.h"
+#include "lua/engine/engine.h"
 
 /* How many may be out, those whose connection has been answered otherwise among them: of the ones that wait for
  * scripts, and of all. */
@@ -29,8 +32,6 @@ struct lending {
     counter connections, requests, successes, errors, bytes_in, bytes_out;
 };
 
-struct lending *lend_of(struct call *call);
-
 /* --- on the supervisor's thread --- */
 
 /* Whether no other one of that kind may be out. */
@@ -41,7 +42,6 @@ void lend_withdraw(struct lending *l, uint64_t serial);
 
 /* --- on the coordinator's thread --- */
 
-void lend_return(struct call *call); /* it is answered */
 /* Every call that is there, or will come, is answered with 503 and returned; no handler runs any more. */
 void lend_close(struct lending *l);
 /* For scripts: an engine_api_reader of a lending. */

@@ -2,7 +2,7 @@
 #ifndef SLUICE_API_RECORDER_H
 #define SLUICE_API_RECORDER_H
 
-#include "api/call.h"
+#include "api/parts.h"
 
 struct recorder;
 

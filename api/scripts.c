@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/parts.h"
+
 /* What scripts raise may hold any octets. */
 static json_t *error_json(const char *text)
 {
@@ -35,7 +37,7 @@ void scripts_list(struct call *call)
     struct text text = {0};
     struct engine_script script;
     json_t *rows = json_array();
-    for (unsigned i = 0; engine_get_script(call_parts(call)->engine, i, &script); i++)
+    for (unsigned i = 0; engine_get_script(call->parts->engine, i, &script); i++)
         json_array_append_new(rows, script_json(&script));
     json_t *all = json_pack("{s:o}", "scripts", rows);
     char *dump = all ? json_dumps(all, JSON_COMPACT) : NULL;
@@ -81,7 +83,7 @@ void scripts_start(struct call *call)
     }
     log_change(call, "start", name);
     enum engine_script_result result =
-        engine_add_script(call_parts(call)->engine, name, call->body.data, call->body.size, &error);
+        engine_add_script(call->parts->engine, name, call->body.data, call->body.size, &error);
     if (result == ENGINE_SCRIPT_OK)
         call_reply_octets(call, 201, CALL_TEXT, "", 0);
     else
@@ -92,7 +94,7 @@ void scripts_start(struct call *call)
 void scripts_end(struct call *call)
 {
     log_change(call, "end", call->path_rest);
-    if (engine_remove_script(call_parts(call)->engine, call->path_rest))
+    if (engine_remove_script(call->parts->engine, call->path_rest))
         call_reply_octets(call, 204, CALL_TEXT, "", 0);
     else
         call_reply_text(call, 404, "there is no such script");

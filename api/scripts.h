@@ -4,6 +4,8 @@
 
 #include "api/call.h"
 
+struct engine;
+
 void scripts_list(struct call *call);  /* GET /scripts */
 void scripts_start(struct call *call); /* POST /scripts?name=N */
 void scripts_end(struct call *call);   /* DELETE /scripts/N */

@@ -1,5 +1,6 @@
 #include "api/server.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
@@ -68,16 +69,6 @@ struct api {
     uint64_t entered; /* connections so far */
 };
 
-struct api_parts *call_parts(struct call *call)
-{
-    return &call->api->parts;
-}
-
-struct lending *lend_of(struct call *call)
-{
-    return &call->api->lending;
-}
-
 /* --- answers --- */
 
 static enum codec choose_coding(struct call *call)
@@ -134,7 +125,7 @@ static struct MHD_Response *make_response(struct call *call)
                                         call->answer.data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
     if (!response) return NULL;
     MHD_set_response_options(response, MHD_RF_SEND_KEEP_ALIVE_HEADER, MHD_RO_END); /* as neosocksd says it */
-    if (call->method != CALL_HEAD) counter_add(&call->api->lending.bytes_out, call->answer.size);
+    if (call->method != CALL_HEAD) counter_add(&call->visit->api->lending.bytes_out, call->answer.size);
     call->answer_size = call->answer.size;
     call->answer = (struct text){0};
     if (plain_size >= COMPRESS_MIN) add_header(response, MHD_HTTP_HEADER_VARY, MHD_HTTP_HEADER_ACCEPT_ENCODING);
@@ -179,7 +170,7 @@ static struct peer *peer_of(struct MHD_Connection *connection)
 static struct visit *visit_open(struct api *api, struct MHD_Connection *connection)
 {
     struct visit *visit = calloc(1, sizeof *visit);
-    struct call *call = visit ? call_new(api, visit, connection) : NULL;
+    struct call *call = visit ? call_new(&api->parts, visit, connection) : NULL;
     if (!call) {
         free(visit);
         return NULL;
@@ -237,7 +228,7 @@ static void on_returned(struct call *call)
 /* Answers what the coordinator has not, or not in time. */
 static void visit_give_up(struct visit *visit, unsigned status, const char *message)
 {
-    struct call *own = call_new(visit->api, visit, visit->connection);
+    struct call *own = call_new(&visit->api->parts, visit, visit->connection);
     if (own) {
         own->endpoint = visit->call->endpoint;
         own->method = visit->call->method;

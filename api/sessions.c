@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/parts.h"
 #include "core/session/session.h"
 #include "core/session/worker.h"
 
@@ -95,7 +96,7 @@ static void listing_finish(struct listing *l, const char *cursor)
 
 static void listing_go_on(struct listing *l)
 {
-    struct coordinator *c = call_parts(l->call)->coordinator;
+    struct coordinator *c = l->call->parts->coordinator;
     char cursor[32];
     snprintf(cursor, sizeof cursor, "%x-%x", l->worker, l->errand.first);
     if (l->worker >= coordinator_worker_count(c)) {
@@ -118,7 +119,7 @@ static void listing_done(struct errand *self, int32_t result)
     struct listing *l = (struct listing *)self;
     if (result < 0) l->errand.count = 0, l->errand.next = UINT32_MAX;
     for (uint32_t i = 0; i < l->errand.count; i++)
-        json_array_append_new(l->rows, row_json(call_parts(l->call)->engine, &l->errand.rows[i], l->worker));
+        json_array_append_new(l->rows, row_json(l->call->parts->engine, &l->errand.rows[i], l->worker));
     l->left -= l->errand.count;
     l->errand.first = l->errand.next;
     if (l->errand.next == UINT32_MAX) {
@@ -208,7 +209,7 @@ void sessions_end(struct call *call)
 {
     uint32_t worker;
     struct ending *e = calloc(1, sizeof *e);
-    struct coordinator *c = call_parts(call)->coordinator;
+    struct coordinator *c = call->parts->coordinator;
     if (!e) {
         call_reply_text(call, 500, "not enough memory");
         return;

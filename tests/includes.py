@@ -19,7 +19,6 @@ ROOMS = ["protocols", "core/io", "core/resolver", "core/session", "core/control"
          "lua/modules", "lua/socket", "lua/boot", "api", "core"]
 APART = {"lua/modules", "lua/socket"}  # neither of them knows the other
 FACES = {"lua": r"lua/engine/(engine|text|codec|digest|embedded)\.h"}  # what of a folder is for those above it
-CIRCLES = {"api"}  # modules that still do, or a whole room
 TOPS = ["protocols", "core", "lua", "api"]  # folders where they are
 WATCHERS = ["tests", "fuzz", "bench"]
 HOMES = {  # header: where it may be included besides tests, fuzz and bench
@@ -105,10 +104,8 @@ def order_modules(uses):
 
 
 def find_circles(uses):
-    """One line for each module that includes itself by way of others, but those that are known to."""
+    """One line for each module that includes itself by way of others."""
     for module in sorted(uses):
-        if module in CIRCLES or os.path.dirname(module) in CIRCLES:
-            continue
         seen = set()
         for lower in uses[module]:
             add_above(lower, uses, seen, [])
