@@ -12,6 +12,7 @@ import concurrent.futures
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -65,6 +66,19 @@ class Journal:
         return entry
 
 
+class Interrupt:
+    """What is being tried comes to its end, so that no process and no copy is left behind; nothing new begins."""
+
+    def __init__(self):
+        self.came = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.came.set())
+
+    def check(self):
+        if self.came.is_set():
+            raise SystemExit("mutants: interrupted; the same command goes on from here")
+
+
 class Hunt:
     """Several slots take faults from one list until enough of them are counted."""
 
@@ -81,6 +95,7 @@ class Hunt:
                 number, change = next(self.faults, (None, None))
                 if change is None or counted >= self.options.count:
                     return None
+                self.options.interrupt.check()
                 self.results[number] = self.journal.recall(change)
                 if self.results[number] is None:
                     return number, change
@@ -136,7 +151,7 @@ def find_reachers(options):
     place = os.path.join(options.build, "mutants", f"copy-{os.getpid()}")
     slot.copy_checkout(ROOT, options.build, place)
     try:
-        return reach.Map(place, options.build, say).reachers(options.jobs, options.effort > 0)
+        return reach.Map(place, options.build, say, options.interrupt.check).reachers(options.jobs, options.effort > 0)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -161,6 +176,7 @@ def main():
         print("\n".join(change.name for change in faults[:options.count]))
         return 0
     sandbox.check()
+    options.interrupt = Interrupt()
     base = os.path.join(options.build, "mutants", f"seed-{options.seed}")
     reachers = find_reachers(options)
     journal = Journal(base + ".jsonl", f"{state_of_tree(ROOT)} {options.effort}")

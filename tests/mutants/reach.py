@@ -77,12 +77,12 @@ def covered_spans(binary, profiles):
         return {}
     with tempfile.NamedTemporaryFile(suffix=".profdata") as merged:
         done = subprocess.run(["llvm-profdata", "merge", "--failure-mode=all", "-o", merged.name, *profiles],
-                              capture_output=True, check=False)
+                              capture_output=True, check=False, start_new_session=True)
         if done.returncode != 0:
             return {}
         report = subprocess.run(["llvm-cov", "export", "-format=text", "-skip-expansions", "-skip-functions",
                                  f"-instr-profile={merged.name}", binary], capture_output=True, text=True,
-                                check=True).stdout
+                                check=True, start_new_session=True).stdout
     spans = {}
     for file in json.loads(report)["data"][0]["files"]:
         found = SOURCE.search(file["filename"])
@@ -108,8 +108,9 @@ def timed_status(command, folder, timeout, **environment):
 
 
 class Map:
-    def __init__(self, root, build, say):
-        self.root, self.build, self.say = root, build, say
+    def __init__(self, root, build, say, check):
+        """`check` is called before anything is run, and raises if the whole of it shall end."""
+        self.root, self.build, self.say, self.check = root, build, say, check
         self.folder = os.path.join(build, "mutants", "reach")
         os.makedirs(self.folder, exist_ok=True)
         self.mutant, self.coverage = (os.path.join(build, flavour) for flavour in ("mutant", "coverage"))
@@ -123,6 +124,7 @@ class Map:
                 return found["value"]
         except (OSError, ValueError, KeyError):
             pass
+        self.check()
         self.say(f"reach: {name}")
         value = make()
         with open(path + ".new", "w", encoding="utf-8") as file:

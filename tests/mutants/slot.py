@@ -41,7 +41,7 @@ class Slot:
         words = ["make", "-s", "CFLAGS=", "LDFLAGS=", "LTO=", os.path.join("build", "mutant", target)]
         ours = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
         done = subprocess.run(words, cwd=self.folder, env=ours, stdin=subprocess.DEVNULL, capture_output=True,
-                              check=False)
+                              check=False, start_new_session=True)  # who interrupts us shall not interrupt it
         return done.returncode == 0
 
     def attempt(self, change):
