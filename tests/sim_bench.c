@@ -52,7 +52,15 @@ static void bench_on_established(void *self, struct sim_conn *conn)
     bench->upstreams[bench->upstream_count++] = conn;
 }
 
-static const struct sim_world_ops bench_ops = {bench_act, bench_on_connect, bench_on_established, NULL, NULL};
+static void bench_on_datagram(void *self, const struct net_address *from, const struct net_address *to,
+                              const uint8_t *data, size_t size)
+{
+    struct sim_bench *bench = self;
+    if (bench->on_datagram) bench->on_datagram(bench, from, to, data, size);
+}
+
+static const struct sim_world_ops bench_ops = {bench_act, bench_on_connect, bench_on_established, NULL,
+                                               bench_on_datagram};
 
 void sim_bench_prepare(struct sim_bench *bench)
 {

@@ -27,6 +27,9 @@ struct sim_bench {
     void (*on_connect)(struct sim_bench *bench, const struct address *to, struct sim_verdict *verdict);
     /* What the coordinator has read; NULL: it does not matter. */
     void (*on_mail)(struct sim_bench *bench, const struct message *message);
+    /* A datagram has left the proxy; NULL: it does not matter. */
+    void (*on_datagram)(struct sim_bench *bench, const struct net_address *from, const struct net_address *to,
+                        const uint8_t *data, size_t size);
     /* Called in every round of the simulated kernel; NULL: nothing to do. True if something moved. */
     bool (*act)(struct sim_bench *bench, uint64_t *wake_us);
     uint32_t upstream_count;

@@ -1,5 +1,5 @@
-/* core/io/ring on the real kernel: when it takes nothing, in a child whose io_uring_enter(2) a filter makes fail; and
- * how much one receive takes. */
+/* core/io/ring on the real kernel: when it takes nothing, in a child whose io_uring_enter(2) a filter makes fail; how
+ * much one receive takes; completions that find no room. */
 #include "core/io/ring.h"
 
 #include <errno.h>
@@ -9,6 +9,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -90,11 +91,54 @@ static void test_receives_are_bounded(void **state)
     ring_destroy(ring);
 }
 
+/* Waits once without a time, and takes what has come: how many completions. Each slot comes once. */
+static unsigned take_polls(struct ring *ring, bool *came, unsigned count)
+{
+    struct ring_completion c;
+    unsigned taken = 0;
+    assert_int_equal(ring_wait(ring, 0), 0);
+    for (; ring_next(ring, &c); taken++) {
+        assert_int_equal(c.result, POLLOUT);
+        assert_in_range(c.tag.slot, 0, count - 1);
+        assert_false(came[c.tag.slot]);
+        came[c.tag.slot] = true;
+    }
+    return taken;
+}
+
+/* The completion queue is four times the other one. What does not fit waits in the kernel: the wait that finds it so
+ * counts, and nothing is lost. */
+static void test_more_completions_than_room(void **state)
+{
+    enum { ENTRIES = 8, ROOM = 4 * ENTRIES, COUNT = ROOM + ENTRIES };
+    bool came[COUNT] = {false};
+    struct ring *ring;
+    int fds[2];
+    (void)state;
+    assert_int_equal(ring_open(&ring, &(struct ring_options){.entries = ENTRIES}), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    const struct ring_stats *stats = ring_get_stats(ring);
+    for (uint32_t i = 0; i < ROOM; i++) ring_poll(ring, fds[0], POLLOUT, (struct ring_tag){.op = 1, .slot = i});
+    assert_int_equal(take_polls(ring, came, COUNT), ROOM);
+    assert_int_equal(counter_read(&stats->overflows), 0);
+    memset(came, 0, sizeof came);
+    for (uint32_t i = 0; i < COUNT; i++) ring_poll(ring, fds[0], POLLOUT, (struct ring_tag){.op = 1, .slot = i});
+    assert_int_equal(take_polls(ring, came, COUNT), ROOM);
+    assert_int_equal(counter_read(&stats->overflows), 1);
+    assert_int_equal(take_polls(ring, came, COUNT), COUNT - ROOM);
+    assert_int_equal(counter_read(&stats->overflows), 1);
+    assert_int_equal(take_polls(ring, came, COUNT), 0);
+    close(fds[0]);
+    close(fds[1]);
+    ring_destroy(ring);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kernel_takes_nothing),
         cmocka_unit_test(test_receives_are_bounded),
+        cmocka_unit_test(test_more_completions_than_room),
     };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);
 }

@@ -381,9 +381,9 @@ static void test_sessions_that_a_drain_resets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_receives_without_a_buffer),   cmocka_unit_test(test_half_of_the_buffers_is_awaited),
-        cmocka_unit_test(test_octets_of_datagrams),         cmocka_unit_test(test_datagrams_without_a_buffer),
-        cmocka_unit_test(test_bulk_without_a_pipe),         cmocka_unit_test(test_questions_that_wait),
+        cmocka_unit_test(test_receives_without_a_buffer),    cmocka_unit_test(test_half_of_the_buffers_is_awaited),
+        cmocka_unit_test(test_octets_of_datagrams),          cmocka_unit_test(test_datagrams_without_a_buffer),
+        cmocka_unit_test(test_bulk_without_a_pipe),          cmocka_unit_test(test_questions_that_wait),
         cmocka_unit_test(test_sessions_that_a_drain_resets),
     };
     memset(octets, 'x', sizeof octets);

@@ -24,7 +24,7 @@ struct stats {
     counter starved;                     /* receives that found the buffer group empty */
     counter pipes_missing;               /* bulk flows that found no pipe and went on copying */
     counter to_splice, to_copy;          /* changes of a flow's path */
-    counter queue_full;                  /* messages that had to wait on the worker */
+    counter queue_full;                  /* attempts to send a message that found the queue full, so that it waits */
     counter pipes_in_use;                /* gauge */
     counter drain_resets;                /* sessions that were left when the drain of a stop was over */
     counter peak;                        /* most half-open and established sessions at a time */
