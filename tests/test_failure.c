@@ -79,7 +79,7 @@ static void test_pages(void **state)
         assert_int_equal(page->sentence[strlen(page->sentence) - 1], '.');
         assert_int_equal(strcspn(page->sentence, "<>&"), strlen(page->sentence));
         bool upstream = failure_is_upstream(f) || failure_is_timeout(f) || f == FAIL_COMMAND || f == FAIL_RESOURCE ||
-                        f == FAIL_RESOLVE_SHARE || f == FAIL_INTERNAL;
+                        f == FAIL_RESOLVE_SHARE;
         assert_true(upstream || failure_row(f)->http < 500);
         assert_true(failure_is_upstream(f) + failure_is_timeout(f) + failure_is_rejection(f) <= 1);
     }
@@ -129,7 +129,6 @@ static void test_codes(void **state)
         {FAIL_RESPONSE_TOO_LARGE, 0x5b, 1, 502},
         {FAIL_RESPONSE_INCOMPLETE, 0x5b, 1, 502},
         {FAIL_RESPONSE_TIMEOUT, 0x5b, 6, 504},
-        {FAIL_INTERNAL, 0x5b, 1, 500},
     };
     (void)state;
     assert_int_equal(sizeof(cases) / sizeof(cases[0]), FAIL_COUNT - 1);

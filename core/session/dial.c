@@ -153,7 +153,8 @@ static enum session_state dial_go_on(struct worker *w, struct session *s)
 {
     struct dial *dial = &setup_of(w, s)->dial;
     if (dial_start(w, s) || dial->live > 0) return SESSION_DIAL;
-    return session_fail(w, s, dial->failure == FAIL_NONE ? FAIL_INTERNAL : dial->failure);
+    assert(dial->failure != FAIL_NONE); /* there was a candidate, and each one that ends leaves its failure */
+    return session_fail(w, s, dial->failure);
 }
 
 static enum session_state dial_resolve(struct worker *w, struct session *s)

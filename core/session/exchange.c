@@ -526,8 +526,11 @@ static enum failure request_begin(struct worker *w, struct exchange *e, const st
     const uint8_t *data = setup->head.data;
     struct http_head head;
     size_t scanned = 0, used;
-    if (http_parse_request(data, setup->consumed, &scanned, &head, &used) != PARSE_OK) return FAIL_INTERNAL;
-    if (http_forward_judge(data, &head, &e->request) != 0) return FAIL_INTERNAL;
+    enum parse_result parsed = http_parse_request(data, setup->consumed, &scanned, &head, &used);
+    assert(parsed == PARSE_OK); /* as when it came in: parser and judge know nothing but these octets */
+    unsigned status = http_forward_judge(data, &head, &e->request);
+    assert(status == 0);
+    (void)parsed, (void)status;
     if (!stream_make_room(w, st, used, CLIENT)) return FAIL_RESOURCE;
     size_t size = http_forward_write_request(data, &head, &e->request, st->out.data, st->out.size);
     if (size == 0) return FAIL_HEAD_TOO_LARGE;

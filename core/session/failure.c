@@ -51,7 +51,6 @@ static const struct failure_row rows[FAIL_COUNT] = {
     [FAIL_RESPONSE_TOO_LARGE] = {NO, SOCKS5_GENERAL_FAILURE, 502, "response_too_large", "response head too large"},
     [FAIL_RESPONSE_INCOMPLETE] = {NO, SOCKS5_GENERAL_FAILURE, 502, "response_incomplete", "response incomplete"},
     [FAIL_RESPONSE_TIMEOUT] = {NO, SOCKS5_TTL_EXPIRED, 504, "response_timeout", "response timed out"},
-    [FAIL_INTERNAL] = {NO, SOCKS5_GENERAL_FAILURE, 500, "internal", "internal error"},
 };
 
 const struct failure_row *failure_row(enum failure failure)
@@ -97,7 +96,6 @@ static const struct failure_page pages[FAIL_COUNT] = {
     [FAIL_RESPONSE_TOO_LARGE] = {"http_response_header_section_size", "The answer's fields are too large."},
     [FAIL_RESPONSE_INCOMPLETE] = {"http_response_incomplete", "The destination broke off in the middle of its answer."},
     [FAIL_RESPONSE_TIMEOUT] = {"http_response_timeout", "The destination did not answer in time."},
-    [FAIL_INTERNAL] = {"proxy_internal_error", "The proxy made a mistake."},
 };
 
 const struct failure_page *failure_page(enum failure failure)

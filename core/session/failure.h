@@ -44,7 +44,6 @@ enum failure {
     FAIL_RESPONSE_TOO_LARGE,  /* plain HTTP: its head is longer than we are willing to hold */
     FAIL_RESPONSE_INCOMPLETE, /* plain HTTP: the upstream has closed before it was complete */
     FAIL_RESPONSE_TIMEOUT,    /* plain HTTP: its head did not come in time */
-    FAIL_INTERNAL,            /* our own mistake */
     FAIL_COUNT,
 };
 

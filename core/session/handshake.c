@@ -27,8 +27,11 @@ static size_t head_left(const struct setup *setup)
 static enum session_state handshake_transparent(struct worker *w, struct session *s)
 {
     struct net_address local;
-    if (net_local_address(s->fd[CLIENT], &local) < 0 || !net_address_to(&local, &setup_of(w, s)->target))
-        return session_fail(w, s, FAIL_INTERNAL);
+    int error = net_local_address(s->fd[CLIENT], &local);
+    if (error < 0) return session_fail(w, s, failure_from_errno(error));
+    bool is_ip = net_address_to(&local, &setup_of(w, s)->target);
+    assert(is_ip); /* config_check() lets --tproxy listen on nothing else */
+    (void)is_ip;
     return route_begin(w, s);
 }
 

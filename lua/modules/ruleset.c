@@ -405,8 +405,7 @@ static const char *forward_word(enum failure failure)
     case FAIL_PROXY_TTL: return "proxy refused connection";
     case FAIL_PROXY_PROTOCOL: return "proxy protocol error";
     case FAIL_PROXY_CLOSED: return "unexpected end of connection";
-    case FAIL_RESOURCE:
-    case FAIL_INTERNAL: return "system error";
+    case FAIL_RESOURCE: return "system error";
     default: return "connection failed";
     }
 }

@@ -109,7 +109,7 @@ class FakeApi:
             "requests": self.grown(2790), "successes": self.grown(2700),
             "failures": {"peer": self.grown(4), "refused": self.grown(31, 0.9, 40), "connect_timeout": self.grown(12, 0.9),
                          "resolve": self.grown(22, 0.8, 61), "rejected": self.grown(9), "auth": self.grown(0.8),
-                         "internal": 0, "handshake_timeout": self.grown(2.2), "proxy_closed": 113},
+                         "handshake_timeout": self.grown(2.2), "proxy_closed": 113},
             "bytes": {"up": self.grown(24e6), "down": self.grown(360e6, 0.5), "copy": self.grown(64e6, 0.2, 45),
                       "splice": self.grown(320e6, 0.5)},
             "connect_latency": latency, "decision_latency": {n: v / 40 if n != "count" else v for n, v in latency.items()},

@@ -661,8 +661,8 @@ def test_answers_of_the_api(metered):
 
 
 def test_no_label_is_left_out():
-    """Every failure but those named here is brought about by one of the tests above."""
+    """Every failure is brought about by one of the tests above."""
     with open(__file__, encoding="utf-8") as text:
         said = text.read().split("def test_no_label")[0]
     missing = {label for label in counters.FAILURES if f'"{label}"' not in said and f"fail_{label}" not in said}
-    assert missing == {"internal"}  # our own mistake
+    assert not missing
