@@ -13,6 +13,7 @@ import glob
 import os
 import random
 import re
+import select
 import shlex
 import signal
 import subprocess
@@ -99,8 +100,11 @@ def kill_tagged(run):
             continue  # somebody else's, or gone
 
 
+Ended = collections.namedtuple("Ended", "status output cpu")  # cpu: seconds
+
+
 def execute(command, timeout, environment):
-    """(exit status, output). A command that hangs has failed; it is killed, and what it has left behind in any case. The
+    """Runs it to its end. A command that hangs has failed; it is killed, and what it has left behind in any case. The
     output goes to a file: a pipe would have no end as long as a grandchild holds it."""
     run = f"{RUN}.{uuid.uuid4()}"
     with tempfile.TemporaryFile() as output:
@@ -109,29 +113,50 @@ def execute(command, timeout, environment):
                                      start_new_session=True, stdin=subprocess.DEVNULL, stdout=output,
                                      stderr=subprocess.STDOUT)
         except OSError as missing:
-            return 127, f"{missing}\n"
+            return Ended(127, f"{missing}\n", 0.0)
+        ended = False
         try:
-            status, ended = child.wait(timeout), ""
-        except subprocess.TimeoutExpired:
-            status, ended = 124, f"\nkilled after {timeout} s: {shlex.join(command)}\n"
+            ended = has_ended(child, timeout)
         finally:  # interrupted, too: nothing is left behind
             kill_tagged(run)
-            child.wait()
+            status, cpu = reap(child)
         output.seek(0)
-        return status, output.read().decode(errors="replace") + ended
+        text = output.read().decode(errors="replace")
+        if ended:
+            return Ended(status, text, cpu)
+        return Ended(124, f"{text}\nkilled after {timeout} s: {shlex.join(command)}\n", cpu)
+
+
+def has_ended(child, timeout):
+    """Waits, in seconds. The child is not reaped: its number stays its own."""
+    descriptor = os.pidfd_open(child.pid)
+    try:
+        return bool(select.select([descriptor], [], [], timeout)[0])
+    finally:
+        os.close(descriptor)
+
+
+def reap(child):
+    """(exit status, CPU seconds of the child and of all that it has waited for)."""
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return child.returncode, usage.ru_utime + usage.ru_stime
 
 
 class Runner:
-    def __init__(self):
+    def __init__(self, journal=None):
+        """`journal`: a file to which a line is added for each command: when it began, how long it took, its CPU time."""
         self.totals = [0, 0, 0]
+        self.journal = journal
+        self.begin = time.monotonic()
 
-    def report(self, name, counts, seconds, outputs):
-        """`outputs`: of what has failed; of everything if nothing has."""
+    def report(self, name, counts, seconds, cpu, outputs):
+        """`seconds`, `cpu`: of all its commands. `outputs`: of what has failed; of everything if nothing has."""
         self.totals = [sum(pair) for pair in zip(self.totals, counts)]
         passed, failed, skipped = counts
         details = f"{passed} passed" + (f", {failed} failed" if failed else "") + (
             f", {skipped} skipped" if skipped else "")
-        print(f"{'FAIL' if failed else 'ok  '} {name:<28} {details} ({seconds:.1f} s)", flush=True)
+        print(f"{'FAIL' if failed else 'ok  '} {name:<28} {details} ({seconds:.1f} s, CPU {cpu:.1f} s)", flush=True)
         if failed:
             for line in "".join(outputs).splitlines()[-SHOWN_LINES:]:
                 print(f"     | {line}")
@@ -159,17 +184,20 @@ class Runner:
                 raise
 
     def report_task(self, task, results):
-        status = next((status for status, _, _ in results if status != 0), 0)
-        counts = task.count(status, "".join(output for _, output, _ in results))
-        shown = [output for status, output, _ in results if status != 0 or not counts[1]]
-        self.report(task.name, counts, sum(took for _, _, took in results), shown)
+        ends = [end for end, _ in results]
+        status = next((end.status for end in ends if end.status != 0), 0)
+        counts = task.count(status, "".join(end.output for end in ends))
+        shown = [end.output for end in ends if end.status != 0 or not counts[1]]
+        self.report(task.name, counts, sum(took for _, took in results), sum(end.cpu for end in ends), shown)
 
-    @staticmethod
-    def timed(command, task):
+    def timed(self, command, task):
         begin = time.monotonic()
-        words = command if task.waits else ["nice", "-n", "5", *command]
-        status, output = execute(words, task.timeout, task.environment)
-        return status, output, time.monotonic() - begin
+        end = execute(command if task.waits else ["nice", "-n", "5", *command], task.timeout, task.environment)
+        took = time.monotonic() - begin
+        if self.journal:
+            with open(self.journal, "a", encoding="utf-8") as journal:  # one short line: no other thread's is mixed in
+                journal.write(f"{begin - self.begin:6.1f} {took:6.1f} {end.cpu:6.1f} {task.name}: {os.path.basename(command[-1])}\n")
+        return end, took
 
 
 # --- the steps ---
@@ -373,6 +401,16 @@ STEPS = {"unit": run_unit, "sim": run_sim, "fuzz": run_fuzz, "e2e": run_e2e, "as
          "all": run_all, "lint": run_lint}
 
 
+def journal_in(folder):
+    """A new one, or none where nothing may be written."""
+    path = os.path.join(folder, "times.txt")
+    try:
+        with open(path, "w", encoding="utf-8"):
+            return path
+    except OSError:
+        return None
+
+
 def main():
     parser = argparse.ArgumentParser(description="runs tests that are built, and counts")
     parser.add_argument("--build", default="build")
@@ -383,7 +421,7 @@ def main():
     parser.add_argument("step", nargs="+", choices=STEPS)
     options = parser.parse_args()
     options.build = os.path.abspath(options.build)
-    runner = Runner()
+    runner = Runner(journal_in(options.build))
     for step in options.step:
         STEPS[step](runner, options)
     print("{} passed, {} failed, {} skipped".format(*runner.totals))

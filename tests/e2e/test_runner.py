@@ -23,21 +23,37 @@ def sleeping(mark):
 def test_a_grandchild_does_not_hold_it():
     mark = f"9{os.getpid()}1"
     begin = time.monotonic()
-    status, output = run.execute(["sh", "-c", f"echo seen; setsid sleep {mark} & exec sleep {mark}"], 0.5, dict(os.environ))
-    assert status == 124 and output.startswith("seen\n\nkilled after 0.5 s: sh -c ")
+    end = run.execute(["sh", "-c", f"echo seen; setsid sleep {mark} & exec sleep {mark}"], 0.5, dict(os.environ))
+    assert end.status == 124 and end.output.startswith("seen\n\nkilled after 0.5 s: sh -c ")
     assert time.monotonic() - begin < 20 * process.SLOW
     assert process.wait_until(lambda: not sleeping(mark))
 
 
 def test_what_is_left_over_ends_with_the_command():
     mark = f"9{os.getpid()}2"
-    assert run.execute(["sh", "-c", f"echo seen; setsid sleep {mark} & exit 3"], 20, dict(os.environ)) == (3, "seen\n")
+    end = run.execute(["sh", "-c", f"echo seen; setsid sleep {mark} & exit 3"], 20, dict(os.environ))
+    assert (end.status, end.output) == (3, "seen\n")
     assert process.wait_until(lambda: not sleeping(mark))
 
 
 def test_a_missing_program():
-    status, output = run.execute(["/nowhere/to/be/found"], 5, dict(os.environ))
-    assert status == 127 and "No such file" in output
+    end = run.execute(["/nowhere/to/be/found"], 5, dict(os.environ))
+    assert end.status == 127 and "No such file" in end.output
+
+
+def test_its_cpu_time_is_that_of_its_children_too():
+    compute = [sys.executable, "-c", "import time\nwhile time.process_time() < 0.2: pass"]
+    end = run.execute(["sh", "-c", '"$@"; exit $?', "sh", *compute], 60, dict(os.environ))
+    assert end.status == 0 and end.cpu >= 0.2
+    end = run.execute(["sh", "-c", "exec kill -9 $$"], 60, dict(os.environ))
+    assert end.status == -9
+
+
+def test_the_journal_has_a_line_for_each_command(tmp_path):
+    journal = tmp_path / "times.txt"
+    run.Runner(journal).run([run.Task("first", [["true"], ["echo", "x"]]), run.Task("second", [["false"]], waits=True)])
+    names = sorted(line.split(maxsplit=3)[3] for line in journal.read_text().splitlines())
+    assert names == ["first: true", "first: x", "second: false"]
 
 
 def test_counts():
