@@ -1,8 +1,9 @@
 # sluice. `make run` and `make test` do everything on a fresh Debian 12; `make help` lists the rest.
 #
-# One source tree is built in several flavours, each in a folder of its own below $(BUILD): release (what is installed),
-# unit (the same without link-time optimisation, for the test programs), asan, tsan, fuzz, and two of tests/mutants.py:
-# mutant (quickly built, without line numbers, so that a change which changes nothing gives the same object) and coverage.
+# One source tree is built in several flavours, each in a folder of its own below $(BUILD): release (what is installed,
+# and the test programs), asan, tsan, fuzz, and two of tests/mutants.py: mutant (quickly built, without line numbers, so
+# that a change which changes nothing gives the same object) and coverage. Where the compiler does not put machine code
+# beside what link-time optimisation needs, the test programs have a flavour of their own: unit.
 # Flags that the caller gives in CFLAGS and LDFLAGS come last.
 ifeq ($(origin CC),default)
 CC := gcc
@@ -31,8 +32,11 @@ LIBS_LUA = -llua5.4 -ltre -ldeflate -lmicrohttpd -ljansson -lgnutls -lm
 ifneq ($(findstring clang,$(CC)),)
 LTO := $(if $(shell command -v ld.lld),-flto=thin)
 LD_release = $(if $(LTO),-fuse-ld=lld)
+PLAIN := $(if $(LTO),unit,release)
 else
 LTO := -flto=auto
+FAT := -ffat-lto-objects
+PLAIN := release
 endif
 SANITIZE_ASAN = -fsanitize=address,undefined -fno-sanitize-recover=all
 SANITIZE_TSAN = -fsanitize=thread
@@ -44,7 +48,7 @@ CC_tsan       = $(CLANG)
 CC_fuzz       = $(CLANG)
 CC_mutant     = $(CC)
 CC_coverage   = $(CLANG)
-FLAGS_release = -O2 -g $(LTO) $(HARDEN)
+FLAGS_release = -O2 -g $(LTO) $(FAT) $(HARDEN)
 FLAGS_unit    = -O2 -g $(HARDEN)
 FLAGS_asan    = -O1 -g -fno-omit-frame-pointer -fPIE $(SANITIZE_ASAN)
 FLAGS_tsan    = -O1 -g -fno-omit-frame-pointer -fPIE $(SANITIZE_TSAN)
@@ -118,7 +122,21 @@ $(foreach f,$(FLAVOURS),$(eval $(call embedded,$(f))))
 
 # With what TSan needs to follow Lua.
 objects = $(patsubst %.c,$(BUILD)/$(1)/%.o,$(2) $(if $(filter tsan,$(1)),tests/tsan_longjmp.c))
-link    = $(CC_$(1)) $(FLAGS_$(1)) $(CFLAGS) $(LINK) $(LD_$(1)) $(LDFLAGS) -o $@ $(filter %.o,$^)
+link    = $(CC_$(1)) $(FLAGS_$(1)) $(CFLAGS) $(LINK) $(LD_$(1)) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^)
+
+# Of test programs, none of which takes part in link-time optimisation.
+link-test = $(call link,$(1)) $(if $(filter release,$(1)),-fno-lto)
+
+# What a test program is about, as a list of objects from which the linker takes those that it needs: half the time of
+# linking all of them. Only names and symbols stand in it (T).
+define archives
+$(BUILD)/$(1)/simulated.a: $(call objects,$(1),$(SIMULATOR) $(SIMULATED))
+$(BUILD)/$(1)/product.a: $(call objects,$(1),$(PRODUCT))
+$(BUILD)/$(1)/control.a: $(call objects,$(1),$(PRODUCT) $(CONTROL))
+$(BUILD)/$(1)/simulated.a $(BUILD)/$(1)/product.a $(BUILD)/$(1)/control.a:
+	$$(Q)rm -f $$@ && $(AR) rcsT $$@ $$^
+endef
+$(foreach f,$(FLAVOURS),$(eval $(call archives,$(f))))
 
 $(BUILD)/sluice: $(call objects,release,$(PRODUCT) $(CONTROL) core/main.c)
 	$(call say,$@)
@@ -153,34 +171,35 @@ $(BUILD)/micro: $(call objects,release,bench/micro.c $(PRODUCT))
 
 # $(1) flavour, $(2) folder of the programs
 define programs
-$(2)/sim: $(call objects,$(1),tests/sim_main.c $(SIMULATOR) $(SIMULATED))
+$(2)/sim: $(call objects,$(1),tests/sim_main.c) $(BUILD)/$(1)/simulated.a
 	@mkdir -p $$(@D)
 	$$(call say,$$@)
-	$$(Q)$$(call link,$(1)) $$(LIBS)
+	$$(Q)$$(call link-test,$(1)) $$(LIBS)
 
-$(addprefix $(2)/tests/,$(SIM_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o \
-		$(call objects,$(1),tests/support.c $(SIMULATOR) $(SIMULATED))
+$(addprefix $(2)/tests/,$(SIM_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(call objects,$(1),tests/support.c) \
+		$(BUILD)/$(1)/simulated.a
 	@mkdir -p $$(@D)
 	$$(call say,$$@)
-	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
+	$$(Q)$$(call link-test,$(1)) $$(LIBS) -lcmocka
 
 # Those that are about Lua or the API have all of it. Static rules: of two patterns make takes the one whose objects are
 # there already.
-$(addprefix $(2)/tests/,$(FULL_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o \
-		$(call objects,$(1),tests/support.c $(PRODUCT) $(CONTROL))
+$(addprefix $(2)/tests/,$(FULL_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(call objects,$(1),tests/support.c) \
+		$(BUILD)/$(1)/control.a
 	@mkdir -p $$(@D)
 	$$(call say,$$@)
-	$$(Q)$$(call link,$(1)) $$(LIBS) $$(LIBS_LUA) -lcmocka
+	$$(Q)$$(call link-test,$(1)) $$(LIBS) $$(LIBS_LUA) -lcmocka
 
 # Those of the resolver share a name server.
 $(addprefix $(2)/tests/,test_resolve test_answers test_answers_late test_resolver_thread): $(call objects,$(1),tests/dns_double.c tests/resolve_bench.c)
 
-$(addprefix $(2)/tests/,$(PLAIN_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(call objects,$(1),tests/support.c $(PRODUCT))
+$(addprefix $(2)/tests/,$(PLAIN_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(call objects,$(1),tests/support.c) \
+		$(BUILD)/$(1)/product.a
 	@mkdir -p $$(@D)
 	$$(call say,$$@)
-	$$(Q)$$(call link,$(1)) $$(LIBS) -lcmocka
+	$$(Q)$$(call link-test,$(1)) $$(LIBS) -lcmocka
 endef
-$(eval $(call programs,unit,$(BUILD)))
+$(eval $(call programs,$(PLAIN),$(BUILD)))
 $(eval $(call programs,asan,$(BUILD)/asan))
 $(eval $(call programs,tsan,$(BUILD)/tsan))
 $(eval $(call programs,mutant,$(BUILD)/mutant))
@@ -189,7 +208,7 @@ $(eval $(call programs,coverage,$(BUILD)/coverage))
 # Those of the engine once more, where every allocation runs finalizers: see tests/gcstress.c.
 STRESS := -Wl,--wrap=lua_gc,--wrap=lua_newthread,--wrap=luaL_openlibs
 $(addprefix $(BUILD)/gcstress/tests/,$(STRESSED)): $(BUILD)/gcstress/tests/%: $(BUILD)/asan/tests/%.o \
-		$(call objects,asan,tests/gcstress.c tests/support.c $(PRODUCT) $(CONTROL))
+		$(call objects,asan,tests/gcstress.c tests/support.c) $(BUILD)/asan/control.a
 	@mkdir -p $(@D)
 	$(call say,$@)
 	$(Q)$(call link,asan) $(STRESS) $(LIBS) $(LIBS_LUA) -lcmocka
@@ -215,7 +234,11 @@ $(BUILD)/fuzz_session: $(call objects,fuzz,fuzz/fuzz_session.c $(SIMULATOR) $(SI
 	$(call say,$@)
 	$(Q)$(FUZZ_LINK)
 
-$(addprefix $(BUILD)/,$(FULL_FUZZERS)): $(BUILD)/%: $(BUILD)/fuzz/fuzz/%.o $(call objects,fuzz,$(PRODUCT) $(CONTROL))
+# What the fuzzers are about guides them; what it is called from and what it calls is that of the other flavour.
+GUIDING := $(PROTOCOLS) $(SIMULATED) $(addprefix api/,access.c endpoints.c fields.c sessions.c) $(wildcard lua/socket/*.c) \
+           $(addprefix lua/engine/,buffer.c class.c codec.c) $(addprefix lua/modules/,marshal.c pattern.c regex.c unmarshal.c)
+$(addprefix $(BUILD)/,$(FULL_FUZZERS)): $(BUILD)/%: $(BUILD)/fuzz/fuzz/%.o $(call objects,fuzz,$(GUIDING)) \
+		$(call objects,asan,$(filter-out $(GUIDING),$(PRODUCT) $(CONTROL)))
 	$(call say,$@)
 	$(Q)$(FUZZ_LINK) $(LIBS_LUA)
 

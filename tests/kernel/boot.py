@@ -102,7 +102,7 @@ def root_folder(build):
 
 
 def copy_tree(options, folder):
-    """The checkout and the programs of its release and unit flavours, nothing of the sanitizers'."""
+    """The checkout and the programs of its release flavour, nothing of the sanitizers'."""
     target = os.path.join(folder, "sluice")
     shutil.rmtree(target, ignore_errors=True)
     listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,

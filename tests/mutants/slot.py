@@ -1,5 +1,6 @@
 """A copy of the checkout and of what is built, in which one fault after the other is planted and tried."""
 import collections
+import glob
 import os
 import shutil
 import subprocess
@@ -64,7 +65,8 @@ class Slot:
         finally:
             os.rename(source + ".kept", source)
             os.rename(built + ".kept", built)
-            for program in linked:  # older than what they were made of, as make sees it
+            archives = glob.glob(self.path("build", "mutant", "*.a"))
+            for program in linked + archives:  # older than what they were made of, as make sees it
                 if os.path.exists(program):
                     os.remove(program)
 
