@@ -39,7 +39,8 @@ static struct {
     struct sim_queued {
         int fd;
         struct sim_datagram datagram;
-    } datagrams[SIM_DATAGRAMS_MAX]; /* in the order of their coming */
+    } datagrams[SIM_DATAGRAMS_MAX];
+    struct sim_queued *queue[SIM_DATAGRAMS_MAX]; /* in the order of their coming, then the free ones */
 } net;
 
 /* Octets of connections and pipes, kept from seed to seed: to map them anew would cost more than the rest. */
@@ -124,6 +125,7 @@ void sim_begin(uint64_t seed, const uint8_t *script, size_t script_size, const s
     sim_chances_now = (struct sim_chances){0};
     for (uint32_t fd = 0; fd < net.top; fd++) net.files[fd].kind = SIM_CLOSED;
     net.open = net.conn_count = net.pipe_count = net.datagram_count = 0;
+    for (uint32_t i = 0; i < SIM_DATAGRAMS_MAX; i++) net.queue[i] = &net.datagrams[i];
     net.top = 3; /* nobody expects less */
     net.limit = SIM_FILES_MAX - 8;
     sim_ring_begin();
@@ -240,25 +242,28 @@ uint32_t sim_waiting(void)
 
 /* --- datagrams --- */
 
-static struct sim_queued *datagram_first(int fd)
+/* The place of the first one in the queue; datagram_count: there is none. */
+static uint32_t datagram_first(int fd)
 {
-    for (uint32_t i = 0; i < net.datagram_count; i++)
-        if (net.datagrams[i].fd == fd) return &net.datagrams[i];
-    return NULL;
+    uint32_t at = 0;
+    while (at < net.datagram_count && net.queue[at]->fd != fd) at++;
+    return at;
 }
 
 const struct sim_datagram *sim_datagram_peek(int fd)
 {
-    const struct sim_queued *first = datagram_first(fd);
-    return first ? &first->datagram : NULL;
+    uint32_t first = datagram_first(fd);
+    return first < net.datagram_count ? &net.queue[first]->datagram : NULL;
 }
 
 void sim_datagram_drop(int fd)
 {
-    struct sim_queued *first = datagram_first(fd);
-    size_t behind = (size_t)(&net.datagrams[net.datagram_count] - (first + 1));
-    memmove(first, first + 1, behind * sizeof *first);
+    uint32_t first = datagram_first(fd);
+    assert(first < net.datagram_count);
+    struct sim_queued *dropped = net.queue[first];
     net.datagram_count--;
+    memmove(&net.queue[first], &net.queue[first + 1], (net.datagram_count - first) * sizeof net.queue[0]);
+    net.queue[net.datagram_count] = dropped;
 }
 
 /* --- connections --- */
@@ -438,8 +443,10 @@ bool sim_datagram(uint16_t port, const struct net_address *from, const void *dat
     int fd = datagram_socket_on(port);
     assert(size <= SIM_DATAGRAM_MAX);
     if (fd < 0 || net.datagram_count == SIM_DATAGRAMS_MAX) return false;
-    struct sim_queued *last = &net.datagrams[net.datagram_count++];
-    *last = (struct sim_queued){.fd = fd, .datagram = {.from = *from, .size = size}};
+    struct sim_queued *last = net.queue[net.datagram_count++];
+    last->fd = fd;
+    last->datagram.from = *from;
+    last->datagram.size = size;
     memcpy(last->datagram.data, data, size);
     return true;
 }
