@@ -304,8 +304,9 @@ int32_t sim_conn_take(struct sim_conn *conn, uint8_t *data, size_t size)
     int error = conn_inject(conn);
     if (error < 0) return error;
     if (conn->in.used > 0) return (int32_t)bytes_take(&conn->in, data, sim_shorten(least(size, conn->in.used)));
+    if (conn->in_ended) return 0; /* before any error */
     if (conn->error) return conn_error(conn);
-    return conn->in_ended || conn->broken ? 0 : -EAGAIN;
+    return conn->broken ? 0 : -EAGAIN;
 }
 
 static void conn_remember(struct sim_conn *conn, const uint8_t *data, uint32_t size)
@@ -325,7 +326,7 @@ int32_t sim_conn_put(struct sim_conn *conn, const uint8_t *data, size_t size)
     if (conn->broken) return -EPIPE;
     if (conn->far_closed) { /* taken, and answered with a reset */
         conn_remember(conn, data, (uint32_t)size);
-        conn->error = ECONNRESET;
+        conn->error = conn->in_ended ? EPIPE : ECONNRESET;
         conn->broken = true;
         return (int32_t)size;
     }
@@ -658,6 +659,16 @@ uint32_t net_unacknowledged(int fd)
 bool net_is_closed(int fd)
 {
     return sim_stream_at(fd, "net_is_closed()")->conn->broken;
+}
+
+bool net_has_ended(int fd)
+{
+    return sim_stream_at(fd, "net_has_ended()")->conn->in_ended;
+}
+
+bool net_was_cut(int fd)
+{
+    return net_is_closed(fd) && !net_has_ended(fd);
 }
 
 void sim_file_close(int fd)

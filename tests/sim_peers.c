@@ -211,7 +211,8 @@ static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_m
     t->client.fault = plan_fault(trouble, volume + 300, &t->client.fault_at);
     t->upstream_manner = (uint8_t)(t->client.manner == END_FIRST ? sim_below(3) : END_FIRST);
     t->upstream_fault = plan_fault(trouble, volume, &t->upstream_fault_at);
-    t->flawed = t->garbage || t->client.fault != FAULT_NONE || t->upstream_fault != FAULT_NONE;
+    t->client_flawed = t->garbage || t->client.fault != FAULT_NONE;
+    t->flawed = t->client_flawed || t->upstream_fault != FAULT_NONE;
 }
 
 void peers_plan(struct peers *peers, const struct config *config, uint32_t count, uint32_t stream_max)
@@ -894,10 +895,23 @@ static void check_complete(const struct peers *peers, const struct tunnel *t)
     if (c->saw_reset || (u && u->actor.saw_reset)) sim_fail("tunnel %u was reset, though nothing was wrong", t->index);
 }
 
+/* An upstream whose end has arrived has said everything, whatever becomes of it then. */
+static void check_end_survives(const struct peers *peers, const struct tunnel *t)
+{
+    uint32_t count;
+    const struct upstream *u = tunnel_upstream(peers, t, &count);
+    if (!peers->calm || t->client_flawed || is_http(t) || !t->client.reads_stream) return;
+    if (!u || !u->actor.reads_stream || !u->actor.conn->in_ended) return;
+    if (t->client.received != u->actor.sent)
+        sim_fail("the client of tunnel %u has %u of the %u octets that its upstream had sent before an orderly end",
+                 t->index, t->client.received, u->actor.sent);
+}
+
 void peers_check_finished(const struct peers *peers)
 {
     for (uint32_t i = 0; i < peers->tunnel_count; i++) {
         const struct tunnel *t = &peers->tunnels[i];
+        check_end_survives(peers, t);
         if (!tunnel_clean(peers, t)) continue;
         if (tunnel_reachable(peers, t))
             check_complete(peers, t);

@@ -78,6 +78,7 @@ struct tunnel {
     int resolve_result;
     bool started, refused_admission; /* the connection was never to be had */
     bool flawed;                     /* something is meant to go wrong in it */
+    bool client_flawed;              /* on the client's side */
     bool garbage;                    /* its client says something that is not meant */
     bool established, refused;       /* what its client was told */
     struct sequence sequence;

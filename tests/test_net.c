@@ -183,6 +183,78 @@ static void test_reset(void **state)
     net_close(ends[1]);
 }
 
+enum { READ_NOTHING, READ_OCTETS, READ_ALL };
+
+/* Whether the peer's end is known, when it has sent `sent` octets, has ended in order or not, and then reset the
+ * connection, and this side has read so much and been told of the error by a send. */
+static bool end_is_known(int sent, bool ended, int read, bool told)
+{
+    int ends[2];
+    char octet;
+    connect_two(ends);
+    for (int i = 0; i < sent; i++) net_send_octet(ends[0], 'x');
+    if (ended) assert_int_equal(net_shutdown_write(ends[0]), 0);
+    net_reset_on_close(ends[0]);
+    net_close(ends[0]);
+    wait_for(ends[1], 0);
+    assert_true(net_is_closed(ends[1]));
+    if (told) assert_int_equal(send(ends[1], "y", 1, MSG_NOSIGNAL), -1);
+    for (int i = 0; read >= READ_OCTETS && i < sent; i++) assert_int_equal(recv(ends[1], &octet, 1, 0), 1);
+    if (read == READ_ALL) (void)!recv(ends[1], &octet, 1, 0);
+    bool known = net_has_ended(ends[1]);
+    assert_int_equal(net_has_ended(ends[1]), known);
+    assert_int_equal(net_was_cut(ends[1]), !known);
+    net_close(ends[1]);
+    return known;
+}
+
+static void test_end_before_a_reset(void **state)
+{
+    (void)state;
+    for (int sent = 0; sent <= 2; sent++)
+        for (int read = READ_NOTHING; read <= READ_ALL; read++)
+            for (int told = 0; told <= 1; told++) {
+                assert_true(end_is_known(sent, true, read, told));
+                assert_false(end_is_known(sent, false, read, told));
+            }
+}
+
+static void test_end_of_one_that_lives(void **state)
+{
+    int ends[2];
+    char octet;
+    (void)state;
+    connect_two(ends);
+    assert_false(net_has_ended(ends[1]));
+    assert_int_equal(send(ends[0], "u", 1, MSG_OOB), 1); /* at which SIOCINQ stops */
+    net_send_octet(ends[0], 'x');
+    wait_for(ends[1], POLLIN);
+    assert_false(net_has_ended(ends[1]));
+    assert_int_equal(net_shutdown_write(ends[0]), 0);
+    wait_for(ends[1], POLLRDHUP);
+    assert_true(net_has_ended(ends[1]));
+    assert_false(net_was_cut(ends[1]));
+    assert_int_equal(recv(ends[1], &octet, 1, 0), 1); /* urgent data is apart, as before */
+    assert_int_equal(octet, 'x');
+    assert_int_equal(net_shutdown_write(ends[1]), 0); /* both have ended: it is closed, and was not cut */
+    wait_for(ends[0], POLLRDHUP);
+    assert_true(net_has_ended(ends[0]));
+    assert_false(net_was_cut(ends[0]));
+    assert_false(net_was_cut(ends[1]));
+    close_two(ends);
+}
+
+/* Its receives tell. */
+static void test_end_of_a_unix_socket(void **state)
+{
+    int ends[2];
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    assert_true(net_has_ended(ends[0]));
+    assert_false(net_was_cut(ends[0]));
+    close_two(ends);
+}
+
 static void test_ends(void **state)
 {
     int ends[2];
@@ -288,9 +360,18 @@ static void test_splice(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sockets),        cmocka_unit_test(test_options), cmocka_unit_test(test_device),
-        cmocka_unit_test(test_addresses),      cmocka_unit_test(test_reset),   cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_stop_listening), cmocka_unit_test(test_room),    cmocka_unit_test(test_splice),
+        cmocka_unit_test(test_sockets),
+        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_device),
+        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_stop_listening),
+        cmocka_unit_test(test_room),
+        cmocka_unit_test(test_splice),
+        cmocka_unit_test(test_end_before_a_reset),
+        cmocka_unit_test(test_end_of_one_that_lives),
+        cmocka_unit_test(test_end_of_a_unix_socket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

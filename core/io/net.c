@@ -217,6 +217,43 @@ bool net_is_closed(int fd)
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_CLOSE;
 }
 
+/* Octets that are unread, the end counted as one; -1: it cannot be told, so there is no end. */
+static int net_unread_with_end(int fd)
+{
+    char octet;
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+    struct iovec part = {.iov_base = &octet, .iov_len = 1};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    int unread = -1;
+    net_set_option(fd, IPPROTO_TCP, TCP_INQ, 1);
+    if (recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT) < 0) return -1;
+    const struct cmsghdr *first = CMSG_FIRSTHDR(&message);
+    if (first && first->cmsg_level == IPPROTO_TCP && first->cmsg_type == TCP_CM_INQ)
+        memcpy(&unread, CMSG_DATA(first), sizeof unread);
+    return unread;
+}
+
+/* A reset leaves no trace of the end in the state of the connection. But TCP_INQ counts the end as an octet and SIOCINQ
+ * does not, even when both have been read, so the difference is the end. In this order: octets that arrive in between
+ * must not look like it. SIOCINQ stops at urgent data unless they are in line. */
+bool net_has_ended(int fd)
+{
+    int octets = 0, protocol = 0;
+    socklen_t size = sizeof protocol;
+    if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) < 0 || protocol != IPPROTO_TCP) return true;
+    int with_end = net_unread_with_end(fd);
+    net_set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+    int result = ioctl(fd, SIOCINQ, &octets);
+    net_set_option(fd, SOL_SOCKET, SO_OOBINLINE, 0);
+    return result == 0 && with_end == octets + 1;
+}
+
+bool net_was_cut(int fd)
+{
+    return net_is_closed(fd) && !net_has_ended(fd);
+}
+
 void net_close(int fd)
 {
     (void)close(fd);

@@ -21,8 +21,7 @@ int net_route_source(const struct net_address *to, const char *device, struct ne
 /* Begins a connection; its local address is known from then on. 0 or -EINPROGRESS, or -errno; net_take_error() tells
  * when it is writable. -EOPNOTSUPP: only the ring can do that. */
 int net_connect(int fd, const struct net_address *to);
-/* Whether the attempt succeeded: 0 or -errno. Later: the error that is pending, -EPIPE for a reset that came behind the
- * peer's orderly end, -ECONNRESET for one that came before. */
+/* Whether the attempt succeeded: 0 or -errno. */
 int net_take_error(int fd);
 int net_type(int fd); /* SOCK_STREAM, SOCK_DGRAM */
 bool net_is_ipv6_only(int fd);
@@ -54,6 +53,11 @@ uint32_t net_send_room(int fd);
  * sockets. */
 uint32_t net_unacknowledged(int fd);
 bool net_is_closed(int fd); /* TCP: the connection is gone, whoever ended it */
+/* TCP: the orderly end of what the peer sends has arrived. Octets before it may be unread, a reset may have come behind
+ * it, and its error may have been told to anybody. True for other sockets, whose receives tell. A pending error may be
+ * taken. */
+bool net_has_ended(int fd);
+bool net_was_cut(int fd); /* TCP: the connection is gone without that end: what is read as one is none */
 void net_close(int fd);
 
 /* splice(2) between a non-blocking socket and a pipe. `more`: SPLICE_F_MORE. Octets moved, 0 at the end, -EAGAIN. */

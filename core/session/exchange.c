@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/io/net.h"
 #include "core/session/end.h"
 #include "core/session/flow.h"
 #include "core/session/hooks.h"
@@ -310,11 +311,12 @@ static void stream_begin_run(struct worker *w, struct stream *st)
         (uint32_t)http_write_chunk_head(st->out.data + st->out_size, stream_room(st), http_body_run(&st->body));
 }
 
-/* The source has ended behind its run, or within it. */
+/* The source has ended behind its run, or within it. A send of the request may have been told of a reset, so that its
+ * response seems to end. */
 static void stream_on_run_ended(struct worker *w, struct session *s, enum session_side from)
 {
     struct stream *st = &exchange_of(w, s)->streams[from];
-    if (from == UPSTREAM && http_body_run(&st->body) == UINT64_MAX) {
+    if (from == UPSTREAM && http_body_run(&st->body) == UINT64_MAX && !net_was_cut(s->fd[from])) {
         stream_end(st);
         stream_pump(w, s, from);
     } else {
@@ -449,14 +451,14 @@ static void stream_on_sent(struct worker *w, struct session *s, enum session_sid
         stream_pump(w, s, from);
 }
 
-/* The source has ended. */
+/* The source has ended, or seems to. */
 static void stream_on_end(struct worker *w, struct session *s, enum session_side from)
 {
     struct exchange *e = exchange_of(w, s);
     struct stream *st = &e->streams[from];
     if (from == CLIENT) {
         if (st->phase != STREAM_DONE) exchange_fail(w, s, FAIL_PEER); /* in the middle of its request's body */
-    } else if (st->phase == STREAM_BODY && http_body_complete_at_close(&st->body)) {
+    } else if (st->phase == STREAM_BODY && http_body_complete_at_close(&st->body) && !net_was_cut(s->fd[from])) {
         stream_end(st);
         stream_pump(w, s, from);
     } else {

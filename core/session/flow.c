@@ -99,19 +99,6 @@ void flow_count(struct worker *w, struct session *s, enum session_side from, uin
     counter_add(f->mode == FLOW_SPLICE ? &w->stats.bytes_splice : &w->stats.bytes_copy, octets);
 }
 
-void flow_prove_end(struct session *s, enum session_side side)
-{
-    struct flow *f = &s->flows[side];
-    if (f->phase != FLOW_ENDING && f->phase != FLOW_DONE) return;
-    if (!(f->flags & FLOW_PROVEN) && !net_is_closed(s->fd[side])) f->flags |= FLOW_PROVEN;
-}
-
-void flow_prove_slow_end(struct session *s, enum session_side side)
-{
-    const struct flow *f = &s->flows[side];
-    if (f->phase == FLOW_ENDING && f->limit > 0) flow_prove_end(s, side);
-}
-
 /* --- octets in memory --- */
 
 /* They are bounded as all that a flow holds, so that the rest of them waits where it is. */
@@ -143,7 +130,6 @@ static uint32_t flow_first(const struct worker *w, const struct flow *f)
 static void flow_send(struct worker *w, struct session *s, enum session_side from)
 {
     const struct flow *f = &s->flows[from];
-    flow_prove_end(s, flow_sink(from));
     ring_send(w->ring, s->fd[flow_sink(from)], buffers_at(&w->buffers, f->held.first) + f->offset, flow_first(w, f),
               session_arm(w, s, SESSION_SEND + flow_sink(from)));
 }
@@ -236,9 +222,12 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
     } else if (c->has_buffer) {
         buffers_return(&w->buffers, c->buffer);
     }
+    if (c->result == 0 && flow_in_flight(s, SESSION_SEND + from) && net_was_cut(s->fd[from])) {
+        flow_break(w, s, from, from, -ECONNRESET); /* that send was told of the reset, and this seems to be an end */
+        return;
+    }
     if (c->result == 0) {
         f->phase = FLOW_ENDING;
-        if (flow_in_flight(s, SESSION_SEND + from)) flow_prove_end(s, from);
     } else if (c->result == -ENOBUFS) {
         flow_starve(w, f);
     } else if (c->result < 0 && c->result != -ECANCELED) {
@@ -246,7 +235,6 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
         return;
     }
     flow_advance(w, s, from);
-    flow_prove_slow_end(s, from);
 }
 
 static void flow_arm_once(struct worker *w, struct session *s, enum session_side from, size_t size)

@@ -40,12 +40,6 @@ void flow_open(struct worker *w, struct session *s, enum session_side from, cons
 void flow_advance(struct worker *w, struct session *s, enum session_side from);
 /* One of the operations of the two flows. False: it belongs to none that is open. */
 bool flow_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c);
-/* When an error cuts a send, the kernel tells of it there and nowhere else: what is received next looks like an orderly
- * end. So the end of `side` is believed if the connection was still there after it: asked before each send to a side
- * that has ended, and when its end finds such a send in flight. */
-void flow_prove_end(struct session *s, enum session_side side);
-/* The same if the end waits for octets that the other side does not take: until it does, the proof may be gone. */
-void flow_prove_slow_end(struct session *s, enum session_side side);
 /* Octets of the flow are delivered: counts them by direction and path. */
 void flow_count(struct worker *w, struct session *s, enum session_side from, uint64_t octets);
 

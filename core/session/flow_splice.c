@@ -50,19 +50,9 @@ static bool flow_borrow_pipe(struct worker *w, struct session *s, enum session_s
     return false;
 }
 
-/* The opposite flow's splice may have met the reset of this socket in the middle of a call: it then reports what it had
- * moved, and the error is consumed. What looks like the end is one only if the connection is still there, or was ended
- * by both. */
-static bool splice_end_is_reset(struct session *s, enum session_side from)
-{
-    if (s->flows[flow_sink(from)].phase >= FLOW_DONE || !net_is_closed(s->fd[from])) return false;
-    if (net_take_error(s->fd[from]) != -EPIPE) return true;
-    s->flows[from].flags |= FLOW_PROVEN; /* the reset came behind the end */
-    return false;
-}
-
 /* Socket to pipe. Octets moved; 0 when nothing was to be had (which says end, dry or full: see phase and pipe_fill); <
- * 0: broken. */
+ * 0: broken. The opposite flow's splice may have met the reset of this socket in the middle of a call: it then reports
+ * what it had moved, and the error is consumed, so that what is read next looks like an orderly end. */
 static ssize_t splice_fill(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
@@ -70,7 +60,7 @@ static ssize_t splice_fill(struct worker *w, struct session *s, enum session_sid
     if (f->phase != FLOW_OPEN || f->pipe_fill > 0) return 0;
     ssize_t moved =
         net_splice(s->fd[from], pipe->write_fd, flow_bound(f, f->room < pipe->size ? f->room : pipe->size), false);
-    if (moved == 0 && splice_end_is_reset(s, from)) return -ECONNRESET;
+    if (moved == 0 && net_was_cut(s->fd[from])) return -ECONNRESET;
     if (moved == 0) f->phase = FLOW_ENDING;
     if (moved > 0) {
         f->pipe_fill += (uint32_t)moved;
@@ -84,7 +74,6 @@ static ssize_t splice_drain(struct worker *w, struct session *s, enum session_si
 {
     struct flow *f = &s->flows[from];
     if (f->pipe_fill == 0) return 0;
-    flow_prove_end(s, flow_sink(from));
     ssize_t moved = net_splice(w->pipes.all[f->pipe].read_fd, s->fd[flow_sink(from)], f->pipe_fill, false);
     if (moved > 0) {
         f->pipe_fill -= (uint32_t)moved;
@@ -214,7 +203,6 @@ void flow_splice(struct worker *w, struct session *s, enum session_side from)
         if (f->pipe_fill > 0) { /* the sink is the slower one, and took less than it had room for */
             f->room = 0;
             splice_wait_for_sink(w, s, from);
-            flow_prove_slow_end(s, from);
             return;
         }
         if (f->phase == FLOW_ENDING) {

@@ -26,8 +26,7 @@ enum flow_flag {
     FLOW_INTERNAL = 1 << 6,  /* the coordinator's own: not counted as traffic */
     FLOW_WRITABLE = 1 << 7,  /* the poll of the sink has just said so */
     FLOW_WAITED = 1 << 8,    /* SINGLE: had to wait for the sink since the last buffer was sent */
-    FLOW_PROVEN = 1 << 9,    /* its end was an orderly one, see flow_prove_end() */
-    FLOW_RESTING = 1 << 10,  /* deferred, or its time has not come yet */
+    FLOW_RESTING = 1 << 9,   /* deferred, or its time has not come yet */
 };
 
 #define FLOW_UNLIMITED UINT64_MAX

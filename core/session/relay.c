@@ -21,39 +21,47 @@ static void relay_leave_setup(struct worker *w, struct session *s)
     if (s->flows[CLIENT].early_left + s->flows[UPSTREAM].early_left == 0) session_release_setup(w, s);
 }
 
-/* `side` takes no more, but its own end has been received in order: what it sent is still delivered to the other side,
- * whose octets have nowhere to go from now on. */
+/* `side` takes no more, but what it sent has an orderly end: that is still delivered to the other side, whose octets
+ * have nowhere to go from now on. */
 static void relay_lose_sink(struct worker *w, struct session *s, enum session_side side)
 {
     struct flow *f = &s->flows[flow_sink(side)];
     bool sending = flow_in_flight(s, SESSION_SEND + side);
-    enum flow_phase next = f->phase == FLOW_OPEN ? FLOW_LOST : FLOW_DONE;
+    bool sends_on = f->phase == FLOW_OPEN || f->phase == FLOW_LOST;
     s->lost |= sending || f->held.count > 0 || f->pipe_fill > 0 || f->early_left > 0;
     flow_drop(w, s, flow_sink(side));
     relay_leave_setup(w, s);
     if (!sending) buffers_drop_all(&w->buffers, &f->held);
-    f->phase = (uint8_t)next;
+    f->phase = sends_on ? FLOW_LOST : FLOW_DONE;
     if (s->flows[side].phase == FLOW_DONE) parting_end_relay(w, s, flow_sink(side));
 }
 
-/* An error on one side, of a send to it or a receive from it. If that side had ended in order, the other one still gets
- * what it sent. Otherwise what the other has not got yet is lost, and it must not take that for an orderly end. Nor
- * must the peer on this side, unless the error says that it is not there any more: then the cheaper end will do. */
+/* An error on one side: what the other has not got yet is lost, and it must not take that for an orderly end. Nor must
+ * the peer on this side, unless the error says that it is not there any more: then the cheaper end will do. */
 static void relay_reset(struct worker *w, struct session *s, enum session_side side, ssize_t error)
 {
-    if (s->flows[side].flags & FLOW_PROVEN && s->protocol != PROTOCOL_INTERNAL) {
-        relay_lose_sink(w, s, side);
-        return;
-    }
     if (error == -ECONNRESET || error == -EPIPE) session_drop_side(w, s, side, SESSION_ORDERLY);
     session_close(w, s, SESSION_RESET);
+}
+
+/* A side takes no more. If it had ended in order before, the other one still gets what it sent. */
+static void relay_on_sink_gone(struct worker *w, struct session *s, enum session_side side, ssize_t error)
+{
+    enum flow_phase phase = s->flows[side].phase;
+    bool delivers = phase != FLOW_IDLE && phase != FLOW_LOST && s->protocol != PROTOCOL_INTERNAL;
+    if (delivers && net_has_ended(s->fd[side]))
+        relay_lose_sink(w, s, side);
+    else
+        relay_reset(w, s, side, error);
 }
 
 static void relay_on_broken(struct worker *w, struct session *s, enum session_side from, enum session_side side,
                             ssize_t error)
 {
-    (void)from;
-    relay_reset(w, s, side, error);
+    if (from == side)
+        relay_reset(w, s, side, error);
+    else
+        relay_on_sink_gone(w, s, side, error);
 }
 
 /* Both are done: so is the session. */
@@ -120,11 +128,9 @@ static void relay_on_watch(struct worker *w, struct session *s, enum session_sid
 {
     /* POLLHUP alone: both directions have ended in order, and what was received before may still be unread. The same
      * goes for the orderly end that the watch of a BIND looks for, too. */
-    struct flow *f = &s->flows[side];
     if (result < 0) return;
-    if (result & POLLERR && net_take_error(s->fd[side]) == -EPIPE) f->flags |= FLOW_PROVEN;
-    bool gone = result & POLLHUP && f->flags & FLOW_PROVEN && s->flows[flow_sink(side)].phase == FLOW_OPEN;
-    if (result & POLLERR || gone) relay_reset(w, s, side, -ECONNRESET);
+    bool gone = result & POLLHUP && s->flows[flow_sink(side)].phase == FLOW_OPEN && net_has_ended(s->fd[side]);
+    if (result & POLLERR || gone) relay_on_sink_gone(w, s, side, -ECONNRESET);
 }
 
 void relay_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c)
@@ -145,7 +151,6 @@ void relay_on_completion(struct worker *w, struct session *s, unsigned op, const
 static void relay_watch_side(struct worker *w, struct session *s, enum session_side side)
 {
     if (s->flows[side].phase != FLOW_DONE || flow_in_flight(s, SESSION_WATCH + side)) return;
-    flow_prove_end(s, side);
     ring_watch(w->ring, s->fd[side], session_arm(w, s, SESSION_WATCH + side));
 }
 

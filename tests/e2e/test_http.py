@@ -494,6 +494,27 @@ def test_response_that_breaks_off(sluice, origin, reply, ending):
         client.read_all()
 
 
+@pytest.mark.parametrize("way", ["copy", "splice"])
+@pytest.mark.parametrize("size", [4, 100000])
+def test_response_until_the_end_that_a_reset_cuts(sluice, origin, way, size):
+    """The reset meets the request, which is still being sent: the response must not seem to have ended there."""
+    target = origin(origins.hold)
+    client = ask(sluice("--relay", way), b"POST http://127.0.0.1:%d/ HTTP/1.0\r\nContent-Length: 1000000000\r\n\r\n" % target.port)
+    upstream = target.connection()
+    origins.read_http_head(upstream)
+    upstream.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(size))
+    assert client.read_head().startswith(b"HTTP/1.1 200 OK\r\n")
+    assert client.read(size) == bytes(size)
+    client.socket.settimeout(0.5 * process.SLOW)
+    with pytest.raises(TimeoutError):  # until the upstream's buffers are full, and the proxy waits for it
+        while True:
+            client.send(bytes(1 << 20))
+    origins.reset(upstream)
+    client.socket.settimeout(15 * process.SLOW)
+    with pytest.raises(ConnectionResetError):
+        client.read_all()
+
+
 def test_early_response_to_a_large_body(sluice, origin):
     """A server that refuses without reading: its answer arrives, although the client is still sending."""
     def serve(_origin, connection):

@@ -320,6 +320,23 @@ def test_upstream_that_is_gone_after_its_end(sluice, origin, way, taken):
 
 
 @pytest.mark.parametrize("way", ["copy", "splice"])
+@pytest.mark.parametrize("taken", [True, False])
+def test_upload_to_an_upstream_that_is_gone_after_its_end(sluice, origin, way, taken):
+    """What the client sends after the reset meets an error, and that error says nothing about what the upstream had sent
+    before its end."""
+    proxy, client, upstream, content = paused_client_of_an_ended_upstream(sluice, origin, way, taken)
+    origins.reset(upstream)
+    assert process.wait_until(lambda: len(list(tcp_sockets(proxy))) == 1, 10, 0.05), "it is not connected any more"
+    client.send(b"x" * 50000)
+    time.sleep(1.5)
+    assert client.read_all() == content
+    with pytest.raises(OSError):
+        process.wait_until(lambda: client.send(b"y") is None, 10, 0.1)
+    client.close()
+    assert proxy.flat()
+
+
+@pytest.mark.parametrize("way", ["copy", "splice"])
 def test_answer_of_an_upstream_that_refuses_the_rest(sluice, origin, way):
     """A server answers before it has read the whole request, and closes: the client gets the answer, and then learns
     that what it goes on to send arrives nowhere."""
