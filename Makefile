@@ -68,7 +68,7 @@ CONTROL   := $(wildcard lua/*/*.c api/*.c) embedded.c
 EMBEDDED  := $(wildcard lua/scripts/*.lua api/*.html)
 # The simulator has the kernel's place, and its driver that of the coordinator.
 SIMULATED := $(filter-out core/io/ring.c core/io/net.c core/session/machine.c core/control/% core/process/listen.c \
-             core/resolver/resolve.c core/resolver/dns_channel.c core/resolver/dns_udp.c core/resolver/resolver_thread.c,$(PRODUCT))
+             core/resolver/resolve.c core/resolver/lookup.c core/resolver/dns_channel.c core/resolver/dns_udp.c core/resolver/resolver_thread.c,$(PRODUCT))
 SIMULATOR := $(filter-out tests/sim_main.c,$(wildcard tests/sim_*.c))
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 FUZZERS   := $(patsubst fuzz/%.c,%,$(wildcard fuzz/fuzz_*.c))

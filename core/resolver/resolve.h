@@ -11,14 +11,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/io/counter.h"
 #include "core/io/ring.h"
 #include "core/resolver/resolve_request.h"
+#include "core/resolver/resolve_stats.h"
 
-#define RESOLVE_CACHE_ENTRIES   4096u
-#define RESOLVE_NEGATIVE_TTL_MS 5000u
-#define RESOLVE_DELAY_MS        50u
-#define RESOLVE_SOCKETS_MAX     1024u
+#define RESOLVE_SOCKETS_MAX 1024u
 
 struct resolver;
 
@@ -30,41 +27,8 @@ struct resolve_options {
     uint8_t op; /* the tag's op for the ring operations of the resolver; slot is the resolver's own business */
 };
 
-struct resolve_stats {          /* written by the owner, read by any thread */
-    counter queries;            /* names that name servers were asked for; each request is one of these four */
-    counter cache_hits;         /* answered from the cache */
-    counter coalesced;          /* joined a question that was under way */
-    counter local;              /* literals, names of /etc/hosts, localhost, and what is no name */
-    counter found;              /* requests that an address was found for: counted with their answer, as failures are */
-    counter failures, timeouts; /* requests */
-    counter refused;            /* requests for which there was no room */
-    counter mismatched;         /* answers of name servers that did not fit their question: were dropped */
-    counter cached;             /* gauge: entries now */
-    counter revision;           /* of the servers and settings: answers of an earlier one hold no more */
-};
-
-struct resolve_counts { /* the same at one moment */
-    uint64_t queries, cache_hits, coalesced, local, found, failures, timeouts, refused, mismatched, cached;
-};
-
-static inline struct resolve_counts resolve_count(const struct resolve_stats *stats)
-{
-    return (struct resolve_counts){.queries = counter_read(&stats->queries),
-                                   .cache_hits = counter_read(&stats->cache_hits),
-                                   .coalesced = counter_read(&stats->coalesced),
-                                   .local = counter_read(&stats->local),
-                                   .found = counter_read(&stats->found),
-                                   .failures = counter_read(&stats->failures),
-                                   .timeouts = counter_read(&stats->timeouts),
-                                   .refused = counter_read(&stats->refused),
-                                   .mismatched = counter_read(&stats->mismatched),
-                                   .cached = counter_read(&stats->cached)};
-}
-
-/* `answered` is called once per query on this thread, from resolve_on_time() or resolve_close() alone: never within a
- * call that asks. status as in struct resolve_request; the results stand in the request. */
-typedef void resolve_answered(void *context, struct resolve_request *request, void *cookie, int status);
-
+/* `answered` is called once for each request that resolve_ask() has taken, from resolve_on_time() or resolve_close()
+ * alone: never within a call that asks. 0 or -errno. */
 int resolve_open(struct resolver **out, struct ring *ring, const struct resolve_options *options,
                  resolve_answered *answered, void *context);
 /* Open queries are answered with -ECANCELED, when resolve_on_time() is called next; later ones are refused. */

@@ -15,7 +15,10 @@
 /* The kind of the messages that carry a request or its answer: the resolver's queues have no other. */
 #define RESOLVE_MESSAGE 0u
 
-#define RESOLVE_ADDRESSES_MAX 16u
+#define RESOLVE_ADDRESSES_MAX   16u
+#define RESOLVE_CACHE_ENTRIES   4096u /* answers that are kept */
+#define RESOLVE_NEGATIVE_TTL_MS 5000u /* how long "no such name" is kept */
+#define RESOLVE_DELAY_MS        50u   /* how long an answer waits for the other family, RFC 8305 section 3 */
 
 /* A name to be resolved. Answer: message.result 0 and at least one address in the order to be tried (RFC 6724 sorted,
  * families interlaced as RFC 8305 section 4 says), or -ENOENT (no such name, no address), -ETIMEDOUT (no server
@@ -35,5 +38,9 @@ struct resolve_request {
         uint8_t octets[16];
     } results[RESOLVE_ADDRESSES_MAX];
 };
+
+/* Takes an answer on the resolver's thread; the results stand in the request. status: message.result above.
+ * cookie: of resolve_ask(). */
+typedef void resolve_answered(void *context, struct resolve_request *request, void *cookie, int status);
 
 #endif
