@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "core/session/message.h"
+
 static struct sim_bench bench;
 
 /* Clients whom the kernel has taken in before the stop are served, whether they were accepted by then or not. */
@@ -61,6 +63,56 @@ static void test_watch_is_armed_again(void **state)
     sim_bench_pass(&bench, 100);
     assert_int_equal(bench.worker.sessions.used, 0);
     sim_bench_close(&bench);
+}
+
+/* The coordinator's answer to a question that nobody waits for any more. */
+static void give_back(struct sim_bench *self, const struct message *message)
+{
+    struct message answer = *message;
+    if (message->kind != MESSAGE_ROUTE) return;
+    answer.result = -ECANCELED;
+    assert_true(queue_push(self->worker.inbox, &answer));
+}
+
+static bool is_watched(void)
+{
+    return (session_at(&bench.worker, 0)->inflight & SESSION_BIT(SESSION_WATCH + CLIENT)) != 0;
+}
+
+static void never(struct sim_bench *self, const struct address *to, struct sim_verdict *verdict)
+{
+    (void)self, (void)to;
+    verdict->never = true;
+}
+
+/* A client is watched when others have kept it waiting for DIAL_STAGGER_MS, whoever that is: no sooner, for that costs
+ * an operation, and not much later. Then its reset ends the session. */
+static void test_watch_begins(void **state)
+{
+    (void)state;
+    for (unsigned waits_for = 0; waits_for < 3; waits_for++) {
+        sim_bench_prepare(&bench);
+        bench.address_count = 1;
+        if (waits_for == 0) assert_true(address_from_host("slow.test", 9, 80, &bench.config.listeners[0].forward));
+        if (waits_for == 1) bench.on_connect = never;
+        if (waits_for == 2) atomic_store(&bench.revision, 1);
+        bench.holds = bench.deaf = true;
+        sim_bench_open(&bench, 1);
+        sim_bench_pass(&bench, 50);
+        struct sim_conn *client = sim_bench_connect(&bench, 0, 4096);
+        sim_bench_pass(&bench, 200);
+        assert_int_equal(bench.worker.sessions.used, 1);
+        assert_false(is_watched());
+        sim_bench_pass(&bench, 100);
+        assert_true(is_watched());
+        sim_reset(client, ECONNRESET);
+        sim_bench_pass(&bench, 10);
+        assert_int_equal(counter_read(&bench.worker.stats.failures[FAIL_PEER]), 1);
+        bench.holds = bench.deaf = false;
+        bench.on_mail = give_back;
+        sim_bench_pass(&bench, 100);
+        sim_bench_close(&bench);
+    }
 }
 
 #define MINUTE_MS 60000u
@@ -134,9 +186,8 @@ static void test_idle_relay(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_backlog_at_a_stop),
-        cmocka_unit_test(test_watch_is_armed_again),
-        cmocka_unit_test(test_response_that_stays_away),
+        cmocka_unit_test(test_backlog_at_a_stop), cmocka_unit_test(test_watch_is_armed_again),
+        cmocka_unit_test(test_watch_begins),      cmocka_unit_test(test_response_that_stays_away),
         cmocka_unit_test(test_idle_relay),
     };
     return cmocka_run_group_tests_name("ends", tests, NULL, NULL);

@@ -366,6 +366,28 @@ static void test_pattern_cost(void **state)
     assert_true(many.moves - many.nodes == 8 * 7 / 2); /* each to each behind it */
 }
 
+/* What each way of building a pattern adds, by hand from the rules in pattern.c: nodes, steps, and moves without nodes.
+ */
+static void test_pattern_sums(void **state)
+{
+    static const struct {
+        const char *pattern;
+        uint32_t nodes, steps, moves;
+    } cases[] = {
+        {"a", 1, 2, 0},      {"ab", 3, 6, 1},        {"a|b", 3, 9, 0},  {"a?", 2, 3, 0},   {"a*", 2, 4, 1},
+        {"a+", 2, 4, 1},     {"a?b", 4, 9, 1},       {"ab?", 4, 9, 1},  {"(a)", 5, 10, 0}, {"(a)(b)", 11, 22, 1},
+        {"[ab]", 5, 10, 0},  {"[ab]c", 7, 16, 3},    {"a{2}", 3, 6, 1}, {"a{0}", 1, 1, 0}, {"a{1,2}", 4, 9, 1},
+        {"a{1,}", 4, 10, 2}, {"(?:a|b)c", 5, 14, 2}, {"", 1, 1, 0},     {"^", 1, 1, 0},
+    };
+    struct pattern_cost cost;
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_null(judge(cases[i].pattern, PATTERN_EXTENDED, &cost));
+        if (cost.nodes != cases[i].nodes || cost.steps != cases[i].steps || cost.moves - cost.nodes != cases[i].moves)
+            fail_msg("%s: %u %u %u", cases[i].pattern, cost.nodes, cost.steps, cost.moves - cost.nodes);
+    }
+}
+
 /* --- time --- */
 
 static void test_time(void **state)
@@ -457,10 +479,15 @@ static void test_marshal_errors(void **state)
            "failed(regex.compile, 'a\\0b', 'string contains an embedded NUL byte')");
 }
 
-static int count_decoded(const char *text)
+static int count_decoded_of(const char *text, size_t size)
 {
     lua_settop(L, 0);
-    return marshal_decode(L, text, strlen(text));
+    return marshal_decode(L, text, size);
+}
+
+static int count_decoded(const char *text)
+{
+    return count_decoded_of(text, strlen(text));
 }
 
 static void decodes(const char *text, int count, const char *check)
@@ -554,6 +581,8 @@ static void test_decode_refuses(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (count_decoded(bad[i]) != -1) fail_msg("%s was read", bad[i]);
+    assert_int_equal(count_decoded_of("'\\\0'", 4), -1); /* an escape that is the octet 0 */
+    assert_int_equal(count_decoded_of("'\0'", 3), 1);
     char deep[1001];
     memset(deep, '{', 1000);
     deep[1000] = '\0';
@@ -738,6 +767,7 @@ int main(void)
         cmocka_unit_test(test_pattern_judge),
         cmocka_unit_test(test_pattern_basic),
         cmocka_unit_test(test_pattern_cost),
+        cmocka_unit_test(test_pattern_sums),
         cmocka_unit_test(test_time),
         cmocka_unit_test(test_marshal),
         cmocka_unit_test(test_marshal_metatables),

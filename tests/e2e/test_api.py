@@ -476,7 +476,10 @@ def test_content_codings(ruled):
                            ("deflate;q=0.5", "deflate"), ("deflate; q=0, gzip;q=0.1", "gzip"), ("identity, *;q=0", None)]:
         answer = api.get("/stats", Accept_Encoding=accept)
         assert answer.headers.get("content-encoding") == coding and answer.text.startswith("neosocksd 1.5.1 (sluice ")
-    assert api.call("return ('x'):rep(300)", **{"Accept-Encoding": "deflate"}) == 'return true,"' + "x" * 300 + '"'
+    for size in [241, 242, 300]:  # from 256 octets on
+        answer = api.post("/ruleset/rpcall", f"return ('x'):rep({size})", {"Content-Type": scripts.RPC_TYPE, "Accept-Encoding": "deflate"})
+        assert answer.text == 'return true,"' + "x" * size + '"'
+        assert answer.headers.get("content-encoding") == ("deflate" if size >= 242 else None), size
 
 
 def test_slow_and_broken_clients(ruled):

@@ -356,6 +356,13 @@ def test_one_that_raises_ends_alone(scripted, tmp_path):
     assert re.search("script raises:   .*/raises.lua:3: in main chunk", run.sluice.log())
 
 
+def test_a_long_error_takes_32_lines_of_the_log(scripted, tmp_path):
+    (tmp_path / "long.lua").write_text("error(('line\\n'):rep(50), 0)")
+    run = scripted("--script", tmp_path / "long.lua")
+    assert run.becomes("long", "failed")["last_error"].count("line") == 50
+    assert process.wait_until(lambda: len(re.findall("script long: (failed: | *)line$", run.sluice.log(), re.MULTILINE)) == 32)
+
+
 def test_alone_and_stopped(sluice, tmp_path):
     """Neither a listener nor an API; a script that waits does not hold up the stop, nor does one that wants to go on."""
     port = process.free_port()
