@@ -272,8 +272,7 @@ run: ## install what is missing, build, start on 127.0.0.1:1080 (LISTEN=, ARGS=)
 
 test: ## install what is missing, build, run all tests
 	@$(MAKE) --no-print-directory deps-test
-	@$(MAKE) --no-print-directory -j$(JOBS) test-programs fuzz-programs asan-programs gcstress-programs tsan-programs node-modules
-	@$(RUN) all
+	@$(RUN) --make '$(MAKE) -j$(JOBS)' all
 
 sim: $(BUILD)/sim ## run the simulator's sessions (COUNT=100000 seeds from FIRST=1)
 	@$(RUN) --first $(or $(FIRST),1) --count $(or $(COUNT),100000) sim

@@ -3,8 +3,8 @@
 
     run.py [--build DIR] [--first N --count N] [--seconds N] [--only FILE]... unit|sim|fuzz|e2e|asan|gcstress|tsan|lint|all...
 
-What is to be run has been built before: that is the Makefile's part. The last line is `N passed, N failed, N skipped`; the
-exit status is 1 if anything failed."""
+What is to be run has been built before, which is the Makefile's part; only `all` builds while it tests. The last line is
+`N passed, N failed, N skipped`; the exit status is 1 if anything failed."""
 import argparse
 import collections
 import concurrent.futures
@@ -75,14 +75,20 @@ def count_status(status, output):
     return (1, 0, 0) if status == 0 else (0, 1, 0)
 
 
+def count_build(status, output):
+    """What has been built is no test."""
+    return (0, 0, 0) if status == 0 else (0, 1, 0)
+
+
 # --- running ---
 
 class Task:
     """One or more commands that are counted as one thing, or as what their output says. `waits`: they wait for clocks most
-    of the while, so that many may run side by side; else one for each CPU, and behind those that wait."""
+    of the while, so that many may run side by side; else one for each CPU, and behind those that wait. `needs`: a task of
+    Runner.run()'s `builds`, behind which they begin."""
 
     def __init__(self, name, commands, count=count_status, timeout=600, waits=False, **environment):
-        self.waits = waits
+        self.waits, self.needs = waits, None
         self.name, self.commands, self.count, self.timeout = name, commands, count, timeout * SLOW
         self.environment = {**os.environ, **SANITIZERS, **environment}
 
@@ -164,31 +170,48 @@ class Runner:
             for line in re.findall(r"^SKIPPED.*", "".join(outputs), re.MULTILINE):
                 print(f"     | {line}")
 
-    def run(self, tasks, jobs=CPUS):
-        """All commands of all tasks side by side: `jobs` of those that compute and WAITING of those that wait. What stands
-        first in the list begins first; each task is reported when it has ended."""
+    def run(self, tasks, jobs=CPUS, builds=()):
+        """All commands of all tasks side by side: `jobs` of those that compute and WAITING of those that wait, and meanwhile
+        `builds`, one after the other. What stands first in the list begins first; each task is reported when it has ended."""
         with concurrent.futures.ThreadPoolExecutor(jobs) as computing, \
-                concurrent.futures.ThreadPoolExecutor(WAITING if own_network() else 1) as waiting:
-            running = {task: [(waiting if task.waits else computing).submit(self.timed, command, task)
-                              for command in task.commands] for task in tasks}
+                concurrent.futures.ThreadPoolExecutor(WAITING if own_network() else 1) as waiting, \
+                concurrent.futures.ThreadPoolExecutor(1) as building:
+            running, behind = {}, list(tasks)
+            self.start(running, builds, building)
             try:
-                while running:
+                while running or behind:
+                    ready = [task for task in behind if task.needs not in running]
+                    behind = [task for task in behind if task not in ready]
+                    self.start(running, [task for task in ready if task.waits], waiting)
+                    self.start(running, [task for task in ready if not task.waits], computing)
                     concurrent.futures.wait([f for futures in running.values() for f in futures if not f.done()],
                                             return_when=concurrent.futures.FIRST_COMPLETED)
                     for task in [task for task, futures in running.items() if all(f.done() for f in futures)]:
-                        self.report_task(task, [future.result() for future in running.pop(task)])
+                        if not self.report_task(task, [future.result() for future in running.pop(task)]):
+                            behind = self.drop(behind, task)
             except KeyboardInterrupt:
-                computing.shutdown(wait=False, cancel_futures=True)
-                waiting.shutdown(wait=False, cancel_futures=True)
+                for pool in (computing, waiting, building):
+                    pool.shutdown(wait=False, cancel_futures=True)
                 kill_tagged(RUN)
                 raise
 
+    def start(self, running, tasks, pool):
+        running.update({task: [pool.submit(self.timed, command, task) for command in task.commands] for task in tasks})
+
+    def drop(self, tasks, build):
+        """Those that do not need what could not be built. The others have failed."""
+        for task in [task for task in tasks if task.needs is build]:
+            self.report(task.name, (0, 1, 0), 0, 0, [f"not run: {build.name} has failed\n"])
+        return [task for task in tasks if task.needs is not build]
+
     def report_task(self, task, results):
+        """Whether nothing of it has failed."""
         ends = [end for end, _ in results]
         status = next((end.status for end in ends if end.status != 0), 0)
         counts = task.count(status, "".join(end.output for end in ends))
         shown = [end.output for end in ends if end.status != 0 or not counts[1]]
         self.report(task.name, counts, sum(took for _, took in results), sum(end.cpu for end in ends), shown)
+        return counts[1] == 0
 
     def timed(self, command, task):
         begin = time.monotonic()
@@ -254,15 +277,17 @@ def sim_task(options, first, count):
                 [[os.path.join(options.build, "sim"), str(first), str(count), str(CPUS)]])
 
 
-def sim_tasks(options):
-    """The same 5,000 seeds every time, and 5,000 that nobody has tried before."""
-    if options.count:
-        return [sim_task(options, options.first, options.count)]
-    return [sim_task(options, 1, 5000), sim_task(options, random.randrange(10**6, 10**12), 5000)]
+def fresh_sim_task(options):
+    """5,000 seeds that nobody has tried before."""
+    return sim_task(options, random.randrange(10**6, 10**12), 5000)
 
 
 def run_sim(runner, options):
-    runner.run(sim_tasks(options), 1)
+    """The same 5,000 seeds every time, which test_sessions has as well, and fresh ones."""
+    if options.count:
+        runner.run([sim_task(options, options.first, options.count)], 1)
+    else:
+        runner.run([sim_task(options, 1, 5000), fresh_sim_task(options)], 1)
 
 
 def fuzz_tasks(options, scratch):
@@ -351,14 +376,31 @@ def own_network():
                   'ip link set lo up && exec setpriv --ambient-caps -all "$@"', "sh")
 
 
+def build_task(options, *targets):
+    return Task(f"build {targets[-1]}", [[*shlex.split(options.make), "--no-print-directory", "-s", *targets]],
+                count_build, 1800)
+
+
+def needing(build, *tasks):
+    for task in tasks:
+        task.needs = build
+    return tasks
+
+
 def run_all(runner, options):
-    """Everything at once: the end to end suites of all flavours wait for clocks, and what computes fills the time. Under
-    ThreadSanitizer only where threads have something to say to each other, beyond a name to resolve: `make tsan` has all of
-    them."""
+    """Builds and tests everything at once: the end to end suites of all flavours wait for clocks, and what computes fills the
+    time. Under ThreadSanitizer only where threads have something to say to each other, beyond a name to resolve: `make tsan`
+    has all of them. The fixed seeds of the simulator are those of test_sessions."""
     with tempfile.TemporaryDirectory() as scratch:
-        runner.run([tsan_e2e(options, ONE_THREAD), asan_e2e(options), e2e_task(options, "sluice", "e2e"),
-                    *plain_units(options), *sim_tasks(options), *asan_units(options), *gcstress_units(options),
-                    *tsan_units(options), *fuzz_tasks(options, scratch)])
+        suites = {
+            build_task(options, "node-modules", os.path.join(options.folder, "sluice")): [e2e_task(options, "sluice", "e2e")],
+            build_task(options, "asan-programs"): [asan_e2e(options), *asan_units(options)],
+            build_task(options, "tsan-programs"): [tsan_e2e(options, ONE_THREAD), *tsan_units(options)],
+            build_task(options, "test-programs"): [*plain_units(options), fresh_sim_task(options)],
+            build_task(options, "gcstress-programs"): gcstress_units(options),
+            build_task(options, "fuzz-programs"): list(fuzz_tasks(options, scratch)),
+        }
+        runner.run([task for build, tasks in suites.items() for task in needing(build, *tasks)], builds=suites)
 
 
 # --- lint ---
@@ -414,12 +456,14 @@ def journal_in(folder):
 def main():
     parser = argparse.ArgumentParser(description="runs tests that are built, and counts")
     parser.add_argument("--build", default="build")
+    parser.add_argument("--make", default="make", help="all: what builds")
     parser.add_argument("--first", type=int, default=1, help="sim: the first seed")
     parser.add_argument("--count", type=int, default=0, help="sim: how many seeds")
     parser.add_argument("--seconds", type=int, default=30, help="fuzz: for all targets together")
     parser.add_argument("--only", action="append", metavar="FILE", help="end to end: this file of tests/e2e")
     parser.add_argument("step", nargs="+", choices=STEPS)
     options = parser.parse_args()
+    options.folder = options.build  # as make names it
     options.build = os.path.abspath(options.build)
     runner = Runner(journal_in(options.build))
     for step in options.step:

@@ -73,3 +73,24 @@ def test_the_runner_runs_side_by_side(capsys):
     assert one.totals == [1, 1, 0]
     shown = capsys.readouterr().out
     assert "FAIL first" in shown and "     | out" in shown and "ok   second" in shown
+
+
+def test_what_needs_a_build_begins_behind_it(tmp_path, capsys):
+    made = tmp_path / "made"
+    build = run.Task("build", [["sh", "-c", f"sleep 0.2; touch {made}"]], run.count_build)
+    tasks = run.needing(build, *(run.Task("needs it", [["test", "-e", made]], waits=waits) for waits in (False, True)))
+    one = run.Runner()
+    one.run([*tasks, run.Task("needs nothing", [["true"]])], builds=[build])
+    assert one.totals == [3, 0, 0], capsys.readouterr().out
+
+
+def test_what_needs_a_build_that_has_failed_has_failed(tmp_path, capsys):
+    mark = tmp_path / "mark"
+    broken = run.Task("broken", [["sh", "-c", "echo why; exit 2"]], run.count_build)
+    whole = run.Task("whole", [["true"]], run.count_build)
+    one = run.Runner()
+    one.run([*run.needing(broken, run.Task("lost", [["touch", mark]])), *run.needing(whole, run.Task("kept", [["true"]]))],
+            builds=[broken, whole])
+    assert one.totals == [1, 2, 0] and not mark.exists()
+    shown = capsys.readouterr().out
+    assert "FAIL broken" in shown and "     | why" in shown and "FAIL lost" in shown and "ok   kept" in shown
