@@ -107,6 +107,9 @@ $(BUILD)/$(1)/%.o: %.c $(BUILD)/$(1)/flags
 endef
 $(foreach f,$(FLAVOURS),$(eval $(call flavour,$(f))))
 
+# Programs of tests take longer to optimise than they compute.
+$(BUILD)/asan/tests/test_%.o: private FLAGS_asan += -O0
+
 # Made once, compiled in every flavour.
 $(BUILD)/embedded.c: lua/embed.sh $(EMBEDDED)
 	@mkdir -p $(@D)
