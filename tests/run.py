@@ -26,7 +26,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CPUS = len(os.sched_getaffinity(0))
 SHOWN_LINES = 200  # of a failed step's output, from its end
 SLOW = int(os.environ.get("SLUICE_TEST_SLOW", "1"))  # how many times longer than usual everything takes: emulated machines
-WAITING = (4 if SLOW == 1 else 2) * CPUS  # tests that wait most of the while, at a time
+WAITING = (7 if SLOW == 1 else 2) * CPUS  # tests that wait most of the while, at a time
 RUN = str(uuid.uuid4())  # marks whatever this run starts
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
@@ -34,14 +34,14 @@ SANITIZERS = {
     "TSAN_OPTIONS": "second_deadlock_stack=1",
 }
 # Not the tests of limits: they count descriptors and milliseconds that TSan uses up by itself.
-TSAN_E2E = ["-k", "not test_keys or start_and_stop"]
+TSAN_E2E = ["-k", "not test_limits or start_and_stop"]
 # Those of Lua, but for limits and scripts, whose time budgets are too small for a collection per allocation, and for modules
 # and sets, which make objects by the hundred thousand.
 GCSTRESS_UNIT = ["test_lua_hostile", "test_lua_data", "test_lua_socket", "test_lua_socket_proxy", "test_lua_coroutine",
                  "test_lua_engine", "test_lua_rpc", "test_lua_execute", "test_lua_boot", "test_lua_match"]
 # Those whose scripts have time budgets that are meant for a collector which rests: ten times as much.
 GCSTRESS_SLOW = ["test_lua_limits", "test_lua_modules", "test_lua_script", "test_lua_sets"]
-TSAN_UNIT = ["test_queue", "test_log", "test_bucket", "test_keys", "test_lua_script", "test_resolver_thread"]
+TSAN_UNIT = ["test_queue", "test_letter", "test_log", "test_bucket", "test_keys", "test_lua_script", "test_resolver_thread"]
 
 
 # --- what a program's output says ---
@@ -225,16 +225,23 @@ class Runner:
 
 # --- the steps ---
 
+# Programs that wait for clocks and for each other's threads most of the while.
+SLEEPING = ["test_answers", "test_answers_late", "test_lua_coroutine", "test_lua_engine", "test_lua_hostile", "test_lua_rpc",
+            "test_lua_socket", "test_lua_socket_proxy", "test_resolve", "test_ring"]
+
+
 def unit_tasks(folder, label, names=None, prefix=(), timeout=120, **environment):
     sources = sorted(glob.glob(os.path.join(ROOT, "tests", "test_*.c")))
     names = names or [os.path.basename(source)[:-2] for source in sources]
     return [Task(f"{label} {name}", [[*own_network(), *prefix, os.path.join(folder, "tests", name)]], count_tap, timeout,
-                 CMOCKA_MESSAGE_OUTPUT="TAP", **environment) for name in names]
+                 name in SLEEPING, CMOCKA_MESSAGE_OUTPUT="TAP", **environment) for name in names]
 
 
 E2E = os.path.join("tests", "e2e")
 # Files that take long begin first, so that none of them is left over at the end.
-LONG_E2E = ["test_keys.py", "test_relay.py", "test_ruleset.py", "test_api.py", "test_http.py", "test_process.py"]
+LONG_E2E = ["test_relay.py", "test_dashboard.py", "test_living.py", "test_api_document.py", "test_bench_load.py",
+            "test_limits.py", "test_names_and_lua.py", "test_api.py", "test_ruleset.py", "test_dns.py", "test_clients.py",
+            "test_process.py", "test_stop.py", "test_failures.py", "test_steady.py", "test_http.py", "test_http_heads.py"]
 
 
 def e2e_files():
@@ -312,11 +319,12 @@ def run_fuzz(runner, options):
         runner.run(list(fuzz_tasks(options, scratch)))
 
 
-# Not the page in a browser, which asks the API what other tests ask as well; nor the scripts of bench/.
-NOT_SANITIZED = ["test_dashboard.py", "test_bench.py", "test_bench_load.py"]
-# What a worker does by itself.
-ONE_THREAD = ["test_bind.py", "test_chains.py", "test_clients.py", "test_failures.py", "test_http.py", "test_protocols.py",
-              "test_tproxy.py"]
+# Not the page in a browser, which asks the API what other tests ask as well; nor the scripts of bench/ and tests/.
+NOT_SANITIZED = ["test_dashboard.py", "test_bench.py", "test_bench_load.py", "test_mutants.py", "test_runner.py"]
+# What a worker does by itself, or the coordinator.
+ONE_THREAD = ["test_api_document.py", "test_auth.py", "test_bind.py", "test_chains.py", "test_clients.py", "test_failures.py",
+              "test_http.py", "test_http_heads.py", "test_living.py", "test_options.py", "test_protocols.py", "test_relay.py",
+              "test_rpc.py", "test_tproxy.py", "test_upstreams.py"]
 
 
 def asan_units(options):
