@@ -2,6 +2,7 @@
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -170,8 +171,8 @@ def compile_c(sources, name, *flags):
     binary = os.path.join(BUILD, name)
     if not os.path.exists(binary) or os.path.getmtime(binary) < max(map(os.path.getmtime, sources)):
         fresh = f"{binary}.{os.getpid()}"
-        subprocess.run([os.environ.get("CC", "cc"), "-std=c11", "-D_GNU_SOURCE", "-O2", "-o", fresh, *sources, *flags],
-                       check=True)
+        compiler = shlex.split(os.environ.get("CC", "cc"))  # CC="ccache gcc"
+        subprocess.run([*compiler, "-std=c11", "-D_GNU_SOURCE", "-O2", "-o", fresh, *sources, *flags], check=True)
         os.rename(fresh, binary)
     return binary
 
