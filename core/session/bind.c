@@ -6,6 +6,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/egress.h"
 #include "core/session/end.h"
 #include "core/session/policy.h"
 #include "core/session/reply.h"
@@ -91,9 +92,7 @@ static int bind_open(const struct worker *w, const struct net_address *address)
 {
     int fd = net_socket(address->any.sa_family, SOCK_STREAM);
     if (fd < 0) return fd;
-    if (w->config->netdev && net_set_device(fd, w->config->netdev) < 0)
-        LOGW("-i %s: the socket could not be bound to the interface; does it exist, and is CAP_NET_RAW there?",
-             w->config->netdev);
+    egress_prepare(w->config, fd);
     int error = net_bind(fd, address);
     if (error == 0) error = net_listen(fd, BIND_BACKLOG);
     if (error == 0) return fd;

@@ -6,6 +6,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/egress.h"
 #include "core/session/end.h"
 #include "core/session/established.h"
 #include "core/session/hop.h"
@@ -45,9 +46,7 @@ static void dial_prepare_socket(const struct worker *w, const struct session *s,
     if (config->tcp_nodelay) net_set_nodelay(fd);
     net_set_buffers(fd, config->tcp_sndbuf, config->tcp_rcvbuf);
     if (config->fastopen_connect && dial_has_octets(w, s)) net_set_fastopen_connect(fd);
-    if (config->netdev && net_set_device(fd, config->netdev) < 0)
-        LOGW("-i %s: the socket could not be bound to the interface; does it exist, and is CAP_NET_RAW there?",
-             config->netdev);
+    egress_prepare(config, fd);
 }
 
 static int dial_family(const struct address *to)

@@ -8,6 +8,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/egress.h"
 #include "core/session/end.h"
 #include "core/session/policy.h"
 #include "core/session/reply.h"
@@ -185,9 +186,7 @@ static bool udp_open_outbound(struct worker *w, struct session *s, enum udp_sock
     if (a->fds[which] >= 0) return true;
     int fd = net_socket(which == UDP_IPV4 ? AF_INET : AF_INET6, SOCK_DGRAM);
     if (fd < 0) return false;
-    if (w->config->netdev && net_set_device(fd, w->config->netdev) < 0)
-        LOGW("-i %s: the socket could not be bound to the interface; does it exist, and is CAP_NET_RAW there?",
-             w->config->netdev);
+    egress_prepare(w->config, fd);
     a->fds[which] = fd;
     udp_receive(w, s, which);
     return true;
