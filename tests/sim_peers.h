@@ -4,13 +4,12 @@
 #define SLUICE_TESTS_SIM_PEERS_H
 
 #include "core/session/config.h"
-#include "tests/sim.h"
+#include "tests/sim_actor.h"
 #include "tests/sim_sequence.h"
 
 #define TUNNELS_MAX   12u
 #define ADDRESSES_MAX 4u
 #define UPSTREAMS_MAX 192u
-#define SAY_MAX       73728u /* a large HTTP head, behind the answers of three proxies */
 #define PAD_MAX       40000u /* of a response's head; a request's has three quarters of it */
 #define PORT_LISTEN   1000u  /* + listener */
 #define PORT_HOP      9000u  /* + hop of the chain */
@@ -28,42 +27,6 @@ enum speech {
     SPEECH_SEQUENCE, /* several plain HTTP requests, see sim_sequence.h */
     SPEECH_FORWARD
 };
-enum manner {
-    END_FIRST, /* ends its direction when all is sent */
-    END_LAST,  /* waits for the other's end first */
-    END_CLOSE, /* closes altogether when all is sent and received */
-};
-enum fault {
-    FAULT_NONE,
-    FAULT_RESET,
-    FAULT_CLOSE,  /* goes away politely in the middle */
-    FAULT_SILENT, /* neither reads nor writes any more */
-    FAULT_DEAF,   /* does not read any more */
-};
-
-/* One scripted end of a connection. First it says what `say` holds, then the stream. */
-struct actor {
-    struct sim_conn *conn;
-    uint8_t *say, *heard;                   /* SAY_MAX octets each */
-    uint32_t say_size, say_sent, say_limit; /* only up to say_limit until the answer that is awaited has come */
-    uint32_t heard_size;
-    uint32_t out_base, to_send, sent;       /* where its stream begins in the common octets */
-    uint32_t in_base, to_receive, received; /* and the one that it expects */
-    uint32_t chunk, gulp;                   /* octets written, read at once at most */
-    uint32_t pause_us;                      /* at most, now and then */
-    uint64_t awake_us;
-    uint32_t nap_at, nap_us; /* one long pause, when so many octets have moved */
-    uint32_t moved;          /* octets in both directions, handshakes included */
-    uint32_t fault_at;
-    uint8_t manner, fault;
-    bool sends_stream, reads_stream;
-    bool quiet; /* the silent fault has begun */
-    bool deaf;
-    bool ended; /* has announced its end in order */
-    bool saw_end, saw_reset;
-    bool gone;
-};
-
 struct tunnel {
     struct actor client;
     uint32_t index;

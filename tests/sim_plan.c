@@ -1,0 +1,165 @@
+/* What each tunnel of a seed is to be: who speaks, where to, how much, and what goes wrong. */
+#include "tests/sim_peers_private.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "protocols/socks4.h"
+#include "protocols/socks5.h"
+
+/* Small ones more often than large ones. */
+static uint32_t plan_size(uint32_t most)
+{
+    uint32_t bits = sim_below(20);
+    uint32_t size = sim_below(1u << bits);
+    return size < most ? size : sim_below(most + 1);
+}
+
+static uint8_t plan_fault(uint32_t chance, uint32_t volume, uint32_t *at)
+{
+    static const uint8_t faults[] = {FAULT_RESET, FAULT_RESET, FAULT_CLOSE, FAULT_SILENT, FAULT_DEAF};
+    *at = sim_chance(500) ? sim_below(volume + 1) : sim_below(sim_least(volume, 600) + 1);
+    return sim_chance(chance) ? faults[sim_below(5)] : FAULT_NONE;
+}
+
+static void plan_target(struct tunnel *t)
+{
+    char name[40];
+    uint16_t port = (uint16_t)(PORT_TARGET + t->index);
+    bool named = t->speech == SPEECH_SOCKS4A || (t->speech != SPEECH_SOCKS4 && sim_chance(500));
+    if (named) {
+        int size = snprintf(name, sizeof name, "host-%u.test", t->index);
+        address_from_host(name, (size_t)size, port, &t->target);
+        return;
+    }
+    t->target = (struct address){.kind = ADDRESS_IPV4, .port = port, .ipv4 = {10, 0, (uint8_t)t->index, 0}};
+}
+
+static void plan_dial(struct tunnel *t, bool calm)
+{
+    static const int errors[] = {-ECONNREFUSED, -EHOSTUNREACH, -ENETUNREACH, -ETIMEDOUT, 1};
+    t->address_count = (uint8_t)(t->target.kind == ADDRESS_NAME ? sim_between(1, ADDRESSES_MAX) : 1);
+    for (uint32_t i = 0; i < t->address_count; i++) t->outcomes[i] = sim_chance(150) ? errors[sim_below(5)] : 0;
+    if (sim_chance(calm ? 30 : 60)) t->resolve_result = sim_chance(500) ? -ENOENT : -ETIMEDOUT;
+}
+
+static size_t request_http(const struct tunnel *t, char *out, size_t size)
+{
+    char target[ADDRESS_TEXT_SIZE];
+    address_format(&t->target, target, sizeof target);
+    return (size_t)snprintf(out, size, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target);
+}
+
+uint32_t plan_pad(uint32_t most)
+{
+    return sim_chance(700) ? 0 : sim_chance(200) ? most : sim_below(most + 1);
+}
+
+static size_t request_post(const struct tunnel *t, char *out, size_t size)
+{
+    char target[ADDRESS_TEXT_SIZE];
+    address_format(&t->target, target, sizeof target);
+    return (size_t)snprintf(out, size,
+                            "POST http://%s/path HTTP/1.1\r\nHost: %s\r\nPad: %0*u\r\nContent-Length: %u\r\n\r\n",
+                            target, target, (int)plan_pad(PAD_MAX / 4 * 3), 0u, t->client.to_send);
+}
+
+static size_t request_sequence(struct tunnel *t, uint8_t *out, size_t size)
+{
+    char target[ADDRESS_TEXT_SIZE];
+    address_format(&t->target, target, sizeof target);
+    return sequence_plan(&t->sequence, target, out, size);
+}
+
+static const struct credentials plan_credentials = {.present = true, .user = "user", .password = "secret"};
+
+/* The client's words, in order; `stage` counts the answers that it awaits. */
+static void plan_words(struct tunnel *t)
+{
+    uint8_t out[SAY_MAX];
+    struct actor *a = &t->client;
+    switch ((enum speech)t->speech) {
+    case SPEECH_FORWARD: break;
+    case SPEECH_HTTP: actor_say(a, out, request_http(t, (char *)out, sizeof out)); break;
+    case SPEECH_POST: actor_say(a, out, request_post(t, (char *)out, sizeof out)); break;
+    case SPEECH_SEQUENCE: actor_say(a, out, request_sequence(t, out, sizeof out)); break;
+    case SPEECH_SOCKS4:
+    case SPEECH_SOCKS4A: actor_say(a, out, socks4_write_request(out, sizeof out, &t->target, "me")); break;
+    case SPEECH_SOCKS5:
+        actor_say(a, "\5\1\0", 3);
+        a->say_limit = a->say_size;
+        actor_say(a, out, socks5_write_request(out, sizeof out, SOCKS5_CONNECT, &t->target));
+        break;
+    case SPEECH_SOCKS5_AUTH:
+        actor_say(a, "\5\1\2", 3);
+        a->say_limit = a->say_size;
+        actor_say(a, out, socks5_write_auth(out, sizeof out, &plan_credentials));
+        actor_say(a, out, socks5_write_request(out, sizeof out, SOCKS5_CONNECT, &t->target));
+        break;
+    }
+    if (t->speech == SPEECH_SEQUENCE) a->say_limit = t->sequence.end[0];  /* the next one behind its response */
+    if (a->say_limit == 0 || sim_chance(300)) a->say_limit = a->say_size; /* or all at once */
+    a->sends_stream = a->say_limit == a->say_size && (t->speech >= SPEECH_POST || sim_chance(400));
+    if (t->speech == SPEECH_SEQUENCE) a->sends_stream = true; /* which is empty */
+    a->reads_stream = t->speech == SPEECH_FORWARD;
+}
+
+static void plan_garbage(struct tunnel *t)
+{
+    struct actor *a = &t->client;
+    if (a->say_size == 0) return;
+    for (uint32_t n = sim_between(1, 4); n > 0; n--) a->say[sim_below(a->say_size)] = (uint8_t)sim_below(256);
+}
+
+static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_max)
+{
+    peers_give_words(&t->client, t->index);
+    uint32_t trouble = peers->calm ? 60 : 250;
+    bool forward = t->index + 1 < peers->config->listener_count; /* each of those listeners has one target */
+    uint32_t listener = forward ? t->index + 1 : 0;
+    t->listener = (uint8_t)listener;
+    t->speech = (uint8_t)(forward ? SPEECH_FORWARD : sim_below(SPEECH_FORWARD));
+    if (t->speech == SPEECH_SEQUENCE && peers->tunnel_count > 4) t->speech = SPEECH_POST;
+    if (forward) {
+        t->target = peers->config->listeners[listener].forward;
+    } else {
+        plan_target(t);
+    }
+    t->client.out_base = sim_below(ACTOR_OCTETS);
+    t->client.in_base = sim_below(ACTOR_OCTETS);
+    t->client.to_send = plan_size(stream_max);
+    t->client.to_receive = plan_size(stream_max);
+    if (t->speech == SPEECH_SEQUENCE) t->client.to_send = t->client.to_receive = 0;
+    t->start_us = sim_now_us() + (sim_chance(500) ? 0 : sim_below(20000));
+    t->garbage = !forward && sim_chance(trouble / 5);
+    if (t->garbage) t->target.port = PORT_NOWHERE;
+    plan_dial(t, peers->calm);
+    plan_words(t);
+    actor_plan_pace(&t->client, peers->calm);
+    if (tunnel_is_http(t)) t->client.nap_us = 0;
+    if (t->garbage) plan_garbage(t);
+    uint32_t volume = t->client.to_send + t->client.to_receive;
+    t->client.manner = (uint8_t)(tunnel_is_http(t) ? END_LAST : sim_below(3));
+    if (t->speech == SPEECH_SEQUENCE) volume += t->client.say_size;
+    t->client.fault = plan_fault(trouble, volume + 300, &t->client.fault_at);
+    t->upstream_manner = (uint8_t)(t->client.manner == END_FIRST ? sim_below(3) : END_FIRST);
+    t->upstream_fault = plan_fault(trouble, volume, &t->upstream_fault_at);
+    t->client_flawed = t->garbage || t->client.fault != FAULT_NONE;
+    t->flawed = t->client_flawed || t->upstream_fault != FAULT_NONE;
+}
+
+void peers_plan(struct peers *peers, const struct config *config, uint32_t count, uint32_t stream_max)
+{
+    actor_prepare_octets();
+    peers->config = config;
+    peers->tunnel_count = count;
+    peers->upstream_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct tunnel *t = &peers->tunnels[i];
+        memset(t, 0, sizeof *t);
+        t->index = i;
+        plan_tunnel(peers, t, stream_max);
+    }
+}
