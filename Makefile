@@ -195,6 +195,8 @@ $(addprefix $(2)/tests/,$(FULL_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(
 
 # Those of the resolver share a name server.
 $(addprefix $(2)/tests/,test_resolve test_answers test_answers_late test_resolver_thread): $(call objects,$(1),tests/dns_double.c tests/resolve_bench.c)
+# Those of the command line share what runs its parser.
+$(addprefix $(2)/tests/,test_options test_config): $(call objects,$(1),tests/command_line.c)
 
 $(addprefix $(2)/tests/,$(PLAIN_TESTS)): $(2)/tests/%: $(BUILD)/$(1)/tests/%.o $(call objects,$(1),tests/support.c) \
 		$(BUILD)/$(1)/product.a
