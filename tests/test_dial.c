@@ -1,4 +1,5 @@
-/* core/session/dial on the simulated kernel: which attempt is given up, and whose address a connect reads. */
+/* core/session/dial on the simulated kernel: which attempt is given up, whose address a connect reads, and what becomes
+ * of a client whose response is there before an attempt that lost. */
 #include "tests/sim_bench.h"
 
 #include <errno.h>
@@ -93,11 +94,66 @@ static void test_connect_keeps_its_address(void **state)
     }
 }
 
+/* The first address never answers, the second one at once. */
+static void second_wins(struct sim_bench *self, const struct address *to, struct sim_verdict *verdict)
+{
+    (void)self;
+    verdict->never = to->ipv4[3] == 0;
+}
+
+static bool answer_requests(struct sim_bench *self, uint64_t *wake_us)
+{
+    static const char response[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    char request[1024];
+    bool moved = false;
+    (void)wake_us;
+    for (uint32_t i = 0; i < self->upstream_count; i++) {
+        if (sim_read(self->upstreams[i], request, sizeof request) <= 0) continue;
+        assert_int_equal(sim_write(self->upstreams[i], response, sizeof response - 1), sizeof response - 1);
+        moved = true;
+    }
+    return moved;
+}
+
+/* The kernel takes its time to cancel the loser, so that the whole response is there before it: a client that was told
+ * that its connection goes on may send the next request. */
+static void test_response_before_the_loser(void **state)
+{
+    static const char request[] = "GET http://many.test/ HTTP/1.1\r\n\r\n";
+    char response[1024];
+    (void)state;
+    for (uint64_t seed = 1; seed <= 100; seed++) {
+        sim_bench_prepare(&bench);
+        bench.config.listeners[0].kind = LISTENER_HTTP;
+        bench.address_count = 2;
+        bench.on_connect = second_wins;
+        bench.act = answer_requests;
+        sim_bench_open(&bench, seed);
+        sim_get_chances()->delay = 700;
+        struct sim_conn *client = sim_bench_connect(&bench, 0, 4096);
+        for (unsigned i = 0; i < 3; i++) {
+            assert_int_equal(sim_write(client, request, sizeof request - 1), sizeof request - 1);
+            sim_bench_pass(&bench, 600);
+            int32_t size = sim_read(client, response, sizeof response - 1);
+            assert_true(size > 0);
+            response[size] = '\0';
+            assert_non_null(strstr(response, "\r\n\r\nok"));
+            assert_null(strstr(response, "Connection: close"));
+        }
+        assert_int_equal(counter_read(&bench.worker.stats.successes), 3);
+        sim_end(client);
+        sim_bench_pass(&bench, 100);
+        assert_int_equal(sim_read(client, response, sizeof response), 0);
+        sim_bench_close(&bench);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_oldest_attempt_makes_room),
         cmocka_unit_test(test_connect_keeps_its_address),
+        cmocka_unit_test(test_response_before_the_loser),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -122,11 +122,21 @@ static bool exchange_is_quiet(const struct session *s)
     return (s->inflight & ~SESSION_BIT(SESSION_WATCH + CLIENT)) == 0;
 }
 
-/* The response is delivered. Where the connection ends with it our side is shut down first: closing at once could reset
+/* A connect that lost its race may come back behind the whole response. */
+static bool exchange_awaits_connect(const struct session *s)
+{
+    for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++)
+        if (in_flight(s, SESSION_CONNECT + i)) return true;
+    return false;
+}
+
+/* The response is delivered. The next request is not to meet connects of this one: it waits for the last of them, which
+ * is cancelled. Where the connection ends with the response our side is shut down first: closing at once could reset
  * what the client has not read. */
 static void exchange_finish(struct worker *w, struct session *s)
 {
     struct exchange *e = exchange_of(w, s);
+    if (e->keep && exchange_awaits_connect(s)) return;
     if (!e->keep || !exchange_is_quiet(s) || !exchange_leave_rest(w, e, setup_of(w, s))) {
         parting_end_exchange(w, s);
         return;
@@ -501,7 +511,7 @@ static void exchange_handle(struct worker *w, struct session *s, unsigned op, in
         else if (result == 0 && !in_flight(s, SESSION_WATCH + CLIENT)) /* ended by want of room for its completion */
             ring_watch(w->ring, s->fd[CLIENT], session_arm(w, s, SESSION_WATCH + CLIENT));
         break;
-    default: break; /* a connect that lost its race */
+    default: stream_pump(w, s, UPSTREAM); break; /* a connect that lost its race: see exchange_finish() */
     }
 }
 
