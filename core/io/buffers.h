@@ -1,9 +1,9 @@
 /* The receive buffers of a worker: lent to the kernel as a group, leased by it with each receive, given back when they
  * are sent.
  *
- * The kernel takes buffers in the order in which they were given, so it would touch all of them in turn: it gets only
- * as many as one turn of the loop may need (`lent_max`), the others wait on a stack, the warmest on top, and replace
- * what is leased.
+ * The kernel takes buffers in the order in which they were given, and would touch all of them in turn. So it is given
+ * only as many as one turn of the loop may need (`lent_max`); the others wait on a stack, the warmest on top, and
+ * replace those that are leased.
  *
  * Leased buffers are chained into first-in first-out lists by index, so that a flow can hold any number without memory
  * of its own. */
@@ -41,7 +41,7 @@ struct buffer_list {
 };
 #define BUFFER_LIST_EMPTY ((struct buffer_list){.first = BUFFERS_NONE, .last = BUFFERS_NONE})
 
-/* lent: how many the kernel has at a time, a power of two. What one wait may lease at most. 0 or -errno. */
+/* lent: how many buffers the kernel has at a time, a power of two; one wait leases no more than that. 0 or -errno. */
 int buffers_open(struct buffers *buffers, struct ring *ring, uint16_t group, uint32_t count, uint32_t lent,
                  uint32_t size);
 void buffers_close(struct buffers *buffers);
@@ -50,7 +50,7 @@ void buffers_append(struct buffers *buffers, struct buffer_list *list, uint16_t 
 /* Leases a spare buffer, copies as much of `data` into it as fits, and appends it to the list. Returns how many octets
  * that were: 0 when no buffer is spare. */
 uint32_t buffers_copy(struct buffers *buffers, struct buffer_list *list, const uint8_t *data, uint32_t size);
-/* Takes the first one off the list and gives it back to the kernel. */
+/* Takes the first buffer off the list and gives it back to the kernel. */
 void buffers_drop_first(struct buffers *buffers, struct buffer_list *list);
 void buffers_drop_all(struct buffers *buffers, struct buffer_list *list);
 /* Gives back a buffer that came with a completion which nobody wants any more. */
@@ -69,7 +69,7 @@ static inline bool buffers_are_trimmed(const struct buffers *buffers)
     return buffers->clean == buffers->spare_count;
 }
 
-/* Enough is back with the kernel to let starved flows receive again. */
+/* Enough buffers are back with the kernel to let starved flows receive again. */
 static inline bool buffers_are_plenty(const struct buffers *buffers)
 {
     return buffers->lent > buffers->lent_max / 2;

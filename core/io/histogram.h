@@ -13,7 +13,7 @@ struct histogram {
     counter max_us;
 };
 
-/* What readers add several of them up into. */
+/* The sum of several histograms, made by a reader. */
 struct histogram_sum {
     uint64_t buckets[HISTOGRAM_BUCKETS];
     uint64_t count, sum_us, max_us;
@@ -53,8 +53,8 @@ static inline void histogram_add_to(struct histogram_sum *sum, const struct hist
     if (max_us > sum->max_us) sum->max_us = max_us;
 }
 
-/* Leaves what has come since `older` was taken of the same histograms. The largest value is then known to its bucket.
- */
+/* Subtracts an older sum of the same histograms: what came since then is left. Of the largest value only the bucket is
+ * known then. */
 static inline void histogram_subtract(struct histogram_sum *sum, const struct histogram_sum *older)
 {
     uint64_t most = 0;

@@ -19,7 +19,7 @@ struct letter_box {
     _Atomic(struct letter *) newest;
 };
 
-/* The caller then asks the receiver's sleeper whether it must wake it (queue.h). */
+/* The caller then asks sleeper_must_wake() of the receiver's sleeper whether to wake it (queue.h). */
 static inline void letter_put(struct letter_box *box, struct letter *letter)
 {
     struct letter *newest = atomic_load_explicit(&box->newest, memory_order_relaxed);

@@ -1,4 +1,5 @@
-/* Circular doubly linked lists without memory of their own: the links lie in what they join, the head is one more. */
+/* Circular doubly linked lists without memory of their own: each link lies in the struct that it puts on a list,
+ * and the list's head is one more link. */
 #ifndef SLUICE_CORE_IO_LIST_H
 #define SLUICE_CORE_IO_LIST_H
 
@@ -9,10 +10,10 @@ struct link {
     struct link *next, *prev;
 };
 
-/* What a link lies in: the `type` whose `member` it is. */
+/* The struct of that `type` whose `member` the link is. */
 #define link_owner(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
-/* An empty list, or a link that is in none: such a link may be removed once more. */
+/* Makes an empty list, or a link that is on no list; removing such a link does nothing. */
 static inline void link_init(struct link *head)
 {
     head->next = head->prev = head;

@@ -39,8 +39,8 @@ void log_write(int level, const char *file, int line, const char *format, ...) _
  * begin with two blanks, tabs are blanks. At most LOG_LINES_MAX octets. */
 void log_write_lines(int level, const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-/* Text of others, with printable ASCII but `"` and `\` as it is and the rest as \xHH; what does not fit ends in "...".
- * size  of `out`, at least 8. */
+/* Quotes a text that a peer has chosen: `"`, `\` and all that is not printable ASCII become \xHH; a text that does not
+ * fit ends in "...". size  of `out`, at least 8. */
 #define LOG_USER_SIZE 132u
 void log_quote(const char *text, char *out, size_t size);
 int log_attach(void);       /* 0 or -ENOMEM */

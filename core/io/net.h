@@ -25,14 +25,14 @@ int net_connect(int fd, const struct net_address *to);
 int net_take_error(int fd);
 int net_type(int fd); /* SOCK_STREAM, SOCK_DGRAM */
 bool net_is_ipv6_only(int fd);
-/* Where a connection wanted to go before a firewall of this machine turned it to us (REDIRECT, DNAT). -errno: nowhere
- * else. */
+/* The address that a client connected to before a firewall of this machine redirected the connection to us (REDIRECT,
+ * DNAT). -errno: it was not redirected. */
 int net_original_address(int fd, struct net_address *out);
 int net_accept(int fd); /* immediate, for BIND and for the refusal of a connection without a free descriptor */
 bool net_is_readable(int fd);
-int net_open_spare(void); /* a descriptor that is for nothing; or -errno */
-void net_make_spare(
-    int fd); /* the same of one that is open: what it stood for is closed, nobody else gets the number */
+int net_open_spare(void); /* a descriptor that only keeps its number taken; or -errno */
+/* Makes such a descriptor of an open one: what it referred to is closed, and nobody else gets the number meanwhile. */
+void net_make_spare(int fd);
 int net_shutdown_write(int fd);
 /* A listening socket accepts nothing from here on, whoever else still holds it (an operation in flight does until its
  * cancellation is carried out); what waits to be accepted is reset. The descriptor is still to be closed. */

@@ -71,7 +71,7 @@ struct ring_stats { /* written by the owner, read by any thread */
 int ring_open(struct ring **out, const struct ring_options *options);
 /* Frees the ring. Everything in flight is gone with it; the owner has drained it before. */
 void ring_destroy(struct ring *ring);
-/* What stands in the way and what to do about it, one line, static text. */
+/* Says why io_uring cannot be used, and the remedy: one line, static text. */
 const char *ring_explain(int error);
 
 #define RING_DESCRIPTION_SIZE 160u
@@ -126,8 +126,8 @@ void ring_close(struct ring *ring, int fd);
  * normally. */
 void ring_cancel(struct ring *ring, struct ring_tag tag);
 void ring_cancel_fd(struct ring *ring, int fd); /* every operation of this ring on fd */
-/* Hands over to the kernel what was armed, without waiting, so that what was cancelled holds its descriptor no longer;
- * its completion comes with the next ring_wait(). */
+/* Submits what was armed, without waiting, so that cancelled operations hold their descriptors no longer; their
+ * completions come with the next ring_wait(). */
 void ring_flush(struct ring *ring);
 /* Makes ring_wait() of `target`, another thread's ring, return with a completion of that tag and result 0. Silent here.
  */

@@ -21,11 +21,11 @@ struct share {
 
 int share_open(struct share *share, uint32_t count); /* as many as the pool has slots; 0 or -ENOMEM */
 void share_close(struct share *share);
-/* The peer of that socket. */
+/* The source that the peer of this socket belongs to. */
 struct share_source share_source_of(int fd);
 /* A slot of the pool for that source. POOL_NONE: no slot is free, or the source holds its share. */
 uint32_t share_take(struct share *share, struct pool *pool, const struct share_source *source);
-/* Gives it back. */
+/* Gives the slot back. */
 void share_give(struct share *share, struct pool *pool, uint32_t slot);
 
 #endif

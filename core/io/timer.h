@@ -27,8 +27,8 @@ uint32_t timer_expire(struct timer_wheel *wheel, uint64_t now);
 /* How long ring_wait() may sleep from `now` on: until something may expire, UINT64_MAX when nothing is set. May be too
  * short (a level of the wheel turns), never too long by more than a tick. */
 uint64_t timer_wait(const struct timer_wheel *wheel, uint64_t now);
-/* The same, but not too short while few timers lie near the next one. Looks at up to sixteen: where a turn of the
- * owner is worth more than that. */
+/* The same, but exact as long as few timers lie near the next one. It looks at up to sixteen timers: for owners whose
+ * turn costs more than that. */
 uint64_t timer_wait_exact(const struct timer_wheel *wheel, uint64_t now);
 
 #endif
