@@ -28,7 +28,8 @@ struct worker;
 enum session_state bind_begin(struct worker *w, struct session *s);
 /* Something has completed in BIND: s->op, s->result. */
 enum session_state bind_step(struct worker *w, struct session *s);
-/* The listening socket, if there is one yet, takes no connection any more: before a reply says that it is over. */
+/* The listening socket, if there is one yet, accepts nothing from here on. To be called before a reply that ends the
+ * wait. */
 void bind_stop_listening(const struct session *s);
 
 #endif

@@ -1,5 +1,5 @@
-/* The settings, as everybody who obeys them reads them. Whoever makes them is core/process/: options.h reads them,
- * config_check.h judges them, config_size.h derives the sizes of all pools.
+/* The settings, as all threads that obey them read them. core/process/ makes them: options.h reads them, config_check.h
+ * judges them, config_size.h derives the sizes of all pools.
  *
  * A struct config is plain memory; the strings in it live as long as the process. What threads obey is never written:
  * other settings are another struct (coordinator_configure()). */

@@ -23,7 +23,7 @@ void crowd_close(struct crowd *crowd);
 /* Whether the client of this new connection may begin a handshake; `sessions_left`: of the process. Logged once in a
  * while when it may not. */
 bool crowd_admits(struct worker *w, int fd, uint64_t sessions_left);
-/* The slot that the connection asked about last has got, and the end of it. */
+/* The connection that crowd_admits() was asked about last has got this setup slot; the slot is given back. */
 void crowd_take(struct worker *w, uint32_t setup);
 void crowd_give(struct worker *w, uint32_t setup);
 

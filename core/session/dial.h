@@ -7,7 +7,7 @@
 
 /* Begins to dial the verdict's target or its chain's first proxy: RESOLVE, DIAL, or a failure's state. */
 enum session_state dial_begin(struct worker *w, struct session *s);
-enum session_state dial_resolve_step(struct worker *w, struct session *s); /* the coordinator has answered: s->result */
+enum session_state dial_resolve_step(struct worker *w, struct session *s); /* the resolver has answered: s->result */
 enum session_state dial_step(struct worker *w, struct session *s);    /* an attempt has completed: s->op, s->result */
 enum session_state dial_on_time(struct worker *w, struct session *s); /* the stagger has passed */
 /* Cancels and closes all attempts. */

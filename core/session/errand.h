@@ -32,7 +32,7 @@ static inline void errand_finish(struct errand *errand, int32_t result)
     errand->done(errand, result);
 }
 
-/* The first errand that a worker which is gone has left behind; NULL: there is none. */
+/* The first errand that an ended worker has left behind; NULL: there is none. */
 static inline struct errand *errand_take_return(struct errand_returns *returns)
 {
     struct errand *errand = returns->first;

@@ -19,7 +19,7 @@ struct flow_owner {
     void (*done)(struct worker *w, struct session *s, enum session_side from);
     /* A receive from `side` or a send to it has failed: -errno, or 0 when an error is known to be there, not which. */
     void (*broken)(struct worker *w, struct session *s, enum session_side from, enum session_side side, ssize_t error);
-    /* Buffers hold the last of the octets that it was given in memory. NULL: nobody wants to know. */
+    /* All octets that it was given in memory are in buffers now: that memory is free. NULL: the owner need not know. */
     void (*emptied)(struct worker *w, struct session *s);
 };
 
@@ -34,7 +34,8 @@ struct flow_start {
 
 /* A session's flows as they are before the first one is opened. */
 void flow_init(struct flow *f);
-/* It is IDLE or DONE, holds nothing, and nothing is in flight for it. Begins with the next flow_advance(). */
+/* Begins a flow that is IDLE or DONE, holds nothing and has nothing in flight. It moves from the next flow_advance()
+ * on. */
 void flow_open(struct worker *w, struct session *s, enum session_side from, const struct flow_start *start);
 /* The one function that runs a flow: looks at what is held and in flight, and starts what is missing. */
 void flow_advance(struct worker *w, struct session *s, enum session_side from);
@@ -51,8 +52,8 @@ uint64_t flow_rest_us(const struct worker *w);
  * work allows. */
 void flow_wake_resting(struct worker *w);
 
-/* Stops it: takes it off all lists and gives its pipe back; if it was open it is IDLE. A send may still be reading what
- * it holds. */
+/* Stops the flow: takes it off all lists and gives its pipe back; an open flow becomes IDLE. A send may still be
+ * reading what it holds. */
 void flow_drop(struct worker *w, struct session *s, enum session_side from);
 /* Gives back the buffers that both flows hold, when no send can be reading them any more. */
 void flow_release(struct worker *w, struct session *s);

@@ -1,11 +1,11 @@
-/* What the two halves of a flow have of each other: flow.c, which runs it and has COPY, and flow_splice.c. */
+/* What flow.c, which runs flows and moves octets in COPY, and flow_splice.c use of each other. */
 #ifndef SLUICE_CORE_SESSION_FLOW_PRIVATE_H
 #define SLUICE_CORE_SESSION_FLOW_PRIVATE_H
 
 #include "core/session/session.h"
 #include "core/session/worker.h"
 
-/* With less room the sink is waited for; what a sink takes at least that poll(2) calls writable. */
+/* A sink with less room is waited for. A socket that poll(2) calls writable takes at least so much. */
 #define FLOW_ROOM_MIN 2048u
 
 static inline enum session_side flow_sink(enum session_side from)
@@ -31,7 +31,7 @@ static inline size_t flow_bound(const struct flow *f, size_t size)
     return f->limit < size ? (size_t)f->limit : size;
 }
 
-/* So many octets were taken from the source: with the last one that it may take, it has all. */
+/* Notes that octets were taken from the source. With the last one that the flow may take it is ENDING. */
 static inline void flow_take(struct flow *f, uint64_t octets)
 {
     assert(octets <= f->limit);
@@ -41,19 +41,19 @@ static inline void flow_take(struct flow *f, uint64_t octets)
 
 /* --- of flow.c --- */
 
-/* All is sent behind which the flow ends. */
+/* All is sent: the flow is DONE, and its owner is told. */
 void flow_finish(struct worker *w, struct session *s, enum session_side from);
 
-/* It waits for buffers no more. */
+/* The flow waits for buffers no longer. */
 void flow_feed(struct flow *f);
 
 /* --- of flow_splice.c --- */
 
 /* Runs a flow in SPLICE. Returns when it waits: for source, sink or time, or when it is done. */
 void flow_splice(struct worker *w, struct session *s, enum session_side from);
-/* Nothing is held and no receive is in flight. */
+/* Turns a flow to SPLICE that holds nothing and has no receive in flight. */
 void flow_turn_to_splice(struct worker *w, struct session *s, enum session_side from);
-/* It rests no more. */
+/* Ends the flow's rest. */
 void flow_end_rest(struct worker *w, struct session *s, enum session_side from);
 /* To the pool if it is empty, else it is closed with what is in it. Without a pipe nothing happens. */
 void flow_return_pipe(struct worker *w, struct flow *f);

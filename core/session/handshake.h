@@ -1,5 +1,5 @@
-/* Steps HELLO, AUTH and REQUEST: lends received octets to protocols/, turns results into states. Then route.h has the
- * session, or bind.h, or udp.h. */
+/* Steps HELLO, AUTH and REQUEST: lends received octets to protocols/, turns results into states. From there
+ * the session goes on in route.h, bind.h or udp.h. */
 #ifndef SLUICE_CORE_SESSION_HANDSHAKE_H
 #define SLUICE_CORE_SESSION_HANDSHAKE_H
 

@@ -6,13 +6,13 @@
 
 /* Runs steps from here, `next` being the state that the caller has decided on. */
 void session_proceed(struct worker *w, struct session *s, enum session_state next);
-/* The session is about to close: what its state holds besides sockets. */
+/* The session is about to close: gives up what its state holds besides sockets. */
 void session_hook_drop(struct worker *w, struct session *s);
-/* The upstream is given up: attempts to connect, and the listener of a BIND. */
+/* The upstream is given up: ends attempts to connect, and the listener of a BIND. */
 void session_hook_drop_attempts(struct worker *w, struct session *s);
 /* PARTING has no operation left that points into the session's exchange: gives the exchange back. */
 void session_hook_release_exchange(struct worker *w, struct session *s);
-/* Nothing is in flight any more: what other modules still hold for the session. */
+/* Nothing is in flight any more: other modules give back what they still hold for the session. */
 void session_hook_release(struct worker *w, struct session *s);
 
 #endif

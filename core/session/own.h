@@ -3,7 +3,7 @@
  *
  *     doors      written by the main thread: listeners and API at the start, sockets of scripts while they last
  *     returns    written by workers, each its own: connections to a door of ours, and every connection where a
- *                listener takes what it was not asked for (-f, --tproxy), because a firewall may lead it back
+ *                listener takes connections that were meant for others (-f, --tproxy): a firewall may lead them back
  *
  * Every thread reads both, without a lock. A full table is an answer: a script that wants one door too many is refused;
  * one return too many takes the place of another, and a circle then takes one more round to be noticed. */
@@ -50,8 +50,8 @@ struct own_trail {
 
 /* Whether a connection to `to` is worth a note. */
 bool own_may_return(const struct own *own, const struct address *to);
-/* A connection of ours from `from` to `to`, noted for ten seconds: its other end asks at once. A number for
- * own_forget(). */
+/* A connection of ours from `from` to `to`, noted for ten seconds: whoever accepts it asks at once. A number
+ * for own_forget(). */
 uint32_t own_note(struct own *own, const struct address *from, const struct address *to, struct own_trail trail,
                   uint64_t now_ms);
 /* The connection of that note is about to be closed: its port may soon belong to another. */

@@ -21,7 +21,7 @@
 
 enum route_order {
     ROUTE_REJECT,       /* refuse the client */
-    ROUTE_UNAUTHORIZED, /* the same: who it says it is is not proven */
+    ROUTE_UNAUTHORIZED, /* refuse the client: its user and password are not accepted */
     ROUTE_ACCEPT,       /* ROUTE_BY_LOGIN only: it may go on */
     ROUTE_DIAL,         /* connect; a failure is the client's */
     ROUTE_TRY,          /* connect; a failure comes back as the same question (await.forward), an end as ROUTED */

@@ -12,7 +12,7 @@
 
 #include "core/session/session.h"
 
-/* Once a turn. */
+/* Called once in each turn. */
 void scarcity_judge(struct worker *w);
 
 #endif

@@ -70,7 +70,7 @@ struct session {
     uint8_t listener;   /* index of the listener that accepted it */
     uint8_t op;         /* of the completion that is being handled */
     bool keepalive_set; /* by session_set_keepalive() */
-    bool lost;          /* octets were taken for a side that has gone since: who sent them must be reset in the end */
+    bool lost;          /* octets were taken whose receiver has gone since: their sender must be reset in the end */
     uint8_t hops;       /* proxies in front of the target */
     uint32_t slot;
     uint32_t inflight; /* SESSION_BIT()s */
@@ -179,14 +179,14 @@ void session_renew(struct worker *w, struct session *s);
 void session_enter(struct worker *w, struct session *s, enum session_state next);
 /* Sends what `out` holds, unless a send is in flight already, which will go on with it. */
 void session_flush(struct worker *w, struct session *s);
-/* So many octets of our own replies are sent. What is said to scripts, which are no clients, counts nowhere. */
+/* Counts octets of our own replies that are sent. Replies to scripts, which are no clients, are not counted. */
 void session_count_reply(struct worker *w, const struct session *s, uint64_t octets);
 /* Lends the resolver a question: the answer comes with op SESSION_ANSWER, until then the slot is pinned. One at a
  * time. False: the queue is full. */
 bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);
 /* The same for the coordinator and a verdict on setup.route. */
 bool session_ask_route(struct worker *w, struct session *s);
-/* The chain that it goes by: as many hops as fit into `size` octets with the terminator. */
+/* Writes the session's chain: as many hops as fit into `size` octets with the terminator. */
 void session_format_chain(const struct worker *w, const struct session *s, char *out, size_t size);
 /* A ROUTE_TRY has ended: says so to the coordinator. result 0: the relay runs. */
 void session_report_trial(struct worker *w, struct session *s, int32_t result);
@@ -198,13 +198,13 @@ void session_set_keepalive(struct worker *w, struct session *s);
 uint32_t session_first_look_ms(const struct config *config);
 /* One line with the session's id, the client and, if known, the target in front. */
 void session_log(struct worker *w, struct session *s, int level, const char *text);
-void session_log_intruder(struct worker *w, struct session *s); /* whoever tries passwords: for docs/fail2ban/ */
+void session_log_intruder(struct worker *w, struct session *s); /* a wrong password: for docs/fail2ban/ */
 
 /* Before the relay: from accept on, until there is nothing left but to wait for the kernel. */
 bool session_is_half_open(enum session_state state);
 /* Of all that comes before the relay, ring_now_ms(); 0: the setup slot is gone. */
 uint64_t session_deadline_ms(const struct worker *w, const struct session *s);
-/* The coordinator is told a word that needs no answer (message.h). */
+/* Tells the coordinator something that needs no answer (message.h). */
 void session_tell(struct worker *w, struct session *s, enum message_kind kind, int32_t result);
 void session_format_client(const struct session *s, char *out, size_t size); /* `local` without an address */
 static inline bool session_asks_ruleset(const struct session *s)

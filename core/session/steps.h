@@ -1,5 +1,5 @@
-/* The table of states and steps, and who runs it: the only file that knows everything that a session can do.
- * Completions come in at session_on_completion() and run steps until one waits again. */
+/* The table of states and steps, and the functions that run it: the only file that knows everything that a session can
+ * do. Completions come in at session_on_completion() and run steps until one waits again. */
 #ifndef SLUICE_CORE_SESSION_STEPS_H
 #define SLUICE_CORE_SESSION_STEPS_H
 

@@ -35,7 +35,7 @@ enum session_state udp_begin(struct worker *w, struct session *s);
 void udp_on_completion(struct worker *w, struct session *s);
 /* A receive of SESSION_UDP_RECV + enum udp_socket, in whatever state the session is by now. */
 void udp_on_received(struct worker *w, struct session *s, const struct ring_completion *c);
-/* The coordinator's answer: s->result. */
+/* The resolver's answer: s->result. */
 void udp_on_answer(struct worker *w, struct session *s);
 void udp_on_timer(struct worker *w, struct session *s);
 /* WORKER_OP_UDP_SEND; the tag's slot is the buffer. */

@@ -1,4 +1,4 @@
-/* Whom the clients of UDP associations have sent to: only these may answer.
+/* The addresses that clients of UDP associations have sent datagrams to: only these may answer.
  *
  * One table for all associations of a worker, found by a keyed hash; each association has its entries on a list of its
  * own, the one used last in front. An association may hold UDP_PEERS_MAX. When it holds so many it gives up the one
@@ -25,11 +25,11 @@ int udp_peers_open(struct udp_peers **out, uint32_t count, uint32_t owners);
 void udp_peers_close(struct udp_peers *peers);
 /* `owner` has sent to that IPv4 or IPv6 address; its port is not looked at. */
 void udp_peers_note(struct udp_peers *peers, uint32_t owner, const struct address *address, uint64_t now_ms);
-/* Whether it has, within UDP_PEER_MS. */
+/* Whether `owner` has sent to that address within UDP_PEER_MS. */
 bool udp_peers_know(const struct udp_peers *peers, uint32_t owner, const struct address *address, uint64_t now_ms);
 /* The association has ended. */
 void udp_peers_forget(struct udp_peers *peers, uint32_t owner);
-/* How many it holds. */
+/* How many addresses the association holds. */
 uint32_t udp_peers_count(const struct udp_peers *peers, uint32_t owner);
 
 #endif

@@ -49,7 +49,7 @@ struct worker {
     bool stopped;  /* the last session is gone */
     uint64_t drain_until_ms;
     uint64_t trim_ms;          /* when spare buffers are looked at next */
-    bool scarce;               /* buffers are, see scarcity.h */
+    bool scarce;               /* receive buffers are, see scarcity.h */
     uint32_t bulk_left;        /* octets that bulk flows may still move in this turn */
     struct link starved;       /* flows that wait for buffers, in the order of their coming */
     struct link deferred;      /* flows that go on as soon as bulk_left allows it, likewise */
