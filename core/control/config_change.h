@@ -1,4 +1,4 @@
-/* What a process that runs can take from other settings, and what is fixed from its start. */
+/* Which settings of a running process may change, and which are fixed at its start. */
 #ifndef SLUICE_CORE_CONTROL_CONFIG_CHANGE_H
 #define SLUICE_CORE_CONTROL_CONFIG_CHANGE_H
 

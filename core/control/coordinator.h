@@ -59,7 +59,7 @@ void coordinator_stop(struct coordinator *c);
 /* The same for a script that ends the process, with the status that main returns then, 0 to 255. The first one counts.
  * Before coordinator_start() it only notes the status. */
 void coordinator_exit(struct coordinator *c, int status);
-int coordinator_exit_status(const struct coordinator *c); /* -1: nobody has; any thread */
+int coordinator_exit_status(const struct coordinator *c); /* -1: no script has asked for one; any thread */
 
 /* --- from other threads --- */
 

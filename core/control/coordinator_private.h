@@ -73,7 +73,7 @@ struct coordinator {
     uint32_t next_worker; /* for what any worker may do */
     uint32_t running;     /* workers that have not said MESSAGE_STOPPED */
     bool broken;          /* a worker's ring broke */
-    bool wakes_armed;     /* of workers, that no system call has submitted yet */
+    bool wakes_armed;     /* wake-ups of workers that no system call has submitted yet */
     pthread_mutex_t lock; /* start-up and end only, and who wakes workers from another thread */
     pthread_cond_t changed;
     uint32_t ready; /* workers that have finished worker_open() */
@@ -121,12 +121,12 @@ void coordinator_wake_workers(struct coordinator *c);
 
 /* --- errands.c --- */
 
-/* What was lent to, or by, workers that are gone. */
+/* Takes back what was lent to, or by, workers that have ended. */
 void errands_take_back(struct coordinator *c);
 
 /* --- settings.c --- */
 
-/* To threads that must not follow the pointer. */
+/* Copies what threads need that must not follow the pointer to the settings. */
 void settings_show(struct coordinator *c, const struct config *config);
 
 #endif

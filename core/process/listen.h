@@ -5,11 +5,11 @@
 #include "core/session/config.h"
 
 /* A listening socket for one listener of one worker: the workers' sockets share the port (SO_REUSEPORT). The
- * descriptor, or -1 after one log line that names cause and remedy. `first`: of this listener; it also looks whether
- * another process has the port. */
+ * descriptor, or -1 after one log line that names cause and remedy. `first`: it is the first socket of this listener,
+ * and fails if another process has the port. */
 int listen_open(const struct config *config, const struct listener_config *listener, bool first);
-/* If port 0 was asked for: the one that the kernel has chosen, into the address and into the text of the settings,
- * which is then memory that lives as long as the process. -1 after one log line. */
+/* If port 0 was asked for, writes the port that the kernel has chosen into the address and into the text of the
+ * settings, which is then memory that lives as long as the process. 0, or -1 after one log line. */
 int listen_learn_port(int fd, struct address *address, const char **text);
 /* Removes the file of a Unix listener at the end; nothing for others. */
 void listen_remove(const struct listener_config *listener);

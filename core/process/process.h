@@ -7,8 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* /dev/null in the place of standard descriptors that whoever started us has closed: else a socket would get such a
- * number, and what scripts print, or the log, would go to a client. */
+/* Opens /dev/null in the place of each standard descriptor that is closed when the process starts: else a socket would
+ * get its number, and the log, or what scripts print, would go to a client. */
 void process_open_standard(void);
 
 /* Goes to the background: the caller returns as a daemon with stdin from /dev/null and stderr still open, so that

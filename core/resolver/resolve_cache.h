@@ -2,8 +2,8 @@
  *
  * An entry is OPEN from cache_add() on: its owner is asking, and it stays whatever happens until the owner says what
  * was answered, with cache_keep(), or that nothing was, with cache_drop(). Once KEPT it is the cache's own: it goes
- * when it is found past its time, or when room is needed and it is the one that was not wanted for longest. A "no such
- * name" is kept like any other answer.
+ * when it is found past its time, or when room is needed and it is the least recently used. A "no such name" is kept
+ * like any other answer.
  *
  * The owner puts an entry at the front of a struct of its own, so that what belongs to a question lies beside it. Times
  * are the owner's: milliseconds of a clock that only goes forward. One thread. */
@@ -41,7 +41,7 @@ struct cache_entry {
 
 struct cache {
     struct pool entries;
-    struct link kept; /* the one that was not wanted for longest first */
+    struct link kept; /* the least recently used first */
     uint64_t seed;
     uint32_t kept_max, kept_count;
     uint32_t open_max, open_count;
