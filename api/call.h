@@ -33,7 +33,7 @@ struct visit;
 struct call {
     struct letter letter;              /* first: by which it travels */
     struct api_parts *parts;           /* of the API that was called */
-    struct visit *visit;               /* the supervisor's: its connection; NULL: that needs no answer any more */
+    struct visit *visit;               /* the supervisor's note of its connection; NULL: nobody waits for an answer */
     struct MHD_Connection *connection; /* NULL while it is lent: the copies below serve */
     const struct endpoint *endpoint;
     enum call_method method;
@@ -42,7 +42,7 @@ struct call {
     struct text body;
     size_t body_expected; /* by its Content-Length; 0: none */
     const char *url_end;  /* of its URL, as it was sent; until it is lent */
-    bool sound;           /* the escapes of its URL */
+    bool sound;           /* the escapes of its URL are complete, see fields_url_is_sound() */
     size_t answer_size;   /* of the body of its answer, as it goes out */
     bool persists;        /* the client lets its connection live on */
     bool query_wrong;     /* it names a parameter that the route does not have, or one twice */
@@ -62,7 +62,7 @@ struct call {
 
     /* The coordinator's. */
     struct lending *lending;      /* by which it came */
-    struct call *next, *previous; /* of those that it has */
+    struct call *next, *previous; /* in the list of calls that the coordinator has */
     uint64_t serial;
     bool handling; /* the handler runs */
     /* Sends the call back once it is answered; NULL: the coordinator does not have it. */

@@ -1,6 +1,6 @@
-/* What happened before somebody looked: a sample every second for ten minutes, and one every minute for two hours. The
- * dashboard begins its charts with it. Counters are kept as they stood, so that rates come out right across any gap:
- * while a script holds the coordinator's thread there are no samples. */
+/* Samples of the recent past: one every second for ten minutes, and one every minute for two hours. The dashboard
+ * begins its charts with it. Counters are kept as they stood, so that rates come out right across any gap: while a
+ * script holds the coordinator's thread there are no samples. */
 #ifndef SLUICE_API_HISTORY_H
 #define SLUICE_API_HISTORY_H
 

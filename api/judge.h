@@ -1,4 +1,4 @@
-/* What the head of a request is worth: who asks, for what, and whether its body may come. */
+/* Judges the head of a request: who asks, for what, and whether its body may come. */
 #ifndef SLUICE_API_JUDGE_H
 #define SLUICE_API_JUDGE_H
 

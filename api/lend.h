@@ -34,7 +34,7 @@ struct lending {
 
 /* --- on the supervisor's thread --- */
 
-/* Whether no other one of that kind may be out. */
+/* Whether no other call of that kind may be lent now. */
 bool lend_is_full(const struct lending *l, const struct endpoint *endpoint);
 /* The call is the coordinator's until returned(). Returns the number under which it can be withdrawn. */
 uint64_t lend_call(struct lending *l, struct call *call);
