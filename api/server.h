@@ -12,8 +12,6 @@ struct api;
 
 /* --check: whether the token file could be read by who we are now. 0, or -1 after one log line that says why. */
 int api_check(const struct config *config);
-/* Opens the listening socket, while privileges last: the descriptor, or -1 after one log line. */
-int api_listen(const struct config *config);
 /* Serves from now on; takes over listen_fd. 0 or -errno after one log line. */
 int api_open(struct api **out, struct supervisor *s, struct coordinator *c, struct engine *e,
              const struct config *config, int listen_fd);
@@ -21,7 +19,5 @@ int api_open(struct api **out, struct supervisor *s, struct coordinator *c, stru
 void api_reload(struct api *api);
 /* Ends what waits; before engine_close(). Removes the file of a Unix socket. NULL is fine. */
 void api_close(struct api *api);
-/* Removes the file of a Unix socket; any thread. */
-void api_remove(const struct config *config);
 
 #endif

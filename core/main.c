@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/listener.h"
 #include "api/server.h"
 #include "core/control/coordinator.h"
 #include "core/control/supervisor.h"
