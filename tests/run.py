@@ -243,6 +243,9 @@ LONG_E2E = ["test_relay.py", "test_dashboard.py", "test_living.py", "test_api_do
             "test_limits.py", "test_names_and_lua.py", "test_api.py", "test_ruleset.py", "test_dns.py", "test_clients.py",
             "test_process.py", "test_stop.py", "test_failures.py", "test_steady.py", "test_http.py", "test_http_heads.py"]
 
+# These take longer than a suite would otherwise: so many runs have a part of their tests each.
+E2E_PARTS = {"test_relay.py": 3, "test_dashboard.py": 3, "test_living.py": 2, "test_api_document.py": 2} if SLOW == 1 else {}
+
 
 def e2e_files():
     files = sorted(os.path.basename(path) for path in glob.glob(os.path.join(ROOT, E2E, "test_*.py")))
@@ -257,7 +260,9 @@ def e2e_task(options, binary, label, choice=(), prefix=(), without=()):
 
 def e2e_runs(options, binary, label, files, choice=(), prefix=()):
     command = [*own_network(), *prefix, sys.executable, "-m", "pytest", "-q", *choice]
-    return Task(label, [[*command, os.path.join(E2E, name)] for name in files], count_pytest, 900, True,
+    parts = [(name, [f"--part={part + 1}/{E2E_PARTS[name]}"]) if name in E2E_PARTS else (name, [])
+             for name in files for part in range(E2E_PARTS.get(name, 1))]
+    return Task(label, [[*command, *part, os.path.join(E2E, name)] for name, part in parts], count_pytest, 900, True,
                 SLUICE_BIN=os.path.join(options.build, binary), E2E_BUILD=os.path.join(options.build, "e2e"))
 
 

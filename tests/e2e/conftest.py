@@ -26,6 +26,16 @@ def pytest_sessionstart(session):
         pytest.exit(f"{process.BINARY} is not there: make all, or set SLUICE_BIN", returncode=2)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--part", metavar="I/N", help="each Nth test from the Ith on: N runs have all of them")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--part"):
+        part, parts = map(int, config.getoption("--part").split("/"))
+        items[:] = items[part - 1::parts]
+
+
 def require(program, package):
     """The path of a program; a missing one skips the test and names the package to install."""
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")

@@ -1,4 +1,5 @@
 """tests/run.py itself: what it counts, and that nothing makes it hang or outlives it."""
+import argparse
 import contextlib
 import glob
 import os
@@ -94,3 +95,24 @@ def test_what_needs_a_build_that_has_failed_has_failed(tmp_path, capsys):
     assert one.totals == [1, 2, 0] and not mark.exists()
     shown = capsys.readouterr().out
     assert "FAIL broken" in shown and "     | why" in shown and "FAIL lost" in shown and "ok   kept" in shown
+
+
+def collected(*options):
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", *options, __file__]
+    lines = run.execute(words, 60, dict(os.environ)).output.splitlines()
+    return [line for line in lines if "::" in line]
+
+
+def test_parts_have_every_test_once():
+    parts = [collected(f"--part={part}/3") for part in (1, 2, 3)]
+    assert all(parts) and sorted(sum(parts, [])) == sorted(collected())
+
+
+def test_a_long_file_is_run_in_parts():
+    options = argparse.Namespace(build="build", only=["test_relay.py", "test_udp.py"])
+    commands = run.e2e_task(options, "sluice", "e2e").commands
+    ends = [[word for word in words if word.startswith("--part") or word.endswith(".py")] for words in commands]
+    path = os.path.join("tests", "e2e", "test_")
+    parts = run.E2E_PARTS.get("test_relay.py", 1)
+    expected = [[f"--part={part}/{parts}", f"{path}relay.py"] for part in range(1, parts + 1)] if parts > 1 else [[f"{path}relay.py"]]
+    assert ends == [*expected, [f"{path}udp.py"]]
