@@ -460,6 +460,7 @@ def journal_in(folder):
     """A new one, or none where nothing may be written."""
     path = os.path.join(folder, "times.txt")
     try:
+        os.makedirs(folder, exist_ok=True)
         with open(path, "w", encoding="utf-8"):
             return path
     except OSError:
