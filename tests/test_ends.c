@@ -183,12 +183,64 @@ static void test_idle_relay(void **state)
     sim_bench_close(&bench);
 }
 
+/* Adds what has come to the text. */
+static void hear(struct sim_conn *conn, char *text, size_t size)
+{
+    size_t used = strlen(text);
+    int32_t more = sim_read(conn, text + used, size - used - 1);
+    if (more > 0) text[used + (size_t)more] = '\0';
+}
+
+/* A stop in the middle of a response behind which the connection was to go on. A client with nothing more to say would
+ * hold the drain until its time-out, and be reset at the end of it; a request that is there already is served. */
+static void stop_in_a_response(bool pipelined)
+{
+    char text[2048] = "", request[256];
+    sim_bench_prepare(&bench);
+    bench.config.drain_ms = bench.config.timeout_ms;
+    bench.config.listeners[0].kind = LISTENER_HTTP;
+    sim_bench_open(&bench, 1);
+    struct sim_conn *client = sim_bench_connect(&bench, 0, 4096);
+    say(client, "GET http://10.0.0.7/ HTTP/1.1\r\n\r\n");
+    if (pipelined) say(client, "GET http://10.0.0.7/ HTTP/1.1\r\n\r\n");
+    sim_bench_pass(&bench, 100);
+    say(bench.upstreams[0], "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345");
+    sim_bench_pass(&bench, 100);
+    atomic_fetch_add(&bench.stops, 1);
+    sim_bench_pass(&bench, 100);
+    say(bench.upstreams[0], "67890");
+    sim_bench_pass(&bench, 100);
+    hear(client, text, sizeof text);
+    assert_non_null(strstr(text, "1234567890"));
+    assert_null(strstr(text, "Connection: close"));
+    assert_int_equal(bench.upstream_count, pipelined ? 2 : 1);
+    if (pipelined) {
+        assert_true(sim_read(bench.upstreams[1], request, sizeof request) > 0);
+        say(bench.upstreams[1], "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        sim_bench_pass(&bench, 100);
+        hear(client, text, sizeof text);
+        assert_non_null(strstr(text, "Connection: close\r\n\r\nok"));
+    }
+    assert_int_equal(sim_read(client, request, sizeof request), 0);
+    sim_bench_pass(&bench, 3000);
+    assert_true(bench.worker.stopped);
+    assert_int_equal(counter_read(&bench.worker.stats.drain_resets), 0);
+    sim_bench_close(&bench);
+}
+
+static void test_stop_in_a_response(void **state)
+{
+    (void)state;
+    stop_in_a_response(false);
+    stop_in_a_response(true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_backlog_at_a_stop), cmocka_unit_test(test_watch_is_armed_again),
         cmocka_unit_test(test_watch_begins),      cmocka_unit_test(test_response_that_stays_away),
-        cmocka_unit_test(test_idle_relay),
+        cmocka_unit_test(test_idle_relay),        cmocka_unit_test(test_stop_in_a_response),
     };
     return cmocka_run_group_tests_name("ends", tests, NULL, NULL);
 }

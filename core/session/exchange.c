@@ -131,13 +131,15 @@ static bool exchange_awaits_connect(const struct session *s)
 }
 
 /* The response is delivered. The next request is not to meet connects of this one: it waits for the last of them, which
- * is cancelled. Where the connection ends with the response our side is shut down first: closing at once could reset
- * what the client has not read. */
+ * is cancelled. A stop does not wait for requests that may never come, but serves one that is there. Where the
+ * connection ends with the response our side is shut down first: closing at once could reset what the client has not
+ * read. */
 static void exchange_finish(struct worker *w, struct session *s)
 {
     struct exchange *e = exchange_of(w, s);
     if (e->keep && exchange_awaits_connect(s)) return;
-    if (!e->keep || !exchange_is_quiet(s) || !exchange_leave_rest(w, e, setup_of(w, s))) {
+    bool goes_on = e->keep && exchange_is_quiet(s) && exchange_leave_rest(w, e, setup_of(w, s));
+    if (!goes_on || (w->draining && setup_of(w, s)->received == 0)) {
         parting_end_exchange(w, s);
         return;
     }
