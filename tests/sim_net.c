@@ -648,6 +648,11 @@ uint32_t net_send_room(int fd)
     return conn->out.used < conn->out.room ? conn->out.room - conn->out.used : 0;
 }
 
+uint32_t net_receive_buffer(int fd)
+{
+    return 2 * sim_stream_at(fd, "net_receive_buffer()")->conn->in.room;
+}
+
 /* Here only what is read is acknowledged. */
 uint32_t net_unacknowledged(int fd)
 {

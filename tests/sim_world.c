@@ -511,12 +511,12 @@ static void check_flows(const struct worker *w)
 
 static void world_turn(uint32_t *turns)
 {
-    uint64_t before = counter_read(&world.worker.stats.bytes_splice);
+    uint64_t before = counter_read(&world.worker.stats.bytes_splice), bulk = worker_bulk_turn(&world.worker);
     if (++*turns > TURNS_MAX) sim_fail("no end in sight: the worker goes round and round");
     if (worker_turn(&world.worker, TURN_MS) < 0) sim_fail("worker_turn() failed");
     check_flows(&world.worker);
     uint64_t moved = counter_read(&world.worker.stats.bytes_splice) - before;
-    if (moved > world.config.bulk_turn + world.config.pipe_size)
+    if (moved > bulk + world.config.pipe_size)
         sim_fail("bulk flows moved %llu octets in one turn, which others wait for", (unsigned long long)moved);
 }
 

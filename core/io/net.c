@@ -201,6 +201,13 @@ uint32_t net_send_room(int fd)
     return room - room / 4; /* the kernel's own structures count, too */
 }
 
+uint32_t net_receive_buffer(int fd)
+{
+    int octets = 0;
+    socklen_t size = sizeof octets;
+    return getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &octets, &size) < 0 || octets < 0 ? 0 : (uint32_t)octets;
+}
+
 uint32_t net_unacknowledged(int fd)
 {
     int left = 0, domain = AF_UNIX;

@@ -49,6 +49,8 @@ int net_set_device(int fd, const char *name);
 void net_set_fastopen_connect(int fd);
 /* Octets that a send would take now, rather fewer than more; UINT32_MAX: unknown. */
 uint32_t net_send_room(int fd);
+/* Octets of the receive buffer, the kernel's own structures included; 0: unknown. */
+uint32_t net_receive_buffer(int fd);
 /* Octets that a TCP peer has not acknowledged, the end of the stream counted as one if it is announced; 0 for other
  * sockets. */
 uint32_t net_unacknowledged(int fd);

@@ -12,9 +12,10 @@
 #define FLOW_SMALL        16384u
 /* Fills and drains of the pipe per turn: one busy flow must not keep the others waiting. */
 #define FLOW_SPLICE_ROUNDS 4u
-/* A flow that has moved so much in one go rests for so long. */
-#define FLOW_REST_MIN 65536u
-#define FLOW_REST_US  300u
+/* Visits in a row that did not wait for the sink before it is taken for a fast one again. */
+#define FLOW_FAST_STREAK 16u
+/* The share of the pipes that flows may hold without a look at what their sinks take. */
+#define FLOW_PIPES_SHARE 8u
 
 void flow_return_pipe(struct worker *w, struct flow *f)
 {
@@ -134,11 +135,36 @@ void flow_wake_resting(struct worker *w)
     }
 }
 
+/* The sink took less than was in the pipe. */
+static void splice_on_slow_sink(struct flow *f)
+{
+    f->room = 0;
+    f->prompt = 0;
+    f->flags |= FLOW_SLOW;
+}
+
+/* A visit has ended without waiting for the sink. */
+static void splice_judge_sink(struct flow *f)
+{
+    if (f->flags & FLOW_SLOW && ++f->prompt >= FLOW_FAST_STREAK) f->flags &= (uint16_t)~FLOW_SLOW;
+}
+
+/* The source is dry: for how long is the flow left alone? */
+static uint32_t splice_rest_us(struct worker *w, struct session *s, enum session_side from, uint64_t moved)
+{
+    struct flow_pace *pace = &s->flows[from].pace;
+    if (flow_pace_window_is_old(pace)) flow_pace_set_window(pace, net_receive_buffer(s->fd[from]));
+    return flow_pace_visit(pace, moved, s->flows[flow_sink(from)].bytes, ring_now_us(w->ring));
+}
+
 /* Nothing is in the pipe, and the source has nothing now: it sleeps without a pipe. */
-static void splice_pause(struct worker *w, struct session *s, enum session_side from, uint64_t moved)
+static void splice_pause(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
+    uint64_t moved = f->visit;
+    f->visit = 0;
     flow_return_pipe(w, f);
+    splice_judge_sink(f);
     if (moved >= FLOW_SMALL)
         f->streak = 0;
     else
@@ -147,10 +173,9 @@ static void splice_pause(struct worker *w, struct session *s, enum session_side 
         flow_turn_to_copy(w, s, from);
         return;
     }
-    /* Polling a busy source at once would wake us for every few segments, and every wake-up of ours causes some of the
-     * sink's. So a bulk flow is left alone for a moment, without a poll; what gathers meanwhile moves in one go. */
-    if (moved >= FLOW_REST_MIN)
-        flow_rest(w, s, from, ring_now_us(w->ring) + FLOW_REST_US);
+    uint32_t rest = splice_rest_us(w, s, from, moved);
+    if (rest > 0)
+        flow_rest(w, s, from, ring_now_us(w->ring) + rest);
     else
         ring_poll(w->ring, s->fd[from], POLLIN, session_arm(w, s, SESSION_POLL_IN + from));
 }
@@ -160,11 +185,14 @@ static void splice_wait_for_sink(struct worker *w, struct session *s, enum sessi
     ring_poll(w->ring, s->fd[flow_sink(from)], POLLOUT, session_arm(w, s, SESSION_POLL_OUT + flow_sink(from)));
 }
 
-/* Whether the sink takes anything: only so much is put into the pipe, so that a flow whose sink is slow waits without
- * one, and the others have pipes however many such flows there are. Asked again only when what was known is used up. */
-static bool splice_has_room(struct session *s, enum session_side from)
+/* Whether the sink takes anything. To ask costs a system call, so a sink is taken for a fast one until it proves slow,
+ * or until pipes get scarce. Then only what it takes is put into the pipe, so that a flow whose sink is slow waits
+ * without one, and the others have pipes however many such flows there are; asked again only when what was known is
+ * used up. */
+static bool splice_has_room(const struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
+    if (!(f->flags & FLOW_SLOW) && pipes_lent(&w->pipes) <= w->pipes.count / FLOW_PIPES_SHARE) f->room = UINT32_MAX;
     if (f->room == 0) f->room = net_send_room(s->fd[flow_sink(from)]);
     if (f->room == 0 && f->flags & FLOW_WRITABLE) f->room = FLOW_ROOM_MIN;
     f->flags &= (uint16_t)~FLOW_WRITABLE;
@@ -174,7 +202,6 @@ static bool splice_has_room(struct session *s, enum session_side from)
 void flow_splice(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
-    uint64_t total = 0;
     if (flow_in_flight(s, SESSION_POLL_IN + from) || flow_in_flight(s, SESSION_POLL_OUT + flow_sink(from))) return;
     if (f->flags & FLOW_RESTING) return;
     if (w->bulk_left == 0) {
@@ -183,7 +210,7 @@ void flow_splice(struct worker *w, struct session *s, enum session_side from)
     }
     if (!flow_borrow_pipe(w, s, from)) return;
     for (unsigned round = 0; round < FLOW_SPLICE_ROUNDS; round++) {
-        if (f->pipe_fill == 0 && f->phase == FLOW_OPEN && !splice_has_room(s, from)) {
+        if (f->pipe_fill == 0 && f->phase == FLOW_OPEN && !splice_has_room(w, s, from)) {
             flow_return_pipe(w, f);
             splice_wait_for_sink(w, s, from);
             return;
@@ -199,9 +226,9 @@ void flow_splice(struct worker *w, struct session *s, enum session_side from)
             f->owner->broken(w, s, from, in < 0 ? from : flow_sink(from), in < 0 ? in : out);
             return;
         }
-        total += (uint64_t)out;
-        if (f->pipe_fill > 0) { /* the sink is the slower one, and took less than it had room for */
-            f->room = 0;
+        f->visit += (uint64_t)out;
+        if (f->pipe_fill > 0) {
+            splice_on_slow_sink(f);
             splice_wait_for_sink(w, s, from);
             return;
         }
@@ -209,14 +236,14 @@ void flow_splice(struct worker *w, struct session *s, enum session_side from)
             flow_finish(w, s, from);
             return;
         }
-        if (w->bulk_left == 0) {
-            flow_return_pipe(w, f);
-            flow_defer(w, f);
+        if (in < (ssize_t)(w->pipes.all[f->pipe].size / 2)) {
+            splice_pause(w, s, from);
             return;
         }
-        if (in < (ssize_t)(w->pipes.all[f->pipe].size / 2)) break;
+        if (w->bulk_left == 0) break;
     }
-    splice_pause(w, s, from, total);
+    flow_return_pipe(w, f);
+    flow_defer(w, f);
 }
 
 void flow_turn_to_splice(struct worker *w, struct session *s, enum session_side from)
@@ -225,6 +252,8 @@ void flow_turn_to_splice(struct worker *w, struct session *s, enum session_side 
     f->mode = FLOW_SPLICE;
     f->streak = 0;
     f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
+    f->visit = 0;
+    flow_pace_begin(&f->pace, w->config->pipe_size, s->flows[flow_sink(from)].bytes, ring_now_us(w->ring));
     counter_add(&w->stats.to_splice, 1);
     flow_splice(w, s, from);
 }

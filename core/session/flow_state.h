@@ -7,6 +7,7 @@
 
 #include "core/io/buffers.h"
 #include "core/io/list.h"
+#include "core/session/flow_pace.h"
 
 enum flow_phase {
     FLOW_IDLE,   /* has not begun */
@@ -27,6 +28,7 @@ enum flow_flag {
     FLOW_WRITABLE = 1 << 7,  /* the poll of the sink has just said so */
     FLOW_WAITED = 1 << 8,    /* SINGLE: had to wait for the sink since the last buffer was sent */
     FLOW_RESTING = 1 << 9,   /* deferred, or its time has not come yet */
+    FLOW_SLOW = 1 << 10,     /* SPLICE: its sink took less than was there, a short while ago */
 };
 
 #define FLOW_UNLIMITED UINT64_MAX
@@ -39,7 +41,7 @@ struct flow {
     uint8_t phase;  /* enum flow_phase, flow.h */
     uint8_t mode;   /* enum flow_mode */
     uint8_t streak; /* reads in a row that speak for the other mode */
-    uint8_t prompt; /* SINGLE: sends in a row that left nothing held */
+    uint8_t prompt; /* SINGLE: sends in a row that left nothing held; SLOW: visits that did not wait for the sink */
     uint16_t flags; /* enum flow_flag */
     uint16_t pipe;  /* borrowed, or PIPES_NONE */
     struct buffer_list held;
@@ -51,8 +53,10 @@ struct flow {
     uint32_t offset;      /* octets of the first held buffer that are sent */
     uint32_t pipe_fill;   /* octets in the pipe */
     uint32_t room;        /* SPLICE: octets that the sink is known to take */
-    uint64_t bytes;       /* delivered */
-    struct link link;     /* on the worker's list of starved or of deferred flows, or on none */
+    uint64_t visit;       /* SPLICE: octets moved since the source was last dry */
+    struct flow_pace pace;
+    uint64_t bytes;   /* delivered */
+    struct link link; /* on the worker's list of starved or of deferred flows, or on none */
 };
 
 static inline bool flow_is_open(const struct flow *f)

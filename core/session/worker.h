@@ -30,6 +30,10 @@ enum worker_op {
     WORKER_OP_SESSION = 16, /* + enum session_op; slot and generation: session */
 };
 
+/* Turns after which a worker takes itself to be bulk's alone, and by how much a turn is longer then. */
+#define WORKER_CALM_TURNS  64u
+#define WORKER_CALM_FACTOR 8u
+
 struct listener {
     int fd;             /* -1: closed */
     bool armed;         /* accept in flight */
@@ -51,6 +55,7 @@ struct worker {
     uint64_t trim_ms;          /* when spare buffers are looked at next */
     bool scarce;               /* receive buffers are, see scarcity.h */
     uint32_t bulk_left;        /* octets that bulk flows may still move in this turn */
+    uint32_t calm_turns;       /* in a row, in which nothing but bulk flows had anything to do */
     struct link starved;       /* flows that wait for buffers, in the order of their coming */
     struct link deferred;      /* flows that go on as soon as bulk_left allows it, likewise */
     struct timer_wheel *rests; /* flows that may not move before a time of their own: slot * 2 + side, microseconds */
@@ -85,6 +90,13 @@ struct worker {
     const struct resolve_stats *resolver_stats; /* of which only the revision is looked at */
     struct queue *names;                        /* its answers */
 };
+
+/* Octets that bulk flows may move in the next turn: more when nobody else has had anything to do for a while, because a
+ * turn costs something, too. */
+static inline uint32_t worker_bulk_turn(const struct worker *w)
+{
+    return w->calm_turns < WORKER_CALM_TURNS ? w->config->bulk_turn : w->config->bulk_turn * WORKER_CALM_FACTOR;
+}
 
 /* Sends the coordinator a message. False: its queue is full. */
 bool worker_post(struct worker *w, const struct message *message);

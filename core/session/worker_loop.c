@@ -154,8 +154,16 @@ static void worker_read_names(struct worker *w)
 
 /* --- the loop --- */
 
+/* Bulk flows poll; everybody else does something that an answer waits for. */
+static bool completion_is_bulk(const struct ring_completion *c)
+{
+    unsigned op = c->tag.op;
+    return op >= WORKER_OP_SESSION + SESSION_POLL_IN && op <= WORKER_OP_SESSION + SESSION_POLL_OUT + UPSTREAM;
+}
+
 static void worker_dispatch(struct worker *w, const struct ring_completion *c)
 {
+    if (!completion_is_bulk(c)) w->calm_turns = 0;
     if (c->tag.op >= WORKER_OP_SESSION) {
         session_on_completion(w, c);
         return;
@@ -258,7 +266,8 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     int error = ring_wait_us(w->ring, least(timeout_us, flow_rest_us(w)));
     sleeper_awake(&w->sleeper);
     if (error < 0) return error;
-    w->bulk_left = w->config->bulk_turn;
+    w->bulk_left = worker_bulk_turn(w);
+    if (w->calm_turns < WORKER_CALM_TURNS) w->calm_turns++;
     while (ring_next(w->ring, &completion)) worker_dispatch(w, &completion);
     flow_wake_resting(w);
     worker_read_inbox(w);
