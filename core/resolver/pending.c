@@ -37,11 +37,11 @@ void pending_finish(struct pending_requests *p, struct pending *pending, int sta
                     uint64_t now_ms)
 {
     struct resolve_request *request = pending->request;
-    assert(status <= 0);
-    assert(status != 0 || entry->count > 0);
+    assert(status < 0 || (status == 0 && entry));
     pending->status = status;
     request->count = 0;
-    if (status == 0) {
+    if (status == 0 && entry) {
+        assert(entry->count > 0);
         /* How long it may be told to others: not at all while a family is still awaited. */
         request->keep_ms = entry->expires_ms > now_ms ? (uint32_t)(entry->expires_ms - now_ms) : 0;
         request->revision = counter_read(&p->stats->revision);
