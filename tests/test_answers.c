@@ -50,6 +50,26 @@ static void test_answer_and_cache(void **state)
     bench_close();
 }
 
+/* A label of 64 octets cannot be sent: that is known within the call, and the answer does not wait for a server. */
+static void test_name_that_cannot_be_sent(void **state)
+{
+    (void)state;
+    struct ask ask;
+    char name[80];
+    memset(name, 'a', 64);
+    strcpy(name + 64, ".test");
+    bench_open(dns_address(), 5000);
+    for (unsigned i = 0; i < 3; i++) {
+        ask_start(&ask, name, (const int[]){AF_INET, AF_INET6, AF_UNSPEC}[i]);
+        bench_turn(0);
+        bench_turn(0);
+        assert_int_equal(ask.answers, 1);
+        assert_int_equal(ask.status, -ENOENT);
+    }
+    assert_int_equal(resolve_get_stats(bench.resolver)->timeouts, 0);
+    bench_close();
+}
+
 static void test_families(void **state)
 {
     (void)state;
@@ -279,6 +299,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answer_and_cache),
+        cmocka_unit_test(test_name_that_cannot_be_sent),
         cmocka_unit_test(test_families),
         cmocka_unit_test(test_coalesced),
         cmocka_unit_test(test_ttl),
