@@ -67,6 +67,13 @@ static void test_small_rounds_turn_back(void **state)
 {
     (void)state;
     struct sim_conn *client = relay(RELAY_AUTO);
+    send_pieces(client, 4, BUFFER);
+    send_pieces(client, 6, 128); /* the round in which it turned has moved nothing, and counts */
+    assert_turns(1, 0);
+    send_pieces(client, 1, 128);
+    assert_turns(1, 1);
+    sim_bench_close(&bench);
+    client = relay(RELAY_AUTO);
     send_pieces(client, 5, BUFFER);
     send_pieces(client, 7, BUFFER / 2);
     send_pieces(client, 1, BUFFER);

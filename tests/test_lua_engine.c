@@ -1,4 +1,5 @@
 /* What the engine does with sources, questions and calls, and within what limits. */
+#include "lua/engine/limits.h"
 #include "tests/engine_asked.h"
 
 /* --- loading --- */
@@ -565,6 +566,8 @@ static void test_functions(void **state)
     raises("neosocksd.resolve()", "bad argument #1 to 'resolve' (string expected, got no value)");
 }
 
+static uint64_t began_ns;
+
 static void test_stats_table(void **state)
 {
     (void)state;
@@ -577,6 +580,11 @@ static void test_stats_table(void **state)
         "assert(s.num_api_request == 3 and s.num_api_success == 2 and s.lasterror == nil)\n"
         "assert(s.bytes_allocated > 1000 and s.num_object > 100 and math.type(s.uptime) == 'float' and s.uptime > "
         "1e3)");
+    /* Since the engine was opened, which this program has done. */
+    char code[160];
+    snprintf(code, sizeof code, "assert(neosocksd.stats().uptime <= require('time').monotonic() * 1e9 - %llu)",
+             (unsigned long long)began_ns);
+    run(code);
 }
 
 static void test_config_table(void **state)
@@ -608,5 +616,6 @@ int main(void)
         WITH_ENGINE(test_functions),    WITH_ENGINE(test_stats_table),
         WITH_ENGINE(test_config_table),
     };
+    began_ns = limits_now_ns();
     return cmocka_run_group_tests_name("engine", tests, NULL, NULL);
 }

@@ -193,6 +193,12 @@ static void test_datagrams(void **state)
     check("local a, b = socket.new('x', 'u'), socket.new('x', 'u') a:bind('\\0sluice-a') b:bind('\\0sluice-b') "
           "a:sendmsg({name = {addr = '\\0sluice-b'}}, 'hello') local d, n, h = b:recvmsg{iov_len = 9} "
           "assert(n == 5 and h.name.addr == '\\0sluice-a' and h.name.port == nil) a:close() b:close()");
+    /* The longest that receive() takes of a Unix socket, whose datagrams may be longer than those of UDP. */
+    check("local a <close> = socket.new('x', 'u') local b <close> = socket.new('x', 'u') "
+          "b:bind('\\0sluice-test-datagrams') "
+          "a:connect('\\0sluice-test-datagrams') for _, wanted in ipairs{1 << 20, 65535, false} do "
+          "  assert(a:send(('x'):rep(65535)) == 65535) assert(#b:receive(wanted or nil) == 65535) "
+          "end assert(a:send(('x'):rep(65536)) == 65536) assert(#b:receive() == 65535)");
 }
 
 static void test_families(void **state)
