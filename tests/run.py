@@ -263,7 +263,8 @@ def e2e_runs(options, binary, label, files, choice=(), prefix=()):
     parts = [(name, [f"--part={part + 1}/{E2E_PARTS[name]}"]) if name in E2E_PARTS else (name, [])
              for name in files for part in range(E2E_PARTS.get(name, 1))]
     return Task(label, [[*command, *part, os.path.join(E2E, name)] for name, part in parts], count_pytest, 900, True,
-                SLUICE_BIN=os.path.join(options.build, binary), E2E_BUILD=os.path.join(options.build, "e2e"))
+                SLUICE_BIN=os.path.join(options.build, binary), E2E_BUILD=os.path.join(options.build, "e2e"),
+                CI="")  # with which pytest prints megabytes of a difference, and no room is left for its test's name
 
 
 def plain_units(options):
