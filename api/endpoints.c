@@ -15,6 +15,7 @@
 #include "api/sessions.h"
 #include "api/stats_text.h"
 #include "core/io/log.h"
+#include "core/process/option_values.h"
 #include "lua/engine/embedded.h"
 
 #define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
@@ -218,10 +219,8 @@ static void handle_collect(struct call *call)
 /* NAN: no number that stands alone. */
 static double read_seconds(const char *text)
 {
-    char *end;
-    if (!text || !*text) return NAN;
-    double seconds = strtod(text, &end);
-    return *end == '\0' ? seconds : NAN;
+    double seconds;
+    return text && value_seconds(text, &seconds) ? seconds : NAN;
 }
 
 static void profile_finished(void *context, bool ok, const char *body, size_t size)

@@ -92,6 +92,14 @@ static void test_listener_syntax(void **state)
     refuses("-l host:", "\"host:\" has no port");
     refuses("-l :65536", "port \"65536\" is out of range");
     refuses("-l :99999", "port \"99999\" is out of range");
+    refuses("-l 127.0.0.1:+8081", "-l: \"+8081\" is no port, give a number or the name of a service");
+    refuses("-l 127.0.0.1:\t8081", "\"\t8081\" is no port");
+    refuses("-l :-1", "\"-1\" is no port");
+    refuses("--http :+1", "--http: \"+1\" is no port");
+    refuses("--api 127.0.0.1:+1", "--api: \"+1\" is no port");
+    refuses("-l :9 -f host:+1", "-f: \"host:+1\" is no target");
+    refuses("--nameserver 192.0.2.1:+53", "\"192.0.2.1:+53\" is no name server");
+    refuses("-x socks5://a:+1080", "-x: proxy 1: ");
     refuses("-l :99999999999999999999", "out of range");
     refuses("-l ::1:80", "write an IPv6 address in brackets");
     refuses("-l [::1:80", "open bracket");

@@ -112,7 +112,14 @@ static void test_seconds(void **state)
     refuses("--timeout=4.999", "sluice: --timeout: \"4.999\" is out of range");
     refuses("-t 86400.1", "sluice: -t: \"86400.1\" is out of range");
     refuses("-t nan", "sluice: -t: \"nan\" is not a number, give 5 to 86400 seconds");
-    refuses("-t inf", "out of range");
+    refuses("-t inf", "\"inf\" is not a number");
+    refuses("-t 1e2", "\"1e2\" is not a number");
+    refuses("-t 0x10", "\"0x10\" is not a number");
+    refuses("-t +10", "\"+10\" is not a number");
+    refuses("-t \t10", "\"\t10\" is not a number");
+    refuses("-t 10.", "\"10.\" is not a number");
+    refuses("-t .5", "\".5\" is not a number");
+    refuses("-t 1.2.3", "\"1.2.3\" is not a number");
     refuses("-t ''", "\"\" is not a number");
     refuses("-t 5s", "\"5s\" is not a number");
     refuses("--idle-timeout -1", "--idle-timeout: \"-1\" is out of range, give 0 to 2592000 seconds");
@@ -169,6 +176,10 @@ static void test_words(void **state)
     refuses("--relay fast", "--relay: \"fast\" is unknown, give one of auto, splice, copy");
     refuses("--log file", "give one of stderr, stdout, terminal, syslog, discard");
     refuses("--block-outbound local,world", "\"world\" is unknown");
+    refuses("--block-outbound local,,global", "\"local,,global\" has an empty member");
+    refuses("--block-outbound ,", "\",\" has an empty member");
+    refuses("--nameserver 192.0.2.1,,192.0.2.2", "\"\" is no name server");
+    refuses("-x socks5://a,,socks5://b", "-x: proxy 2: ");
     refuses("-u ''", "give user, user:, user:group or :group");
     refuses("-u :", "give user, user:, user:group or :group");
     refuses("-i interface-number1", "give 1 to 15 characters");

@@ -202,14 +202,13 @@ static void test_parse(void **state)
     (void)state;
     parses("", 0);
     parses(" \t", 0);
-    parses(",", 0);
     parses("loopback", LOOPBACK);
     parses("multicast", MULTICAST);
     parses("local", LOCAL);
     parses("global", GLOBAL);
     parses("loopback,multicast,local,global", LOOPBACK | MULTICAST | LOCAL | GLOBAL);
     parses(" local , loopback ", LOCAL | LOOPBACK);
-    parses("local,local,,global,", LOCAL | GLOBAL);
+    parses("local,local,\tglobal", LOCAL | GLOBAL);
     refuses("loopbac", "loopbac");
     refuses("loopbackx", "loopbackx");
     refuses("local, nets ,global", "nets");
@@ -217,6 +216,12 @@ static void test_parse(void **state)
     refuses("local global", "local global");
     refuses("none", "none");
     refuses("global,x", "x");
+    refuses(",", "");
+    refuses(",local", "");
+    refuses("local,", "");
+    refuses("local, ", "");
+    refuses("local,,global", "");
+    refuses("local, ,global", "");
 }
 
 int main(void)

@@ -1,5 +1,6 @@
 #include "core/process/option_listeners.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "core/process/option_values.h"
@@ -18,12 +19,15 @@ static int check_unix(struct option_parse *p, const char *text)
     return 0;
 }
 
-/* A port that is a name is config_check()'s part. */
+/* A port that is a name is config_check()'s part, and getaddrinfo()'s, which would take "+80", " 80" and "-1" as
+ * numbers. */
 static int check_port(struct option_parse *p, const char *text)
 {
     size_t size = strlen(text);
     uint64_t port;
 
+    if (!isalnum((unsigned char)text[0]))
+        return option_complain(p, "\"%s\" is no port, give a number or the name of a service", text);
     if (strspn(text, "0123456789") != size) return 0;
     if (value_number(text, size, &port) && port <= 65535) return 0;
     return option_complain(p, "port \"%s\" is out of range, give 1 to 65535, or 0 for any that is free", text);

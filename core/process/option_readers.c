@@ -82,6 +82,9 @@ int option_set_blocked(struct option_parse *p, const char *operand)
 
     p->config->blocked_given = true;
     if (policy_parse(operand, &p->config->blocked, &bad, &bad_size)) return 0;
+    if (bad_size == 0)
+        return option_complain(p, "\"%s\" has an empty member, give a list of loopback, multicast, local, global",
+                               operand);
     return option_complain(p, "\"%.*s\" is unknown, give a list of loopback, multicast, local, global", (int)bad_size,
                            bad);
 }

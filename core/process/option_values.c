@@ -1,7 +1,6 @@
 #include "core/process/option_values.h"
 
 #include <arpa/inet.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,10 +21,15 @@ bool value_number(const char *text, size_t size, uint64_t *out)
 
 bool value_seconds(const char *text, double *out)
 {
-    char *end;
+    static const char digits[] = "0123456789";
+    const char *at = text + (*text == '-');
+    size_t whole = strspn(at, digits);
+    bool fraction = at[whole] == '.';
+    size_t behind = fraction ? strspn(at + whole + 1, digits) : 0;
 
-    *out = strtod(text, &end);
-    return end != text && !*end && !isnan(*out);
+    if (whole == 0 || (fraction && behind == 0) || at[whole + fraction + behind]) return false;
+    *out = strtod(text, NULL);
+    return true;
 }
 
 bool value_size(const char *text, uint64_t *out)

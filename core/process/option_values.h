@@ -12,7 +12,8 @@
 
 /* One to fifteen digits and nothing else: strtoul() alone would take blanks, signs and what fits after wrapping. */
 bool value_number(const char *text, size_t size, uint64_t *out);
-/* Seconds, fractions allowed; any number but NaN, in any form that strtod() takes. */
+/* Seconds: digits, which may have a fraction behind a point and a sign before them, so that a negative number is out of
+ * range rather than none. strtod() alone would take blanks, hexadecimal and exponents, too. */
 bool value_seconds(const char *text, double *out);
 /* Octets, or KiB with K, or MiB with M behind the digits. */
 bool value_size(const char *text, uint64_t *out);

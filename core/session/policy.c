@@ -166,13 +166,14 @@ static uint32_t policy_find_word(const char *word, size_t size)
 
 bool policy_parse(const char *text, uint32_t *blocked, const char **bad, size_t *bad_size)
 {
+    static const char blanks[] = " \t";
+    bool more = text[strspn(text, blanks)] != '\0';
     uint32_t set = 0;
-    for (;;) {
-        text += strspn(text, " \t,");
+    while (more) {
+        text += strspn(text, blanks);
         size_t size = strcspn(text, ",");
-        if (size == 0) break;
         const char *next = text + size;
-        while (text[size - 1] == ' ' || text[size - 1] == '\t') size--;
+        while (size > 0 && strchr(blanks, text[size - 1])) size--;
         uint32_t class = policy_find_word(text, size);
         if (class == 0) {
             *bad = text;
@@ -180,7 +181,8 @@ bool policy_parse(const char *text, uint32_t *blocked, const char **bad, size_t 
             return false;
         }
         set |= class;
-        text = next;
+        more = *next == ',';
+        text = next + more;
     }
     *blocked = set;
     return true;

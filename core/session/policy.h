@@ -26,7 +26,7 @@ enum policy_class policy_classify(const struct address *address);
 /* blocked: a set of enum policy_class. */
 bool policy_allows(uint32_t blocked, const struct address *address);
 /* Parses "loopback,multicast,local,global", blanks and empty list allowed; replaces the whole set. False: `bad` points
- * at the unknown word within text, of *bad_size octets. */
+ * at the unknown word within text, of *bad_size octets; 0: a member is empty. */
 bool policy_parse(const char *text, uint32_t *blocked, const char **bad, size_t *bad_size);
 
 #endif

@@ -278,29 +278,44 @@ static const char *field_text(lua_State *L, int table, const char *name)
     return lua_getfield(L, table, name) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
 }
 
+/* The next member of a list, which *list is moved behind; NULL: there is none. An empty text is a list of none, and an
+ * empty member one of its own. */
+static const char *next_member(const char **list, size_t *size)
+{
+    const char *member = *list;
+    if (!member) return NULL;
+    *size = strcspn(member, ",");
+    *list = member[*size] ? member + *size + 1 : NULL;
+    return member;
+}
+
+static const char *list_of(const char *text)
+{
+    return text && *text ? text : NULL;
+}
+
 /* Listeners of the table replace those of the command line. Several are separated by commas, and what they forward to
  * is in the same order, empty where one does not. */
-static void add_listeners(lua_State *L, int table, struct words *words)
+static void add_listeners(lua_State *L, const struct boot_file *file, int table, struct words *words)
 {
-    const char *listen = field_text(L, table, "listen"), *forward = field_text(L, table, "forward");
-    for (const char *at = listen; at && *at; at += strspn(at, ",")) {
-        size_t size = strcspn(at, ",");
-        add_option(L, words, "listen", at, size);
-        at += size;
-        size_t target = forward ? strcspn(forward, ",") : 0;
-        if (target > 0) add_option(L, words, "forward", forward, target);
-        if (forward) forward += target + (forward[target] == ',');
+    const char *listen = list_of(field_text(L, table, "listen")), *forward = list_of(field_text(L, table, "forward"));
+    const char *address, *target;
+    size_t size;
+    while ((address = next_member(&listen, &size))) {
+        add_option(L, words, "listen", address, size);
+        target = next_member(&forward, &size);
+        if (target && size > 0) add_option(L, words, "forward", target, size);
     }
+    if (forward)
+        luaL_error(L, "config: failed to load fields: %sfield `forward' has more targets than `listen' has addresses",
+                   push_place(L, file, "forward"));
 }
 
 static void add_http_listeners(lua_State *L, int table, struct words *words)
 {
-    const char *http = field_text(L, table, "http_listen");
-    for (const char *at = http; at && *at; at += strspn(at, ",")) {
-        size_t size = strcspn(at, ",");
-        add_option(L, words, "http", at, size);
-        at += size;
-    }
+    const char *http = list_of(field_text(L, table, "http_listen")), *address;
+    size_t size;
+    while ((address = next_member(&http, &size))) add_option(L, words, "http", address, size);
 }
 
 static void read_words(lua_State *L, const struct boot_file *file, const char *field, struct words *words)
@@ -320,7 +335,7 @@ static void apply_texts(lua_State *L, const struct boot_file *file, int table)
     add_word(L, &words, "sluice", 6);
     if (field_text(L, table, "listen") || field_text(L, table, "forward") || field_text(L, table, "http_listen"))
         file->config->listener_count = 0;
-    add_listeners(L, table, &words);
+    add_listeners(L, file, table, &words);
     read_words(L, file, "listen", &words);
     words.count = 1;
     add_http_listeners(L, table, &words);

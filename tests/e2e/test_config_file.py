@@ -49,6 +49,9 @@ def reload(proxy, path, text, part):
     ("timeout = '9'", "field `timeout' must be a number"), ("pipe = 1", "field `pipe' must be a boolean"),
     ("proxy = 'ftp://x'", "field `proxy': proxy 1: unknown scheme"), ("nameserver = 'x'", "field `nameserver': \"x\" is no name server"),
     ("forward = 'x'", "field `forward': \"x\" is no target"), ("http_listen = 'x'", "field `http_listen': \"x\" has no port"),
+    ("http_listen = ':1,'", "field `http_listen': \"\" has no port"), ("http_listen = ':1,,:2'", "field `http_listen': \"\" has no port"),
+    ("forward = 'localhost:1,localhost:2'", "field `forward' has more targets than `listen' has addresses"),
+    ("nameserver = '192.0.2.1,'", "field `nameserver': \"\" is no name server"),
     ("relay = 'fast'", "field `relay': \"fast\" is unknown, give one of auto, splice, copy")])
 def test_what_is_wrong_and_where(tmp_path, field, part):
     path = written(tmp_path, f"-- {field}\nlocal timeout, loglevel = 1, 2\nreturn {{\n  listen = '127.0.0.1:{process.free_port()}',\n\n  {field},\n}}\n")

@@ -89,7 +89,8 @@ def test_one_at_a_time_and_others_go_on(ruled):
 
 
 @pytest.mark.parametrize("query", ["", "?seconds=", "?seconds=0", "?seconds=0.9", "?seconds=61", "?seconds=-1", "?seconds=x",
-                                   "?seconds=1x", "?seconds=nan", "?seconds=inf", "?seconds=1e9"])
+                                   "?seconds=1x", "?seconds=nan", "?seconds=inf", "?seconds=1e9", "?seconds=1e0", "?seconds=0x2", "?seconds=%2b2",
+                                   "?seconds=%202", "?seconds=2."])
 def test_wrong_lengths(ruled, query):
     _, api = ruled(None)
     answer = api.post("/profile" + query)
