@@ -291,14 +291,10 @@ static void test_dump_values(void **state)
 
 /* --- sizes --- */
 
-static uint64_t size_with(uint64_t descriptors, uint32_t workers, uint32_t max_sessions, enum relay_mode relay)
+static uint64_t sessions_with(uint64_t descriptors)
 {
     struct rlimit before, limit;
 
-    accepts("-l 127.0.0.1:1 -l 127.0.0.1:2");
-    config.workers = workers;
-    config.max_sessions = max_sessions;
-    config.relay = relay;
     getrlimit(RLIMIT_NOFILE, &before);
     limit = before;
     limit.rlim_cur = descriptors;
@@ -306,6 +302,15 @@ static uint64_t size_with(uint64_t descriptors, uint32_t workers, uint32_t max_s
     config_size(&config);
     setrlimit(RLIMIT_NOFILE, &before);
     return config.sessions;
+}
+
+static uint64_t size_with(uint64_t descriptors, uint32_t workers, uint32_t max_sessions, enum relay_mode relay)
+{
+    accepts("-l 127.0.0.1:1 -l 127.0.0.1:2");
+    config.workers = workers;
+    config.max_sessions = max_sessions;
+    config.relay = relay;
+    return sessions_with(descriptors);
 }
 
 static void test_sizes(void **state)
@@ -352,6 +357,25 @@ static void test_names_and_sessions_fit(void **state)
     }
 }
 
+/* With so many descriptors there is room for so many sessions, and with one less there is not. */
+static void test_descriptors_for_sessions(void **state)
+{
+    static const uint32_t counts[] = {1, 2, 100, 1000, 9000};
+    struct rlimit most;
+    (void)state;
+    getrlimit(RLIMIT_NOFILE, &most);
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        for (unsigned variant = 0; variant < 8; variant++) {
+            enum relay_mode relay = variant & 1 ? RELAY_COPY : RELAY_AUTO;
+            size_with(1024, variant & 2 ? 16 : 1, 0, relay);
+            config.socks5_udp = variant & 4;
+            uint64_t limit = config_descriptors(&config, counts[i]);
+            if (limit > most.rlim_max) continue;
+            assert_true(sessions_with(limit) >= counts[i]);
+            assert_true(sessions_with(limit - 1) < counts[i]);
+        }
+}
+
 static void test_too_few_descriptors(void **state)
 {
     struct rlimit before, limit;
@@ -366,7 +390,7 @@ static void test_too_few_descriptors(void **state)
     setrlimit(RLIMIT_NOFILE, &before);
     restore(STDERR_FILENO, stderr, saved, file, err, sizeof(err));
     assert_int_equal(result, -1);
-    assert_non_null(strstr(err, "the limit of 60 open files leaves none for sessions"));
+    assert_non_null(strstr(err, "the limit of 60 open files leaves none for sessions; 1 needs "));
 }
 
 static void test_workers_follow_affinity(void **state)
@@ -397,6 +421,7 @@ int main(void)
         cmocka_unit_test(test_dump_values),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_names_and_sessions_fit),
+        cmocka_unit_test(test_descriptors_for_sessions),
         cmocka_unit_test(test_too_few_descriptors),
         cmocka_unit_test(test_workers_follow_affinity),
     };

@@ -284,6 +284,16 @@ static int check_circles(const struct config *c)
     return result;
 }
 
+static void warn_of_few_sessions(const struct config *c)
+{
+    uint32_t wanted = c->max_sessions < CONFIG_SESSIONS_MAX ? c->max_sessions : CONFIG_SESSIONS_MAX;
+    if (wanted > c->sessions)
+        LOGW("--max-sessions: open files suffice for %u sessions only, %u need %llu: raise the limit (ulimit -n)",
+             c->sessions, wanted, (unsigned long long)config_descriptors(c, wanted));
+    else if (c->max_sessions > wanted)
+        LOGW("--max-sessions: a process has %u sessions at most", wanted);
+}
+
 int config_check(struct config *config)
 {
     int result = 0;
@@ -301,9 +311,11 @@ int config_check(struct config *config)
     if (config->workers == 0) config->workers = (uint32_t)cpu_list_allowed(cpus, (int)CONFIG_WORKERS_MAX);
     config_size(config);
     if (config->sessions == 0)
-        return fault(config, "the limit of %llu open files leaves none for sessions, raise it (ulimit -n)",
-                     (unsigned long long)process_descriptors());
-    if (config->max_sessions > config->sessions)
-        LOGW("--max-sessions: open files suffice for %u sessions only, raise the limit (ulimit -n)", config->sessions);
+        return fault(config,
+                     "the limit of %llu open files leaves none for sessions; 1 needs %llu, 1000 need %llu: raise it "
+                     "(ulimit -n)",
+                     (unsigned long long)process_descriptors(), (unsigned long long)config_descriptors(config, 1),
+                     (unsigned long long)config_descriptors(config, 1000));
+    warn_of_few_sessions(config);
     return 0;
 }

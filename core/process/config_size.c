@@ -7,8 +7,7 @@
 #include "core/process/process.h"
 #include "core/resolver/resolve.h"
 
-#define SESSIONS_MAX (1u << 20)
-#define SETUPS_MAX   16384u
+#define SETUPS_MAX 16384u
 
 /* Flows hold a pipe only while something is in it; two workers and 20,000 descriptors leave 9,000 sessions. */
 #define PIPES_WANTED 224u
@@ -47,12 +46,10 @@ static void size_pipes(struct config *c, uint64_t descriptors)
     c->pipes = c->relay == RELAY_COPY ? 0 : (uint32_t)pipes;
 }
 
-void config_size(struct config *config)
+/* Gives everything but sessions its part of `limit` descriptors: how many that are, which may be more than there are.
+ */
+static uint64_t size_reserve(struct config *c, uint64_t limit)
 {
-    struct config *c = config;
-    assert(c->workers > 0 && c->workers <= CONFIG_WORKERS_MAX);
-    uint64_t limit = process_descriptors();
-
     size_pipes(c, limit);
     /* Each question over UDP that is under way has a socket of its own (dns_udp.h). With fewer of them a name server
      * has less time to answer before its question makes room for a newer one: 128, of 1024 descriptors, give it 64 ms
@@ -61,16 +58,38 @@ void config_size(struct config *config)
     /* 64 for standard streams, log, signals, what else names need and connections that wait for their refusal; each
      * worker has its listeners, ring, wake-up and spare descriptors (4), and two for each pipe. */
     uint64_t reserve = 64 + c->name_sockets + (uint64_t)c->workers * (c->listener_count + 4 + 2 * (uint64_t)c->pipes);
-    uint64_t descriptors = limit > reserve ? limit - reserve : 0;
+    uint64_t left = limit > reserve ? limit - reserve : 0;
     /* UDP associations take four descriptors (control, client side, IPv4 and IPv6 targets) and datagram buffers. */
-    c->associations = (uint32_t)smaller(256, descriptors / 4 / c->workers);
+    c->associations = (uint32_t)smaller(256, left / 4 / c->workers);
+    if (c->socks5_udp) reserve += 2 * (uint64_t)c->associations * c->workers; /* two of the four are a session's */
+    return reserve;
+}
+
+/* What is reserved grows with the limit, but by less: this ends where both fit. */
+uint64_t config_descriptors(const struct config *config, uint32_t sessions)
+{
+    struct config c = *config;
+    uint64_t limit = 0, needed = 2 * (uint64_t)sessions;
+    while (needed > limit) {
+        limit = needed;
+        needed = 2 * (uint64_t)sessions + size_reserve(&c, limit);
+    }
+    return limit;
+}
+
+void config_size(struct config *config)
+{
+    struct config *c = config;
+    assert(c->workers > 0 && c->workers <= CONFIG_WORKERS_MAX);
+    uint64_t limit = process_descriptors(), reserve = size_reserve(c, limit);
+    uint64_t descriptors = limit > reserve ? limit - reserve : 0;
+
     /* Addresses that clients of associations have sent to, 40 octets each: 256 for each association, 2.5 MiB, and one
      * association may have 1,024 (UDP_PEERS_MAX) while others have fewer. */
     c->udp_peers = c->associations < 4 ? 1024 : c->associations * 256;
-    if (c->socks5_udp) descriptors -= 2 * (uint64_t)c->associations * c->workers; /* two of the four are a session's */
     /* A relayed session is two sockets. SO_REUSEPORT may send all of them to one worker, so that each has slots for
      * the whole process; slots that were never used are never resident. */
-    uint64_t sessions = smaller(descriptors / 2, SESSIONS_MAX);
+    uint64_t sessions = smaller(descriptors / 2, CONFIG_SESSIONS_MAX);
     if (c->max_sessions > 0) sessions = smaller(sessions, c->max_sessions);
     c->sessions = (uint32_t)sessions;
     /* A handshake holds its received head: some 20 KiB of address space, of which SOCKS touches two pages. */
