@@ -3,6 +3,10 @@
  * allocation runs a full collection with a finalizer of that kind. */
 #include "lua/socket/socket.h"
 
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
 #include "tests/socket_scripts.h"
 
 /* under(action, body): `action` is a finalizer's at every allocation of `body`, with its number as argument. */
@@ -13,11 +17,26 @@ static const char hostile[] =
     "  local result = table.pack(pcall(body)) live = false "
     "  collectgarbage('setpause', 200) collectgarbage('generational') return table.unpack(result, 1, result.n) end ";
 
+#define UNIX_NAME "12345" /* of a Unix socket, given as a number: to become text it takes an allocation */
+static char folder[] = "/tmp/hostile-XXXXXX";
+static int home = -1; /* the folder to go back to */
+
 static int open_hostile(void **state)
 {
     struct engine_text error = {0};
+    home = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (home < 0 || !mkdtemp(folder) || chdir(folder) < 0) return -1;
     int failed = open_all(state);
     return failed == 0 ? engine_invoke(engine, hostile, sizeof hostile - 1, &error) : failed;
+}
+
+/* Scripts have left nothing else. */
+static int close_hostile(void **state)
+{
+    int failed = close_all(state);
+    (void)unlink(UNIX_NAME);
+    if (fchdir(home) < 0 || close(home) < 0 || rmdir(folder) < 0) return -1;
+    return failed;
 }
 
 /* The finalizer closes the socket at the first, the second, ... allocation of the call. */
@@ -45,8 +64,8 @@ static void test_closed_within_a_call(void **state)
         "local c, d = pair() d:close() b:close() a:relay(c)",
         "a = socket.new('i', 't') a:bind('127.0.0.1') a:listen(4) a:settimeout(0.01) a:accept()",
         "a = socket.new('i', 't') a:connect('127.0.0.1', tostring(9))",
-        "a = socket.new('x', 'u') a:bind(12345)",
-        "a = socket.new('x', 'u') a:connect(12345)",
+        "a = socket.new('x', 'u') a:bind(" UNIX_NAME ")",
+        "a = socket.new('x', 'u') a:connect(" UNIX_NAME ")",
         "a = socket.new('i', 'u') a:sendmsg({name = setmetatable({}, {__index = function() a:close() end})}, {1})",
     };
     (void)state;
@@ -224,5 +243,5 @@ int main(void)
         cmocka_unit_test(test_rounds_are_turns),
         cmocka_unit_test(test_made_at_the_end),
     };
-    return cmocka_run_group_tests(tests, open_hostile, close_all);
+    return cmocka_run_group_tests(tests, open_hostile, close_hostile);
 }
