@@ -32,6 +32,7 @@ static const struct failure_row rows[FAIL_COUNT] = {
     [FAIL_RESOLVE_TIMEOUT] = {NO, SOCKS5_HOST_UNREACHABLE, 504, "resolve_timeout", "name resolution timed out"},
     [FAIL_NETWORK_UNREACHABLE] = {NO, SOCKS5_NETWORK_UNREACHABLE, 502, "network_unreachable", "network unreachable"},
     [FAIL_HOST_UNREACHABLE] = {NO, SOCKS5_HOST_UNREACHABLE, 502, "host_unreachable", "host unreachable"},
+    [FAIL_DENIED] = {NO, SOCKS5_NOT_ALLOWED, 403, "denied", "permission denied by the system"},
     [FAIL_REFUSED] = {NO, SOCKS5_CONNECTION_REFUSED, 502, "refused", "connection refused"},
     /* SOCKS4 has no word for a timeout; its clients are used to a plain close. */
     [FAIL_CONNECT_TIMEOUT] = {SILENT, SOCKS5_TTL_EXPIRED, 504, "connect_timeout", "connection timed out"},
@@ -78,6 +79,7 @@ static const struct failure_page pages[FAIL_COUNT] = {
     [FAIL_RESOLVE_TIMEOUT] = {"dns_timeout", "Nobody answered in time what address the destination's name has."},
     [FAIL_NETWORK_UNREACHABLE] = {"destination_ip_unroutable", "There is no route to the destination."},
     [FAIL_HOST_UNREACHABLE] = {"destination_ip_unroutable", "The destination could not be reached."},
+    [FAIL_DENIED] = {"destination_ip_prohibited", "The system does not let the proxy connect to the destination."},
     [FAIL_REFUSED] = {"connection_refused", "The destination refused the connection."},
     [FAIL_CONNECT_TIMEOUT] = {"connection_timeout", "The destination did not answer in time."},
     [FAIL_HANDSHAKE_TIMEOUT] = {"http_request_error", "The request did not arrive in time."},
@@ -138,8 +140,8 @@ enum failure failure_from_errno(int error)
     case ENOMEM:
     case EADDRNOTAVAIL: /* no ephemeral port is left */
     case EAGAIN: /* the same, of older kernels; on a Unix socket: its backlog is full */ return FAIL_RESOURCE;
-    case EACCES: /* a prohibit route, a firewall on this machine: the operator's policy, only kept elsewhere */
-    case EPERM: return FAIL_BLOCKED;
+    case EACCES: /* a prohibit route, or the permissions of a Unix socket and its folders */
+    case EPERM: return FAIL_DENIED; /* a firewall on this machine */
     default: return FAIL_CONNECT;
     }
 }

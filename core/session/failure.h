@@ -26,6 +26,7 @@ enum failure {
     FAIL_RESOLVE_TIMEOUT,     /* the resolver did not answer in time */
     FAIL_NETWORK_UNREACHABLE, /* no route */
     FAIL_HOST_UNREACHABLE,    /* the last router knows no such host */
+    FAIL_DENIED,              /* the system does not let this process connect there */
     FAIL_REFUSED,             /* the target refused the connection */
     FAIL_CONNECT_TIMEOUT,     /* the request was complete, but the target was not reached in time */
     FAIL_HANDSHAKE_TIMEOUT,   /* the client did not complete its request in time */

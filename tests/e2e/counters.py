@@ -16,7 +16,7 @@ FAILURES = {
     "peer": None, "version": None, "syntax": None, "too_large": None, "line_too_long": None, "head_too_large": None, "auth_method": None,
     "auth": "ruleset", "command": None, "address_type": None, "rejected": "ruleset", "blocked": "upstream", "self": "upstream",
     "loop": "upstream", "resolve": "upstream", "resolve_timeout": "upstream", "network_unreachable": "upstream",
-    "host_unreachable": "upstream", "refused": "upstream", "connect_timeout": "timeout", "handshake_timeout": "timeout",
+    "host_unreachable": "upstream", "denied": "upstream", "refused": "upstream", "connect_timeout": "timeout", "handshake_timeout": "timeout",
     "connect": "upstream", "proxy_auth": "upstream", "proxy_rejected": "upstream", "proxy_refused": "upstream",
     "proxy_network": "upstream", "proxy_host": "upstream", "proxy_ttl": "upstream", "proxy_protocol": "upstream",
     "proxy_closed": "upstream", "resource": None, "resolve_share": None, "upstream_response": "upstream",

@@ -340,8 +340,9 @@ def test_routes_that_are_not_there(metered, namespace):
     net = namespace()
     net.ip("addr", "add", "10.7.0.1/24", "dev", "lo")
     net.ip("route", "add", "unreachable", "10.7.1.0/24")
+    net.ip("route", "add", "prohibit", "10.7.2.0/24")
     meter = metered(prefix=net.prefix)
-    for label, host in [("network_unreachable", "203.0.113.1"), ("host_unreachable", "10.7.1.1")]:
+    for label, host in [("network_unreachable", "203.0.113.1"), ("host_unreachable", "10.7.1.1"), ("denied", "10.7.2.1")]:
         with net.call(wire.Client, meter.proxy.address) as client:
             assert client.send(wire.socks4(host, 80)).read_all() == wire.SOCKS4_REJECTED
         meter.check(**refused(label, 9, 8))

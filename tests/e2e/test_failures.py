@@ -1,4 +1,5 @@
 """Every failure in every protocol, octet by octet (contract 2.3 to 2.5; RFC 1928 section 6; RFC 9110 section 15)."""
+import os
 import random
 import signal
 import socket
@@ -163,6 +164,19 @@ def test_what_routes_say(sluice, namespace, tmp_path):
     with wire.Client(path) as client:
         ask_socks5(client, "2001:db8::1", 80)
         assert client.read_all() == wire.socks5_failure(3)
+
+
+def test_a_unix_target_that_may_not_be_opened(sluice, origin, tmp_path):
+    """Neither the operator's policy nor the target itself has said no."""
+    path = str(tmp_path / "origin")
+    target = origin(path=path)
+    os.chmod(path, 0)
+    proxy = sluice("-f", f"unix:{path}", "--loglevel", "5", *([] if os.geteuid() else ["-u", "nobody:"]))
+    with wire.Client(proxy.address) as client:
+        assert client.ends_with() in ("end", "reset")
+    assert process.wait_until(lambda: f"`unix:{path}': permission denied by the system" in proxy.log()), proxy.log()
+    assert target.connections == []
+
 
 
 # --- SOCKS4 ---
