@@ -244,6 +244,7 @@ static void test_dump_defaults(void **state)
                         "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
                         "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
                         "    startup_limit_full = 0,\n    allow_self = false,\n    ruleset = nil,\n"
+                        "    scripts = nil,\n"
                         "    lua_budget = 5000,\n    api_token_file = nil,\n    idle_timeout = 7440,\n"
                         "    half_close_timeout = 3600,\n    workers = 3,\n    relay = \"auto\",\n    drain = 0,\n}\n");
 }

@@ -19,12 +19,21 @@ static bool has_same_listeners(const struct config *a, const struct config *b)
     return true;
 }
 
-/* The name in a -c file of a setting whose sockets, threads or rights are made at the start, or NULL. */
+static bool has_same_scripts(const struct config *a, const struct config *b)
+{
+    if (a->script_count != b->script_count) return false;
+    for (uint32_t i = 0; i < a->script_count; i++)
+        if (!is_same_text(a->scripts[i], b->scripts[i])) return false;
+    return true;
+}
+
+/* The name in a -c file of a setting whose sockets, threads, states or rights are made at the start, or NULL. */
 static const char *find_fixed(const struct config *now, const struct config *fresh)
 {
     if (!has_same_listeners(now, fresh)) return "listen', `forward', `http_listen' or `transparent";
     if (!is_same_text(now->api_text, fresh->api_text)) return "restapi";
     if (!is_same_text(now->user, fresh->user)) return "user_name";
+    if (!has_same_scripts(now, fresh)) return "scripts";
     if (now->reuseport != fresh->reuseport) return "reuseport";
     if (now->fastopen != fresh->fastopen) return "tcp_fastopen";
     if (fresh->workers != 0 && now->workers != fresh->workers) return "workers";

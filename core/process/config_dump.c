@@ -63,6 +63,16 @@ static void dump_forwards(const struct config *c, const char *key)
     puts("\",");
 }
 
+static void dump_scripts(const struct config *c, const char *key)
+{
+    printf("    %s = ", key);
+    for (uint32_t i = 0; i < c->script_count; i++) {
+        putchar(i > 0 ? ',' : '"');
+        dump_octets(c->scripts[i]);
+    }
+    puts(c->script_count > 0 ? "\"," : "nil,");
+}
+
 /* The contract's keys in the contract's order (section 1.4). Our own follow as they stand in the table. */
 static const char *const contract_keys[] = {"listen",
                                             "forward",
@@ -122,6 +132,7 @@ static void dump_row(const struct config *c, const struct option_row *row)
     case OPTION_LISTEN: dump_listeners(c, row->key, false); return;
     case OPTION_HTTP_LISTEN: dump_listeners(c, row->key, true); return;
     case OPTION_FORWARD: dump_forwards(c, row->key); return;
+    case OPTION_SCRIPTS: dump_scripts(c, row->key); return;
     }
 }
 
@@ -132,7 +143,7 @@ static void dump_rows(const struct config *c)
         if (option_rows[i].key && !is_contract_key(option_rows[i].key)) dump_row(c, &option_rows[i]);
 }
 
-/* The table separates them by commas. Only the path of a Unix socket may hold one. */
+/* The table separates them by commas. Only the path of a Unix socket or of a script may hold one. */
 static const char *find_comma(const struct config *c)
 {
     for (uint32_t i = 0; i < c->listener_count; i++) {
@@ -140,6 +151,8 @@ static const char *find_comma(const struct config *c)
         if (strchr(c->listeners[i].text, ',')) return c->listeners[i].text;
         if (forward && strchr(forward, ',')) return forward;
     }
+    for (uint32_t i = 0; i < c->script_count; i++)
+        if (strchr(c->scripts[i], ',')) return c->scripts[i];
     return NULL;
 }
 

@@ -89,7 +89,7 @@ const struct option_row option_rows[] = {
      TEXT(NULL, boot)},
     {0, "script", "FILE", GROUP_SCRIPTS,
      "run this Lua script beside everything else, with sockets of its own (-: standard input); may be repeated",
-     option_add_script, ACTION},
+     option_add_script, FIELD("scripts", SCRIPTS)},
     {0, "auth-required", NULL, GROUP_SCRIPTS, "demand user and password from clients, for the ruleset to judge",
      option_set_flag, FLAG("auth_required", auth_required)},
     {0, "lua-budget", "MS", GROUP_SCRIPTS, "time after which a script is aborted, 10 to 60000 (default: 5000)",

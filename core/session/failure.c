@@ -140,7 +140,7 @@ enum failure failure_from_errno(int error)
     case ENOMEM:
     case EADDRNOTAVAIL: /* no ephemeral port is left */
     case EAGAIN: /* the same, of older kernels; on a Unix socket: its backlog is full */ return FAIL_RESOURCE;
-    case EACCES: /* a prohibit route, or the permissions of a Unix socket and its folders */
+    case EACCES:                    /* a prohibit route, or the permissions of a Unix socket and its folders */
     case EPERM: return FAIL_DENIED; /* a firewall on this machine */
     default: return FAIL_CONNECT;
     }

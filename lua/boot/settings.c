@@ -61,7 +61,8 @@ static const char *kind_text(enum option_kind kind)
     case OPTION_WORD:
     case OPTION_LISTEN:
     case OPTION_HTTP_LISTEN:
-    case OPTION_FORWARD: return "a string";
+    case OPTION_FORWARD:
+    case OPTION_SCRIPTS: return "a string";
     case OPTION_ACTION:
     case OPTION_RULESET: break;
     }
@@ -258,7 +259,8 @@ static void add_word(lua_State *L, struct words *words, const char *text, size_t
 {
     const char *kept = keep_text(engine_of(L), text, size);
     if (!kept) luaL_error(L, "not enough memory");
-    if ((size_t)words->count == sizeof words->all / sizeof *words->all) luaL_error(L, "there are too many listeners");
+    if ((size_t)words->count == sizeof words->all / sizeof *words->all)
+        luaL_error(L, "there are too many listeners or scripts");
     words->all[words->count++] = (char *)(uintptr_t)kept;
 }
 
@@ -311,11 +313,12 @@ static void add_listeners(lua_State *L, const struct boot_file *file, int table,
                    push_place(L, file, "forward"));
 }
 
-static void add_http_listeners(lua_State *L, int table, struct words *words)
+/* A list that takes the place of the command line's: an option for each member. */
+static void add_list(lua_State *L, int table, const char *field, const char *option, struct words *words)
 {
-    const char *http = list_of(field_text(L, table, "http_listen")), *address;
+    const char *list = list_of(field_text(L, table, field)), *member;
     size_t size;
-    while ((address = next_member(&http, &size))) add_option(L, words, "http", address, size);
+    while ((member = next_member(&list, &size))) add_option(L, words, option, member, size);
 }
 
 static void read_words(lua_State *L, const struct boot_file *file, const char *field, struct words *words)
@@ -338,8 +341,12 @@ static void apply_texts(lua_State *L, const struct boot_file *file, int table)
     add_listeners(L, file, table, &words);
     read_words(L, file, "listen", &words);
     words.count = 1;
-    add_http_listeners(L, table, &words);
+    add_list(L, table, "http_listen", "http", &words);
     read_words(L, file, "http_listen", &words);
+    words.count = 1;
+    if (field_text(L, table, "scripts")) file->config->script_count = 0;
+    add_list(L, table, "scripts", "script", &words);
+    read_words(L, file, "scripts", &words);
     for (size_t i = 0; i < option_row_count; i++) {
         const struct option_row *row = &option_rows[i];
         if (!row->key || (row->kind != OPTION_TEXT && row->kind != OPTION_WORD)) continue;
@@ -409,6 +416,20 @@ static void push_forward(lua_State *L, const struct config *c)
     lua_pushnil(L);
 }
 
+static void push_scripts(lua_State *L, const struct config *c)
+{
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    for (uint32_t i = 0; i < c->script_count; i++) {
+        if (i > 0) luaL_addchar(&b, ',');
+        luaL_addstring(&b, c->scripts[i]);
+    }
+    luaL_pushresult(&b);
+    if (c->script_count > 0) return;
+    lua_pop(L, 1);
+    lua_pushnil(L);
+}
+
 static void push_field(lua_State *L, const struct config *c, const struct option_row *row)
 {
     switch (row->kind) {
@@ -424,6 +445,7 @@ static void push_field(lua_State *L, const struct config *c, const struct option
     case OPTION_LISTEN: push_listeners(L, c, false); return;
     case OPTION_HTTP_LISTEN: push_listeners(L, c, true); return;
     case OPTION_FORWARD: push_forward(L, c); return;
+    case OPTION_SCRIPTS: push_scripts(L, c); return;
     }
 }
 

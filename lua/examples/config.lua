@@ -50,5 +50,6 @@ return {
     -- startup_limit_full = 0,
     -- workers = 0, -- one per CPU
     -- relay = "auto",
+    -- scripts = "/etc/sluice/one.lua,/etc/sluice/two.lua", -- as of --script
     ruleset = libruleset,
 }

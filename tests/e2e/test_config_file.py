@@ -91,6 +91,12 @@ def test_dump_and_check(tmp_path):
     again = written(tmp_path, out, "dump.lua")
     assert process.run("-c", again, "--dump-config") == (0, out, "")
     assert process.run("-c", path, "--check") == process.run("-c", again, "--check") == (0, "configuration is valid\n", "")
+    alone = ["--script", written(tmp_path, "return", "one.lua"), "--script", written(tmp_path, "return", "two.lua")]  # without a listener
+    code, out, err = process.run(*alone, "--dump-config")
+    assert (code, err) == (0, "") and f'    scripts = "{alone[1]},{alone[3]}",\n' in out
+    again = written(tmp_path, out, "alone.lua")
+    assert process.run("-c", again, "--dump-config") == (0, out, "")
+    assert process.run("-c", again, "--check") == (0, "configuration is valid\n", "")
     code, out, _ = process.run("-c", written(tmp_path, "return {}"), "--dump-config")
     assert code == 1 and out == ""
     code, out, err = process.run("-c", str(tmp_path / "nowhere.lua"), "--dump-config")
@@ -98,8 +104,8 @@ def test_dump_and_check(tmp_path):
 
 
 def test_what_a_dump_cannot_hold(tmp_path):
-    """Commas separate listeners there."""
-    for words in [["-l", f"unix:{tmp_path}/a,b"], ["-l", f"127.0.0.1:{process.free_port()}", "-f", f"unix:{tmp_path}/a,b"]]:
+    """Commas separate listeners and scripts there."""
+    for words in [["-l", f"unix:{tmp_path}/a,b"], ["--script", written(tmp_path, "return", "a,b.lua")], ["-l", f"127.0.0.1:{process.free_port()}", "-f", f"unix:{tmp_path}/a,b"]]:
         assert process.run(*words, "--check")[0] == 0
         code, out, err = process.run(*words, "--dump-config")
         assert code == 1 and out == "" and err.count("\n") == 1 and "comma" in err
@@ -168,6 +174,7 @@ def test_reload_refuses_what_is_fixed(sluice, origin, tmp_path):
     api = scripts.Api(("127.0.0.1", ports[1]))
     for change in [(str(ports[0]), str(process.free_port())), ("listen =", "http_listen ="), ("sessions = 20", "sessions = 21"), ("sessions = 20", "sessions = 0"),
                    ("timeout", "workers = 7, timeout"), ("timeout", "reuseport = true, timeout"),
+                   ("timeout", f"scripts = '{written(tmp_path, 'return', 'more.lua')}', timeout"),
                    ("timeout", "tcp_fastopen = false, timeout"), ("timeout", "user_name = 'nobody', timeout"),
                    (f"'127.0.0.1:{ports[1]}'", f"'127.0.0.1:{process.free_port()}'"),
                    ("timeout", f"http_listen = '127.0.0.1:{process.free_port()}', timeout")]:
