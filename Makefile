@@ -241,7 +241,7 @@ $(BUILD)/fuzz_session: $(call objects,fuzz,fuzz/fuzz_session.c $(SIMULATOR) $(SI
 
 # What the fuzzers are about guides them; what it is called from and what it calls is that of the other flavour.
 GUIDING := $(PROTOCOLS) $(SIMULATED) $(addprefix api/,access.c endpoints.c fields.c sessions.c) $(wildcard lua/socket/*.c) \
-           $(addprefix lua/engine/,buffer.c class.c codec.c) $(addprefix lua/modules/,marshal.c pattern.c regex.c unmarshal.c)
+           $(addprefix lua/engine/,buffer.c class.c codec.c deflate.c digest.c octets.c text.c) $(addprefix lua/modules/,marshal.c pattern.c regex.c unmarshal.c)
 $(addprefix $(BUILD)/,$(FULL_FUZZERS)): $(BUILD)/%: $(BUILD)/fuzz/fuzz/%.o $(call objects,fuzz,$(GUIDING)) \
 		$(call objects,asan,$(filter-out $(GUIDING),$(PRODUCT) $(CONTROL)))
 	$(call say,$@)
