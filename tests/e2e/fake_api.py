@@ -13,7 +13,7 @@ PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../api/dashb
 
 def read_policy():
     """The Content-Security-Policy that the program sends, as its source has it."""
-    with open(os.path.join(os.path.dirname(PAGE), "server.c"), encoding="utf-8") as source:
+    with open(os.path.join(os.path.dirname(PAGE), "response.c"), encoding="utf-8") as source:
         words = re.search(r'"Content-Security-Policy",\s*((?:"[^"]*"\s*)+)\)', source.read()).group(1)
     return "".join(re.findall(r'"([^"]*)"', words))
 
