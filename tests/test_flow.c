@@ -105,6 +105,28 @@ static void test_one_path(void **state)
     sim_bench_close(&bench);
 }
 
+/* Each receive brings one buffer, as on kernels that know no limit: while a buffer is being sent the next one is
+ * received, and a third one is not. */
+static void test_one_buffer_ahead(void **state)
+{
+    uint8_t got[64];
+    (void)state;
+    struct sim_conn *client = relay(RELAY_COPY);
+    sim_get_chances()->multishot = 1000;
+    bench.upstreams[0]->out.room = 64;
+    for (uint32_t piece = 1; piece <= 4; piece++) {
+        assert_int_equal(sim_write(client, octets, 1000), 1000);
+        sim_bench_pass(&bench, 10);
+        assert_int_equal(bench.worker.buffers.leased, piece < 2 ? 1 : 2);
+    }
+    assert_int_equal(client->in.used, 2000);
+    uint32_t heard = 0;
+    for (int32_t size; (size = sim_read(bench.upstreams[0], got, sizeof got)) > 0; sim_bench_pass(&bench, 10))
+        heard += (uint32_t)size;
+    assert_int_equal(heard, 4000);
+    sim_bench_close(&bench);
+}
+
 /* --- answers --- */
 
 static void refuse(struct sim_bench *self, const struct address *to, struct sim_verdict *verdict)
@@ -154,6 +176,7 @@ int main(void)
         cmocka_unit_test(test_bulk_turns_to_splice),
         cmocka_unit_test(test_small_rounds_turn_back),
         cmocka_unit_test(test_one_path),
+        cmocka_unit_test(test_one_buffer_ahead),
         cmocka_unit_test(test_answers_octet_by_octet),
     };
     memset(octets, 'x', sizeof octets);

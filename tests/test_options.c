@@ -311,6 +311,18 @@ static void test_forward_left_to_a_ruleset(void **state)
     }
 }
 
+/* A target is as long as an address may be written at most, with zeros in front of its port. */
+static void test_longest_target(void **state)
+{
+    char line[400];
+    (void)state;
+    snprintf(line, sizeof line, "-l 127.0.0.1:1 -f a:%0*d", (int)ADDRESS_TEXT_SIZE - 3, 80);
+    accepts(line);
+    assert_int_equal(config.listeners[0].forward.port, 80);
+    snprintf(line, sizeof line, "-l 127.0.0.1:1 -f a:%0*d", (int)ADDRESS_TEXT_SIZE - 2, 80);
+    refuses(line, "is no target");
+}
+
 /* Any port that is free: two that ask for it are no twins. */
 static void test_port_zero(void **state)
 {
@@ -530,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_open_listeners),
         cmocka_unit_test(test_api_wants_a_token),
         cmocka_unit_test(test_forward_left_to_a_ruleset),
+        cmocka_unit_test(test_longest_target),
         cmocka_unit_test(test_port_zero),
         cmocka_unit_test(test_words_from_elsewhere),
         cmocka_unit_test(test_obsolete_options_warn),
