@@ -82,10 +82,9 @@ static enum limit_verdict admit(uint32_t held)
 static uint32_t move_at(uint32_t held, enum limit_direction from, uint32_t octets, uint64_t now_us)
 {
     struct limit_time time = keys_time(keys, now_us);
-    int64_t periods[2];
     bool spent = false;
-    uint32_t taken = limit_take(keys_at(keys, held), from, octets, &time, periods, &spent);
-    limit_settle(keys_at(keys, held), from, taken, taken, periods);
+    uint32_t taken = limit_take(keys_at(keys, held), from, octets, &time, &spent);
+    limit_settle(keys_at(keys, held), from, taken, taken, true);
     return taken;
 }
 
@@ -140,6 +139,17 @@ static void test_a_rate_says_how_long_to_wait_and_takes_no_place(void **state)
     assert_int_equal(admit_at(a, NOW_US + SECOND_US / 2, &wait_us), LIMIT_RATE);
 }
 
+static void test_a_key_begins_with_its_burst_however_it_comes(void **state)
+{
+    (void)state;
+    put("user:alice", "rate=2/h");
+    uint32_t a = hold("user:alice");
+    assert_int_equal(admit(a), LIMIT_ADMITTED);
+    put("user:alice", "rate=3/h"); /* what is used stays used */
+    assert_int_equal(admit(a), LIMIT_ADMITTED);
+    assert_int_equal(admit(a), LIMIT_RATE);
+}
+
 static void test_the_burst_of_a_rate_is_one_of_its_periods(void **state)
 {
     (void)state;
@@ -175,22 +185,34 @@ static void test_a_quota_goes_on_with_its_period(void **state)
     assert_int_equal(move_at(a, LIMIT_UP, 5000, next + SECOND_US), 0);
 }
 
+static void test_octets_of_an_old_hour_do_not_come_back(void **state)
+{
+    (void)state;
+    bool spent = false;
+    put("user", "quota=1kB/day quota-up=1kB");
+    struct limit *limit = keys_at(keys, hold("user:alice"));
+    struct limit_time time = keys_time(keys, NOW_US);
+    assert_int_equal(limit_take(limit, LIMIT_UP, 400, &time, &spent), 400);
+    limit_settle(limit, LIMIT_UP, 400, 0, false);
+    assert_int_equal(row_of("user:alice").used[LIMIT_BOTH], 400);
+    assert_int_equal(row_of("user:alice").used[LIMIT_UP], 0); /* which has one period only */
+}
+
 static void test_what_did_not_move_comes_back(void **state)
 {
     (void)state;
     struct limit_time time = keys_time(keys, NOW_US);
-    int64_t periods[2], others[2];
     bool spent = false;
     put("user", "quota=1kB quota-down=900B");
     uint32_t a = hold("user:alice");
     struct limit *limit = keys_at(keys, a);
-    assert_int_equal(limit_take(limit, LIMIT_DOWN, 5000, &time, periods, &spent), 900);
-    assert_int_equal(limit_take(limit, LIMIT_DOWN, 5000, &time, others, &spent), 0);
+    assert_int_equal(limit_take(limit, LIMIT_DOWN, 5000, &time, &spent), 900);
+    assert_int_equal(limit_take(limit, LIMIT_DOWN, 5000, &time, &spent), 0);
     assert_false(spent);
-    limit_settle(limit, LIMIT_DOWN, 900, 1, periods);
-    assert_int_equal(limit_take(limit, LIMIT_UP, 5000, &time, periods, &spent), 999);
-    limit_settle(limit, LIMIT_UP, 999, 999, periods);
-    assert_int_equal(limit_take(limit, LIMIT_DOWN, 5000, &time, others, &spent), 0);
+    limit_settle(limit, LIMIT_DOWN, 900, 1, true);
+    assert_int_equal(limit_take(limit, LIMIT_UP, 5000, &time, &spent), 999);
+    limit_settle(limit, LIMIT_UP, 999, 999, true);
+    assert_int_equal(limit_take(limit, LIMIT_DOWN, 5000, &time, &spent), 0);
     assert_true(spent);
     assert_int_equal(row_of("user:alice").used[LIMIT_DOWN], 1); /* what the sum refused is not charged */
     limit_refund(limit, LIMIT_UP, 9, &time);
@@ -214,6 +236,22 @@ static void test_turns_are_short_however_many_wait(void **state)
     assert_int_equal(limit_quantum(limit, LIMIT_DOWN), 62500);
     put("user", "down=1Tbit/s");
     assert_int_equal(limit_quantum(limit, LIMIT_DOWN), LIMIT_QUANTUM_MAX);
+}
+
+/* A burst that is smaller than a datagram would let none pass. */
+static void test_datagrams_pass_as_a_whole_or_not(void **state)
+{
+    (void)state;
+    put("user", "up=1kB/s both=1MB/s both-burst=100kB");
+    struct limit *limit = keys_at(keys, hold("user:alice"));
+    uint64_t later = NOW_US + 100 * SECOND_US;
+    assert_true(limit_pass(limit, LIMIT_UP, 65000, later));
+    assert_false(limit_pass(limit, LIMIT_UP, 1000, later));
+    assert_true(limit_pass(limit, LIMIT_DOWN, 30000, later));
+    assert_false(limit_pass(limit, LIMIT_DOWN, 30000, later));
+    assert_true(limit_pass(limit, LIMIT_DOWN, 30000, later + 30000)); /* the one that was refused has taken nothing */
+    assert_false(limit_pass(limit, LIMIT_UP, 1000, later + 30000));
+    assert_true(limit_pass(limit, LIMIT_UP, 1000, later + SECOND_US));
 }
 
 static void test_both_directions_share_what_both_have(void **state)
@@ -567,10 +605,9 @@ static void *make_and_leave(void *argument)
         if (keys_hold(keys, &key, false, NOW_US, &held) != KEYS_FOUND) continue;
         /* A quota of its own holds it: it must not be forgotten between the two. */
         struct limit_time time = keys_time(keys, NOW_US);
-        int64_t periods[2];
         bool spent = false;
-        uint32_t taken = limit_take(keys_at(keys, held), LIMIT_UP, 1, &time, periods, &spent);
-        limit_settle(keys_at(keys, held), LIMIT_UP, taken, taken, periods);
+        uint32_t taken = limit_take(keys_at(keys, held), LIMIT_UP, 1, &time, &spent);
+        limit_settle(keys_at(keys, held), LIMIT_UP, taken, taken, true);
         atomic_fetch_add(&shared.admitted, taken);
         keys_release(keys, held);
     }
@@ -597,11 +634,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_as_many_connections_as_the_limit_says),
         TEST(test_a_rate_says_how_long_to_wait_and_takes_no_place),
+        TEST(test_a_key_begins_with_its_burst_however_it_comes),
         TEST(test_the_burst_of_a_rate_is_one_of_its_periods),
         TEST(test_a_spent_quota_lets_nobody_in),
         TEST(test_a_quota_goes_on_with_its_period),
+        TEST(test_octets_of_an_old_hour_do_not_come_back),
         TEST(test_what_did_not_move_comes_back),
         TEST(test_turns_are_short_however_many_wait),
+        TEST(test_datagrams_pass_as_a_whole_or_not),
         TEST(test_both_directions_share_what_both_have),
         TEST(test_flows_get_equal_shares),
         TEST(test_nothing_is_bounded_at_first),

@@ -31,14 +31,17 @@ static uint64_t begin(uint64_t next, uint64_t now, uint64_t burst)
     return is_before(next, now - burst) ? now - burst : next;
 }
 
-void bucket_open(struct bucket *bucket, const struct bucket_rate *rate, uint64_t now_us)
+void bucket_open(struct bucket *bucket, uint64_t now_us)
 {
-    atomic_store_explicit(&bucket->next, now_us * UNITS_PER_US - cost(rate, rate->burst), memory_order_relaxed);
+    atomic_store_explicit(&bucket->next, now_us * UNITS_PER_US - UNITS_MAX, memory_order_relaxed);
 }
 
 void bucket_reset(struct bucket *bucket, uint64_t now_us)
 {
-    atomic_store_explicit(&bucket->next, now_us * UNITS_PER_US, memory_order_relaxed);
+    uint64_t next = atomic_load_explicit(&bucket->next, memory_order_relaxed), now = now_us * UNITS_PER_US;
+    while (is_before(now, next) && !atomic_compare_exchange_weak_explicit(&bucket->next, &next, now,
+                                                                          memory_order_relaxed, memory_order_relaxed)) {
+    }
 }
 
 static uint64_t units_to_us(uint64_t units)

@@ -24,9 +24,9 @@ struct bucket_rate {
     uint64_t burst; /* pieces; more than 0 */
 };
 
-/* A full one. now_us: of a monotonic clock, whose readings may differ a little between threads. */
-void bucket_open(struct bucket *bucket, const struct bucket_rate *rate, uint64_t now_us);
-/* Forgets what was booked, and what was saved: for a rate that has changed. */
+/* A full one, whatever its rate. now_us: of a monotonic clock, whose readings may differ a little between threads. */
+void bucket_open(struct bucket *bucket, uint64_t now_us);
+/* Forgets what was booked; what was saved stays: for a rate that has changed. */
 void bucket_reset(struct bucket *bucket, uint64_t now_us);
 /* Takes `pieces` at once: 0; or takes nothing, and says in how many microseconds it could. UINT64_MAX: never, the burst
  * is smaller. */

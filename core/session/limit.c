@@ -72,26 +72,14 @@ static int64_t period_of(const struct limit_rules *rules, unsigned direction, co
     return calendar_find(time->calendar, (enum calendar_period)period, time->wall_s);
 }
 
-static void open_buckets(struct limit *limit, const struct limit_rules *rules, uint64_t now_us)
-{
-    struct bucket_rate rate;
-    if (read_rate(rules, &rate))
-        bucket_open(&limit->rate, &rate, now_us);
-    else
-        bucket_reset(&limit->rate, now_us);
-    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
-        if (read_speed(rules, d, &rate))
-            bucket_open(&limit->speed[d], &rate, now_us);
-        else
-            bucket_reset(&limit->speed[d], now_us);
-    }
-}
-
 void limit_open(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time)
 {
     memset(limit, 0, sizeof *limit);
-    open_buckets(limit, rules, time->now_us);
-    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) quota_open(&limit->quota[d], period_of(rules, d, time));
+    bucket_open(&limit->rate, time->now_us);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
+        bucket_open(&limit->speed[d], time->now_us);
+        quota_open(&limit->quota[d], period_of(rules, d, time));
+    }
     atomic_store_explicit(&limit->rules, rules, memory_order_release);
 }
 
@@ -229,44 +217,59 @@ void limit_wait(struct limit *limit, enum limit_direction from, int waiting)
     atomic_fetch_add_explicit(&limit->waiting[LIMIT_BOTH], (uint32_t)waiting, memory_order_relaxed);
 }
 
-/* --- quotas: that of the direction, and that of both --- */
+static bool pass(struct limit *limit, unsigned direction, uint32_t octets, uint64_t now_us)
+{
+    struct bucket_rate rate;
+    if (!read_speed(rules_of(limit), direction, &rate)) return true;
+    if (rate.burst < LIMIT_DATAGRAMS) rate.burst = LIMIT_DATAGRAMS;
+    return bucket_take(&limit->speed[direction], &rate, octets, now_us) == 0;
+}
 
-#define NO_QUOTA (INT64_MIN + 1) /* in the place of a period: nothing was taken */
+bool limit_pass(struct limit *limit, enum limit_direction from, uint32_t octets, uint64_t now_us)
+{
+    if (!pass(limit, from, octets, now_us)) return false;
+    if (pass(limit, LIMIT_BOTH, octets, now_us)) return true;
+    unbook(limit, from, octets);
+    return false;
+}
+
+/* --- quotas: that of the direction, and that of both. What is used is counted where nothing is bounded, too --- */
 
 static unsigned quota_at(enum limit_direction from, unsigned i)
 {
     return i == 0 ? (unsigned)from : (unsigned)LIMIT_BOTH;
 }
 
-static void settle(struct limit *limit, unsigned direction, uint32_t taken, uint32_t moved, int64_t period)
-{
-    struct quota_grant grant = {.octets = taken, .period = period};
-    if (period != NO_QUOTA) quota_settle(&limit->quota[direction], &grant, moved);
-}
-
 uint32_t limit_take(struct limit *limit, enum limit_direction from, uint32_t octets, const struct limit_time *time,
-                    int64_t periods[2], bool *spent)
+                    bool *spent)
 {
     const struct limit_rules *rules = rules_of(limit);
-    periods[0] = periods[1] = NO_QUOTA;
     for (unsigned i = 0; i < 2; i++) {
         unsigned d = quota_at(from, i);
         uint64_t most = READ(rules->quota[d]);
         int64_t period = period_of(rules, d, time);
-        if (most == LIMIT_QUOTA_NONE) continue;
         struct quota_grant grant = quota_take(&limit->quota[d], most, period, octets);
-        periods[i] = grant.period;
-        if (grant.octets == 0) *spent |= quota_is_spent(&limit->quota[d], most, period);
-        if (i > 0) settle(limit, from, octets - (uint32_t)grant.octets, 0, periods[0]); /* which has had more */
+        if (grant.octets == 0 && octets > 0) *spent |= quota_is_spent(&limit->quota[d], most, period);
+        if (i > 0 && grant.octets < octets) { /* the first has had more */
+            struct quota_grant rest = {.octets = octets - grant.octets, .period = period_of(rules, from, time)};
+            quota_settle(&limit->quota[from], &rest, 0);
+        }
         octets = (uint32_t)grant.octets;
     }
     return octets;
 }
 
-void limit_settle(struct limit *limit, enum limit_direction from, uint32_t taken, uint32_t moved,
-                  const int64_t periods[2])
+#define NO_PERIOD (INT64_MIN + 1)
+
+void limit_settle(struct limit *limit, enum limit_direction from, uint32_t taken, uint32_t moved, bool same_hour)
 {
-    for (unsigned i = 0; i < 2; i++) settle(limit, quota_at(from, i), taken, moved, periods[i]);
+    const struct limit_rules *rules = rules_of(limit);
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned d = quota_at(from, i);
+        bool same = same_hour || READ(rules->period[d]) == LIMIT_EVER;
+        struct quota_grant grant = {.octets = taken, .period = same ? READ(limit->quota[d].period) : NO_PERIOD};
+        quota_settle(&limit->quota[d], &grant, moved);
+    }
 }
 
 void limit_refund(struct limit *limit, enum limit_direction from, uint64_t octets, const struct limit_time *time)
@@ -274,8 +277,7 @@ void limit_refund(struct limit *limit, enum limit_direction from, uint64_t octet
     const struct limit_rules *rules = rules_of(limit);
     for (unsigned i = 0; i < 2; i++) {
         unsigned d = quota_at(from, i);
-        if (READ(rules->quota[d]) != LIMIT_QUOTA_NONE)
-            quota_refund(&limit->quota[d], period_of(rules, d, time), octets);
+        quota_refund(&limit->quota[d], period_of(rules, d, time), octets);
     }
 }
 

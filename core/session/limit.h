@@ -22,6 +22,8 @@
 /* Octets of one turn: about a segment, so that a slow key does not move crumbs; and what a pipe holds. */
 #define LIMIT_QUANTUM_MIN 1400u
 #define LIMIT_QUANTUM_MAX (1u << 20)
+/* Octets: a burst that is smaller would let no large datagram pass. */
+#define LIMIT_DATAGRAMS 65536u
 
 /* Terms that may be replaced while they are obeyed: each word by itself. */
 struct limit_rules {
@@ -54,14 +56,6 @@ struct limit_time {
 
 enum limit_verdict { LIMIT_ADMITTED, LIMIT_CONNECTIONS, LIMIT_RATE, LIMIT_QUOTA };
 
-/* Octets that a flow has booked; 0: none. */
-struct limit_ticket {
-    uint64_t due_us;
-    uint32_t octets;
-    uint32_t version; /* of the limits it was booked with, added up */
-    bool waits;       /* counted as waiting */
-};
-
 /* --- rules: by whoever makes the key, afterwards by one thread --- */
 
 extern const struct limit_rules limit_no_rules;
@@ -71,7 +65,7 @@ void limit_rules_get(const struct limit_rules *rules, struct limit_terms *terms)
 /* A key that nobody uses yet. */
 void limit_open(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time);
 /* From now on it obeys these, which may be the same with other words in them. What was booked is void: who waits books
- * again. Periods of quotas go on unless they have changed. */
+ * again. What was saved, and what is used of quotas, stays. */
 void limit_change(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time);
 /* Octets of a quota count in a period that is not over: forgetting the key would give them back. */
 bool limit_keeps_quota(const struct limit *limit, const struct limit_time *time);
@@ -99,12 +93,15 @@ uint64_t limit_book(struct limit *limit, enum limit_direction from, uint32_t oct
 void limit_unbook(struct limit *limit, enum limit_direction from, uint32_t octets);
 void limit_wait(struct limit *limit, enum limit_direction from, int waiting); /* 1: one more waits, -1: one less */
 
-/* Takes octets of the quotas, as many as all of them have. `spent`: none is left, and none will come back. */
+/* Takes octets of the quotas, as many as all of them have. *spent becomes true when none is left, and none will come
+ * back. */
 uint32_t limit_take(struct limit *limit, enum limit_direction from, uint32_t octets, const struct limit_time *time,
-                    int64_t periods[2], bool *spent);
-/* Of `taken` octets `moved` have moved. periods: of limit_take(). */
-void limit_settle(struct limit *limit, enum limit_direction from, uint32_t taken, uint32_t moved,
-                  const int64_t periods[2]);
+                    bool *spent);
+/* Of `taken` octets `moved` have moved. same_hour: as that in which they were taken, so that no period has ended since:
+ * octets of an old one are not given back to the next. */
+void limit_settle(struct limit *limit, enum limit_direction from, uint32_t taken, uint32_t moved, bool same_hour);
+/* Takes a whole datagram at once, if it is its turn: false, if not. Bursts of datagrams may be LIMIT_DATAGRAMS long. */
+bool limit_pass(struct limit *limit, enum limit_direction from, uint32_t octets, uint64_t now_us);
 /* Octets that have moved and were never delivered. */
 void limit_refund(struct limit *limit, enum limit_direction from, uint64_t octets, const struct limit_time *time);
 void limit_count(struct limit *limit, enum limit_direction from, uint64_t octets); /* are delivered */
