@@ -256,6 +256,10 @@ size_t http_write_error(uint8_t *out, size_t size, const struct http_error *erro
     http_put_text(&w, "\r\nConnection: close\r\nProxy-Status: sluice; error=");
     http_put_text(&w, error->type);
     if (error->status == 407) http_put_text(&w, "\r\nProxy-Authenticate: Basic realm=\"proxy\"");
+    if (error->retry_after_s > 0) {
+        http_put_text(&w, "\r\nRetry-After: ");
+        http_put_number(&w, error->retry_after_s);
+    }
     http_put_text(&w, "\r\nContent-Type: text/html\r\nContent-Length: ");
     http_put_number(&w, page.used);
     http_put_text(&w, "\r\n\r\n");

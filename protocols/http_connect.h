@@ -29,13 +29,15 @@ enum http_auth_result http_parse_proxy_authorization(const uint8_t *data, const 
 /* The success line of a tunnel: "HTTP/1.1 200 Connection established\r\n\r\n". Returns octets. */
 size_t http_write_established(uint8_t *out, size_t size);
 struct http_error {
-    unsigned status;      /* 400...599 */
-    const char *type;     /* of Proxy-Status, RFC 9209 section 2.3 */
-    const char *sentence; /* less than 100 octets of ASCII without markup */
+    unsigned status;        /* 400...599 */
+    const char *type;       /* of Proxy-Status, RFC 9209 section 2.3 */
+    const char *sentence;   /* less than 100 octets of ASCII without markup */
+    uint32_t retry_after_s; /* 0: nothing is said of it */
 };
 /* A whole error reply: status line with the standard reason (413 "Content Too Large"), Date, Connection: close,
  * `Proxy-Status: sluice; error=TYPE`, Content-Type, Content-Length, a short HTML page with the sentence; for 407 also
- * `Proxy-Authenticate: Basic realm="proxy"`. unix_time  seconds, for Date (IMF-fixdate). size >= HTTP_REPLY_SIZE_MAX.
+ * `Proxy-Authenticate: Basic realm="proxy"`; with retry_after_s Retry-After (RFC 9110 section 10.2.3). unix_time
+ * seconds, for Date (IMF-fixdate). size >= HTTP_REPLY_SIZE_MAX.
  */
 size_t http_write_error(uint8_t *out, size_t size, const struct http_error *error, int64_t unix_time);
 /* The canonical reason phrase of a status code, "" if unknown. */

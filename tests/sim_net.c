@@ -569,8 +569,8 @@ int net_accept(int fd)
 bool net_is_readable(int fd)
 {
     const struct sim_file *file = sim_file_at(fd, "net_is_readable()");
-    assert(file->kind == SIM_LISTENER);
-    return file->waiting > 0;
+    if (file->kind == SIM_LISTENER) return file->waiting > 0;
+    return (sim_conn_events(file->conn) & POLLIN) != 0;
 }
 
 int net_open_spare(void)

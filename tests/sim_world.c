@@ -13,6 +13,7 @@
 #include "tests/sim.h"
 #include "tests/sim_commands.h"
 #include "tests/sim_errands.h"
+#include "tests/sim_limits.h"
 #include "tests/sim_peers.h"
 
 #define FILLER        1000u /* a kind of message that no worker sends */
@@ -61,6 +62,7 @@ static struct world {
     struct operator operator;
     struct errands errands;
     struct commands commands;
+    struct sim_limits limits;
     bool operates;
     bool stuffed;        /* the coordinator does not read, until a question has found no room */
     uint64_t stop_at_us; /* a stop in the middle of the work; 0: when all is over */
@@ -174,6 +176,7 @@ static void coordinator_cancel(const struct message *message)
 
 static bool operator_hear(const struct message *message)
 {
+    if (sim_limits_hear(&world.limits, message->body)) return true;
     struct operator* o = & world.operator;
     if (message->body == &o->list) {
         o->listing = false;
@@ -269,6 +272,8 @@ static void coordinator_stop(void)
 static void operator_act(void)
 {
     struct operator* o = & world.operator;
+    struct errand *heed = world.stopping ? NULL : sim_limits_act(&world.limits);
+    if (heed) post_to_worker(&(struct message){.kind = MESSAGE_ERRAND, .body = heed});
     if (!world.operates || world.stopping || !sim_chance(20)) return;
     if (!o->listing) {
         o->listing = true;
@@ -445,6 +450,7 @@ static void world_plan(void)
     world.commands.on = !calm && sim_chance(400);
     world.commands.port = PORT_LISTEN;
     world.config.socks5_bind = world.config.socks5_udp = world.commands.on;
+    sim_limits_plan(&world.limits, calm);
     uint32_t auth = !calm && sim_chance(300) ? ROUTE_REVISION_AUTH : 0;
     atomic_store(&world.revision, sim_chance(500) ? 0 : (1 + sim_below(2)) | auth);
     world.peers.moved_us = sim_now_us();
@@ -479,6 +485,7 @@ static void world_open(void)
     w->coordinator = (struct mailbox){.queue = world.mail, .sleeper = &world.far_sleeper, .ring = &world.far_ring};
     w->resolver = (struct mailbox){.queue = world.names, .sleeper = &world.far_sleeper, .ring = &world.far_ring};
     w->own = sim_own();
+    sim_limits_open(&world.limits, w);
     if (worker_open(w) < 0) sim_fail("worker_open() failed");
     worker_arm_listeners(w);
     /* With a ruleset every session's first word is a question. */
@@ -587,8 +594,10 @@ static void check_outcomes(const struct worker *w)
     }
     if (world.wordless > world.operator.kills + counter_read(&w->stats.drain_resets))
         sim_fail("%u half-open sessions were reset without a failure, more than by operator and drain", world.wordless);
-    /* Each of the others has one; a plain HTTP exchange may begin well and fail. */
-    uint64_t least = accepted - world.wordless, most = least + peers_posts(&world.peers);
+    /* Each of the others has one; a plain HTTP exchange may begin well and fail, and so may all when a quota is spent.
+     */
+    uint64_t least = accepted - world.wordless, quota = counter_read(&w->stats.failures[FAIL_QUOTA]);
+    uint64_t most = least + peers_posts(&world.peers) + quota;
     if (outcomes < least || outcomes > most)
         sim_fail("%llu connections were accepted, but %llu successes and failures counted",
                  (unsigned long long)accepted, (unsigned long long)outcomes);
@@ -623,6 +632,7 @@ static void world_close(void)
     queue_close(world.mail);
     queue_close(world.names);
     ring_destroy(world.far_ring);
+    sim_limits_close(&world.limits);
     check_zero(sim_descriptors(), "open descriptors");
 }
 
@@ -641,6 +651,7 @@ uint64_t sim_world_run(uint64_t seed, const uint8_t *script, size_t script_size)
     world_run_all();
     check_pools(&world.worker);
     check_counters(&world.worker);
+    sim_limits_check(&world.limits, &world.worker, !world.errands.on);
     world_close();
     return sim_random() ^ sim_now_us();
 }

@@ -79,7 +79,7 @@ static void test_pages(void **state)
         assert_int_equal(page->sentence[strlen(page->sentence) - 1], '.');
         assert_int_equal(strcspn(page->sentence, "<>&"), strlen(page->sentence));
         bool upstream = failure_is_upstream(f) || failure_is_timeout(f) || f == FAIL_COMMAND || f == FAIL_RESOURCE ||
-                        f == FAIL_RESOLVE_SHARE;
+                        f == FAIL_RESOLVE_SHARE || f == FAIL_LIMIT_KEYS;
         assert_true(upstream || failure_row(f)->http < 500);
         assert_true(failure_is_upstream(f) + failure_is_timeout(f) + failure_is_rejection(f) <= 1);
     }
@@ -126,6 +126,10 @@ static void test_codes(void **state)
         {FAIL_PROXY_CLOSED, 0x5b, 1, 502},
         {FAIL_RESOURCE, 0x5b, 1, 503},
         {FAIL_RESOLVE_SHARE, 0x5b, 1, 503},
+        {FAIL_LIMIT_CONNECTIONS, 0x5b, 2, 429},
+        {FAIL_LIMIT_RATE, 0x5b, 2, 429},
+        {FAIL_LIMIT_KEYS, 0x5b, 1, 503},
+        {FAIL_QUOTA, 0x5b, 2, 403},
         {FAIL_UPSTREAM_RESPONSE, 0x5b, 1, 502},
         {FAIL_RESPONSE_TOO_LARGE, 0x5b, 1, 502},
         {FAIL_RESPONSE_INCOMPLETE, 0x5b, 1, 502},

@@ -223,7 +223,7 @@ static void established_reply(void **state)
 
 static size_t write_error(uint8_t *out, unsigned status, int64_t time)
 {
-    struct http_error error = {status, "dns_error", "It is not there."};
+    struct http_error error = {status, "dns_error", "It is not there.", 0};
     return http_write_error(out, HTTP_REPLY_SIZE_MAX, &error, time);
 }
 

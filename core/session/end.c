@@ -7,6 +7,7 @@
 #include "core/io/net.h"
 #include "core/session/crowd.h"
 #include "core/session/hooks.h"
+#include "core/session/limited.h"
 #include "core/session/message.h"
 #include "core/session/reply.h"
 #include "core/session/self.h"
@@ -89,6 +90,7 @@ static void session_drop_upstream(struct worker *w, struct session *s, enum sess
 
 static void session_release(struct worker *w, struct session *s)
 {
+    limited_leave(w, s);
     session_hook_release(w, s);
     session_release_setup(w, s);
     session_enter(w, s, SESSION_FREE);
@@ -135,6 +137,7 @@ static enum session_state session_end_trial(struct worker *w, struct session *s,
 enum session_state session_fail(struct worker *w, struct session *s, enum failure failure)
 {
     if (session_is_trial(w, s, failure)) return session_end_trial(w, s, failure);
+    limited_leave(w, s);
     s->failure = (uint8_t)failure;
     if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.failures[failure], 1);
     if (failure == FAIL_AUTH)

@@ -9,6 +9,7 @@
 #include "core/session/end.h"
 #include "core/session/flow.h"
 #include "core/session/hooks.h"
+#include "core/session/limited.h"
 #include "core/session/route.h"
 
 /* --- listing and ending sessions --- */
@@ -142,6 +143,17 @@ void errand_return_relay(struct worker *w, struct session *s)
     relay->bytes[0] = s->flows[CLIENT].bytes;
     relay->bytes[1] = s->flows[UPSTREAM].bytes;
     worker_return(w, &relay->errand, orderly ? 0 : -ECONNRESET);
+}
+
+void errand_heed_limits(struct errand *self, struct worker *w)
+{
+    for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
+        struct session *s = session_at(w, slot);
+        for (unsigned side = CLIENT; side <= UPSTREAM; side++)
+            if (pool_is_taken(&w->sessions, slot) && limited_is(s) && limited_is_stale(w, s, side))
+                flow_hurry(w, s, side);
+    }
+    worker_return(w, self, 0);
 }
 
 void errand_configure(struct errand *self, struct worker *w)

@@ -76,6 +76,9 @@ void errand_relay(struct errand *self, struct worker *w);
 /* The session is about to be released: the errand that has brought its sockets goes back, if one has. */
 void errand_return_relay(struct worker *w, struct session *s);
 
+/* Limits have changed: flows that wait for octets ask again. */
+void errand_heed_limits(struct errand *self, struct worker *w);
+
 /* From now on the worker obeys `config`, which lives until no worker uses it. */
 struct config_errand {
     struct errand errand;

@@ -8,8 +8,10 @@
 #include "core/io/net.h"
 #include "core/session/end.h"
 #include "core/session/flow.h"
+#include "core/session/flow_private.h"
 #include "core/session/hooks.h"
 #include "core/session/idle.h"
+#include "core/session/limited.h"
 #include "core/session/parting.h"
 #include "core/session/session.h"
 #include "core/session/worker.h"
@@ -144,8 +146,18 @@ static void exchange_finish(struct worker *w, struct session *s)
         return;
     }
     session_drop_side(w, s, UPSTREAM, SESSION_ORDERLY);
+    limited_leave(w, s); /* the next request is one of its own */
     exchange_release(w, s);
     idle_begin(w, s);
+}
+
+/* A quota is spent. A client that has no answer yet is told so. */
+static void exchange_spend(struct worker *w, struct session *s)
+{
+    if (exchange_of(w, s)->answered)
+        parting_cut(w, s, FAIL_QUOTA);
+    else
+        exchange_fail(w, s, FAIL_QUOTA);
 }
 
 /* A relay needs none of this, and may last for days. */
@@ -369,9 +381,15 @@ static void stream_on_run_broken(struct worker *w, struct session *s, enum sessi
         exchange_fail(w, s, from == CLIENT ? FAIL_PEER : FAIL_RESPONSE_INCOMPLETE);
 }
 
+static void stream_on_run_spent(struct worker *w, struct session *s, enum session_side from)
+{
+    (void)from;
+    exchange_spend(w, s);
+}
+
 static void stream_open_flow(struct worker *w, struct session *s, enum session_side from)
 {
-    static const struct flow_owner owner = {stream_on_run_done, stream_on_run_broken, NULL};
+    static const struct flow_owner owner = {stream_on_run_done, stream_on_run_broken, stream_on_run_spent, NULL};
     uint64_t run = http_body_run(&exchange_of(w, s)->streams[from].body);
     flow_open(w, s, from, &(struct flow_start){.owner = &owner, .limit = run});
     flow_advance(w, s, from);
@@ -405,11 +423,27 @@ static void stream_on_flushed(struct worker *w, struct session *s, enum session_
         exchange_switch(w, s);
 }
 
+/* As much as its limits let it; what is left goes when it is its turn. */
+static void stream_send(struct worker *w, struct session *s, enum session_side from)
+{
+    struct stream *st = &exchange_of(w, s)->streams[from];
+    uint32_t size = flow_grant(w, s, from, st->out_size - st->out_used);
+    if (size == 0) {
+        if (s->spent) exchange_spend(w, s);
+        return;
+    }
+    limited_settle(w, s, from, size);
+    st->sending = size;
+    ring_send(w->ring, s->fd[other(from)], st->out.data + st->out_used, size,
+              session_arm(w, s, SESSION_SEND + other(from)));
+}
+
 static void stream_pump(struct worker *w, struct session *s, enum session_side from)
 {
     struct exchange *e = exchange_of(w, s);
     struct stream *st = &e->streams[from];
     if (in_flight(s, SESSION_SEND + other(from)) || flow_is_open(&s->flows[from])) return;
+    if (s->flows[from].flags & FLOW_RESTING) return;
     enum failure failure = in_flight(s, SESSION_RECV + from) ? FAIL_NONE : stream_pass(w, e, from);
     if (failure != FAIL_NONE && st->out_size == 0) {
         exchange_fail(w, s, failure);
@@ -417,8 +451,7 @@ static void stream_pump(struct worker *w, struct session *s, enum session_side f
     }
     if (st->out_size == 0 && stream_is_bulk(s, st, from)) stream_begin_run(w, st);
     if (st->out_used < st->out_size) {
-        ring_send(w->ring, s->fd[other(from)], st->out.data + st->out_used, st->out_size - st->out_used,
-                  session_arm(w, s, SESSION_SEND + other(from)));
+        stream_send(w, s, from);
         return;
     }
     if (st->phase == STREAM_FLOW) {
@@ -452,8 +485,12 @@ static void stream_on_sent(struct worker *w, struct session *s, enum session_sid
         flow_count(w, s, from, (uint64_t)result);
         st->out_used += (uint32_t)result;
     }
-    if (result <= 0 || st->out_used < st->out_size) { /* less than all: an error has cut it */
+    if (result <= 0 || (uint32_t)result < st->sending) { /* less than all: an error has cut it */
         stream_on_sink_lost(w, s, from);
+        return;
+    }
+    if (st->out_used < st->out_size) {
+        stream_pump(w, s, from);
         return;
     }
     stream_empty_out(w, st);
@@ -618,9 +655,19 @@ void exchange_begin(struct worker *w, struct session *s)
     if (s->state == SESSION_EXCHANGE) stream_pump(w, s, UPSTREAM);
 }
 
+void exchange_on_due(struct worker *w, struct session *s, enum session_side from)
+{
+    stream_pump(w, s, from);
+    if (s->state == SESSION_EXCHANGE) exchange_set_deadline(w, s);
+}
+
 void exchange_on_timer(struct worker *w, struct session *s)
 {
     const struct exchange *e = exchange_of(w, s);
+    if (limited_waits(s, CLIENT) || limited_waits(s, UPSTREAM)) { /* nobody's fault */
+        exchange_set_deadline(w, s);
+        return;
+    }
     if (s->flows[CLIENT].bytes + s->flows[UPSTREAM].bytes != s->moved) { /* by a flow that rests now and then */
         if (e->answered) session_set_keepalive(w, s);
         exchange_set_deadline(w, s);

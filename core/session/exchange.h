@@ -33,6 +33,7 @@ struct stream {
     struct http_body body;
     uint32_t in_used, in_size;   /* octets of `in` passed on, received */
     uint32_t out_used, out_size; /* octets of `out` sent, written */
+    uint32_t sending;            /* of them, by the send that is in flight */
     size_t scanned;
     struct head_buffer in, out;
     uint8_t in_small[EXCHANGE_IN_SIZE];
@@ -55,6 +56,7 @@ bool exchange_take(struct worker *w, struct session *s);
 void exchange_begin(struct worker *w, struct session *s);
 void exchange_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c);
 void exchange_on_timer(struct worker *w, struct session *s);
+void exchange_on_due(struct worker *w, struct session *s, enum session_side from); /* see hooks.h */
 void exchange_release(struct worker *w, struct session *s);
 
 #endif

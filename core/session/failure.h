@@ -41,6 +41,10 @@ enum failure {
     FAIL_PROXY_CLOSED,        /* a hop closed the connection in the middle of the handshake */
     FAIL_RESOURCE,            /* a pool is empty, or descriptors, ports or kernel memory have run out */
     FAIL_RESOLVE_SHARE,       /* too many names are being looked up, for this source or in all */
+    FAIL_LIMIT_CONNECTIONS,   /* a limit of it has as many connections as it may have */
+    FAIL_LIMIT_RATE,          /* a limit of it has had as many new connections as it may have for now */
+    FAIL_LIMIT_KEYS,          /* there is no room for another key of a limit */
+    FAIL_QUOTA,               /* a quota of it is spent */
     FAIL_UPSTREAM_RESPONSE,   /* plain HTTP: the response is malformed */
     FAIL_RESPONSE_TOO_LARGE,  /* plain HTTP: its head is longer than we are willing to hold */
     FAIL_RESPONSE_INCOMPLETE, /* plain HTTP: the upstream has closed before it was complete */

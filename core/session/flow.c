@@ -5,6 +5,7 @@
 
 #include "core/io/net.h"
 #include "core/session/flow_private.h"
+#include "core/session/limited.h"
 #include "core/session/session.h"
 
 /* Reads in a row that fill a whole buffer before a flow counts as bulk and turns to SPLICE. */
@@ -27,7 +28,7 @@ void flow_init(struct flow *f)
 void flow_open(struct worker *w, struct session *s, enum session_side from, const struct flow_start *start)
 {
     struct flow *f = &s->flows[from];
-    uint64_t bytes = f->bytes;
+    uint64_t bytes = f->bytes, taken = f->taken;
     assert(f->phase == FLOW_IDLE || f->phase == FLOW_DONE);
     assert(f->held.count == 0 && f->pipe == PIPES_NONE);
     assert(start->limit > 0 && start->early_size <= start->limit);
@@ -37,8 +38,9 @@ void flow_open(struct worker *w, struct session *s, enum session_side from, cons
     f->limit = start->limit;
     f->early = start->early;
     f->early_left = start->early_size;
-    f->own = start->own;
+    f->own = f->own_early = start->own;
     f->bytes = bytes;
+    f->taken = taken;
     if (s->protocol == PROTOCOL_INTERNAL) f->flags |= FLOW_INTERNAL;
     if (w->config->relay == RELAY_SPLICE) f->flags |= FLOW_TURNING;
 }
@@ -78,6 +80,7 @@ void flow_drop(struct worker *w, struct session *s, enum session_side from)
     struct flow *f = &s->flows[from];
     flow_end_rest(w, s, from);
     flow_feed(f);
+    limited_forget(w, s, from);
     f->flags = 0;
     f->early_left = 0;
     if (flow_is_open(f)) f->phase = FLOW_IDLE;
@@ -95,19 +98,67 @@ void flow_count(struct worker *w, struct session *s, enum session_side from, uin
     struct flow *f = &s->flows[from];
     f->bytes += octets;
     if (f->flags & FLOW_INTERNAL) return;
+    limited_count(w, s, from, octets);
     counter_add(from == CLIENT ? &w->stats.bytes_up : &w->stats.bytes_down, octets);
     counter_add(f->mode == FLOW_SPLICE ? &w->stats.bytes_splice : &w->stats.bytes_copy, octets);
 }
 
+/* --- limits --- */
+
+uint32_t flow_grant(struct worker *w, struct session *s, enum session_side from, uint32_t wanted)
+{
+    uint64_t again_us;
+    if (!limited_is(s)) return wanted;
+    if (s->spent) return 0;
+    uint32_t octets = limited_take(w, s, from, wanted, &again_us);
+    if (octets == 0 && again_us == LIMITED_SPENT) s->spent = true;
+    if (octets == 0 && !s->spent) flow_rest(w, s, from, again_us);
+    return octets;
+}
+
+static bool flow_is_drained(const struct session *s, enum session_side from)
+{
+    const struct flow *f = &s->flows[from];
+    if (!flow_is_open(f)) return true;
+    return f->held.count == 0 && f->pipe_fill == 0 && !flow_in_flight(s, SESSION_SEND + flow_sink(from)) &&
+           !flow_in_flight(s, SESSION_RECV + from);
+}
+
+bool flow_cut(struct worker *w, struct session *s, enum session_side from)
+{
+    if (!flow_is_drained(s, CLIENT) || !flow_is_drained(s, UPSTREAM)) return false;
+    s->flows[from].owner->spent(w, s, from);
+    return true;
+}
+
 /* --- octets in memory --- */
+
+/* How many of them may be taken now: our own reply is no traffic, and no limit's. */
+static uint32_t flow_grant_early(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    if (f->early_left == f->own_early || f->flags & FLOW_RESTING) return f->own_early;
+    return f->own_early + flow_grant(w, s, from, f->early_left - f->own_early);
+}
+
+static void flow_take_own(struct worker *w, struct session *s, enum session_side from, uint32_t taken)
+{
+    struct flow *f = &s->flows[from];
+    uint32_t own = taken < f->own_early ? taken : f->own_early;
+    f->own_early -= own;
+    limited_settle(w, s, from, taken - own);
+}
 
 /* They are bounded as all that a flow holds, so that the rest of them waits where it is. */
 static void flow_take_early(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
-    if (f->early_left == 0 || f->flags & FLOW_STARVED) return;
+    if (f->early_left == 0 || f->flags & (FLOW_STARVED | FLOW_RESTING)) return;
     while (f->early_left > 0 && f->held.count < FLOW_HELD_MAX) {
-        uint32_t taken = buffers_copy(&w->buffers, &f->held, f->early, f->early_left);
+        uint32_t may = flow_grant_early(w, s, from);
+        if (may == 0) return; /* it rests, or its quota is spent */
+        uint32_t taken = buffers_copy(&w->buffers, &f->held, f->early, may);
+        flow_take_own(w, s, from, taken);
         if (taken == 0) {
             flow_starve(w, f);
             return;
@@ -214,6 +265,7 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
         flow_on_lost(w, s, from, c);
         return;
     }
+    limited_settle(w, s, from, c->result > 0 ? (uint32_t)c->result : 0);
     if (c->result > 0) {
         assert(c->has_buffer);
         buffers_append(&w->buffers, &f->held, c->buffer, (uint32_t)c->result);
@@ -260,6 +312,21 @@ static void flow_receive_once(struct worker *w, struct session *s, enum session_
     flow_arm_once(w, s, from, room);
 }
 
+/* Under a limit: what is there stays with the kernel until the flow may take it, so that it holds nothing while it
+ * waits, for octets or for its turn. */
+static void flow_receive_limited(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    if (f->flags & (FLOW_RESTING | FLOW_TURNING) || f->held.count > 0) return;
+    if (flow_in_flight(s, SESSION_RECV + from) || flow_in_flight(s, SESSION_POLL_IN + from)) return;
+    if (!net_is_readable(s->fd[from])) {
+        ring_poll(w->ring, s->fd[from], POLLIN, session_arm(w, s, SESSION_POLL_IN + from));
+        return;
+    }
+    uint32_t size = flow_grant(w, s, from, (uint32_t)flow_bound(f, w->buffers.size));
+    if (size > 0) flow_arm_once(w, s, from, size);
+}
+
 /* What follows the last octet that it may take is somebody else's: so a flow with a limit receives once, exactly. */
 static void flow_arm(struct worker *w, struct session *s, enum session_side from)
 {
@@ -278,6 +345,10 @@ static void flow_receive(struct worker *w, struct session *s, enum session_side 
     unsigned op = SESSION_RECV + from;
     if (flow_in_flight(s, SESSION_POLL_OUT + flow_sink(from))) return;
     if (f->phase != FLOW_OPEN || f->flags & FLOW_STARVED || f->early_left > 0) return;
+    if (limited_is(s)) {
+        flow_receive_limited(w, s, from);
+        return;
+    }
     bool enough = f->flags & FLOW_TURNING || f->held.count >= FLOW_HELD_MAX;
     if (enough && !(f->flags & (FLOW_PAUSED | FLOW_SINGLE))) {
         f->flags |= FLOW_PAUSED;
@@ -299,6 +370,7 @@ void flow_advance(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
     if (!flow_is_open(f)) return;
+    if (s->spent && flow_cut(w, s, from)) return;
     if (f->mode == FLOW_SPLICE) {
         flow_splice(w, s, from);
         return;
@@ -307,8 +379,8 @@ void flow_advance(struct worker *w, struct session *s, enum session_side from)
     if (!flow_in_flight(s, SESSION_SEND + flow_sink(from))) {
         if (f->held.count > 0) {
             flow_send(w, s, from);
-        } else if (f->early_left > 0) {
-            return; /* no buffer is spare */
+        } else if (f->early_left > 0 && !s->spent) {
+            return; /* no buffer is spare, or it is not its turn yet */
         } else if (f->phase == FLOW_ENDING) {
             flow_finish(w, s, from);
             return;
@@ -318,6 +390,7 @@ void flow_advance(struct worker *w, struct session *s, enum session_side from)
         }
     }
     flow_receive(w, s, from);
+    if (s->spent) flow_cut(w, s, from);
 }
 
 /* The sink of the flow takes something. */

@@ -19,6 +19,8 @@ struct flow_owner {
     void (*done)(struct worker *w, struct session *s, enum session_side from);
     /* A receive from `side` or a send to it has failed: -errno, or 0 when an error is known to be there, not which. */
     void (*broken)(struct worker *w, struct session *s, enum session_side from, enum session_side side, ssize_t error);
+    /* A quota of the session is spent, and what its flows have taken is sent. */
+    void (*spent)(struct worker *w, struct session *s, enum session_side from);
     /* All octets that it was given in memory are in buffers now: that memory is free. NULL: the owner need not know. */
     void (*emptied)(struct worker *w, struct session *s);
 };
@@ -51,6 +53,9 @@ uint64_t flow_rest_us(const struct worker *w);
 /* Flows that were deferred, and those whose time has come, go on in the order of their coming as far as this turn's
  * work allows. */
 void flow_wake_resting(struct worker *w);
+
+/* Ends its rest, if it has one: it goes on at once. */
+void flow_hurry(struct worker *w, struct session *s, enum session_side from);
 
 /* Stops the flow: takes it off all lists and gives its pipe back; an open flow becomes IDLE. A send may still be
  * reading what it holds. */

@@ -41,6 +41,12 @@ static inline void flow_take(struct flow *f, uint64_t octets)
 
 /* --- of flow.c --- */
 
+/* Octets that its limits let the flow move now, at most `wanted`; limited_settle() follows. 0: it rests until its turn
+ * has come, or the session is spent. */
+uint32_t flow_grant(struct worker *w, struct session *s, enum session_side from, uint32_t wanted);
+/* The session is spent: ends it if all that its flows have taken is sent. True: it may be gone. */
+bool flow_cut(struct worker *w, struct session *s, enum session_side from);
+
 /* All is sent: the flow is DONE, and its owner is told. */
 void flow_finish(struct worker *w, struct session *s, enum session_side from);
 

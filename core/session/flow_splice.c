@@ -6,6 +6,8 @@
 #include "core/io/net.h"
 #include "core/session/flow.h"
 #include "core/session/flow_private.h"
+#include "core/session/hooks.h"
+#include "core/session/limited.h"
 
 /* Rounds of splicing in a row that move less than FLOW_SMALL before a flow turns back to COPY. */
 #define FLOW_SMALL_STREAK 8u
@@ -35,7 +37,7 @@ static void flow_turn_to_copy(struct worker *w, struct session *s, enum session_
     flow_return_pipe(w, f);
     f->mode = FLOW_COPY;
     f->streak = 0;
-    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
+    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE | FLOW_CUT);
     counter_add(&w->stats.to_copy, 1);
     flow_advance(w, s, from);
 }
@@ -59,8 +61,12 @@ static ssize_t splice_fill(struct worker *w, struct session *s, enum session_sid
     struct flow *f = &s->flows[from];
     const struct pipe *pipe = &w->pipes.all[f->pipe];
     if (f->phase != FLOW_OPEN || f->pipe_fill > 0) return 0;
-    ssize_t moved =
-        net_splice(s->fd[from], pipe->write_fd, flow_bound(f, f->room < pipe->size ? f->room : pipe->size), false);
+    uint32_t wanted = (uint32_t)flow_bound(f, f->room < pipe->size ? f->room : pipe->size);
+    uint32_t size = flow_grant(w, s, from, wanted);
+    if (size == 0) return 0;
+    ssize_t moved = net_splice(s->fd[from], pipe->write_fd, size, false);
+    limited_settle(w, s, from, moved > 0 ? (uint32_t)moved : 0);
+    if (moved == (ssize_t)size && size < wanted) f->flags |= FLOW_CUT;
     if (moved == 0 && net_was_cut(s->fd[from])) return -ECONNRESET;
     if (moved == 0) f->phase = FLOW_ENDING;
     if (moved > 0) {
@@ -122,6 +128,20 @@ uint64_t flow_rest_us(const struct worker *w)
     return link_is_empty(&w->deferred) ? timer_wait_exact(w->rests, ring_now_us(w->ring)) : 0;
 }
 
+static void flow_go_on(struct worker *w, struct session *s, enum session_side from)
+{
+    flow_end_rest(w, s, from);
+    if (flow_is_open(&s->flows[from]))
+        flow_advance(w, s, from);
+    else
+        session_hook_due(w, s, from);
+}
+
+void flow_hurry(struct worker *w, struct session *s, enum session_side from)
+{
+    if (s->flows[from].flags & FLOW_RESTING) flow_go_on(w, s, from);
+}
+
 void flow_wake_resting(struct worker *w)
 {
     uint64_t now = ring_now_us(w->ring);
@@ -130,8 +150,7 @@ void flow_wake_resting(struct worker *w)
     while (w->bulk_left > 0 && !link_is_empty(&w->deferred)) {
         enum session_side from;
         struct session *s = flow_session_of(w, link_owner(w->deferred.next, struct flow, link), &from);
-        flow_end_rest(w, s, from);
-        flow_advance(w, s, from);
+        flow_go_on(w, s, from);
     }
 }
 
@@ -227,6 +246,11 @@ void flow_splice(struct worker *w, struct session *s, enum session_side from)
             return;
         }
         f->visit += (uint64_t)out;
+        if (f->pipe_fill == 0 && (s->spent || f->flags & FLOW_RESTING)) { /* its limits let it move nothing now */
+            flow_return_pipe(w, f);
+            if (s->spent) flow_cut(w, s, from);
+            return;
+        }
         if (f->pipe_fill > 0) {
             splice_on_slow_sink(f);
             splice_wait_for_sink(w, s, from);
@@ -236,7 +260,9 @@ void flow_splice(struct worker *w, struct session *s, enum session_side from)
             flow_finish(w, s, from);
             return;
         }
-        if (in < (ssize_t)(w->pipes.all[f->pipe].size / 2)) {
+        bool cut = f->flags & FLOW_CUT;
+        f->flags &= (uint16_t)~FLOW_CUT;
+        if (in < (ssize_t)(w->pipes.all[f->pipe].size / 2) && !cut) {
             splice_pause(w, s, from);
             return;
         }

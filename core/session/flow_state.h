@@ -8,6 +8,7 @@
 #include "core/io/buffers.h"
 #include "core/io/list.h"
 #include "core/session/flow_pace.h"
+#include "core/session/keys.h"
 
 enum flow_phase {
     FLOW_IDLE,   /* has not begun */
@@ -29,11 +30,20 @@ enum flow_flag {
     FLOW_WAITED = 1 << 8,    /* SINGLE: had to wait for the sink since the last buffer was sent */
     FLOW_RESTING = 1 << 9,   /* deferred, or its time has not come yet */
     FLOW_SLOW = 1 << 10,     /* SPLICE: its sink took less than was there, a short while ago */
+    FLOW_CUT = 1 << 11,      /* moved all that its limits let it: more may be there */
 };
 
 #define FLOW_UNLIMITED UINT64_MAX
 
 struct flow_owner;
+
+/* Octets that a flow has booked with its limits, see limited.h; 0: none. */
+struct limit_ticket {
+    uint64_t due_us;
+    uint32_t octets;
+    bool waits;                          /* counted as waiting */
+    uint16_t versions[KEYS_PER_SESSION]; /* of the limits that it was booked with: in one that has changed it is void */
+};
 
 /* What moves in one direction, see flow.h; flows[CLIENT] is upstream-bound: a flow is named by the side that it reads
  * from. */
@@ -50,12 +60,17 @@ struct flow {
     const uint8_t *early; /* octets in memory that come before the socket's */
     uint32_t early_left;  /* of them not held yet */
     uint32_t own;         /* octets at the front that are our own reply: no traffic */
+    uint32_t own_early;   /* of them not held yet */
     uint32_t offset;      /* octets of the first held buffer that are sent */
     uint32_t pipe_fill;   /* octets in the pipe */
     uint32_t room;        /* SPLICE: octets that the sink is known to take */
     uint64_t visit;       /* SPLICE: octets moved since the source was last dry */
     struct flow_pace pace;
-    uint64_t bytes;   /* delivered */
+    uint64_t bytes;      /* delivered */
+    uint32_t granted;    /* octets that its limits let move now: an operation is under way, or has just been */
+    uint32_t granted_at; /* the hour in which they were taken, see limited.c */
+    uint64_t taken;      /* octets of limits that it has used: those that are delivered, and those on their way */
+    struct limit_ticket ticket;
     struct link link; /* on the worker's list of starved or of deferred flows, or on none */
 };
 

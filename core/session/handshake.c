@@ -5,6 +5,7 @@
 #include "core/io/net.h"
 #include "core/session/bind.h"
 #include "core/session/end.h"
+#include "core/session/limited.h"
 #include "core/session/reply.h"
 #include "core/session/route.h"
 #include "core/session/session.h"
@@ -105,6 +106,17 @@ enum session_state handshake_auth_step(struct worker *w, struct session *s)
     return route_login(w, s);
 }
 
+/* What is not routed comes under its limits here. */
+static enum session_state request_directly(struct worker *w, struct session *s,
+                                           enum session_state (*begin)(struct worker *w, struct session *s))
+{
+    enum failure failure = limited_admit_client(w, s);
+    if (failure == FAIL_NONE) failure = limited_admit_request(w, s, route_wants_credentials(w), NULL, 0);
+    if (failure == FAIL_NONE) return begin(w, s);
+    counter_add(&w->stats.requests, 1);
+    return session_fail(w, s, failure);
+}
+
 enum session_state handshake_request_step(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
@@ -122,8 +134,8 @@ enum session_state handshake_request_step(struct worker *w, struct session *s)
     s->command = request.command;
     if (request.command == SOCKS5_CONNECT) return route_begin(w, s);
     if (w->config->hop_count > 0) return session_fail(w, s, FAIL_COMMAND); /* no chain can carry the others */
-    if (request.command == SOCKS5_BIND && w->config->socks5_bind) return bind_begin(w, s);
-    if (request.command == SOCKS5_UDP_ASSOCIATE && w->config->socks5_udp) return udp_begin(w, s);
+    if (request.command == SOCKS5_BIND && w->config->socks5_bind) return request_directly(w, s, bind_begin);
+    if (request.command == SOCKS5_UDP_ASSOCIATE && w->config->socks5_udp) return request_directly(w, s, udp_begin);
     return session_fail(w, s, FAIL_COMMAND);
 }
 

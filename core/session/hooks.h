@@ -10,6 +10,8 @@ void session_proceed(struct worker *w, struct session *s, enum session_state nex
 void session_hook_drop(struct worker *w, struct session *s);
 /* The upstream is given up: ends attempts to connect, and the listener of a BIND. */
 void session_hook_drop_attempts(struct worker *w, struct session *s);
+/* It is the turn of an exchange's stream to send, for which its limits have made it wait. */
+void session_hook_due(struct worker *w, struct session *s, enum session_side from);
 /* PARTING has no operation left that points into the session's exchange: gives the exchange back. */
 void session_hook_release_exchange(struct worker *w, struct session *s);
 /* Nothing is in flight any more: other modules give back what they still hold for the session. */

@@ -42,10 +42,11 @@ static uint64_t side_linger_ms(const struct session *s, enum session_side side)
     return side_was_cut(s, side) && side == UPSTREAM ? 0 : PARTING_LINGER_MS;
 }
 
-/* The end that we have announced counts as an octet. */
+/* The end that we have announced counts as an octet. To who is cut off none was announced. */
 static bool side_is_over(const struct worker *w, const struct session *s, enum session_side side)
 {
-    if (net_unacknowledged(s->fd[side]) > 1) return false;
+    uint32_t end = !s->spent || s->flows[side == CLIENT ? UPSTREAM : CLIENT].phase == FLOW_DONE;
+    if (net_unacknowledged(s->fd[side]) > end) return false;
     return s->flows[side].phase == FLOW_DONE || parting_age_ms(w, s) >= side_linger_ms(s, side);
 }
 
@@ -148,19 +149,38 @@ void parting_end_exchange(struct worker *w, struct session *s)
     parting_begin(w, s);
 }
 
+void parting_cut(struct worker *w, struct session *s, enum failure failure)
+{
+    s->failure = (uint8_t)failure;
+    counter_add(&w->stats.failures[failure], 1);
+    session_log(w, s, LOG_LEVEL_INFO, failure_row(failure)->word);
+    s->lost = true;
+    flow_drop(w, s, CLIENT);
+    flow_drop(w, s, UPSTREAM);
+    for (unsigned side = CLIENT; side <= UPSTREAM; side++)
+        if (in_flight(s, SESSION_RECV + side)) ring_cancel(w->ring, session_tag(w, s, SESSION_RECV + side));
+    parting_begin(w, s);
+}
+
+/* A side that has an error is gone, and needs no reset; but who is cut off has been told no end, should it be there. */
+static enum session_end parting_ends(const struct session *s)
+{
+    return s->spent ? SESSION_RESET : SESSION_ORDERLY;
+}
+
 static void parting_on_received(struct worker *w, struct session *s, enum session_side side)
 {
     if (s->fd[side] < 0) return;
     if (s->result == 0) s->flows[side].phase = FLOW_DONE;
     if (s->result > 0 && s->flows[side].phase == FLOW_LOST) s->lost = true;
     if (s->result < 0 && s->result != -ECANCELED && s->result != -ENOBUFS)
-        session_drop_side(w, s, side, SESSION_ORDERLY); /* it is gone */
+        session_drop_side(w, s, side, parting_ends(s)); /* it is gone */
 }
 
 static void parting_on_watch(struct worker *w, struct session *s, enum session_side side)
 {
     if (s->fd[side] < 0 || s->result < 0) return;
-    if (s->result & POLLERR) session_drop_side(w, s, side, SESSION_ORDERLY);
+    if (s->result & POLLERR) session_drop_side(w, s, side, parting_ends(s));
 }
 
 void parting_on_completion(struct worker *w, struct session *s)

@@ -17,6 +17,9 @@
 void parting_end_relay(struct worker *w, struct session *s, enum session_side last);
 /* The response of an exchange is sent: the same for the client alone. */
 void parting_end_exchange(struct worker *w, struct session *s);
+/* Neither direction is complete, and no more of either is moved: `failure` is counted and logged. What the kernel has
+ * is still delivered, then both sides are reset. The setup slot of a relay has been given back. */
+void parting_cut(struct worker *w, struct session *s, enum failure failure);
 void parting_on_completion(struct worker *w, struct session *s);
 void parting_on_timer(struct worker *w, struct session *s);
 

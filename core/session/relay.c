@@ -80,7 +80,15 @@ static void relay_on_done(struct worker *w, struct session *s, enum session_side
     timer_set(w->timers, s->slot, ring_now_ms(w->ring) + RELAY_WATCH_MS);
 }
 
-static const struct flow_owner relay_owner = {relay_on_done, relay_on_broken, relay_leave_setup};
+/* What was taken is with the kernel: both sides are reset when their peers have it. */
+static void relay_on_spent(struct worker *w, struct session *s, enum session_side from)
+{
+    (void)from;
+    session_release_setup(w, s);
+    parting_cut(w, s, FAIL_QUOTA);
+}
+
+static const struct flow_owner relay_owner = {relay_on_done, relay_on_broken, relay_on_spent, relay_leave_setup};
 
 static void relay_open(struct worker *w, struct session *s)
 {

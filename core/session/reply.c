@@ -108,12 +108,14 @@ static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size,
     }
 }
 
-static size_t refusal_http(uint8_t *out, size_t size, enum failure failure)
+static size_t refusal_http(const struct setup *setup, uint8_t *out, size_t size, enum failure failure)
 {
     unsigned status = failure_row(failure)->http;
     if (status == 0) return 0;
     const struct failure_page *page = failure_page(failure);
-    return http_write_error(out, size, &(struct http_error){status, page->error, page->sentence}, time(NULL));
+    struct http_error error = {status, page->error, page->sentence, 0};
+    if (failure == FAIL_LIMIT_RATE) error.retry_after_s = setup->retry_after_s;
+    return http_write_error(out, size, &error, time(NULL));
 }
 
 bool reply_append_refusal(struct worker *w, struct session *s, enum failure failure)
@@ -127,7 +129,7 @@ bool reply_append_refusal(struct worker *w, struct session *s, enum failure fail
         break;
     case PROTOCOL_SOCKS5: size = refusal_socks5(s, out_at(setup), out_room(setup), failure); break;
     case PROTOCOL_HTTP_CONNECT:
-    case PROTOCOL_HTTP_PLAIN: size = refusal_http(out_at(setup), out_room(setup), failure); break;
+    case PROTOCOL_HTTP_PLAIN: size = refusal_http(setup, out_at(setup), out_room(setup), failure); break;
     case PROTOCOL_INTERNAL: size = internal_write(out_at(setup), failure); break;
     default: break;
     }

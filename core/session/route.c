@@ -2,6 +2,7 @@
 
 #include "core/session/dial.h"
 #include "core/session/end.h"
+#include "core/session/limited.h"
 #include "core/session/reply.h"
 #include "core/session/self.h"
 #include "core/session/session.h"
@@ -50,6 +51,9 @@ enum session_state route_obey(struct worker *w, struct session *s)
     s->rule = verdict->rule;
     s->hops = verdict->hop_count;
     setup->trial = verdict->order == ROUTE_TRY;
+    enum failure failure =
+        limited_admit_request(w, s, route_wants_credentials(w), verdict->limits, verdict->limit_count);
+    if (failure != FAIL_NONE) return session_fail(w, s, failure);
     setup->dialled_us = ring_now_us(w->ring);
     return dial_begin(w, s);
 }
@@ -70,11 +74,14 @@ enum session_state route_begin(struct worker *w, struct session *s)
     bool open = s->protocol == PROTOCOL_FORWARD && revision > 0;
     if (setup->target.kind == ADDRESS_NONE && !open) return session_fail(w, s, FAIL_RESOLVE);
     if (self_came_back(w, s)) return session_fail(w, s, FAIL_LOOP);
+    enum failure failure = limited_admit_client(w, s);
+    if (failure != FAIL_NONE) return session_fail(w, s, failure);
     if (revision == 0) {
         route_decide_builtin(route, w->config->hops, (uint8_t)w->config->hop_count);
         return route_obey(w, s);
     }
-    if (verdicts_find(&w->verdicts, route, revision, ring_now_ms(w->ring))) {
+    if (verdicts_find(&w->verdicts, route, revision, ring_now_ms(w->ring)) &&
+        limited_knows(w, route->verdict.limits, route->verdict.limit_count)) {
         counter_add(&w->stats.routes_remembered, 1);
         return route_obey(w, s);
     }

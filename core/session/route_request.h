@@ -13,6 +13,7 @@
 
 #include "core/io/queue.h"
 #include "core/session/failure.h"
+#include "core/session/keys.h"
 #include "protocols/address.h"
 #include "protocols/credentials.h"
 #include "protocols/url.h"
@@ -28,12 +29,14 @@ enum route_order {
 };
 
 struct route_verdict {
-    uint8_t order;                /* enum route_order */
-    uint8_t hop_count;            /* proxies in the order of travel, in front of the target; 0: direct */
-    uint32_t rule;                /* tag of the rule that decided, see engine_tag(); 0: none */
-    uint32_t cache_ms;            /* the worker may give this verdict again for so long; 0: no */
-    struct address target;        /* where to, possibly rewritten */
-    const struct proxy_uri *hops; /* route_request.hops, or an array that lives as long as the process */
+    uint8_t order;     /* enum route_order */
+    uint8_t hop_count; /* proxies in the order of travel, in front of the target; 0: direct */
+    uint32_t rule;     /* tag of the rule that decided, see engine_tag(); 0: none */
+    uint8_t limit_count;
+    uint64_t limits[KEYS_PER_SESSION]; /* that the session comes under: keys_handle() */
+    uint32_t cache_ms;                 /* the worker may give this verdict again for so long; 0: no */
+    struct address target;             /* where to, possibly rewritten */
+    const struct proxy_uri *hops;      /* route_request.hops, or an array that lives as long as the process */
 };
 
 /* BY_LOGIN: user and password alone are judged, before the client has said where to (RFC 1929); target is NONE. */

@@ -207,6 +207,7 @@ static void setup_renew(struct setup *setup, uint64_t deadline_ms)
     setup->hop = setup->hop_stage = 0;
     setup->request_complete = setup->head_shut = false;
     setup->by_name = setup->asking = setup->trial = false;
+    setup->retry_after_s = 0;
     setup->target.kind = ADDRESS_NONE;
     setup->credentials.present = setup->credentials.user_only = setup->route.admitted = false;
     setup->dial.next = setup->dial.live = setup->dial.polled = 0;
@@ -244,6 +245,8 @@ static void session_forget_upstream(struct session *s)
     s->keepalive_set = false;
     s->hops = 0;
     s->rule = 0;
+    assert(s->limit_count == 0); /* its request is over: it has left them */
+    s->spent = false;
 }
 
 void session_take_setup(struct worker *w, struct session *s)

@@ -18,6 +18,7 @@
 #include "core/session/failure.h"
 #include "core/session/flow_state.h"
 #include "core/session/head_buffer.h"
+#include "core/session/keys.h"
 #include "core/session/message.h"
 #include "core/session/route_request.h"
 #include "core/session/session_state.h"
@@ -82,6 +83,9 @@ struct session {
     uint32_t passed;   /* listeners that its client, a connection of this process, has passed; see self.h */
     uint32_t note;     /* of its connection to the upstream, see own.h */
     uint8_t depth;     /* sessions that its client has passed */
+    uint8_t limit_count;
+    bool spent;                        /* a quota of it is: it ends when what was taken is delivered */
+    uint32_t limits[KEYS_PER_SESSION]; /* that it is under, see limited.h */
     uint64_t opened_ms;
     struct relay_errand *errand; /* comes from a script, goes back when this session ends; NULL: the session has none */
     uint64_t moved;              /* octets delivered when idleness was last judged */
@@ -122,6 +126,7 @@ struct setup {
     bool asking;                 /* ROUTE: the question could not be posted yet */
     bool trial;                  /* the verdict was ROUTE_TRY, and its end is not reported yet */
     uint32_t revision;           /* of the ruleset that is asked */
+    uint32_t retry_after_s;      /* a refusal by a rate: when to come again; 0: nobody knows */
     uint64_t deadline_ms;        /* of all that comes before the relay */
     uint64_t asked_us;           /* when the question was posted */
     uint64_t dialled_us;         /* when dialling began */

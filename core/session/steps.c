@@ -113,6 +113,11 @@ void session_hook_drop_attempts(struct worker *w, struct session *s)
     if (s->state == SESSION_BIND) bind_stop_listening(s);
 }
 
+void session_hook_due(struct worker *w, struct session *s, enum session_side from)
+{
+    if (s->state == SESSION_EXCHANGE) exchange_on_due(w, s, from);
+}
+
 void session_hook_release_exchange(struct worker *w, struct session *s)
 {
     exchange_release(w, s);

@@ -10,6 +10,7 @@
 #include "core/io/net.h"
 #include "core/session/egress.h"
 #include "core/session/end.h"
+#include "core/session/limited.h"
 #include "core/session/policy.h"
 #include "core/session/reply.h"
 #include "core/session/session.h"
@@ -212,6 +213,14 @@ static struct iovec udp_part(const void *data, size_t size)
     return (struct iovec){.iov_base = (void *)(uintptr_t)data, .iov_len = size};
 }
 
+/* Whether its limits let a datagram move. When a quota is spent the association ends, see udp_is_over(). */
+static bool udp_passes(struct worker *w, struct session *s, enum session_side from, size_t size)
+{
+    enum limited_passage passage = limited_pass(w, s, from, (uint32_t)size);
+    s->spent |= passage == LIMITED_OVER;
+    return passage == LIMITED_PASSES;
+}
+
 /* False: the datagram is to be dropped. */
 static bool udp_send_up(struct worker *w, struct session *s, uint16_t buffer, const struct address *target,
                         struct iovec payload)
@@ -226,6 +235,7 @@ static bool udp_send_up(struct worker *w, struct session *s, uint16_t buffer, co
     if (plain.port == 0 || !policy_allows(w->config->blocked, &plain)) return false;
     if (!w->config->allow_self && own_is_datagrams(w->own, w->machine, &plain)) return false;
     if (a->sends >= UDP_SENDS_MAX || !udp_open_outbound(w, s, by)) return false;
+    if (!udp_passes(w, s, CLIENT, payload.iov_len)) return false;
     udp_peers_note(w->udp->peers, s->extra, &plain, ring_now_ms(w->ring));
     send->size = (uint32_t)payload.iov_len;
     send->parts[0] = payload;
@@ -244,7 +254,7 @@ static bool udp_send_down(struct worker *w, struct session *s, uint16_t buffer, 
     if (a->client_at.size == 0 || a->sends >= UDP_SENDS_MAX || !net_address_to(&from, &source)) return false;
     if (!udp_peers_know(w->udp->peers, s->extra, &source, ring_now_ms(w->ring))) return false;
     size_t header = socks5_write_udp_header(send->header, sizeof send->header, &source);
-    if (header == 0) return false;
+    if (header == 0 || !udp_passes(w, s, UPSTREAM, datagram->size)) return false;
     send->to = a->client_at;
     send->size = (uint32_t)datagram->size;
     send->parts[0] = udp_part(send->header, header);
@@ -258,7 +268,14 @@ static void udp_count_sent(struct worker *w, struct session *s, const struct udp
     counter_add(send->down ? &w->stats.datagrams_down : &w->stats.datagrams_up, 1);
     counter_add(send->down ? &w->stats.bytes_down : &w->stats.bytes_up, send->size);
     counter_add(&w->stats.bytes_copy, send->size);
+    limited_count(w, s, send->down ? UPSTREAM : CLIENT, send->size);
     s->moved_ms = ring_now_ms(w->ring);
+}
+
+static void udp_count_lost(struct worker *w, struct session *s, const struct udp_send *send)
+{
+    counter_add(&w->stats.datagrams_dropped, 1);
+    limited_return(w, s, send->down ? UPSTREAM : CLIENT, send->size);
 }
 
 void udp_on_sent(struct worker *w, const struct ring_completion *c)
@@ -271,7 +288,7 @@ void udp_on_sent(struct worker *w, const struct ring_completion *c)
     if (c->result >= 0)
         udp_count_sent(w, s, send);
     else
-        counter_add(&w->stats.datagrams_dropped, 1);
+        udp_count_lost(w, s, send);
     udp_give(w, (uint16_t)c->tag.slot);
     if (s->state == SESSION_CLOSING) session_join(w, s);
 }
@@ -414,6 +431,17 @@ static void udp_receive_again(struct worker *w, struct session *s, enum udp_sock
     }
 }
 
+/* A quota is spent. True: the association has ended. */
+static bool udp_is_over(struct worker *w, struct session *s)
+{
+    if (!s->spent) return false;
+    s->failure = FAIL_QUOTA;
+    counter_add(&w->stats.failures[FAIL_QUOTA], 1);
+    session_log(w, s, LOG_LEVEL_INFO, failure_row(FAIL_QUOTA)->word);
+    session_close(w, s, SESSION_RESET);
+    return true;
+}
+
 void udp_on_received(struct worker *w, struct session *s, const struct ring_completion *c)
 {
     enum udp_socket from = (enum udp_socket)(c->tag.op - WORKER_OP_SESSION - SESSION_UDP_RECV);
@@ -425,6 +453,7 @@ void udp_on_received(struct worker *w, struct session *s, const struct ring_comp
         return;
     }
     if (c->has_buffer) udp_take(w, s, from, c->buffer, c->result);
+    if (udp_is_over(w, s)) return;
     if (!c->more) udp_receive_again(w, s, from, c->result);
 }
 
@@ -484,6 +513,7 @@ void udp_on_answer(struct worker *w, struct session *s)
             w->udp->waiting--;
     }
     a->waiting_count = (uint8_t)kept;
+    udp_is_over(w, s);
 }
 
 /* --- beginning --- */

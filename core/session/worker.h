@@ -21,6 +21,7 @@
 #include "core/session/verdicts.h"
 
 struct crowd;
+struct keys;
 struct udp;
 
 enum worker_op {
@@ -73,6 +74,7 @@ struct worker {
     const _Atomic uint32_t *revision; /* of the ruleset; 0: there is none, nobody is asked */
     struct crowd *crowd;              /* of handshakes, see crowd.h */
     struct own *own;                  /* of the process */
+    struct keys *keys;                /* of the process; NULL: nobody is under a limit */
     int machine;                      /* to ask the kernel what is ours, see machine.h */
     struct stats stats;
     struct worker **peers; /* all workers of the process, for process-wide limits */

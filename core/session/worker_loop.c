@@ -183,7 +183,7 @@ static void worker_reset_all(struct worker *w)
         struct session *s = session_at(w, slot);
         if (s->state == SESSION_CLOSING) continue;
         if (s->state == SESSION_PARTING) { /* it has sent everything: the rest is between the kernel and its peer */
-            session_close(w, s, SESSION_ORDERLY);
+            session_close(w, s, s->spent ? SESSION_RESET : SESSION_ORDERLY);
             continue;
         }
         if (s->protocol != PROTOCOL_INTERNAL) {

@@ -19,7 +19,8 @@ FAILURES = {
     "host_unreachable": "upstream", "denied": "upstream", "refused": "upstream", "connect_timeout": "timeout", "handshake_timeout": "timeout",
     "connect": "upstream", "proxy_auth": "upstream", "proxy_rejected": "upstream", "proxy_refused": "upstream",
     "proxy_network": "upstream", "proxy_host": "upstream", "proxy_ttl": "upstream", "proxy_protocol": "upstream",
-    "proxy_closed": "upstream", "resource": None, "resolve_share": None, "upstream_response": "upstream",
+    "proxy_closed": "upstream", "resource": None, "resolve_share": None, "limit_connections": None, "limit_rate": None, "limit_keys": None,
+    "quota": None, "upstream_response": "upstream",
     "response_too_large": "upstream", "response_incomplete": "upstream", "response_timeout": "timeout"}
 REFUSALS = "refused_sessions + refused_startups + refused_share + refused_pool"
 NAMES = "names_asked + names_cached + names_joined + names_local"

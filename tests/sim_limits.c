@@ -1,0 +1,135 @@
+#include "tests/sim_limits.h"
+
+#include <string.h>
+
+#include "core/session/keys.h"
+#include "tests/sim.h"
+
+#define WALL_S INT64_C(1796000000)
+
+static const struct limit_key total = {.kind = LIMIT_TOTAL};
+
+/* Fast enough for the world's patience, slow enough to make flows wait. */
+static uint64_t plan_speed(void)
+{
+    return sim_chance(400) ? 0 : sim_between(40000, sim_chance(500) ? 200000 : 20000000);
+}
+
+static void plan_terms(struct limit_terms *terms, bool calm)
+{
+    limit_terms_init(terms);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
+        terms->speed[d] = plan_speed();
+        if (terms->speed[d] > 0 && sim_chance(300)) terms->speed_burst[d] = sim_between(1, 100000);
+        if (calm || sim_chance(700)) continue;
+        terms->quota[d] = sim_below(sim_chance(500) ? 3000 : 400000);
+        terms->period[d] = (uint8_t)sim_below(LIMIT_PERIODS);
+    }
+    if (calm) return;
+    if (sim_chance(200)) terms->connections = sim_below(4);
+    if (sim_chance(200)) {
+        terms->rate = sim_between(1, 5);
+        terms->burst = sim_between(1, 3);
+    }
+}
+
+void sim_limits_plan(struct sim_limits *limits, bool calm)
+{
+    *limits = (struct sim_limits){.on = sim_chance(400), .calm = calm};
+    plan_terms(&limits->quotas, calm);
+}
+
+static void put(struct sim_limits *limits, enum limit_kind kind)
+{
+    struct limit_key key = {.kind = (uint8_t)kind, .every = kind != LIMIT_TOTAL};
+    struct limit_terms terms;
+    if (kind == LIMIT_SOURCE) key.bits[0] = 32, key.bits[1] = 64;
+    plan_terms(&terms, limits->calm);
+    if (kind == LIMIT_TOTAL) {
+        memcpy(terms.quota, limits->quotas.quota, sizeof terms.quota);
+        memcpy(terms.period, limits->quotas.period, sizeof terms.period);
+    }
+    keys_put(limits->keys, &key, &terms, sim_now_us());
+}
+
+void sim_limits_open(struct sim_limits *limits, struct worker *w)
+{
+    static const enum limit_kind kinds[] = {LIMIT_SOURCE, LIMIT_USER, LIMIT_TARGET};
+    if (!limits->on) return;
+    if (keys_open(&limits->keys, 64, sim_now_us(), WALL_S) < 0) sim_fail("no keys");
+    put(limits, LIMIT_TOTAL);
+    for (unsigned i = 0; i < 3; i++)
+        if (sim_chance(300)) put(limits, kinds[i]);
+    w->keys = limits->keys;
+}
+
+/* A total that is removed counts no more: it is only changed. */
+struct errand *sim_limits_act(struct sim_limits *limits)
+{
+    if (!limits->on || limits->heeding || !sim_chance(10)) return NULL;
+    put(limits, LIMIT_TOTAL);
+    limits->heeding = true;
+    limits->heed = (struct errand){.run = errand_heed_limits};
+    return &limits->heed;
+}
+
+bool sim_limits_hear(struct sim_limits *limits, const void *body)
+{
+    if (body != &limits->heed) return false;
+    limits->heeding = false;
+    return true;
+}
+
+/* Nobody is left: nothing is counted as there, waits, or is on its way. */
+static void check_row(const struct keys_row *row)
+{
+    if (row->connections == 0 && row->waiting == 0) return;
+    sim_fail("a limit has %u connections and %u flows that wait, though none is left", row->connections, row->waiting);
+}
+
+/* What is used of the quotas is what was delivered, to the octet, and no more than they allow. */
+static void check_quotas(const struct sim_limits *limits, const struct keys_row *row)
+{
+    uint64_t octets[LIMIT_DIRECTIONS] = {row->octets[0], row->octets[1], row->octets[0] + row->octets[1]};
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
+        if (row->used[d] != octets[d])
+            sim_fail("quota %u: %llu octets are used, %llu were delivered", d, (unsigned long long)row->used[d],
+                     (unsigned long long)octets[d]);
+        if (octets[d] > limits->quotas.quota[d])
+            sim_fail("quota %u: %llu octets were delivered of %llu", d, (unsigned long long)octets[d],
+                     (unsigned long long)limits->quotas.quota[d]);
+    }
+}
+
+static void check_total(const struct sim_limits *limits, struct keys_row *row)
+{
+    uint32_t held;
+    if (keys_hold(limits->keys, &total, false, sim_now_us(), &held) != KEYS_FOUND) return; /* nobody has come */
+    struct limit *limit = keys_at(limits->keys, held);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
+        if (atomic_load(&limit->quota[d].unsettled) > 0) sim_fail("quota %u: octets are on their way for ever", d);
+    keys_release(limits->keys, held);
+    keys_find(limits->keys, &total, sim_now_us(), row);
+    check_quotas(limits, row);
+}
+
+void sim_limits_check(const struct sim_limits *limits, const struct worker *w, bool alone)
+{
+    struct keys_row row;
+    uint32_t at = 0;
+    if (!limits->on) return;
+    while (keys_next(limits->keys, &at, sim_now_us(), &row)) check_row(&row);
+    check_total(limits, &row);
+    for (unsigned side = 0; alone && side < 2; side++) {
+        uint64_t counted = counter_read(side == 0 ? &w->stats.bytes_up : &w->stats.bytes_down);
+        if (row.octets[side] != counted)
+            sim_fail("%llu octets were delivered under the total, %llu counted", (unsigned long long)row.octets[side],
+                     (unsigned long long)counted);
+    }
+}
+
+void sim_limits_close(struct sim_limits *limits)
+{
+    keys_close(limits->keys);
+    limits->keys = NULL;
+}
