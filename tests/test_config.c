@@ -246,7 +246,8 @@ static void test_dump_defaults(void **state)
                         "    startup_limit_full = 0,\n    allow_self = false,\n    ruleset = nil,\n"
                         "    scripts = nil,\n"
                         "    lua_budget = 5000,\n    api_token_file = nil,\n    idle_timeout = 7440,\n"
-                        "    half_close_timeout = 3600,\n    workers = 3,\n    relay = \"auto\",\n    drain = 0,\n}\n");
+                        "    half_close_timeout = 3600,\n    limit = nil,\n    limit_keys = 100000,\n    workers = "
+                        "3,\n    relay = \"auto\",\n    drain = 0,\n}\n");
 }
 
 static void test_dump_is_whole(void **state)

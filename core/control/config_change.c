@@ -36,6 +36,7 @@ static const char *find_fixed(const struct config *now, const struct config *fre
     if (!has_same_scripts(now, fresh)) return "scripts";
     if (now->reuseport != fresh->reuseport) return "reuseport";
     if (now->fastopen != fresh->fastopen) return "tcp_fastopen";
+    if (now->limit_keys != fresh->limit_keys) return "limit_keys";
     if (fresh->workers != 0 && now->workers != fresh->workers) return "workers";
     return NULL;
 }

@@ -164,6 +164,11 @@ int coordinator_open(struct coordinator **out, const struct config *config)
 
 int coordinator_start(struct coordinator *c, const int *fds)
 {
+    int error = limiting_open(c);
+    if (error < 0) {
+        LOGE("no memory for the table of limits (%s); lower --limit-keys", strerror(-error));
+        return error;
+    }
     return workers_start(c, fds);
 }
 
@@ -210,6 +215,7 @@ int coordinator_turn(struct coordinator *c)
     coordinator_heed_stop(c);
     while (ring_next(c->ring, &completion)) coordinator_dispatch(c, &completion);
     workers_read(c);
+    limiting_turn(c);
     coordinator_wake_workers(c);
     letter_box_deliver(&c->letters);
     names_read(c);
@@ -242,6 +248,7 @@ void coordinator_close(struct coordinator *c)
     names_end(c);
     if (c->resolver) resolver_thread_close(c->resolver);
     workers_close(c);
+    limiting_close(c);
     waiters_close(c);
     if (c->ring) ring_destroy(c->ring);
     pthread_cond_destroy(&c->changed);

@@ -12,6 +12,7 @@
 #include "core/control/errands.h"
 #include "core/control/heartbeat.h"
 #include "core/control/hooks.h"
+#include "core/control/limiting.h"
 #include "core/control/names.h"
 #include "core/control/settings.h"
 #include "core/control/waiters.h"

@@ -32,6 +32,8 @@ struct worker_thread {
     bool started, stopped;
     bool closed;                  /* its last message has been read: nothing more is sent to it */
     int cpu;                      /* -1: not pinned */
+    struct errand heed_limits;    /* see limiting.c */
+    bool heeding, heed_due;       /* it is under way; it is to be sent, once more if it is */
     int result;                   /* of worker_open(), behind the lock */
     struct ring_stats ring_stats; /* what the ring had counted when it was closed */
 };
@@ -51,6 +53,10 @@ struct coordinator {
     const struct config *config;
     struct config *owned;                  /* the same, if it came by coordinator_configure(): then ours to free */
     _Atomic uint32_t drain_ms, timeout_ms; /* of `config`, for other threads */
+
+    /* limiting.c */
+    struct keys *keys;     /* workers use it, too */
+    uint64_t clock_due_us; /* when it is to be told the time */
 
     /* waiters.c */
     struct pool waiters;        /* of struct waiter * */
@@ -123,6 +129,14 @@ void coordinator_wake_workers(struct coordinator *c);
 
 /* Takes back what was lent to, or by, workers that have ended. */
 void errands_take_back(struct coordinator *c);
+
+/* --- limiting.c --- */
+
+int limiting_open(struct coordinator *c); /* 0 or -ENOMEM; with the limits of the settings */
+void limiting_close(struct coordinator *c);
+void limiting_turn(struct coordinator *c);
+/* The settings `fresh` are to take the place of `now`. */
+void limiting_configure(struct coordinator *c, const struct config *now, const struct config *fresh);
 
 /* --- settings.c --- */
 

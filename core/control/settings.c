@@ -53,6 +53,7 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
     if (!all) return -ENOMEM;
     config_take_fixed(fresh, c->config);
     *all = (struct reconfiguration){.old = c->owned, .left = count};
+    limiting_configure(c, c->config, fresh);
     c->config = c->owned = fresh;
     for (uint32_t i = 0; i < count; i++) {
         all->errands[i] = (struct config_errand){

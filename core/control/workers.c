@@ -182,6 +182,7 @@ static void thread_init(struct coordinator *c, uint32_t index, const int *fds)
     w->config = c->config;
     w->index = index;
     w->own = c->own;
+    w->keys = c->keys;
     w->inbox = thread->inbox;
     w->coordinator = (struct mailbox){
         .queue = thread->outbox, .sleeper = &c->sleeper, .ring = &c->ring, .wake = {.op = COORDINATOR_OP_WAKE}};

@@ -15,6 +15,7 @@
 #include "core/process/circle.h"
 #include "core/process/config_size.h"
 #include "core/process/process.h"
+#include "core/session/keys.h"
 #include "core/session/policy.h"
 
 #define fault(config, ...) fault_at((config), __LINE__, __VA_ARGS__)
@@ -116,6 +117,26 @@ static int check_limits(const struct config *c)
         result = fault(c, "--max-startups: full is out of range (%u - %u), it must not exceed --max-sessions",
                        c->startup_start, c->max_sessions);
     return result;
+}
+
+/* Each by itself was judged when it was read. */
+static int check_keys(const struct config *c)
+{
+    struct limit_key keys[CONFIG_LIMITS_MAX];
+    struct limit_terms terms;
+    uint32_t kinds = 0;
+
+    for (uint32_t i = 0; i < c->limit_count; i++) {
+        limit_parse(c->limits[i], strlen(c->limits[i]), &keys[i], &terms);
+        if (keys[i].kind != LIMIT_NAMED) kinds |= 1u << keys[i].kind;
+        for (uint32_t j = 0; j < i; j++)
+            if (keys[i].kind == keys[j].kind &&
+                ((keys[i].every && keys[j].every) || limit_key_equal(&keys[i], &keys[j])))
+                return fault(c, "--limit \"%s\": that key has a limit already, give one with all its terms",
+                             c->limits[i]);
+    }
+    if (__builtin_popcount(kinds) <= (int)KEYS_PER_SESSION) return 0;
+    return fault(c, "--limit: give at most %u of source, user, rule, target, listener and total", KEYS_PER_SESSION);
 }
 
 static int check_user(const struct config *c)
@@ -300,6 +321,7 @@ int config_check(struct config *config)
 
     if (check_modes(config) < 0) result = -1;
     if (check_limits(config) < 0) result = -1;
+    if (check_keys(config) < 0) result = -1;
     if (check_user(config) < 0) result = -1;
     for (uint32_t i = 0; i < config->listener_count; i++)
         if (check_listener(config, i) < 0) result = -1;

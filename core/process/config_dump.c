@@ -117,6 +117,16 @@ static bool is_contract_key(const char *key)
     return false;
 }
 
+static void dump_limits(const struct config *c, const char *key)
+{
+    printf("    %s = %s", key, c->limit_count > 0 ? "\"" : "nil");
+    for (uint32_t i = 0; i < c->limit_count; i++) {
+        if (i > 0) printf("; ");
+        dump_octets(c->limits[i]);
+    }
+    puts(c->limit_count > 0 ? "\"," : ",");
+}
+
 static void dump_row(const struct config *c, const struct option_row *row)
 {
     switch (row->kind) {
@@ -133,6 +143,7 @@ static void dump_row(const struct config *c, const struct option_row *row)
     case OPTION_HTTP_LISTEN: dump_listeners(c, row->key, true); return;
     case OPTION_FORWARD: dump_forwards(c, row->key); return;
     case OPTION_SCRIPTS: dump_scripts(c, row->key); return;
+    case OPTION_LIMITS: dump_limits(c, row->key); return;
     }
 }
 

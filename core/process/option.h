@@ -42,6 +42,7 @@ enum option_kind {
     OPTION_HTTP_LISTEN, /* the listeners of LISTENER_HTTP; likewise */
     OPTION_FORWARD,     /* what OPTION_LISTEN's listeners forward to, in the same order; likewise */
     OPTION_SCRIPTS,     /* paths of scripts; likewise, in their order */
+    OPTION_LIMITS,      /* config.limits; a string, separated by semicolons */
     OPTION_RULESET,     /* const char *, the path of a script; that path, or the ruleset itself as a table */
 };
 

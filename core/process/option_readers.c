@@ -6,6 +6,7 @@
 
 #include "core/process/option_values.h"
 #include "core/session/policy.h"
+#include "protocols/limit_text.h"
 
 #define URI_TEXT_MAX   1023u
 #define CHAIN_TEXT_MAX 65535u
@@ -113,6 +114,22 @@ int option_set_startups(struct option_parse *p, const char *operand)
     p->config->startup_start = numbers[0];
     p->config->startup_rate = numbers[1];
     p->config->startup_full = numbers[2];
+    return 0;
+}
+
+int option_add_limit(struct option_parse *p, const char *operand)
+{
+    struct config *c = p->config;
+    struct limit_key key;
+    struct limit_terms terms;
+
+    operand += strspn(operand, " ");
+    const char *wrong = limit_parse(operand, strlen(operand), &key, &terms);
+    if (wrong) return option_complain(p, "\"%s\": %s", operand, wrong);
+    if (c->limit_count == CONFIG_LIMITS_MAX)
+        return option_complain(p, "too many limits, give at most %u; PUT /limits/KEY of the API takes more",
+                               CONFIG_LIMITS_MAX);
+    c->limits[c->limit_count++] = operand;
     return 0;
 }
 

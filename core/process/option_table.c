@@ -5,6 +5,7 @@
 #include "core/io/log.h"
 #include "core/process/option_listeners.h"
 #include "core/process/option_readers.h"
+#include "core/session/keys.h"
 #include "core/session/policy.h"
 
 static const char *const relay_words[] = {
@@ -127,6 +128,13 @@ const struct option_row option_rows[] = {
     {KEY_ALONE, NUMBER("startup_limit_start", startup_start, 0, INT32_MAX)},
     {KEY_ALONE, NUMBER("startup_limit_rate", startup_rate, 0, 100)},
     {KEY_ALONE, NUMBER("startup_limit_full", startup_full, 0, INT32_MAX)},
+
+    {0, "limit", "KEY: TERMS", GROUP_LIMITS,
+     "bound each source, user, rule, target, listener, the total, or one of them (source:192.0.2.7): connections=N "
+     "rate=N/s burst=N up=, down=, both=100Mbit/s quota=5GiB/month quota-up= quota-down=; may be repeated",
+     option_add_limit, FIELD("limit", LIMITS)},
+    {0, "limit-keys", "N", GROUP_LIMITS, "keys of limits that are known at the same time (default: 100000)",
+     option_set_number, NUMBER("limit_keys", limit_keys, 16, KEYS_MAX)},
 
     {0, "workers", "N|auto", GROUP_RELAY, "threads that carry traffic (default: auto, one per CPU)", option_set_workers,
      NUMBER("workers", workers, 0, CONFIG_WORKERS_MAX)},

@@ -15,6 +15,7 @@
 #include "core/process/option_help.h"
 #include "core/process/option_listeners.h"
 #include "core/process/option_table.h"
+#include "core/session/keys.h"
 #include "core/session/policy.h"
 
 /* Finds the operand of the option at argv[0]: behind "=", or the next word. Returns the number of words used up, or -1.
@@ -75,6 +76,7 @@ void config_defaults(struct config *config)
         .idle_timeout_ms = 7440000,
         .half_close_timeout_ms = 3600000,
         .startup_rate = 30,
+        .limit_keys = KEYS_DEFAULT,
         .blocked = POLICY_MULTICAST,
         .tcp_nodelay = true,
         .tcp_keepalive = true,

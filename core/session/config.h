@@ -17,6 +17,7 @@
 #define CONFIG_HOPS_MAX      8u
 #define CONFIG_WORKERS_MAX   256u
 #define CONFIG_SCRIPTS_MAX   64u
+#define CONFIG_LIMITS_MAX    256u
 
 enum listener_kind {
     LISTENER_AUTO,    /* SOCKS4, 4A, 5 and HTTP: the first octet tells */
@@ -63,9 +64,12 @@ struct config {
     uint32_t drain_ms;                                  /* at stop; 0: reset at once */
     uint32_t max_sessions;                              /* 0: what pools and descriptors allow */
     uint32_t startup_start, startup_rate, startup_full; /* --max-startups */
-    uint32_t blocked;                                   /* set of enum policy_class */
-    bool blocked_given;                                 /* by the operator: not the default */
-    bool allow_self;                                    /* clients may reach what the process itself listens on */
+    const char *limits[CONFIG_LIMITS_MAX];              /* --limit as given, see protocols/limit_text.h */
+    uint32_t limit_count;
+    uint32_t limit_keys;                     /* that are known at the same time, see keys.h */
+    uint32_t blocked;                        /* set of enum policy_class */
+    bool blocked_given;                      /* by the operator: not the default */
+    bool allow_self;                         /* clients may reach what the process itself listens on */
     uint32_t workers;                        /* 0: one per CPU of the affinity mask; resolved by config_check() */
     const char *ruleset;                     /* -r, or named by the -c script; NULL: none; "-": stdin */
     const char *boot;                        /* -c likewise; the command line names one of both at most */

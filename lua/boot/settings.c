@@ -62,6 +62,7 @@ static const char *kind_text(enum option_kind kind)
     case OPTION_LISTEN:
     case OPTION_HTTP_LISTEN:
     case OPTION_FORWARD:
+    case OPTION_LIMITS:
     case OPTION_SCRIPTS: return "a string";
     case OPTION_ACTION:
     case OPTION_RULESET: break;
@@ -252,7 +253,7 @@ static void apply_values(lua_State *L, struct config *c, int table)
 /* Words as the command line would have them; their texts are kept. */
 struct words {
     int count;
-    char *all[4 * CONFIG_LISTENERS_MAX + 32];
+    char *all[2 * CONFIG_LIMITS_MAX + 4 * CONFIG_LISTENERS_MAX + 32];
 };
 
 static void add_word(lua_State *L, struct words *words, const char *text, size_t size)
@@ -260,7 +261,7 @@ static void add_word(lua_State *L, struct words *words, const char *text, size_t
     const char *kept = keep_text(engine_of(L), text, size);
     if (!kept) luaL_error(L, "not enough memory");
     if ((size_t)words->count == sizeof words->all / sizeof *words->all)
-        luaL_error(L, "there are too many listeners or scripts");
+        luaL_error(L, "there are too many listeners, scripts or limits");
     words->all[words->count++] = (char *)(uintptr_t)kept;
 }
 
@@ -282,11 +283,11 @@ static const char *field_text(lua_State *L, int table, const char *name)
 
 /* The next member of a list, which *list is moved behind; NULL: there is none. An empty text is a list of none, and an
  * empty member one of its own. */
-static const char *next_member(const char **list, size_t *size)
+static const char *next_member(const char **list, char separator, size_t *size)
 {
     const char *member = *list;
     if (!member) return NULL;
-    *size = strcspn(member, ",");
+    *size = strcspn(member, (char[]){separator, '\0'});
     *list = member[*size] ? member + *size + 1 : NULL;
     return member;
 }
@@ -303,9 +304,9 @@ static void add_listeners(lua_State *L, const struct boot_file *file, int table,
     const char *listen = list_of(field_text(L, table, "listen")), *forward = list_of(field_text(L, table, "forward"));
     const char *address, *target;
     size_t size;
-    while ((address = next_member(&listen, &size))) {
+    while ((address = next_member(&listen, ',', &size))) {
         add_option(L, words, "listen", address, size);
-        target = next_member(&forward, &size);
+        target = next_member(&forward, ',', &size);
         if (target && size > 0) add_option(L, words, "forward", target, size);
     }
     if (forward)
@@ -314,11 +315,12 @@ static void add_listeners(lua_State *L, const struct boot_file *file, int table,
 }
 
 /* A list that takes the place of the command line's: an option for each member. */
-static void add_list(lua_State *L, int table, const char *field, const char *option, struct words *words)
+static void add_list(lua_State *L, int table, const char *field, const char *option, char separator,
+                     struct words *words)
 {
     const char *list = list_of(field_text(L, table, field)), *member;
     size_t size;
-    while ((member = next_member(&list, &size))) add_option(L, words, option, member, size);
+    while ((member = next_member(&list, separator, &size))) add_option(L, words, option, member, size);
 }
 
 static void read_words(lua_State *L, const struct boot_file *file, const char *field, struct words *words)
@@ -341,12 +343,16 @@ static void apply_texts(lua_State *L, const struct boot_file *file, int table)
     add_listeners(L, file, table, &words);
     read_words(L, file, "listen", &words);
     words.count = 1;
-    add_list(L, table, "http_listen", "http", &words);
+    add_list(L, table, "http_listen", "http", ',', &words);
     read_words(L, file, "http_listen", &words);
     words.count = 1;
     if (field_text(L, table, "scripts")) file->config->script_count = 0;
-    add_list(L, table, "scripts", "script", &words);
+    add_list(L, table, "scripts", "script", ',', &words);
     read_words(L, file, "scripts", &words);
+    words.count = 1;
+    if (field_text(L, table, "limit")) file->config->limit_count = 0;
+    add_list(L, table, "limit", "limit", ';', &words);
+    read_words(L, file, "limit", &words);
     for (size_t i = 0; i < option_row_count; i++) {
         const struct option_row *row = &option_rows[i];
         if (!row->key || (row->kind != OPTION_TEXT && row->kind != OPTION_WORD)) continue;
@@ -406,6 +412,20 @@ static void push_listeners(lua_State *L, const struct config *c, bool http)
     lua_pushnil(L);
 }
 
+static void push_limits(lua_State *L, const struct config *c)
+{
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    for (uint32_t i = 0; i < c->limit_count; i++) {
+        if (i > 0) luaL_addstring(&b, "; ");
+        luaL_addstring(&b, c->limits[i]);
+    }
+    luaL_pushresult(&b);
+    if (c->limit_count > 0) return;
+    lua_pop(L, 1);
+    lua_pushnil(L);
+}
+
 static void push_forward(lua_State *L, const struct config *c)
 {
     for (uint32_t i = 0; i < c->listener_count; i++) {
@@ -446,6 +466,7 @@ static void push_field(lua_State *L, const struct config *c, const struct option
     case OPTION_HTTP_LISTEN: push_listeners(L, c, true); return;
     case OPTION_FORWARD: push_forward(L, c); return;
     case OPTION_SCRIPTS: push_scripts(L, c); return;
+    case OPTION_LIMITS: push_limits(L, c); return;
     }
 }
 

@@ -627,6 +627,40 @@ def test_more_names_than_there_is_room_for(ruled_meter, dns):
     meter.check(**refused("resolve_share", said, heard), **ASKED, names_asked=most, names_timed_out=most, names_failed=most + 1, names_refused=1)
 
 
+def test_limits_by_key(metered, origin):
+    """What is refused, what is cut in the middle, and a table of keys that is full of those who have used their quota."""
+    target = origin(talker)
+    meter = metered("--limit-keys", "16", "--limit", "user: quota=1GB", "--limit", "user:a: connections=0", "--limit", "user:b: rate=1/h",
+                    "--limit", "user:c: quota=8000B")
+
+    def ask(user):
+        return wire.Client(meter.proxy.address).send(wire.socks4("127.0.0.1", target.port, user))
+
+    def refuse(user, label):
+        with ask(user) as client:
+            assert client.read_all() == wire.SOCKS4_REJECTED
+        meter.check(**refused(label, 9 + len(user), 8))
+
+    def serve(user):
+        client = ask(user)
+        assert client.read(8) == wire.SOCKS4_GRANTED
+        talk(client)
+        meter.check(**established(9 + len(user), 8))
+
+    refuse(b"a", "limit_connections")
+    serve(b"b")
+    refuse(b"b", "limit_rate")
+    serve(b"c")
+    client = ask(b"c").send(bytes(UP))
+    assert client.read(8 + 400) == wire.SOCKS4_GRANTED + bytes(400)
+    assert client.ends_with() == "reset"
+    meter.check(**established(9 + 1 + UP, 8, down=400), fail_quota=1)
+    refuse(b"c", "quota")
+    for i in range(12):  # three quarters, which is what those may have whom nobody knows
+        serve(b"user%02d" % i)
+    refuse(b"user12", "limit_keys")
+
+
 def test_lines_of_the_ruleset(ruled_meter):
     """Those that are whole are samples of their own, those that are not are counted at each scrape."""
     meter = ruled_meter()
