@@ -18,6 +18,7 @@ int luaopen_zlib(lua_State *L);
 /* ruleset.c */
 int await_forward(lua_State *L);
 int sluice_cache(lua_State *L);
+int sluice_limit(lua_State *L);
 int sluice_tag(lua_State *L);
 int sluice_unauthorized(lua_State *L);
 /* own.c */

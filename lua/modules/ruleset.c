@@ -17,6 +17,7 @@
 #include "lua/engine/state.h"
 #include "lua/engine/task.h"
 #include "lua/engine/text.h"
+#include "lua/modules/given_limits.h"
 #include "lua/modules/modules.h"
 #include "lua/modules/ruleset.h"
 #include "lua/modules/target.h"
@@ -31,6 +32,7 @@ struct question {
     bool forwarded;    /* a try has succeeded: what the callback returns is ignored */
     bool unauthorized; /* it has said so: a refusal is one of who the client says it is */
     uint32_t cache_ms, rule;
+    struct given_limits limits;
     struct task *task;
     struct park park; /* TRYING */
 };
@@ -122,6 +124,14 @@ static bool read_verdict(lua_State *L, int first, struct route_request *request,
     return true;
 }
 
+/* The rule and the limits that the ruleset has given to the request so far. */
+static void write_marks(struct question *q, struct route_verdict *verdict)
+{
+    const struct engine *e = q->ruleset->engine;
+    verdict->rule = q->rule;
+    given_limits_write(e->c, &q->limits, engine_tag(e, q->rule), verdict);
+}
+
 /* --- the callback's coroutine --- */
 
 /* What is true lets the client go on. */
@@ -141,7 +151,7 @@ static void decide(struct question *q, lua_State *L, int first)
     if (read_verdict(L, first, request, q->ruleset)) {
         request->verdict.order = ROUTE_DIAL;
         request->verdict.cache_ms = q->cache_ms;
-        request->verdict.rule = q->rule;
+        write_marks(q, &request->verdict);
     } else {
         LOGE("ruleset error: the decision is neither nil, false nor host:port and proxy URIs");
     }
@@ -456,7 +466,7 @@ int await_forward(lua_State *L)
     coroutine_check(L);
     request->verdict = (struct route_verdict){.order = ROUTE_TRY};
     if (!read_verdict(L, 1, request, q->ruleset)) return luaL_error(L, "invalid address");
-    request->verdict.rule = q->rule;
+    write_marks(q, &request->verdict);
     coroutine_park(L, &q->park, forward_abandon);
     q->stage = TRYING;
     question_answer(q, 0);
@@ -482,6 +492,16 @@ int sluice_tag(lua_State *L)
     if (q) q->rule = tags_number(L, 1);
     lua_pushboolean(L, q != NULL);
     return 1;
+}
+
+/* sluice.limit(key [, terms])                                                                         [-0, +0, e] */
+int sluice_limit(lua_State *L)
+{
+    struct question *q = question_of(L);
+    if (!q || (q->request && q->request->callback == ROUTE_BY_LOGIN))
+        return luaL_error(L, "sluice.limit must be called from a ruleset request handler");
+    given_limits_add(L, q->ruleset->engine->c, &q->limits);
+    return 0;
 }
 
 /* sluice.unauthorized() -> whether there is a request that is being decided                           [-0, +1, -]
