@@ -151,10 +151,11 @@ static void exchange_finish(struct worker *w, struct session *s)
     idle_begin(w, s);
 }
 
-/* A quota is spent. A client that has no answer yet is told so. */
+/* A quota is spent. A client that has no answer yet, nor a part of an interim one, is told so. */
 static void exchange_spend(struct worker *w, struct session *s)
 {
-    if (exchange_of(w, s)->answered)
+    const struct exchange *e = exchange_of(w, s);
+    if (e->answered || e->streams[UPSTREAM].out_used > 0)
         parting_cut(w, s, FAIL_QUOTA);
     else
         exchange_fail(w, s, FAIL_QUOTA);
