@@ -126,6 +126,7 @@ int option_add_limit(struct option_parse *p, const char *operand)
     operand += strspn(operand, " ");
     const char *wrong = limit_parse(operand, strlen(operand), &key, &terms);
     if (wrong) return option_complain(p, "\"%s\": %s", operand, wrong);
+    if (strchr(operand, ';')) return option_complain(p, "\"%s\" has a semicolon, write it as %%3B", operand);
     if (c->limit_count == CONFIG_LIMITS_MAX)
         return option_complain(p, "too many limits, give at most %u; PUT /limits/KEY of the API takes more",
                                CONFIG_LIMITS_MAX);

@@ -323,6 +323,7 @@ def test_a_verdict_that_is_remembered_brings_its_limits(ruled, origin):
     (["--limit", "total: connections=1", "--limit", "total: rate=1"], "has a limit already"),
     ([word for kind in ("source", "user", "rule", "target", "total") for word in ("--limit", f"{kind}: connections=1")],
      "give at most 4 of source"),
+    (["--limit", "user:a;b: connections=1"], "write it as %3B"),
     (["--limit-keys", "3"], "give 16 to"),
 ])
 def test_what_is_wrong_is_said_in_a_line(words, text):
