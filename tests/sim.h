@@ -48,6 +48,7 @@ struct sim_conn {
     struct sim_bytes out; /* from the proxy */
     bool in_ended;        /* the far end has said that it sends no more */
     bool out_ended;       /* the proxy has */
+    bool end_read;        /* and the far end has heard it */
     bool broken;          /* reset: nothing moves any more */
     int error;            /* what the proxy's next call will be told, once; 0: nothing */
     bool far_reset;       /* the far end is told ECONNRESET when it has read what is left */

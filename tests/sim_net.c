@@ -465,6 +465,7 @@ int32_t sim_read(struct sim_conn *conn, void *data, size_t size)
     assert(!conn->far_closed);
     if (conn->out.used > 0) return (int32_t)bytes_take(&conn->out, data, size);
     if (conn->far_reset || conn->broken) return -ECONNRESET;
+    conn->end_read = conn->out_ended;
     return conn->out_ended ? 0 : -EAGAIN;
 }
 
@@ -653,12 +654,12 @@ uint32_t net_receive_buffer(int fd)
     return 2 * sim_stream_at(fd, "net_receive_buffer()")->conn->in.room;
 }
 
-/* Here only what is read is acknowledged. */
+/* Here only what is read is acknowledged, the end as well. */
 uint32_t net_unacknowledged(int fd)
 {
     const struct sim_conn *conn = sim_stream_at(fd, "net_unacknowledged()")->conn;
     if (conn->broken) return 0;
-    return conn->out.used + (conn->out_ended && conn->out.used > 0 ? 1u : 0u);
+    return conn->out.used + (conn->out_ended && !conn->end_read ? 1u : 0u);
 }
 
 bool net_is_closed(int fd)

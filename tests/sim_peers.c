@@ -116,6 +116,8 @@ static void check_end_survives(const struct peers *peers, const struct tunnel *t
     if (t->client.received != u->actor.sent)
         sim_fail("the client of tunnel %u has %u of the %u octets that its upstream had sent before an orderly end",
                  t->index, t->client.received, u->actor.sent);
+    if (t->client.saw_reset && !t->client.saw_end)
+        sim_fail("the client of tunnel %u was reset in place of its upstream's orderly end", t->index);
 }
 
 void peers_check_finished(const struct peers *peers)

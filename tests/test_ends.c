@@ -235,12 +235,38 @@ static void test_stop_in_a_response(void **state)
     stop_in_a_response(true);
 }
 
+/* A client takes its time for what its upstream had sent before an orderly end, and for that end; the upstream has been
+ * gone for long. Then it learns that it can send nothing more, and not before it could read the end. */
+static void test_end_before_the_reset(void **state)
+{
+    char text[8];
+    (void)state;
+    sim_bench_prepare(&bench);
+    sim_bench_open(&bench, 1);
+    struct sim_conn *client = sim_bench_connect(&bench, 0, 4096);
+    sim_bench_pass(&bench, 100);
+    say(bench.upstreams[0], "all");
+    sim_end(bench.upstreams[0]);
+    sim_bench_pass(&bench, 100);
+    sim_reset(bench.upstreams[0], ECONNRESET);
+    sim_bench_pass(&bench, 10000);
+    assert_int_equal(sim_read(client, text, sizeof text), 3);
+    sim_bench_pass(&bench, 10000);
+    assert_int_equal(sim_read(client, text, sizeof text), 0);
+    assert_int_equal(bench.worker.sessions.used, 1);
+    sim_bench_pass(&bench, 10000);
+    assert_int_equal(bench.worker.sessions.used, 0);
+    assert_true(client->far_reset);
+    sim_bench_close(&bench);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_backlog_at_a_stop), cmocka_unit_test(test_watch_is_armed_again),
-        cmocka_unit_test(test_watch_begins),      cmocka_unit_test(test_response_that_stays_away),
-        cmocka_unit_test(test_idle_relay),        cmocka_unit_test(test_stop_in_a_response),
+        cmocka_unit_test(test_backlog_at_a_stop),    cmocka_unit_test(test_watch_is_armed_again),
+        cmocka_unit_test(test_watch_begins),         cmocka_unit_test(test_response_that_stays_away),
+        cmocka_unit_test(test_end_before_the_reset), cmocka_unit_test(test_idle_relay),
+        cmocka_unit_test(test_stop_in_a_response),
     };
     return cmocka_run_group_tests_name("ends", tests, NULL, NULL);
 }

@@ -208,20 +208,20 @@ uint32_t net_receive_buffer(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &octets, &size) < 0 || octets < 0 ? 0 : (uint32_t)octets;
 }
 
+bool net_is_closed(int fd)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_CLOSE;
+}
+
 uint32_t net_unacknowledged(int fd)
 {
     int left = 0, domain = AF_UNIX;
     socklen_t size = sizeof domain;
     if (ioctl(fd, SIOCOUTQ, &left) < 0 || left <= 0) return 0;
     (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
-    return domain == AF_UNIX ? 0 : (uint32_t)left; /* nothing can be lost in a Unix socket */
-}
-
-bool net_is_closed(int fd)
-{
-    struct tcp_info info;
-    socklen_t size = sizeof info;
-    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_CLOSE;
+    return domain == AF_UNIX || net_is_closed(fd) ? 0 : (uint32_t)left; /* nothing can be lost in a Unix socket */
 }
 
 /* Octets that are unread, the end counted as one; -1: it cannot be told, so there is no end. */

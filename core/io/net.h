@@ -52,7 +52,7 @@ uint32_t net_send_room(int fd);
 /* Octets of the receive buffer, the kernel's own structures included; 0: unknown. */
 uint32_t net_receive_buffer(int fd);
 /* Octets that a TCP peer has not acknowledged, the end of the stream counted as one if it is announced; 0 for other
- * sockets. */
+ * sockets, and on a connection that is gone. */
 uint32_t net_unacknowledged(int fd);
 bool net_is_closed(int fd); /* TCP: the connection is gone, whoever ended it */
 /* TCP: the orderly end of what the peer sends has arrived. Octets before it may be unread, a reset may have come behind

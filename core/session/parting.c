@@ -11,7 +11,7 @@
 #include "core/session/session.h"
 #include "core/session/worker.h"
 
-/* So long a side may take to end after us. */
+/* So long a side may take to end after it has acknowledged what was sent. */
 #define PARTING_LINGER_MS 2000u
 /* Nothing tells of an acknowledgement: it is looked for after as much time as has passed already, within these. */
 #define PARTING_LOOK_MIN_MS 64u
@@ -42,12 +42,18 @@ static uint64_t side_linger_ms(const struct session *s, enum session_side side)
     return side_was_cut(s, side) && side == UPSTREAM ? 0 : PARTING_LINGER_MS;
 }
 
-/* The end that we have announced counts as an octet. To who is cut off none was announced. */
+/* The end that we have announced counts as an octet, which may take as long as the others: a peer without room has none
+ * for the end either. The kernel brings it behind an orderly close, but not behind a reset. To who is cut off by a
+ * quota none was announced. */
+static bool side_has_acknowledged(const struct session *s, enum session_side side)
+{
+    return net_unacknowledged(s->fd[side]) <= (side_was_cut(s, side) ? 0 : 1);
+}
+
 static bool side_is_over(const struct worker *w, const struct session *s, enum session_side side)
 {
-    uint32_t end = !s->spent || s->flows[side == CLIENT ? UPSTREAM : CLIENT].phase == FLOW_DONE;
-    if (net_unacknowledged(s->fd[side]) > end) return false;
-    return s->flows[side].phase == FLOW_DONE || parting_age_ms(w, s) >= side_linger_ms(s, side);
+    if (!side_has_acknowledged(s, side)) return false;
+    return s->flows[side].phase == FLOW_DONE || ring_now_ms(w->ring) - s->moved_ms >= side_linger_ms(s, side);
 }
 
 /* Reads from who has not ended, and watches who has: its last acknowledgement ends the connection, which is an event.
@@ -73,16 +79,21 @@ static void parting_release_slots(struct worker *w, struct session *s)
     session_release_setup(w, s);
 }
 
+static void parting_note_progress(const struct worker *w, struct session *s)
+{
+    uint64_t left = 0;
+    for (unsigned side = CLIENT; side <= UPSTREAM; side++)
+        if (s->fd[side] >= 0) left += net_unacknowledged(s->fd[side]);
+    if (left != s->moved) s->moved_ms = ring_now_ms(w->ring);
+    s->moved = left;
+}
+
 /* True if the session is still there. */
 static bool parting_judge_stall(struct worker *w, struct session *s)
 {
-    uint64_t now = ring_now_ms(w->ring), left = 0;
     uint32_t limit = w->config->half_close_timeout_ms;
-    for (unsigned side = CLIENT; side <= UPSTREAM; side++)
-        if (s->fd[side] >= 0) left += net_unacknowledged(s->fd[side]);
-    if (left != s->moved) s->moved_ms = now;
-    s->moved = left;
-    if (now - s->moved_ms < (limit > 0 ? limit : PARTING_STALL_MS)) return true;
+    parting_note_progress(w, s);
+    if (ring_now_ms(w->ring) - s->moved_ms < (limit > 0 ? limit : PARTING_STALL_MS)) return true;
     session_log(w, s, LOG_LEVEL_DEBUG, "closed: its peer does not acknowledge the last octets");
     session_close(w, s, SESSION_RESET);
     return false;
@@ -93,6 +104,7 @@ static bool parting_judge_stall(struct worker *w, struct session *s)
 static void parting_look(struct worker *w, struct session *s, bool again)
 {
     bool waits = false;
+    parting_note_progress(w, s);
     for (unsigned side = CLIENT; side <= UPSTREAM; side++) {
         if (s->fd[side] >= 0 && side_is_over(w, s, side))
             session_drop_side(w, s, side, side_was_cut(s, side) ? SESSION_RESET : SESSION_ORDERLY);
