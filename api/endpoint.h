@@ -9,7 +9,15 @@
 
 struct call;
 
-enum call_method { CALL_GET = 1, CALL_HEAD = 2, CALL_POST = 4, CALL_DELETE = 8, CALL_OTHER = 16, CALL_ANY = 31 };
+enum call_method {
+    CALL_GET = 1,
+    CALL_HEAD = 2,
+    CALL_POST = 4,
+    CALL_DELETE = 8,
+    CALL_PUT = 16,
+    CALL_OTHER = 32,
+    CALL_ANY = 63
+};
 
 /* Answers a call with call_reply(), at once or later. */
 typedef void endpoint_function(struct call *call);
@@ -19,6 +27,7 @@ struct endpoint {
     unsigned methods;        /* set of enum call_method */
     enum access_scope scope; /* that a token needs; NONE: everybody may */
     bool takes_id;           /* `path/ID`: the rest of the path is the handler's */
+    bool takes_path;         /* with takes_id: that rest may have slashes in it */
     bool needs_length;       /* a body with Content-Length, else 411 */
     const char *parameters;  /* of the query, between blanks: others are refused with 400; NULL: others are ignored */
     bool waits;              /* for a script, as long as the script wants: few such calls at a time */

@@ -9,6 +9,7 @@
 #include "api/fields.h"
 #include "api/health.h"
 #include "api/history.h"
+#include "api/limits.h"
 #include "api/metrics.h"
 #include "api/parts.h"
 #include "api/scripts.h"
@@ -289,6 +290,28 @@ static const struct endpoint endpoints[] = {
      .takes_id = true,
      .parameters = "",
      .handle = sessions_end},
+    {.path = "/limits", .methods = READ, .scope = ACCESS_READ, .handle = limits_list},
+    {.path = "/limits",
+     .methods = READ,
+     .scope = ACCESS_READ,
+     .takes_id = true,
+     .takes_path = true,
+     .handle = limits_show},
+    {.path = "/limits",
+     .methods = CALL_PUT,
+     .scope = ACCESS_ADMIN,
+     .takes_id = true,
+     .takes_path = true,
+     .needs_length = true,
+     .parameters = "",
+     .handle = limits_put},
+    {.path = "/limits",
+     .methods = CALL_DELETE,
+     .scope = ACCESS_ADMIN,
+     .takes_id = true,
+     .takes_path = true,
+     .parameters = "",
+     .handle = limits_remove},
     {.path = "/scripts", .methods = READ, .scope = ACCESS_READ, .handle = scripts_list},
     {.path = "/scripts",
      .methods = CALL_POST,
@@ -342,7 +365,8 @@ static const char *match(const struct endpoint *row, const char *path)
     size_t size = strlen(row->path);
     if (strncmp(path, row->path, size) != 0) return NULL;
     if (!row->takes_id) return path[size] == '\0' ? path + size : NULL;
-    return path[size] == '/' && path[size + 1] && !strchr(path + size + 1, '/') ? path + size + 1 : NULL;
+    bool whole = row->takes_path || !strchr(path + size + (path[size] != '\0'), '/');
+    return path[size] == '/' && path[size + 1] && whole ? path + size + 1 : NULL;
 }
 
 const struct endpoint *endpoint_find(const char *path, unsigned method, const char **rest)

@@ -194,7 +194,8 @@ static enum call_method read_method(const char *name)
     if (strcmp(name, "GET") == 0) return CALL_GET;
     if (strcmp(name, "HEAD") == 0) return CALL_HEAD;
     if (strcmp(name, "POST") == 0) return CALL_POST;
-    return strcmp(name, "DELETE") == 0 ? CALL_DELETE : CALL_OTHER;
+    if (strcmp(name, "DELETE") == 0) return CALL_DELETE;
+    return strcmp(name, "PUT") == 0 ? CALL_PUT : CALL_OTHER;
 }
 
 unsigned judge_head(struct call *call, const char *url, const char *method, const char *version)

@@ -35,11 +35,11 @@ static void add_policy(struct call *call, struct MHD_Response *response)
 
 static void add_allow(struct call *call, struct MHD_Response *response)
 {
-    static const char *const names[] = {"GET", "HEAD", "POST", "DELETE"};
-    char allow[32] = "";
+    static const char *const names[] = {"GET", "HEAD", "POST", "DELETE", "PUT"};
+    char allow[40] = "";
     if (call->status != 405) return;
     unsigned methods = endpoint_methods(call->endpoint);
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
         size_t used = strlen(allow);
         if (methods & 1u << i) snprintf(allow + used, sizeof allow - used, "%s%s", used ? ", " : "", names[i]);
     }

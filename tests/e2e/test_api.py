@@ -724,9 +724,9 @@ def disagreements(value, schema, schemas, where):
             yield from disagreements(item, schema["additionalProperties"], schemas, f"{where}.{name}")
 
 
-@pytest.mark.parametrize("path,name", [("/stats?format=json", "Stats"), ("/sessions?limit=1", "Sessions"), ("/history", "History")])
+@pytest.mark.parametrize("path,name", [("/stats?format=json", "Stats"), ("/sessions?limit=1", "Sessions"), ("/history", "History"), ("/limits", "Limits"), ("/limits/total", "Limit")])
 def test_json_is_what_the_document_says(ruled, origin, path, name):
-    proxy, api = ruled(DIRECT, "--workers", "2")
+    proxy, api = ruled(DIRECT, "--workers", "2", "--limit", "total: quota=5GiB/month rate=1000/s")
     clients = [wire.through_socks5(proxy.address, "127.0.0.1", origin().port) for _ in range(2)]
     with open(os.path.join(ROOT, "docs", "openapi.yaml"), encoding="utf-8") as text:
         schemas = yaml.safe_load(text)["components"]["schemas"]
@@ -746,7 +746,7 @@ def test_every_route_is_documented():
     for path, rest in rows:
         if "takes_id" in rest:
             path += "/{id}"
-        names = [name for name, flag in [("get", "READ"), ("head", "READ"), ("post", "CALL_POST"), ("delete", "CALL_DELETE")]
+        names = [name for name, flag in [("get", "READ"), ("head", "READ"), ("post", "CALL_POST"), ("delete", "CALL_DELETE"), ("put", "CALL_PUT")]
                  if re.search(r"\.methods = [^,]*\b" + flag, rest)]
         for name in names:
             assert name in paths[path], (name, path)

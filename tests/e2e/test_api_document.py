@@ -44,7 +44,7 @@ def probes(method, path):
     needed = {"/scripts": "?name=probe", "/profile": "?seconds=1"}.get(path, "") if method == "post" else ""
     more = ("&" if needed else "?")
     typed = [f"Content-Type: {kind}", "Host: localhost"]
-    body = b"return {}" if method == "post" else b""
+    body = {"post": b"return {}", "put": b'{"connections": 1}'}.get(method, b"")
 
     def sized(data, *fields, query=needed):
         return head(method, path, [*typed, f"Content-Length: {len(data)}", *fields], query) + data
@@ -68,7 +68,8 @@ def probes(method, path):
 # What no single request brings about: the build without a page, a kernel without timers, a worker or the server that is busy.
 RARE = {503, 504}
 RARER = {("get", "/"): {404}, ("head", "/"): {404}, ("post", "/profile"): {409, 500}, ("delete", "/scripts/{id}"): {204},
-         ("delete", "/sessions/{id}"): {204}}
+         ("delete", "/sessions/{id}"): {204}, ("get", "/limits/{id}"): {200}, ("head", "/limits/{id}"): {200}, ("put", "/limits/{id}"): {409},
+         ("delete", "/limits/{id}"): {204}}
 
 
 @pytest.mark.parametrize("method,path", OPERATIONS)
@@ -111,7 +112,7 @@ def test_methods_and_paths_that_are_not_listed(ruled):
             if method not in operations:
                 answer = api.ask(method.upper(), path.replace("{id}", "0-0-0"), "")
                 assert answer.status == 405 and answer.headers["allow"].split(", ") == [
-                    name.upper() for name in ["get", "head", "post", "delete"] if name in operations], (method, path)
+                    name.upper() for name in ["get", "head", "post", "delete", "put"] if name in operations], (method, path)
     assert api.get("/none").status == api.get("/stats/none").status == 404
 
 
@@ -124,7 +125,7 @@ def test_parameters(ruled):
         parameters = re.search(r'\.parameters = "([^"]*)"', row)
         if not parameters:
             continue
-        method = "post" if "CALL_POST" in row else "delete"
+        method = next(name for name in ("post", "put", "delete") if f"CALL_{name.upper()}" in row)
         listed = DOCUMENT["paths"][path][method].get("parameters", [])
         assert {one["name"] for one in listed if one["in"] == "query"} == set(parameters.group(1).split()), path
         checked += 1

@@ -96,7 +96,7 @@ def test_fields_with_one_meaning(ruled, name, first, second):
 
 CHANGES = [("POST", "/ruleset/invoke", "_G.x = 1"), ("POST", "/ruleset/update", "_G.x = 1 return {}"), ("POST", "/ruleset/gc", ""),
            ("POST", "/scripts?name=one", "await.sleep(9)"), ("DELETE", "/sessions/0-0-0", None), ("DELETE", "/scripts/one", None),
-           ("POST", "/profile?seconds=1", ""), ("POST", "/stats?server=1", "")]
+           ("POST", "/profile?seconds=1", ""), ("PUT", "/limits/gold", '{"connections": 1}'), ("DELETE", "/limits/gold", None), ("POST", "/stats?server=1", "")]
 
 
 @pytest.mark.parametrize("method,path,body", CHANGES)
@@ -132,13 +132,13 @@ def rows_of_the_table():
         for row in re.findall(r"\{\.path = [^}]*\}", source.read()):
             path = re.search(r'\.path = "([^"]+)"', row).group(1) + ("/0-0-0" if "takes_id" in row else "")
             methods = re.search(r"\.methods = ([^,]+),", row).group(1)
-            for name, flag in [("GET", "READ"), ("HEAD", "READ"), ("POST", "CALL_POST"), ("DELETE", "CALL_DELETE")]:
+            for name, flag in [("GET", "READ"), ("HEAD", "READ"), ("POST", "CALL_POST"), ("DELETE", "CALL_DELETE"), ("PUT", "CALL_PUT")]:
                 if flag in methods:
                     yield name, path, re.search(r"\.scope = ACCESS_(\w+)", row).group(1)
 
 
 # What a token of the scope `read` may do, and what nobody needs one for. Everything else changes something.
-FOR_READERS = {("GET", path) for path in ["/stats", "/metrics", "/sessions", "/scripts", "/history"]}
+FOR_READERS = {("GET", path) for path in ["/stats", "/metrics", "/sessions", "/scripts", "/history", "/limits", "/limits/0-0-0"]}
 FOR_READERS |= {("HEAD", path) for _, path in FOR_READERS}
 FOR_ALL = {(method, path) for method in ["GET", "HEAD"] for path in ["/", "/healthy", "/ready"]} | {("POST", "/healthy")}
 

@@ -1,0 +1,125 @@
+"""/limits: who is bounded by what, what is used of it, and changes that act on sessions which run."""
+import json
+import urllib.parse
+
+import pytest
+
+import process
+import wire
+from test_keys import is_refused, pour, read_until_cut, serves
+
+
+def put(api, key, **terms):
+    return api.ask("PUT", "/limits/" + key, json.dumps({name.replace("_", "-"): value for name, value in terms.items()}))
+
+
+def all_limits(api, limit=100):
+    rows, cursor = [], None
+    while True:
+        page = api.get(f"/limits?limit={limit}" + (f"&cursor={cursor}" if cursor else "")).json()
+        assert len(page["limits"]) <= limit
+        rows += page["limits"]
+        cursor = page["next"]
+        if cursor is None:
+            return rows
+
+
+def test_limits_are_put_shown_and_taken_away(ruled, origin):
+    proxy, api = ruled(None, "--limit", "total: down=8Mbit/s connections=9")
+    target = origin()
+    answer = put(api, "source", connections=2, rate="50/s", quota="5GiB/month")
+    assert answer.status == 200
+    assert answer.json()["terms"] == {"connections": 2, "rate": "50/s", "quota": "5368709120B/month"}
+    clients = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(2)]
+    assert clients[0].send(b"x" * 1000).read(1000) == b"x" * 1000
+    assert is_refused(proxy, target)
+    row = api.get("/limits/source:127.0.0.1").json()
+    assert row["connections"] == 2 and row["refused"] == 1 and row["admitted"] == 2 and not row["each"] and not row["put"]
+    assert row["bytes"] == {"up": 1000, "down": 1000} and row["used"] == {"quota": 2000}
+    assert put(api, "source:127.0.0.1", connections=3).json()["put"] is True
+    assert serves(proxy, target)
+    assert {one["key"]: one["each"] for one in all_limits(api)} == {"source": True, "source:127.0.0.1": False, "total": False}
+    assert all_limits(api, 1) == all_limits(api)
+    assert api.ask("DELETE", "/limits/source:127.0.0.1").status == 204
+    assert api.ask("DELETE", "/limits/source:127.0.0.1").status == 404
+    assert is_refused(proxy, target)
+    assert api.ask("DELETE", "/limits/source").status == 204
+    assert serves(proxy, target)
+    assert api.get("/limits/user:nobody").status == 404
+
+
+def test_a_change_acts_on_sessions_that_run(ruled, origin):
+    """A transfer that would take hours, faster; then a quota that is used up already."""
+    proxy, api = ruled(None, "--workers", "2", "--limit", "total: down=1kB/s")
+    target = origin(pour(30000000))
+    clients = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(4)]
+    assert process.wait_until(lambda: api.get("/limits/total").json()["waiting"] >= 1)
+    assert put(api, "total", down="1Gbit/s").status == 200
+    assert clients[0].read(2000000) == bytes(2000000)
+    assert put(api, "total", quota="1MB").status == 200
+    for client in clients:
+        assert len(read_until_cut(client)) < 30000000
+    assert process.wait_until(lambda: api.get("/limits/total").json()["connections"] == 0)
+    row = api.get("/limits/total").json()
+    assert row["used"]["quota"] == row["bytes"]["up"] + row["bytes"]["down"]
+    assert is_refused(proxy, target)
+    assert put(api, "total", quota="1GB").status == 200
+    assert serves(proxy, target)
+
+
+def test_figures_follow_a_transfer(ruled, origin):
+    """Spliced octets count while they move, not at the end, and never more than were sent."""
+    proxy, api = ruled(None, "--limit", "source: down=20MB/s")
+    target = origin(pour(30000000))
+    client = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
+    read = 0
+    while read < 30000000:
+        data = client.read(min(5000000, 30000000 - read))
+        assert data
+        read += len(data)
+        down = api.get("/limits/source:127.0.0.1").json()["bytes"]["down"]
+        assert read <= down <= 30000000
+
+
+@pytest.mark.parametrize("key, terms, text", [
+    ("user:", {"connections": 1}, "a name is missing"),
+    ("source:nobody", {"connections": 1}, "give an address"),
+    ("gold", {}, "nothing is bounded"),
+    ("gold", {"speed": "5"}, "an unknown term"),
+    ("gold", {"down": 5}, "give a speed"),
+    ("gold", {"down": None}, "neither a whole number nor a string"),
+    ("gold", {"connections": 1.5}, "neither a whole number nor a string"),
+    ("gold", [1], "no JSON object"),
+])
+def test_what_is_wrong_changes_nothing(ruled, key, terms, text):
+    _, api = ruled(None)
+    answer = api.ask("PUT", "/limits/" + key, json.dumps(terms))
+    assert answer.status == 400 and text in answer.text
+    assert all_limits(api) == []
+
+
+def test_five_kinds_are_too_many(ruled):
+    _, api = ruled(None)
+    for kind in ["source", "user", "rule", "listener"]:
+        assert put(api, kind, connections=5).status == 200
+    assert put(api, "total", connections=5).status == 409
+    assert put(api, "anything", connections=5).status == 200
+
+
+def test_names_of_any_octets(ruled, origin):
+    proxy, api = ruled(None)
+    target = origin()
+    for user in [b"a b", b"100%", b"x/y", b"\xff\xfe", b"user:a?b#c"]:
+        key = "user:" + urllib.parse.quote(user, safe="!$&'()*+,;=:@")
+        assert put(api, urllib.parse.quote(key, safe=":"), connections=0).status == 200
+        with wire.Client(proxy.address) as client:
+            assert client.send(wire.socks4("127.0.0.1", target.port, user)).read(9) == wire.SOCKS4_REJECTED
+        assert api.get("/limits/" + urllib.parse.quote(key, safe=":")).json()["refused"] == 1
+    assert len(all_limits(api)) == 5
+
+
+def test_pages_of_many_keys(ruled):
+    _, api = ruled(None)
+    for i in range(300):
+        assert put(api, f"user:u{i}", connections=1).status == 200
+    assert len({row["key"] for row in all_limits(api, 7)}) == 300
