@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/control/coordinator.h"
+#include "core/control/coordinator_private.h"
 #include "core/io/log.h"
 #include "core/process/config_size.h"
 #include "core/process/options.h"
@@ -417,7 +418,9 @@ static void test_no_connection(void **state)
     memset(hops, 0, sizeof hops);
     for (unsigned i = 0; i < ROUTE_HOPS_MAX; i++) hops[i].address = request.peer.address;
     config.hop_count = 1; /* and one of -x is one too many */
+    uint32_t waiters = coordinator->waiters.used;
     assert_null(rpc_start(coordinator, &request, on_done, NULL, &error));
+    assert_int_equal(coordinator->waiters.used, waiters); /* it waits for nothing */
     config.hop_count = 0;
     assert_string_equal(error, "connection failed");
     assert_true(rpc_is_idle());
