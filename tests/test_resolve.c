@@ -148,6 +148,43 @@ static void test_hosts(void **state)
     bench_close();
 }
 
+static bool has_address(const struct ask *ask, const struct address *address)
+{
+    size_t size = address->kind == ADDRESS_IPV4 ? 4 : 16;
+    for (uint32_t i = 0; i < ask->request.count; i++)
+        if (ask->request.results[i].kind == address->kind &&
+            memcmp(ask->request.results[i].octets, address->ipv6, size) == 0)
+            return true;
+    return false;
+}
+
+/* What /etc/hosts says of the first name of each of its lines, whatever is in there; localhost is known without it. */
+static void test_names_of_this_machine(void **state)
+{
+    char line[512], literal[64], name[128];
+    struct address address;
+    struct ask ask;
+    unsigned count = 0;
+    (void)state;
+    FILE *hosts = fopen("/etc/hosts", "r");
+    if (!hosts) skip();
+    bench_open(dns_address(), 5000);
+    while (fgets(line, sizeof line, hosts)) {
+        if (sscanf(line, "%63s %127s", literal, name) != 2 || strstr(name, "local") || strchr(name, '#')) continue;
+        if (!address_from_host(literal, strlen(literal), 0, &address) || address.kind == ADDRESS_NAME) continue;
+        int family = address.kind == ADDRESS_IPV4 ? AF_INET : AF_INET6;
+        if (family == AF_INET6 && strncmp(name, "ip6-", 4) == 0) continue; /* groups, and names of ::1 */
+        assert_int_equal(ask_now(&ask, name, family), 0);
+        assert_true(has_address(&ask, &address));
+        assert_int_equal(ask_now(&ask, name, AF_UNSPEC), 0);
+        assert_true(has_address(&ask, &address));
+        count++;
+    }
+    fclose(hosts);
+    bench_close();
+    if (count == 0) skip();
+}
+
 static void test_bad_names(void **state)
 {
     (void)state;
@@ -389,6 +426,7 @@ int main(void)
         cmocka_unit_test(test_udp_answer_too_long),
         cmocka_unit_test(test_tcp_that_fails),
         cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_names_of_this_machine),
         cmocka_unit_test(test_bad_names),
         cmocka_unit_test(test_close_with_open_queries),
         cmocka_unit_test(test_set_nameservers),
