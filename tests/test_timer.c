@@ -204,6 +204,13 @@ static void test_edges(void **state)
     timer_clear(wheel, 0);
     timer_clear(wheel, 1);
     assert_true(timer_wait(wheel, UINT64_MAX - 2 * TIMER_TICK_MS) == UINT64_MAX);
+
+    uint64_t last = UINT64_MAX / TIMER_TICK_MS * TIMER_TICK_MS; /* rounded up it would be past the end of time */
+    timer_set(wheel, 0, UINT64_MAX);
+    assert_int_equal(timer_expire(wheel, last - TIMER_TICK_MS), TIMER_NONE);
+    assert_int_equal(timer_wait(wheel, last - TIMER_TICK_MS), TIMER_TICK_MS);
+    assert_int_equal(timer_wait_exact(wheel, last - TIMER_TICK_MS), TIMER_TICK_MS);
+    assert_int_equal(timer_expire(wheel, last), 0);
     timer_close(wheel);
 }
 
