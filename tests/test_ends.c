@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -158,6 +159,30 @@ static void test_response_that_stays_away(void **state)
     wait_for_a_response(5 * MINUTE_MS, 5 * MINUTE_MS);
 }
 
+/* What a request's head needed beyond its setup slot is free again when the head is sent, not when the response is
+ * there. */
+static void test_large_head_is_given_back(void **state)
+{
+    char text[SETUP_HEAD_SIZE + 2000], heard[sizeof text];
+    (void)state;
+    sim_bench_prepare(&bench);
+    bench.config.listeners[0].kind = LISTENER_HTTP;
+    sim_bench_open(&bench, 1);
+    snprintf(text, sizeof text, "GET http://10.0.0.7/ HTTP/1.1\r\nPad: %0*u\r\n\r\n", (int)sizeof text - 100, 0u);
+    struct sim_conn *client = sim_bench_connect(&bench, 0, 65536);
+    say(client, text);
+    sim_bench_pass(&bench, 100);
+    assert_int_equal(bench.upstream_count, 1);
+    assert_true(sim_read(bench.upstreams[0], heard, sizeof heard) > (int32_t)SETUP_HEAD_SIZE);
+    sim_bench_pass(&bench, 100);
+    assert_int_equal(bench.worker.heads.used, 0);
+    say(bench.upstreams[0], "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    sim_bench_pass(&bench, 100);
+    assert_true(sim_read(client, heard, sizeof heard) > 2);
+    sim_close(client);
+    sim_bench_close(&bench);
+}
+
 /* A relay in which nothing has moved yet has its whole time, and so has one in which something has. */
 static void test_idle_relay(void **state)
 {
@@ -263,9 +288,13 @@ static void test_end_before_the_reset(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_backlog_at_a_stop),    cmocka_unit_test(test_watch_is_armed_again),
-        cmocka_unit_test(test_watch_begins),         cmocka_unit_test(test_response_that_stays_away),
-        cmocka_unit_test(test_end_before_the_reset), cmocka_unit_test(test_idle_relay),
+        cmocka_unit_test(test_backlog_at_a_stop),
+        cmocka_unit_test(test_watch_is_armed_again),
+        cmocka_unit_test(test_watch_begins),
+        cmocka_unit_test(test_response_that_stays_away),
+        cmocka_unit_test(test_large_head_is_given_back),
+        cmocka_unit_test(test_end_before_the_reset),
+        cmocka_unit_test(test_idle_relay),
         cmocka_unit_test(test_stop_in_a_response),
     };
     return cmocka_run_group_tests_name("ends", tests, NULL, NULL);

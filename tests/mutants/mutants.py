@@ -170,8 +170,12 @@ def main():
     options.build = os.path.abspath(options.build)
     os.chdir(ROOT)
     listed = changes.left_out(os.path.join(reach.HERE, "equivalent.txt"))
-    faults = [change for change in changes.ranked(ROOT, options.files, options.seed)
-              if (change.path, change.before, change.after) not in listed]
+    every = changes.ranked(ROOT, options.files, options.seed)
+    stale = {fault for fault in listed if fault[0].startswith(tuple(options.files))}
+    stale -= {(change.path, change.before, change.after) for change in every}
+    for path, before, after in sorted(stale):
+        say(f"equivalent.txt: {path} has no such line any more: - {before} + {after}")
+    faults = [change for change in every if (change.path, change.before, change.after) not in listed]
     if options.list:
         print("\n".join(change.name for change in faults[:options.count]))
         return 0
