@@ -54,11 +54,37 @@ static bool wants_upgrade(const uint8_t *data, const struct http_head *head, con
     return upgrade != NULL && upgrade->value.size > 0;
 }
 
-/* HTTP/1.0 has to ask for it, and an option that says otherwise wins (RFC 9112 section 9.3). */
+/* Either side: HTTP/1.0 has to ask for it, and an option that says otherwise wins (RFC 9112 section 9.3). */
 static bool wants_persistence(const uint8_t *data, const struct http_head *head)
 {
     if (http_list_has(data, head, "Connection", "close")) return false;
     return head->minor > 0 || http_list_has(data, head, "Connection", "keep-alive");
+}
+
+/* Methods whose second execution changes nothing (RFC 9110 section 9.2.2). */
+static bool is_idempotent(const uint8_t *data, struct http_span method)
+{
+    static const char *const names[] = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (http_span_equals(data, method, names[i])) return true;
+    return false;
+}
+
+/* Whether fields of that name speak of an authentication scheme that belongs to the connection. A challenge is a list,
+ * and so are its parameters: each item's first word is looked at, so that none is missed. */
+static bool binds_connection(const uint8_t *data, const struct http_head *head, const char *name)
+{
+    static const char *const schemes[] = {"NTLM", "Negotiate", "Nego2", "Kerberos", "PKU2U"};
+    for (size_t i = 0; i < head->field_count; i++) {
+        if (!http_span_is(data, head->fields[i].name, name)) continue;
+        struct http_span rest = head->fields[i].value, item;
+        while (http_list_next(data, &rest, &item)) {
+            item.size = (uint16_t)measure_until(data, item, " \t");
+            for (size_t j = 0; j < sizeof schemes / sizeof schemes[0]; j++)
+                if (http_span_is(data, item, schemes[j])) return true;
+        }
+    }
+    return false;
 }
 
 /* Each field is looked for among the connection options: the limit keeps one hostile head from costing milliseconds. */
@@ -87,6 +113,9 @@ unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, s
     request->client_is_http10 = head->minor == 0;
     request->upgrade = wants_upgrade(data, head, request);
     request->persistent = wants_persistence(data, head);
+    bool bodiless = request->framing != HTTP_BODY_CHUNKED && request->length == 0;
+    request->repeatable = bodiless && !request->upgrade && is_idempotent(data, head->method);
+    request->binds = binds_connection(data, head, "Authorization");
     return 0;
 }
 
@@ -178,6 +207,13 @@ static void put_persistence(struct http_writer *w, const struct http_forward_req
         http_put_text(w, "Connection: keep-alive\r\n");
 }
 
+/* HTTP/1.0 is written on as such, for its clients know nothing newer: it would have to ask in words that not all
+ * servers of its time understand. */
+static bool asks_persistence(const struct http_forward_request *request)
+{
+    return request->keep_upstream && !request->client_is_http10 && !request->upgrade;
+}
+
 /* Origin-form, or the asterisk of an OPTIONS for the server as a whole (RFC 9112 section 3.2.4). */
 static void put_path(struct http_writer *w, const uint8_t *data, const struct http_head *head, struct http_span path)
 {
@@ -207,7 +243,7 @@ size_t http_forward_write_request(const uint8_t *data, const struct http_head *h
     put_framing(&w, request->framing, request->length);
     if (request->upgrade)
         put_upgrade(&w, data, head);
-    else
+    else if (!asks_persistence(request))
         http_put_text(&w, "Connection: close\r\n"); /* one request is all that it is used for */
     http_put_text(&w, "\r\n");
     return http_writer_finish(&w);
@@ -233,6 +269,9 @@ unsigned http_forward_judge_response(const uint8_t *data, const struct http_head
     response->rechunk = response->framing == HTTP_BODY_CHUNKED && !request->client_is_http10;
     bool delimited = response->rechunk || response->framing == HTTP_BODY_LENGTH || response->framing == HTTP_BODY_NONE;
     response->keep = request->persistent && delimited;
+    bool ends = response->framing != HTTP_BODY_UNTIL_CLOSE;
+    response->keep_upstream = asks_persistence(request) && ends && wants_persistence(data, head);
+    response->binds = binds_connection(data, head, "WWW-Authenticate");
     return 0;
 }
 

@@ -17,6 +17,11 @@ struct http_forward_request {
     bool upgrade;              /* a bodiless request with Connection: upgrade and an Upgrade field, to other than h2c */
     bool client_is_http10;     /* a chunked response must be delivered until close instead */
     bool persistent;           /* the client expects its connection to go on (RFC 9112 section 9.3) */
+    bool repeatable;           /* may be sent again when its connection ends without an answer: the method is idempotent
+                                * (RFC 9110 section 9.2.2), and there is neither a body nor an upgrade */
+    bool binds;                /* authenticates the connection rather than itself, see http_forward_response.binds */
+    bool keep_upstream; /* the upstream is asked for a connection that goes on. The caller's to set; judged false,
+                         * and without effect where the message cannot ask for it: HTTP/1.0 and an upgrade */
 };
 
 /* Judges a request head that is not CONNECT. Returns 0, or the HTTP status to refuse it with: 400 (origin-form, other
@@ -27,9 +32,10 @@ unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, s
 
 /* Writes the upstream request head (contract section 2.5): METHOD /path?query HTTP/1.x, Host as given in the target's
  * authority, end-to-end fields in order, Via appended ("1.1 sluice", 1.0 for such a client), framing, `Connection:
- * close` (or Connection: upgrade + Upgrade). Dropped: Connection, Keep-Alive, Proxy-Connection, Proxy-Authorization,
- * Proxy-Authenticate, Proxy-Authentication-Info, TE, Trailer, Upgrade, Transfer-Encoding, and what Connection names.
- * OPTIONS without a path is sent as `OPTIONS *`. Returns octets, 0 if `size` is too small (-> 413). */
+ * close` unless keep_upstream has its way (or Connection: upgrade + Upgrade). Dropped: Connection, Keep-Alive,
+ * Proxy-Connection, Proxy-Authorization, Proxy-Authenticate, Proxy-Authentication-Info, TE, Trailer, Upgrade,
+ * Transfer-Encoding, and what Connection names. OPTIONS without a path is sent as `OPTIONS *`. Returns octets, 0 if
+ * `size` is too small (-> 413). */
 size_t http_forward_write_request(const uint8_t *data, const struct http_head *head,
                                   const struct http_forward_request *request, uint8_t *out, size_t size);
 
@@ -41,6 +47,10 @@ struct http_forward_response {
     bool rechunk;  /* deliver chunked to the client; else by length or until close */
     bool keep;     /* the client's connection goes on behind it: it wants to, and the body's end will be known without
                     * an end of the connection. Whoever writes the head may clear it */
+    bool keep_upstream; /* the upstream's connection goes on behind it: it was asked to and says so, and the end of this
+                         * response will be known (RFC 9112 section 9.3) */
+    bool binds;         /* asks for an authentication that belongs to the connection (NTLM, Negotiate; RFC 4559 section
+                         * 6): from here on it must carry requests of this client alone */
 };
 
 /* Judges a response head. Returns 0 or 502. Rules of RFC 9112 section 6.3 (HEAD, 1xx, 204, 304 have no body); a 101

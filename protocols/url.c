@@ -148,6 +148,12 @@ const char *proxy_uri_parse(const char *text, size_t size, struct proxy_uri *out
     return NULL;
 }
 
+bool proxy_uri_equal(const struct proxy_uri *a, const struct proxy_uri *b)
+{
+    return a->scheme == b->scheme && address_equal(&a->address, &b->address) &&
+           credentials_equal(&a->credentials, &b->credentials);
+}
+
 size_t proxy_uri_format(const struct proxy_uri *uri, char *out, size_t size)
 {
     const char *name = "";

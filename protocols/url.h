@@ -19,6 +19,9 @@ struct proxy_uri {
  * is then untouched). */
 const char *proxy_uri_parse(const char *text, size_t size, struct proxy_uri *out);
 
+/* Whether both name the same proxy, and the same user and password. */
+bool proxy_uri_equal(const struct proxy_uri *a, const struct proxy_uri *b);
+
 /* Writes `scheme://host:port`, terminated, without user and password: for people.
  * size  of `out`, at least PROXY_URI_TEXT_SIZE. Returns the length without terminator. */
 #define PROXY_URI_TEXT_SIZE (ADDRESS_TEXT_SIZE + 10u)

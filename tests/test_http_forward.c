@@ -411,6 +411,136 @@ static void persistence_of_responses(void **state)
            "HTTP/1.1 304 Not Modified\r\nVia: 1.1 neosocksd\r\nContent-Length: 7\r\n\r\n");
 }
 
+/* What may be sent again when its connection ends without an answer. */
+static void repeatable_requests(void **state)
+{
+    static const struct {
+        const char *text;
+        bool repeatable;
+    } cases[] = {
+        {"GET http://a/ HTTP/1.1\r\n\r\n", true},
+        {"HEAD http://a/ HTTP/1.1\r\n\r\n", true},
+        {"OPTIONS http://a/ HTTP/1.1\r\n\r\n", true},
+        {"TRACE http://a/ HTTP/1.1\r\n\r\n", true},
+        {"PUT http://a/ HTTP/1.1\r\nContent-Length: 0\r\n\r\n", true},
+        {"DELETE http://a/ HTTP/1.1\r\n\r\n", true},
+        {"PUT http://a/ HTTP/1.1\r\nContent-Length: 1\r\n\r\n", false},
+        {"DELETE http://a/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", false},
+        {"GET http://a/ HTTP/1.1\r\nContent-Length: 3\r\n\r\n", false},
+        {"POST http://a/ HTTP/1.1\r\n\r\n", false},
+        {"PATCH http://a/ HTTP/1.1\r\nContent-Length: 0\r\n\r\n", false},
+        {"get http://a/ HTTP/1.1\r\n\r\n", false}, /* methods are case-sensitive: a method of its own */
+        {"GETS http://a/ HTTP/1.1\r\n\r\n", false},
+        {"GET http://a/ HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", false},
+        {"GET http://a/ HTTP/1.0\r\n\r\n", true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct passage *p = passage_begin(cases[i].text);
+        assert_int_equal(judge(p), 0);
+        if (p->request.repeatable != cases[i].repeatable) fail_msg("judged wrongly: %s", cases[i].text);
+        assert_false(p->request.keep_upstream);
+    }
+}
+
+/* An upstream whose connection is to go on is not told to close it; HTTP/1.0 and upgrades are written as before. */
+static void upstreams_that_are_asked_to_keep(void **state)
+{
+    static const struct {
+        const char *text, *expected;
+    } cases[] = {
+        {"GET http://a/ HTTP/1.1\r\nConnection: close\r\n\r\n",
+         "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 neosocksd\r\n\r\n"},
+        {"POST http://a/ HTTP/1.1\r\nContent-Length: 3\r\n\r\n",
+         "POST / HTTP/1.1\r\nHost: a\r\nVia: 1.1 neosocksd\r\nContent-Length: 3\r\n\r\n"},
+        {"GET http://a/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+         "GET / HTTP/1.0\r\nHost: a\r\nVia: 1.0 neosocksd\r\nConnection: close\r\n\r\n"},
+        {"GET http://a/ HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+         "GET / HTTP/1.1\r\nHost: a\r\nVia: 1.1 neosocksd\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct passage *p = passage_begin(cases[i].text);
+        assert_int_equal(judge(p), 0);
+        p->request.keep_upstream = true;
+        p->out_size = http_forward_write_request(p->data, &p->head, &p->request, p->out, OUT_SIZE - 1);
+        assert_out(p, true, cases[i].expected);
+    }
+}
+
+/* Whether the upstream's connection goes on behind a response: it was asked to, it says so, and its end is known. */
+static void upstreams_that_keep(void **state)
+{
+    static const struct {
+        const char *text;
+        bool kept, kept_head; /* in answer to GET, to HEAD */
+    } cases[] = {
+        {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, true},
+        {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true, true},
+        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true, true},
+        {"HTTP/1.1 200 OK\r\n\r\n", false, true},
+        {"HTTP/1.1 204 x\r\n\r\n", true, true},
+        {"HTTP/1.1 304 x\r\nContent-Length: 7\r\n\r\n", true, true},
+        {"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\n", false, false},
+        {"HTTP/1.1 200 OK\r\nConnection: keep-alive, Close\r\nContent-Length: 5\r\n\r\n", false, false},
+        {"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", false, false},
+        {"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 5\r\n\r\n", true, true},
+        {"HTTP/1.1 100 x\r\n\r\n", false, false},
+    };
+    struct http_forward_request asked = plain, asked_head = head_request, asked10 = http10;
+    struct passage *p;
+    (void)state;
+    asked.keep_upstream = asked_head.keep_upstream = asked10.keep_upstream = true;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(judge_answer(cases[i].text, asked, &p), 0);
+        if (p->response.keep_upstream != cases[i].kept) fail_msg("judged wrongly: %s", cases[i].text);
+        assert_int_equal(judge_answer(cases[i].text, asked_head, &p), 0);
+        if (p->response.keep_upstream != cases[i].kept_head) fail_msg("judged wrongly: %s", cases[i].text);
+        assert_int_equal(judge_answer(cases[i].text, plain, &p), 0);
+        assert_false(p->response.keep_upstream);
+        assert_int_equal(judge_answer(cases[i].text, asked10, &p), 0);
+        assert_false(p->response.keep_upstream);
+    }
+}
+
+/* Authentication that holds for all that follows on the connection, in whatever form it is named. */
+static void authentication_of_connections(void **state)
+{
+    static const struct {
+        const char *value;
+        bool binds;
+    } cases[] = {
+        {"NTLM", true},
+        {"ntlm TlRMTVNTUAABAAAA", true},
+        {"Negotiate", true},
+        {"NEGOTIATE\toYH", true},
+        {"Basic realm=\"x\", Negotiate, NTLM", true},
+        {"Digest realm=\"x\", nonce=\"y\",Negotiate", true},
+        {"Kerberos x", true},
+        {"Nego2", true},
+        {"PKU2U", true},
+        {"Basic dTpw", false},
+        {"Bearer NTLM", false},
+        {"Digest username=\"NTLM\", realm=\"Negotiate\"", false},
+        {"NTLMv2", false},
+        {"", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        struct passage *p;
+        snprintf(text, sizeof text, "GET http://a/ HTTP/1.1\r\nX: NTLM\r\nAuthorization: %s\r\n\r\n", cases[i].value);
+        p = passage_begin(text);
+        assert_int_equal(judge(p), 0);
+        if (p->request.binds != cases[i].binds) fail_msg("judged wrongly: %s", cases[i].value);
+        snprintf(text, sizeof text,
+                 "HTTP/1.1 401 x\r\nWWW-Authenticate: Basic\r\nWWW-Authenticate: %s\r\nContent-Length: 0\r\n\r\n",
+                 cases[i].value);
+        assert_int_equal(judge_answer(text, plain, &p), 0);
+        if (p->response.binds != cases[i].binds) fail_msg("judged wrongly: %s", cases[i].value);
+    }
+}
+
 /* Interim responses go on with their fields, but what they say about framing must not leak into the final one. */
 static void interim_responses(void **state)
 {
@@ -495,6 +625,10 @@ int main(void)
         cmocka_unit_test(responses_without_body),
         cmocka_unit_test(persistence_of_requests),
         cmocka_unit_test(persistence_of_responses),
+        cmocka_unit_test(repeatable_requests),
+        cmocka_unit_test(upstreams_that_are_asked_to_keep),
+        cmocka_unit_test(upstreams_that_keep),
+        cmocka_unit_test(authentication_of_connections),
         cmocka_unit_test(interim_responses),
         cmocka_unit_test(switching_protocols),
         cmocka_unit_test(responses_that_are_refused),

@@ -52,12 +52,6 @@ static bool same_target(const struct address *a, const struct address *b)
     return memcmp(octets_a, octets_b, size) == 0;
 }
 
-static bool same_credentials(const struct credentials *a, const struct credentials *b)
-{
-    if (a->present != b->present || a->user_only != b->user_only) return false;
-    return !a->present || (strcmp(a->user, b->user) == 0 && strcmp(a->password, b->password) == 0);
-}
-
 void verdicts_close(struct verdicts *verdicts)
 {
     free(verdicts->entries);
@@ -92,7 +86,7 @@ bool verdicts_find(const struct verdicts *verdicts, struct route_request *reques
     const struct verdict_entry *entry = &verdicts->entries[verdicts_place(request)];
     if (now_ms >= entry->until_ms || entry->revision != revision || entry->callback != request->callback) return false;
     if (!same_target(&entry->target, &request->target)) return false;
-    if (!same_credentials(&entry->credentials, request->credentials)) return false;
+    if (!credentials_equal(&entry->credentials, request->credentials)) return false;
     request->verdict = entry->verdict;
     request->verdict.hops = request->hops;
     assert(entry->verdict.hop_count <= VERDICTS_HOPS_MAX);
