@@ -27,6 +27,15 @@ enum speech {
     SPEECH_SEQUENCE, /* several plain HTTP requests, see sim_sequence.h */
     SPEECH_FORWARD
 };
+/* How an upstream of a sequence ends a connection that could carry more. */
+enum weariness {
+    WEARY_SAYS,  /* tells so with its last response, and ends then */
+    WEARY_ENDS,  /* without a word, when the next request has come or may be on its way */
+    WEARY_RESET, /* likewise */
+    WEARY_408,   /* with a word that nobody has asked for */
+    WEARY_KINDS,
+};
+
 struct tunnel {
     struct actor client;
     uint32_t index;
@@ -55,6 +64,10 @@ struct upstream {
     uint8_t trouble; /* what the proxies of the chain do wrong */
     uint64_t asked;  /* octets of handshakes with them */
     struct sequence_reader reader;
+    uint32_t answers;     /* to requests of a sequence */
+    uint32_t answers_max; /* behind which it is weary */
+    uint8_t weariness;    /* enum weariness */
+    uint64_t weary_us;    /* when it ends of itself; 0: not by time */
 };
 
 struct peers {
@@ -62,6 +75,7 @@ struct peers {
     uint32_t tunnel_count, upstream_count;
     bool calm; /* nothing goes wrong but what a tunnel's own plan says */
     bool hop_trouble;
+    bool sequences; /* all clients speak plain HTTP, several requests each */
     uint32_t room_max;
     uint64_t moved_us; /* when one of them last did something */
     struct tunnel tunnels[TUNNELS_MAX];

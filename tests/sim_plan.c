@@ -121,6 +121,7 @@ static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_m
     uint32_t listener = forward ? t->index + 1 : 0;
     t->listener = (uint8_t)listener;
     t->speech = (uint8_t)(forward ? SPEECH_FORWARD : sim_below(SPEECH_FORWARD));
+    if (peers->sequences && !forward) t->speech = SPEECH_SEQUENCE;
     if (t->speech == SPEECH_SEQUENCE && peers->tunnel_count > 4) t->speech = SPEECH_POST;
     if (forward) {
         t->target = peers->config->listeners[listener].forward;
@@ -156,6 +157,7 @@ void peers_plan(struct peers *peers, const struct config *config, uint32_t count
     peers->config = config;
     peers->tunnel_count = count;
     peers->upstream_count = 0;
+    peers->sequences = count <= 4 && sim_chance(200);
     for (uint32_t i = 0; i < count; i++) {
         struct tunnel *t = &peers->tunnels[i];
         memset(t, 0, sizeof *t);

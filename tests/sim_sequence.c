@@ -36,6 +36,19 @@ static uint8_t *put_framing(uint8_t *at, uint32_t size, bool is_chunked)
     return at + sprintf((char *)at, "Content-Length: %u\r\n", size);
 }
 
+static uint8_t *put_request(uint8_t *at, const struct sequence *q, uint32_t request, const char *authority)
+{
+    const char *method = q->repeatable[request] ? "GET" : "POST";
+    at += sprintf((char *)at, "%s http://%s/%u HTTP/1.1\r\nHost: x\r\n", method, authority, request);
+    if (!q->repeatable[request])
+        at = put_framing(at, q->up[request], q->chunked_up[request]);
+    else if (sim_chance(
+                 300)) /* in the place of a body: a head that is not sent at once, or not received into one slot */
+        at += sprintf((char *)at, "Pad: %0*u\r\n", (int)sim_between(1, SEQUENCE_PAD_MAX), 0u);
+    at += sprintf((char *)at, "%s\r\n", request + 1 == q->count ? "Connection: close\r\n" : "");
+    return q->repeatable[request] ? at : put_body(at, request, true, q->up[request], q->chunked_up[request]);
+}
+
 static uint32_t plan_body(void)
 {
     return sim_chance(300) ? 0 : sim_chance(500) ? sim_below(100) : sim_below(SEQUENCE_BODY_MAX);
@@ -47,15 +60,13 @@ size_t sequence_plan(struct sequence *q, const char *authority, uint8_t *out, si
     memset(q, 0, sizeof *q);
     q->count = sim_between(2, SEQUENCE_MAX);
     for (uint32_t i = 0; i < q->count; i++) {
-        q->up[i] = plan_body();
+        q->repeatable[i] = sim_chance(600);
+        q->up[i] = q->repeatable[i] ? 0 : plan_body();
         q->down[i] = plan_body();
         q->chunked_up[i] = sim_chance(400);
         q->chunked_down[i] = sim_chance(400);
         q->interim[i] = sim_chance(200);
-        at += sprintf((char *)at, "POST http://%s/%u HTTP/1.1\r\nHost: x\r\n", authority, i);
-        at = put_framing(at, q->up[i], q->chunked_up[i]);
-        at += sprintf((char *)at, "%s\r\n", i + 1 == q->count ? "Connection: close\r\n" : "");
-        at = put_body(at, i, true, q->up[i], q->chunked_up[i]);
+        at = put_request(at, q, i, authority);
         q->end[i] = (uint32_t)(at - out);
     }
     if ((size_t)(at - out) > size) sim_fail("a sequence is too long");
@@ -113,30 +124,42 @@ static bool request_head(const struct sequence *q, struct sequence_reader *r, co
     return true;
 }
 
-static size_t write_answer(const struct sequence *q, uint32_t request, uint8_t *out)
+static size_t write_answer(const struct sequence *q, uint32_t request, bool last, uint8_t *out)
 {
     uint8_t *at = out;
     if (q->interim[request]) at += sprintf((char *)at, "HTTP/1.1 103 Early Hints\r\nIndex: x\r\n\r\n");
-    at += sprintf((char *)at, "HTTP/1.1 200 OK\r\nIndex: %u\r\n", request);
+    at += sprintf((char *)at, "HTTP/1.1 200 OK\r\nIndex: %u\r\n%s", request, last ? "Connection: close\r\n" : "");
     at = put_framing(at, q->down[request], q->chunked_down[request]);
     at += sprintf((char *)at, "\r\n");
     at = put_body(at, request, false, q->down[request], q->chunked_down[request]);
     return (size_t)(at - out);
 }
 
+/* Once more: only what may be sent twice, and only while there is no word of an answer. */
+static void check_turn(const struct sequence *q, uint32_t request, bool silent)
+{
+    if (request == q->heard) return;
+    if (request + 1 != q->heard)
+        sim_fail("request %u of a sequence reached its upstream when %u was due", request, q->heard);
+    if (!q->repeatable[request]) sim_fail("request %u of a sequence, which is a POST, was sent twice", request);
+    if (q->times[request] > 1) sim_fail("request %u of a sequence was sent three times", request);
+    if (request < q->answered || (request == q->answered && !silent))
+        sim_fail("request %u of a sequence was sent again behind its answer", request);
+}
+
 bool sequence_hear_request(struct sequence *q, struct sequence_reader *r, const uint8_t *data, size_t size,
-                           size_t *used, uint8_t *out, size_t out_size, size_t *answer)
+                           size_t *used, bool silent, bool last, uint8_t *out, size_t out_size, size_t *answer)
 {
     size_t body;
     *used = 0;
     if (!r->in_body && !request_head(q, r, data, size, used)) return false;
-    if (r->request != q->heard)
-        sim_fail("request %u of a sequence reached its upstream when %u was due", r->request, q->heard);
+    check_turn(q, r->request, silent);
     bool whole = body_read(r, data + *used, size - *used, true, q->up[r->request], &body);
     *used += body;
     if (!whole) return false;
-    q->heard++;
-    *answer = write_answer(q, r->request, out);
+    q->times[r->request]++;
+    q->heard = r->request + 1;
+    *answer = write_answer(q, r->request, last, out);
     if (*answer > out_size) sim_fail("a response of a sequence is too long");
     return true;
 }

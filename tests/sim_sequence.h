@@ -11,14 +11,17 @@
 
 #define SEQUENCE_MAX      4u     /* requests */
 #define SEQUENCE_BODY_MAX 16000u /* octets of a body; all of a client's words fit into SAY_MAX */
+#define SEQUENCE_PAD_MAX  12000u /* of a head without body */
 
 struct sequence {
     uint32_t count;
+    bool repeatable[SEQUENCE_MAX];                             /* a GET: it may be sent twice */
     uint32_t up[SEQUENCE_MAX], down[SEQUENCE_MAX];             /* octets of the bodies */
     bool chunked_up[SEQUENCE_MAX], chunked_down[SEQUENCE_MAX]; /* how they are framed */
     bool interim[SEQUENCE_MAX];                                /* another head comes before the response */
     uint32_t end[SEQUENCE_MAX];                                /* of each request within the client's words */
     uint32_t heard;                                            /* requests that upstreams have got */
+    uint32_t times[SEQUENCE_MAX];                              /* how often they have got each of them */
     uint32_t answered;                                         /* responses that the client has got */
 };
 
@@ -35,9 +38,11 @@ struct sequence_reader {
 /* Plans the requests to `authority` and writes them all, the last one with `Connection: close`. Returns octets. */
 size_t sequence_plan(struct sequence *q, const char *authority, uint8_t *out, size_t size);
 /* An upstream's view of what comes on its connection: *used octets of data[size] are done with, and are not to come
- * again. True when a request is whole, which must be the next one, unchanged: its response is in out. */
+ * again. True when a request is whole, unchanged: its response is in out. It must be the next one, or the one before
+ * once more, if that may be sent twice and `silent`: its client has heard nothing of a response to it. `last`: the
+ * response says that it is the last one on its connection. */
 bool sequence_hear_request(struct sequence *q, struct sequence_reader *reader, const uint8_t *data, size_t size,
-                           size_t *used, uint8_t *out, size_t out_size, size_t *answer);
+                           size_t *used, bool silent, bool last, uint8_t *out, size_t out_size, size_t *answer);
 /* The client's view, in the same way. True when a response is whole: *granted if it is that of an upstream, which must
  * be the one to the next request, unchanged; else the proxy refuses, and only the head is read. */
 bool sequence_hear_response(struct sequence *q, struct sequence_reader *reader, uint8_t *data, size_t size,

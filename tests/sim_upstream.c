@@ -38,7 +38,10 @@ static void upstream_begin_stream(struct upstream *u)
     actor_plan_pace(a, true);
     if (a->gulp < t->client.say_size / 40) a->gulp = t->client.say_size / 40;
     if (tunnel_is_http(t)) a->nap_us = 0;
-    if (t->speech == SPEECH_SEQUENCE) a->manner = (uint8_t)(sim_chance(500) ? END_FIRST : END_LAST);
+    if (t->speech != SPEECH_SEQUENCE) return;
+    a->manner = (uint8_t)(sim_chance(500) ? END_FIRST : END_LAST);
+    u->weariness = (uint8_t)sim_below(WEARY_KINDS);
+    u->answers_max = sim_between(1, SEQUENCE_MAX + 1);
 }
 
 static void hop_check_next(struct peers *peers, struct upstream *u, const struct address *asked)
@@ -192,19 +195,73 @@ static bool post_hears_head(struct upstream *u)
     return true;
 }
 
-/* A request of a sequence has come: it is answered, and nothing may follow it. */
+/* It ends the connection, whatever is on its way to it. */
+static void sequence_end(struct upstream *u)
+{
+    static const char timeout[] = "HTTP/1.1 408 x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    struct actor *a = &u->actor;
+    u->weary_us = 0;
+    u->trouble = 2; /* does not care any more what it is told */
+    if (u->weariness == WEARY_RESET) {
+        sim_reset(a->conn, ECONNRESET);
+        a->gone = true;
+        return;
+    }
+    if (u->weariness == WEARY_408) actor_say(a, timeout, sizeof timeout - 1);
+    a->say_limit = a->say_size;
+    a->manner = END_FIRST;
+    a->sends_stream = a->reads_stream = true;
+}
+
+/* The response is said. Where the connection does not go on, nothing may follow, or its end is not far. */
+static void sequence_tire(struct upstream *u)
+{
+    struct actor *a = &u->actor;
+    if (++u->answers < u->answers_max) return;
+    if (u->weariness == WEARY_SAYS)
+        a->sends_stream = a->reads_stream = true;
+    else
+        u->weary_us = sim_now_us() + sim_below(sim_chance(500) ? 20000 : 20000000);
+}
+
+/* A request of a sequence has come. On a connection that has carried one it may meet the connection's end. */
 static bool sequence_hears_request(struct upstream *u)
 {
     struct actor *a = &u->actor;
+    struct tunnel *t = u->tunnel;
     static uint8_t out[SAY_MAX];
     size_t used, answer;
-    bool whole = sequence_hear_request(&u->tunnel->sequence, &u->reader, a->heard, a->heard_size, &used, out,
+    bool silent = !t->reader.begun && t->client.heard_size == 0, weary = u->answers >= u->answers_max;
+    bool last = u->answers + 1 == u->answers_max && u->weariness == WEARY_SAYS;
+    bool whole = sequence_hear_request(&t->sequence, &u->reader, a->heard, a->heard_size, &used, silent, last, out,
                                        sizeof out, &answer);
     actor_forget(a, used);
+    if (u->answers > 0 && u->reader.in_body && !t->sequence.repeatable[u->reader.request])
+        sim_fail("a POST of tunnel %u comes on a connection that may have ended", t->index);
     if (!whole) return false;
+    if (weary) {
+        sequence_end(u);
+        return true;
+    }
+    if (a->say_sent == a->say_size) a->say_sent = a->say_size = 0;
     actor_say(a, out, answer);
     a->say_limit = a->say_size;
-    a->sends_stream = a->reads_stream = true;
+    sequence_tire(u);
+    return true;
+}
+
+/* Its time is over, and what it has said is read; or its other side has ended the connection. */
+static bool sequence_act(struct upstream *u, uint64_t *wake_us)
+{
+    struct actor *a = &u->actor;
+    if (a->gone || !u->tunnel || u->tunnel->speech != SPEECH_SEQUENCE) return false;
+    if (a->saw_end) a->sends_stream = a->reads_stream = true;
+    if (u->weary_us == 0 || a->sends_stream || a->say_sent < a->say_size || a->conn->in.used > 0) return false;
+    if (u->weary_us > sim_now_us()) {
+        if (u->weary_us < *wake_us) *wake_us = u->weary_us;
+        return false;
+    }
+    sequence_end(u);
     return true;
 }
 
@@ -295,5 +352,6 @@ void peers_on_established(struct peers *peers, struct sim_conn *conn)
 bool upstream_act(struct peers *peers, struct upstream *u, uint64_t *wake_us)
 {
     struct upstream_self self = {peers, u};
-    return actor_act(&u->actor, upstream_hears, &self, wake_us);
+    bool moved = actor_act(&u->actor, upstream_hears, &self, wake_us);
+    return sequence_act(u, wake_us) || moved;
 }
