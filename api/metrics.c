@@ -136,6 +136,16 @@ static void write_clients(struct text *out, const struct snapshot *s)
     write_integer(out, COUNTER, "sluice_requests_total", "Requests that were understood.", s->requests);
     write_integer(out, COUNTER, "sluice_requests_established_total", "Requests that led to a connection.",
                   s->successes);
+    write_integer(out, COUNTER, "sluice_upstreams_opened_total", "Connections made for plain HTTP requests.",
+                  s->conns_opened);
+    write_integer(out, COUNTER, "sluice_upstreams_reused_total",
+                  "Plain HTTP requests that took a connection which had carried others.", s->conns_reused);
+    write_integer(out, COUNTER, "sluice_upstreams_stale_total",
+                  "Idle connections that turned out to have ended when a request took them.", s->conns_stale);
+    write_integer(out, COUNTER, "sluice_upstreams_evicted_total",
+                  "Idle connections closed before their time: too many, a reload, a stop.", s->conns_evicted);
+    write_integer(out, GAUGE, "sluice_upstreams_idle", "Connections that wait for another plain HTTP request.",
+                  s->conns_idle);
     write_head(out, "sluice_bytes_total", "counter", "Octets delivered, by direction.");
     write_sample(out, "sluice_bytes_total", "direction", "up", s->bytes_up);
     write_sample(out, "sluice_bytes_total", "direction", "down", s->bytes_down);

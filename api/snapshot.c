@@ -47,6 +47,11 @@ static void add_worker(struct snapshot *s, const struct stats *w)
     s->hop_out += counter_read(&w->hop_out);
     s->routes_asked += counter_read(&w->routes_asked);
     s->routes_remembered += counter_read(&w->routes_remembered);
+    s->conns_opened += counter_read(&w->conns_opened);
+    s->conns_reused += counter_read(&w->conns_reused);
+    s->conns_stale += counter_read(&w->conns_stale);
+    s->conns_evicted += counter_read(&w->conns_evicted);
+    s->conns_idle += counter_read(&w->conns_idle);
     histogram_add_to(&s->connect, &w->connect);
     histogram_add_to(&s->decision, &w->decision);
 }

@@ -212,6 +212,11 @@ static const struct json_counter worker_counters[] = {
     WORKER("queue_full", queue_full),
     WORKER("routes_asked", routes_asked),
     WORKER("routes_remembered", routes_remembered),
+    WORKER("conns_opened", conns_opened),
+    WORKER("conns_reused", conns_reused),
+    WORKER("conns_stale", conns_stale),
+    WORKER("conns_evicted", conns_evicted),
+    WORKER("conns_idle", conns_idle),
     WORKER("datagrams_up", datagrams_up),
     WORKER("datagrams_down", datagrams_down),
     WORKER("datagrams_dropped", datagrams_dropped),
@@ -268,6 +273,10 @@ static void add_sessions(json_t *all, const struct snapshot *s)
     json_object_set_new(
         all, "decisions",
         json_pack("{s:o, s:o}", "asked", number(s->routes_asked), "remembered", number(s->routes_remembered)));
+    json_object_set_new(all, "upstreams",
+                        json_pack("{s:o, s:o, s:o, s:o, s:o}", "opened", number(s->conns_opened), "reused",
+                                  number(s->conns_reused), "stale", number(s->conns_stale), "evicted",
+                                  number(s->conns_evicted), "idle", number(s->conns_idle)));
 }
 
 static json_t *json_transfer(uint64_t in, uint64_t out)

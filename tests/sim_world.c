@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/session/conn_cache.h"
 #include "core/session/message.h"
 #include "core/session/session.h"
 #include "core/session/worker.h"
@@ -417,6 +418,8 @@ static void plan_config(struct config *config, bool calm, uint32_t tunnels)
     config->udp_peers = 1024;
     config->exchanges = calm ? TUNNELS_MAX : sim_between(1, 4);
     config->heads = calm ? 4 * TUNNELS_MAX : 1u + config->exchanges;
+    config->conn_cache = sim_chance(900);
+    config->conns = sim_below(5);
     if (calm || sim_chance(700)) return;
     config->idle_timeout_ms = sim_between(500, 5000);
     config->half_close_timeout_ms = sim_chance(500) ? 0 : sim_between(500, 5000);
@@ -567,6 +570,8 @@ static void check_pools(const struct worker *w)
     check_zero(w->setups.used, "setups");
     check_zero(w->exchanges.used, "exchanges");
     check_zero(w->heads.used, "large heads");
+    check_zero(!conn_cache_is_quiet(w), "cache with connections in it");
+    check_zero(counter_read(&w->stats.conns_idle), "idle upstream connections in the gauge");
     check_zero(w->buffers.leased, "leased buffers");
     check_zero(pipes_lent(&w->pipes), "lent pipes");
     check_zero(!link_is_empty(&w->starved), "list of starved flows with something in it");

@@ -53,6 +53,11 @@ static const struct named of_worker[] = {
     NAMED(bytes_splice, NULL, "bytes_splice"),
     NAMED(routes_asked, NULL, "routes_asked"),
     NAMED(routes_remembered, NULL, "routes_remembered"),
+    NAMED(conns_opened, NULL, "conns_opened"),
+    NAMED(conns_reused, NULL, "conns_reused"),
+    NAMED(conns_stale, NULL, "conns_stale"),
+    NAMED(conns_evicted, NULL, "conns_evicted"),
+    NAMED(conns_idle, NULL, "conns_idle"),
 };
 #undef NAMED
 #define NAMED(field, metric)                                                                                           \

@@ -232,22 +232,22 @@ static void test_dump_defaults(void **state)
 {
     (void)state;
     assert_int_equal(run("-l 127.0.0.1:1080 --workers 3 --dump-config", false), CONFIG_EXIT_SUCCESS);
-    assert_string_equal(out,
-                        "return {\n    listen = \"127.0.0.1:1080\",\n    forward = nil,\n    proxy = nil,\n"
-                        "    restapi = nil,\n    http_listen = nil,\n    user_name = nil,\n    nameserver = nil,\n"
-                        "    netdev = nil,\n    loglevel = 4,\n    resolve_pf = 0,\n    timeout = 60,\n"
-                        "    memlimit = 0,\n    auth_required = false,\n    pipe = false,\n    reuseport = false,\n"
-                        "    tcp_fastopen = true,\n    tcp_fastopen_connect = false,\n    tcp_nodelay = true,\n"
-                        "    tcp_keepalive = true,\n    transparent = false,\n    traceback = false,\n"
-                        "    socks5_bind = false,\n    socks5_udp = false,\n    daemonize = false,\n"
-                        "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
-                        "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
-                        "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
-                        "    startup_limit_full = 0,\n    allow_self = false,\n    ruleset = nil,\n"
-                        "    scripts = nil,\n"
-                        "    lua_budget = 5000,\n    api_token_file = nil,\n    idle_timeout = 7440,\n"
-                        "    half_close_timeout = 3600,\n    limit = nil,\n    limit_keys = 100000,\n    workers = "
-                        "3,\n    relay = \"auto\",\n    drain = 0,\n}\n");
+    assert_string_equal(
+        out, "return {\n    listen = \"127.0.0.1:1080\",\n    forward = nil,\n    proxy = nil,\n"
+             "    restapi = nil,\n    http_listen = nil,\n    user_name = nil,\n    nameserver = nil,\n"
+             "    netdev = nil,\n    loglevel = 4,\n    resolve_pf = 0,\n    timeout = 60,\n"
+             "    memlimit = 0,\n    auth_required = false,\n    pipe = false,\n    reuseport = false,\n"
+             "    tcp_fastopen = true,\n    tcp_fastopen_connect = false,\n    tcp_nodelay = true,\n"
+             "    tcp_keepalive = true,\n    transparent = false,\n    traceback = false,\n"
+             "    socks5_bind = false,\n    socks5_udp = false,\n    daemonize = false,\n"
+             "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
+             "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
+             "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
+             "    startup_limit_full = 0,\n    allow_self = false,\n    conn_cache = true,\n    ruleset = nil,\n"
+             "    scripts = nil,\n"
+             "    lua_budget = 5000,\n    api_token_file = nil,\n    idle_timeout = 7440,\n"
+             "    half_close_timeout = 3600,\n    limit = nil,\n    limit_keys = 100000,\n    workers = "
+             "3,\n    relay = \"auto\",\n    drain = 0,\n}\n");
 }
 
 static void test_dump_is_whole(void **state)
@@ -318,13 +318,16 @@ static uint64_t size_with(uint64_t descriptors, uint32_t workers, uint32_t max_s
 static void test_sizes(void **state)
 {
     (void)state;
-    /* 64 in reserve, an eighth for names, per worker 2 listeners and 4 more; two descriptors a session */
-    uint32_t names = 1024 / 8 + 1, left = 1024 - 64 - names;
+    /* 64 in reserve, an eighth for names, a thirty-second for idle upstream connections, per worker 2 listeners and 4
+     * more; two descriptors a session */
+    uint32_t names = 1024 / 8 + 1, left = 1024 - 64 - names - 1024 / 32;
     assert_int_equal(size_with(1024, 1, 0, RELAY_COPY), (left - 6) / 2);
+    assert_int_equal(config.conns, 32);
     assert_int_equal(config.name_sockets, names);
     assert_int_equal(config.pipes, 0);
     assert_int_equal(config.setups, config.sessions);
     assert_int_equal(size_with(1024, 4, 0, RELAY_COPY), (left - 4 * 6) / 2);
+    assert_int_equal(config.conns, 8);
     assert_int_equal(size_with(1024, 1, 10, RELAY_COPY), 10);
     assert_int_equal(config.exchanges, 10);
     assert_int_equal(size_with(1024, 1, 5000, RELAY_COPY), (left - 6) / 2);
@@ -351,9 +354,9 @@ static void test_names_and_sessions_fit(void **state)
         for (unsigned workers = 1; workers <= 2; workers++) {
             if (limits[i] > most.rlim_max) continue;
             uint64_t sessions = size_with(limits[i], workers, 0, RELAY_AUTO);
-            uint64_t pipes = (uint64_t)workers * config.pipes;
+            uint64_t pipes = (uint64_t)workers * config.pipes, conns = (uint64_t)workers * config.conns;
             assert_in_range(config.name_sockets, 1, RESOLVE_SOCKETS_MAX);
-            assert_true(sessions > 0 && 2 * sessions + 2 * pipes + config.name_sockets + 64 <= limits[i]);
+            assert_true(sessions > 0 && 2 * sessions + 2 * pipes + conns + config.name_sockets + 64 <= limits[i]);
             if (limits[i] >= 16384) assert_int_equal(config.name_sockets, RESOLVE_SOCKETS_MAX);
         }
     }
@@ -376,6 +379,27 @@ static void test_descriptors_for_sessions(void **state)
             assert_true(sessions_with(limit) >= counts[i]);
             assert_true(sessions_with(limit - 1) < counts[i]);
         }
+}
+
+/* However many workers there are, and whatever the limit: 256 of each, 1024 of all. */
+static void test_idle_upstreams(void **state)
+{
+    struct rlimit most;
+    (void)state;
+    getrlimit(RLIMIT_NOFILE, &most);
+    if (most.rlim_max >= 65536) {
+        size_with(65536, 4, 0, RELAY_AUTO);
+        assert_int_equal(config.conns, 256);
+        size_with(65536, 16, 0, RELAY_AUTO);
+        assert_int_equal(config.conns, 64);
+    }
+    size_with(16384, 1, 0, RELAY_AUTO);
+    assert_int_equal(config.conns, 256);
+    size_with(16384, 16, 0, RELAY_AUTO);
+    assert_int_equal(config.conns, 32);
+    config.conn_cache = false;
+    config_size(&config);
+    assert_int_equal(config.conns, 0);
 }
 
 static void test_too_few_descriptors(void **state)
@@ -424,6 +448,7 @@ int main(void)
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_names_and_sessions_fit),
         cmocka_unit_test(test_descriptors_for_sessions),
+        cmocka_unit_test(test_idle_upstreams),
         cmocka_unit_test(test_too_few_descriptors),
         cmocka_unit_test(test_workers_follow_affinity),
     };

@@ -49,6 +49,9 @@ static void test_flags(void **state)
     assert_true(config.tproxy && config.reuseport && config.pipe && config.fastopen_connect && config.daemonize);
     assert_true(config.socks5_bind && config.socks5_udp);
     assert_false(config.fastopen);
+    assert_true(config.conn_cache);
+    accepts("--no-conn-cache");
+    assert_false(config.conn_cache);
     accepts("--daemonize -4");
     assert_true(config.daemonize);
     assert_int_equal(config.family, AF_INET);
@@ -354,8 +357,8 @@ static void test_words_from_elsewhere(void **state)
 static void test_obsolete_options_warn(void **state)
 {
     (void)state;
-    accepts("--proto-timeout --bidir-timeout --no-conn-cache -C --color -v -s");
-    assert_int_equal(count_lines(err), 7);
+    accepts("--proto-timeout --bidir-timeout -C --color -v -s");
+    assert_int_equal(count_lines(err), 6);
     assert_non_null(strstr(err, "sluice: -C: obsolete, ignored"));
     accepts("--ingress");
     assert_int_equal(config.blocked, POLICY_MULTICAST | POLICY_GLOBAL);
@@ -444,6 +447,7 @@ static void test_help(void **state)
                                           "      --pipe ",
                                           "      --no-fastopen ",
                                           "      --fastopen-connect ",
+                                          "      --no-conn-cache ",
                                           "  -t, --timeout SECONDS ",
                                           "  -m, --max-sessions N ",
                                           "      --max-startups S:R:F ",

@@ -48,6 +48,10 @@ bool config_can_change(const struct config *now, const struct config *fresh, uin
         snprintf(why, size, "`%s' has changed, which is fixed at the start: restart to apply it", fixed);
         return false;
     }
+    if (fresh->conn_cache && !now->conn_cache && now->conns == 0) {
+        snprintf(why, size, "`conn_cache' has been switched on, but the start has made no room: restart to apply it");
+        return false;
+    }
     if (now->max_sessions != fresh->max_sessions && sessions > now->sessions) {
         snprintf(why, size, "`max_sessions' has changed, but the start has made room for %u only: restart to apply it",
                  now->sessions);
@@ -83,4 +87,5 @@ void config_take_fixed(struct config *fresh, const struct config *now)
     fresh->udp_peers = now->udp_peers;
     fresh->exchanges = now->exchanges;
     fresh->heads = now->heads;
+    fresh->conns = now->conns;
 }

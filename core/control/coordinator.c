@@ -19,9 +19,21 @@ struct own *coordinator_own(const struct coordinator *c)
     return c->own;
 }
 
+/* By way of the ring of the thread that calls. Under c->lock: no worker's ring goes meanwhile. */
+static void coordinator_wake_all(struct coordinator *c, struct ring *ring)
+{
+    for (uint32_t i = 0; c->go && !c->over && i < coordinator_worker_count(c); i++)
+        ring_wake(ring, c->threads[i].worker.ring, (struct ring_tag){.op = WORKER_OP_WAKE});
+}
+
 void coordinator_set_revision(struct coordinator *c, uint32_t revision)
 {
     atomic_store_explicit(&c->revision, revision, memory_order_release);
+    pthread_mutex_lock(&c->lock);
+    coordinator_wake_all(c,
+                         c->ring); /* connections of the ruleset before are closed now, and not with the next client */
+    pthread_mutex_unlock(&c->lock);
+    c->wakes_armed = true;
 }
 
 uint32_t coordinator_revision(const struct coordinator *c)
@@ -60,10 +72,9 @@ static bool coordinator_has_mail(const struct coordinator *c)
 
 void coordinator_stop_from(struct coordinator *c, struct ring *ring)
 {
-    pthread_mutex_lock(&c->lock); /* no worker's ring goes meanwhile */
+    pthread_mutex_lock(&c->lock);
     atomic_fetch_add_explicit(&c->stops, 1, memory_order_release);
-    for (uint32_t i = 0; c->go && !c->over && i < coordinator_worker_count(c); i++)
-        ring_wake(ring, c->threads[i].worker.ring, (struct ring_tag){.op = WORKER_OP_WAKE});
+    coordinator_wake_all(c, ring);
     if (ring != c->ring) {
         ring_wake(ring, c->ring, (struct ring_tag){.op = COORDINATOR_OP_WAKE});
         ring_flush(ring);

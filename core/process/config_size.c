@@ -46,6 +46,15 @@ static void size_pipes(struct config *c, uint64_t descriptors)
     c->pipes = c->relay == RELAY_COPY ? 0 : (uint32_t)pipes;
 }
 
+/* Upstream connections that wait for another request: 1024 of the process and 256 of a worker, so that many workers
+ * do not multiply them, and a thirty-second of all descriptors, since sessions matter more. 14 KiB of address space
+ * each, twice. */
+static void size_conns(struct config *c, uint64_t descriptors)
+{
+    uint64_t conns = smaller(1024, descriptors / 32) / c->workers;
+    c->conns = c->conn_cache ? (uint32_t)smaller(256, conns) : 0;
+}
+
 /* Gives everything but sessions its part of `limit` descriptors: how many that are, which may be more than there are.
  */
 static uint64_t size_reserve(struct config *c, uint64_t limit)
@@ -58,6 +67,8 @@ static uint64_t size_reserve(struct config *c, uint64_t limit)
     /* 64 for standard streams, log, signals, what else names need and connections that wait for their refusal; each
      * worker has its listeners, ring, wake-up and spare descriptors (4), and two for each pipe. */
     uint64_t reserve = 64 + c->name_sockets + (uint64_t)c->workers * (c->listener_count + 4 + 2 * (uint64_t)c->pipes);
+    size_conns(c, limit);
+    reserve += (uint64_t)c->workers * c->conns;
     uint64_t left = limit > reserve ? limit - reserve : 0;
     /* UDP associations take four descriptors (control, client side, IPv4 and IPv6 targets) and datagram buffers. */
     c->associations = (uint32_t)smaller(256, left / 4 / c->workers);

@@ -80,6 +80,9 @@ const struct option_row option_rows[] = {
      option_set_flag, FLAG("allow_self", allow_self)},
     {0, "fastopen-connect", NULL, GROUP_OUTBOUND, "use TCP Fast Open towards upstream servers", option_set_flag,
      FLAG("tcp_fastopen_connect", fastopen_connect)},
+    {0, "no-conn-cache", NULL, GROUP_OUTBOUND,
+     "close connections to HTTP servers behind each plain HTTP request instead of keeping them for the next one",
+     option_clear_flag, FLAG("conn_cache", conn_cache)},
     {KEY_ALONE, FLAG("tcp_nodelay", tcp_nodelay)},
     {KEY_ALONE, FLAG("tcp_keepalive", tcp_keepalive)},
 
@@ -167,7 +170,6 @@ const struct option_row option_rows[] = {
     {0, "egress", NULL, GROUP_HIDDEN, "taken as --block-outbound local", option_block_egress, ACTION},
     OLD(0, "proto-timeout", "ignored, see --timeout"),
     OLD(0, "bidir-timeout", "ignored, see --timeout"),
-    OLD(0, "no-conn-cache", "ignored, there is no such cache"),
     OLD('C', "color", "ignored, see --log terminal"),
     OLD('v', "verbose", "ignored, see --loglevel"),
     OLD('s', "silent", "ignored, see --loglevel"),

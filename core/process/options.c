@@ -70,6 +70,7 @@ void config_defaults(struct config *config)
     *config = (struct config){
         .family = AF_UNSPEC,
         .fastopen = true,
+        .conn_cache = true,
         .relay = RELAY_AUTO,
         .timeout_ms = 60000,
         /* RFC 5382 section 5: what an application may expect of any box in its path. */

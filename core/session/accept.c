@@ -5,6 +5,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/conn_cache.h"
 #include "core/session/crowd.h"
 #include "core/session/spare.h"
 #include "core/session/steps.h"
@@ -148,7 +149,13 @@ static void accept_on_error(struct worker *w, struct listener *l, int error)
     default: break;
     }
     if (l->fd < 0) return; /* stopped meanwhile */
-    if (error == -EMFILE || error == -ENFILE) accept_refuse_waiting(w, l->fd);
+    if (error == -EMFILE || error == -ENFILE) {
+        if (conn_cache_clear(w)) { /* clients come before what may never be used again */
+            ring_flush(w->ring);
+            return;
+        }
+        accept_refuse_waiting(w, l->fd);
+    }
     if (l->resume_ms == 0) LOGW("accept: %s", accept_explain(error));
     l->resume_ms = ring_now_ms(w->ring) + ACCEPT_PAUSE_MS;
 }

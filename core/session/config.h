@@ -54,7 +54,8 @@ struct config {
     bool daemonize;
     bool socks5_bind;
     bool socks5_udp;
-    bool pipe; /* --pipe was given; no effect */
+    bool conn_cache; /* upstream connections of plain HTTP carry several requests */
+    bool pipe;       /* --pipe was given; no effect */
     bool tcp_nodelay, tcp_keepalive;
     int tcp_sndbuf, tcp_rcvbuf; /* octets; 0: what the kernel chooses */
     enum relay_mode relay;
@@ -103,6 +104,7 @@ struct config {
     uint32_t udp_peers;      /* addresses that may answer to all of them, see udp_peers.h */
     uint32_t exchanges;      /* plain HTTP messages in transit */
     uint32_t heads;          /* large buffers for HTTP heads, see head_buffer.h */
+    uint32_t conns;          /* upstream connections that wait for another request, see conn_cache.h */
 };
 
 static inline bool config_has_listener(const struct config *config, enum listener_kind kind)

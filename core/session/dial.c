@@ -6,6 +6,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/conn_cache.h"
 #include "core/session/egress.h"
 #include "core/session/end.h"
 #include "core/session/established.h"
@@ -84,11 +85,20 @@ static int dial_result(struct dial *dial, unsigned attempt, int result)
     return polled && result >= 0 ? net_take_error(dial->fds[attempt]) : result;
 }
 
+/* A descriptor, or -errno. Connections that only wait for another request make room. */
+static int dial_open_socket(struct worker *w, const struct address *to)
+{
+    int fd = net_socket(dial_family(to), SOCK_STREAM);
+    if ((fd != -EMFILE && fd != -ENFILE) || !conn_cache_clear(w)) return fd;
+    ring_flush(w->ring);
+    return net_socket(dial_family(to), SOCK_STREAM);
+}
+
 /* One attempt. 0, or -errno when it could not even begin. */
 static int dial_connect(struct worker *w, struct session *s, unsigned attempt, const struct address *to)
 {
     struct dial *dial = &setup_of(w, s)->dial;
-    int fd = net_socket(dial_family(to), SOCK_STREAM);
+    int fd = dial_open_socket(w, to);
     if (fd < 0) return fd;
     dial_prepare_socket(w, s, fd, to);
     net_address_from(to, &dial->addresses[attempt]);

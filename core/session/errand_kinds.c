@@ -6,6 +6,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/conn_cache.h"
 #include "core/session/end.h"
 #include "core/session/flow.h"
 #include "core/session/hooks.h"
@@ -159,5 +160,6 @@ void errand_heed_limits(struct errand *self, struct worker *w)
 void errand_configure(struct errand *self, struct worker *w)
 {
     w->config = ((const struct config_errand *)self)->config;
+    conn_cache_begin_era(w); /* where it leads, and whether it may lead there, is another question now */
     worker_return(w, self, 0);
 }

@@ -6,6 +6,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/conn_cache.h"
 #include "core/session/end.h"
 #include "core/session/flow.h"
 #include "core/session/flow_private.h"
@@ -119,9 +120,28 @@ static bool exchange_leave_rest(struct worker *w, struct exchange *e, struct set
     return true;
 }
 
+/* --- the end of a response --- */
+
+static uint32_t upstream_in_flight(const struct session *s)
+{
+    uint32_t bits = 0;
+    for (unsigned op = SESSION_RECV + UPSTREAM; op <= SESSION_WATCH + UPSTREAM; op += 2) bits |= SESSION_BIT(op);
+    return s->inflight & bits;
+}
+
 static bool exchange_is_quiet(const struct session *s)
 {
     return (s->inflight & ~SESSION_BIT(SESSION_WATCH + CLIENT)) == 0;
+}
+
+/* A connection that is authenticated for its client is of no use without that client. */
+static bool exchange_keeps_upstream(struct worker *w, struct session *s, bool client_stays)
+{
+    const struct exchange *e = exchange_of(w, s);
+    const struct stream *st = &e->streams[UPSTREAM];
+    bool surplus = st->in_used < st->in_size; /* nobody has asked for it */
+    if (!e->keep_upstream || surplus || upstream_in_flight(s) || (s->exclusive && !client_stays)) return false;
+    return conn_cache_keep(w, s);
 }
 
 /* A connect that lost its race may come back behind the whole response. */
@@ -141,11 +161,12 @@ static void exchange_finish(struct worker *w, struct session *s)
     struct exchange *e = exchange_of(w, s);
     if (e->keep && exchange_awaits_connect(s)) return;
     bool goes_on = e->keep && exchange_is_quiet(s) && exchange_leave_rest(w, e, setup_of(w, s));
-    if (!goes_on || (w->draining && setup_of(w, s)->received == 0)) {
+    if (w->draining && setup_of(w, s)->received == 0) goes_on = false;
+    if (!exchange_keeps_upstream(w, s, goes_on)) session_drop_side(w, s, UPSTREAM, SESSION_ORDERLY);
+    if (!goes_on) {
         parting_end_exchange(w, s);
         return;
     }
-    session_drop_side(w, s, UPSTREAM, SESSION_ORDERLY);
     limited_leave(w, s); /* the next request is one of its own */
     exchange_release(w, s);
     idle_begin(w, s);
@@ -166,6 +187,39 @@ static void exchange_switch(struct worker *w, struct session *s)
 {
     exchange_release(w, s);
     session_proceed(w, s, SESSION_RELAY);
+}
+
+/* --- an upstream that had ended --- */
+
+/* Nothing of the upstream is in flight any more: the request goes to another one. */
+static void exchange_repeat(struct worker *w, struct session *s)
+{
+    if (upstream_in_flight(s)) return;
+    struct setup *setup = setup_of(w, s);
+    limited_refund(w, s, CLIENT);
+    exchange_release(w, s);
+    s->reused = false;
+    s->repeated = true;
+    setup->deadline_ms = ring_now_ms(w->ring) + w->config->timeout_ms;
+    setup->dialled_us = ring_now_us(w->ring);
+    session_log(w, s, LOG_LEVEL_DEBUG, "the connection of before has ended, the request is sent again");
+    session_hook_redial(w, s);
+}
+
+/* The upstream has given no answer, and gives none. True: it is another one's turn. What is meant are connections that
+ * their upstream had given up already: a request that ends a fresh one is not to end another. */
+static bool exchange_begin_repeat(struct worker *w, struct session *s)
+{
+    struct exchange *e = exchange_of(w, s);
+    if (!s->reused || e->answered || e->interims > 0) return false;
+    counter_add(&w->stats.conns_stale, 1);
+    if (!setup_of(w, s)->repeatable) return false;
+    e->repeats = true;
+    flow_drop(w, s, CLIENT);
+    flow_drop(w, s, UPSTREAM);
+    session_drop_side(w, s, UPSTREAM, SESSION_RESET);
+    exchange_repeat(w, s);
+    return true;
 }
 
 /* --- buffers --- */
@@ -233,17 +287,36 @@ static bool stream_pass_body(struct stream *st)
 
 /* --- the response's head --- */
 
-static enum failure response_begin(struct worker *w, struct exchange *e, const struct http_head *head, size_t used)
+/* The request will not be sent again: a large head of it has served. What is behind it is the next request. */
+static void request_forget(struct worker *w, struct setup *setup)
 {
+    if (setup->consumed < setup->received) return;
+    setup->consumed = setup->received = 0;
+    head_buffer_shrink(w, &setup->head, setup->head_small, sizeof setup->head_small);
+}
+
+/* The upstream has tired of its idle connection while the request was on its way (RFC 9110 section 15.5.9). */
+static bool response_is_for_nobody(const struct worker *w, const struct session *s, const struct http_head *head)
+{
+    return head->status == 408 && s->reused && setup_of(w, s)->repeatable && exchange_of(w, s)->interims == 0;
+}
+
+static enum failure response_begin(struct worker *w, struct session *s, const struct http_head *head, size_t used)
+{
+    struct exchange *e = exchange_of(w, s);
     struct stream *st = &e->streams[UPSTREAM];
     struct http_forward_response response;
     const uint8_t *data = st->in.data + st->in_used;
     if (http_forward_judge_response(data, head, &e->request, &response) != 0) return FAIL_UPSTREAM_RESPONSE;
+    e->repeats = response_is_for_nobody(w, s, head);
+    if (e->repeats) return FAIL_NONE;
     if (response.interim && ++e->interims > EXCHANGE_INTERIMS_MAX) return FAIL_UPSTREAM_RESPONSE;
     if (!stream_make_room(w, st, used, UPSTREAM)) return FAIL_RESOURCE;
     /* Of a request that is answered before it is complete the rest has nowhere to go. */
     response.keep &= request_is_out(e) && !w->draining;
     if (!response.interim) e->keep = response.keep;
+    e->keep_upstream = response.keep_upstream && request_is_out(e);
+    s->exclusive |= response.binds;
     size_t size =
         http_forward_write_response(data, head, &e->request, &response, st->out.data + st->out_size, stream_room(st));
     if (size == 0) return FAIL_RESPONSE_TOO_LARGE;
@@ -254,6 +327,7 @@ static enum failure response_begin(struct worker *w, struct exchange *e, const s
     e->head_until_ms = 0;
     if (response.interim) return FAIL_NONE; /* another head follows */
     e->answered = true;
+    request_forget(w, setup_of(w, s));
     st->rechunk = response.rechunk;
     st->phase = response.switched ? STREAM_SWITCH : STREAM_BODY;
     http_body_begin(&st->body, response.framing, response.length);
@@ -279,21 +353,21 @@ static enum failure response_wait(struct worker *w, struct stream *st)
     return room ? FAIL_NONE : FAIL_RESOURCE;
 }
 
-static enum failure response_read_heads(struct worker *w, struct exchange *e)
+static enum failure response_read_heads(struct worker *w, struct session *s)
 {
-    struct stream *st = &e->streams[UPSTREAM];
+    struct stream *st = &exchange_of(w, s)->streams[UPSTREAM];
     while (st->phase == STREAM_HEAD && st->in_size > st->in_used) {
         struct http_head head;
         size_t used;
         enum failure failure = FAIL_NONE;
         if (st->out_size > 0) return FAIL_NONE; /* an interim head first: `out` has room for one */
         switch (http_parse_response(st->in.data + st->in_used, st->in_size - st->in_used, &st->scanned, &head, &used)) {
-        case PARSE_OK: failure = response_begin(w, e, &head, used); break;
+        case PARSE_OK: failure = response_begin(w, s, &head, used); break;
         case PARSE_MORE: return response_wait(w, st);
         case PARSE_TOO_LARGE: return FAIL_RESPONSE_TOO_LARGE;
         default: return FAIL_UPSTREAM_RESPONSE;
         }
-        if (failure != FAIL_NONE) return failure;
+        if (failure != FAIL_NONE || exchange_of(w, s)->repeats) return failure;
     }
     return FAIL_NONE;
 }
@@ -307,10 +381,10 @@ static void stream_pass_raw(struct stream *st)
     st->in_used += (uint32_t)size;
 }
 
-static enum failure stream_pass(struct worker *w, struct exchange *e, enum session_side from)
+static enum failure stream_pass(struct worker *w, struct session *s, enum session_side from)
 {
-    struct stream *st = &e->streams[from];
-    enum failure failure = from == UPSTREAM ? response_read_heads(w, e) : FAIL_NONE;
+    struct stream *st = &exchange_of(w, s)->streams[from];
+    enum failure failure = from == UPSTREAM ? response_read_heads(w, s) : FAIL_NONE;
     if (failure != FAIL_NONE) return failure;
     if (st->phase == STREAM_SWITCH) stream_pass_raw(st);
     if (stream_pass_body(st)) return FAIL_NONE;
@@ -445,9 +519,13 @@ static void stream_pump(struct worker *w, struct session *s, enum session_side f
     struct stream *st = &e->streams[from];
     if (in_flight(s, SESSION_SEND + other(from)) || flow_is_open(&s->flows[from])) return;
     if (s->flows[from].flags & FLOW_RESTING) return;
-    enum failure failure = in_flight(s, SESSION_RECV + from) ? FAIL_NONE : stream_pass(w, e, from);
+    enum failure failure = in_flight(s, SESSION_RECV + from) ? FAIL_NONE : stream_pass(w, s, from);
     if (failure != FAIL_NONE && st->out_size == 0) {
         exchange_fail(w, s, failure);
+        return;
+    }
+    if (e->repeats) {
+        exchange_begin_repeat(w, s);
         return;
     }
     if (st->out_size == 0 && stream_is_bulk(s, st, from)) stream_begin_run(w, st);
@@ -508,6 +586,8 @@ static void stream_on_end(struct worker *w, struct session *s, enum session_side
     struct stream *st = &e->streams[from];
     if (from == CLIENT) {
         if (st->phase != STREAM_DONE) exchange_fail(w, s, FAIL_PEER); /* in the middle of its request's body */
+    } else if (st->in_size == 0 && exchange_begin_repeat(w, s)) {
+        return;
     } else if (st->phase == STREAM_BODY && http_body_complete_at_close(&st->body) && !net_was_cut(s->fd[from])) {
         stream_end(st);
         stream_pump(w, s, from);
@@ -521,6 +601,8 @@ static void stream_on_received(struct worker *w, struct session *s, enum session
     struct stream *st = &exchange_of(w, s)->streams[from];
     if (result == 0) {
         stream_on_end(w, s, from);
+    } else if (result < 0 && from == UPSTREAM && st->in_size == 0 && exchange_begin_repeat(w, s)) {
+        return;
     } else if (result < 0) {
         exchange_fail(w, s, from == CLIENT ? FAIL_PEER : FAIL_RESPONSE_INCOMPLETE);
     } else {
@@ -557,7 +639,11 @@ static void exchange_handle(struct worker *w, struct session *s, unsigned op, in
 
 void exchange_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c)
 {
-    if (!flow_on_completion(w, s, op, c) && !exchange_is_stale(w, s, op, c)) exchange_handle(w, s, op, c->result);
+    if (exchange_of(w, s)->repeats && op != SESSION_WATCH + CLIENT) {
+        if (c->has_buffer) buffers_return(&w->buffers, c->buffer);
+        exchange_repeat(w, s);
+    } else if (!flow_on_completion(w, s, op, c) && !exchange_is_stale(w, s, op, c))
+        exchange_handle(w, s, op, c->result);
     if (s->state == SESSION_EXCHANGE) exchange_set_deadline(w, s);
 }
 
@@ -572,8 +658,10 @@ bool exchange_take(struct worker *w, struct session *s)
 
 /* The head was judged when it came in; what is needed of it now is read again rather than kept for the time of the
  * dial. */
-static enum failure request_begin(struct worker *w, struct exchange *e, const struct setup *setup)
+static enum failure request_begin(struct worker *w, struct session *s)
 {
+    struct exchange *e = exchange_of(w, s);
+    const struct setup *setup = setup_of(w, s);
     struct stream *st = &e->streams[CLIENT];
     const uint8_t *data = setup->head.data;
     struct http_head head;
@@ -583,6 +671,8 @@ static enum failure request_begin(struct worker *w, struct exchange *e, const st
     unsigned status = http_forward_judge(data, &head, &e->request);
     assert(status == 0);
     (void)parsed, (void)status;
+    e->request.keep_upstream = w->conns && w->config->conn_cache && !w->draining;
+    s->exclusive |= e->request.binds;
     if (!stream_make_room(w, st, used, CLIENT)) return FAIL_RESOURCE;
     size_t size = http_forward_write_request(data, &head, &e->request, st->out.data, st->out.size);
     if (size == 0) return FAIL_HEAD_TOO_LARGE;
@@ -608,7 +698,7 @@ static void stream_init(struct stream *st, enum stream_phase phase)
 static void exchange_init(struct exchange *e)
 {
     e->failure = FAIL_NONE;
-    e->answered = e->keep = false;
+    e->answered = e->keep = e->keep_upstream = e->repeats = false;
     e->interims = 0;
     e->head_until_ms = 0;
     stream_init(&e->streams[CLIENT], STREAM_BODY);
@@ -616,11 +706,13 @@ static void exchange_init(struct exchange *e)
 }
 
 /* What the client has sent behind its head is the beginning of its body; behind a bodiless request it stays where it
- * is, for the relay that an upgrade may lead to. A large buffer goes over to the stream as it is: what it holds may be
- * more than fits into a small one. */
-static void exchange_take_early(struct worker *w, struct exchange *e, struct setup *setup)
+ * is, for the relay that an upgrade may lead to, and so does a head that may be needed again. A large buffer goes over
+ * to the stream as it is: what it holds may be more than fits into a small one. */
+static void exchange_take_early(struct worker *w, struct session *s, struct exchange *e)
 {
+    struct setup *setup = setup_of(w, s);
     struct stream *st = &e->streams[CLIENT];
+    if (s->reused && setup->repeatable) return;
     if (st->phase == STREAM_BODY && setup->head.slot != POOL_NONE) {
         st->in = setup->head;
         st->in_used = setup->consumed;
@@ -643,12 +735,12 @@ void exchange_begin(struct worker *w, struct session *s)
     exchange_init(e);
     flow_init(&s->flows[CLIENT]);
     flow_init(&s->flows[UPSTREAM]);
-    enum failure failure = request_begin(w, e, setup_of(w, s));
+    enum failure failure = request_begin(w, s);
     if (failure != FAIL_NONE) {
         exchange_fail(w, s, failure);
         return;
     }
-    exchange_take_early(w, e, setup_of(w, s));
+    exchange_take_early(w, s, e);
     exchange_set_deadline(w, s);
     if (!in_flight(s, SESSION_WATCH + CLIENT)) /* nothing else would notice that the client gives up */
         ring_watch(w->ring, s->fd[CLIENT], session_arm(w, s, SESSION_WATCH + CLIENT));

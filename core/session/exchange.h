@@ -3,8 +3,11 @@
  *
  * Two streams, one function (stream_pump): receive when nothing is left to pass on, pass on while there is room, send.
  * Where much of a body follows without framing, those octets are a flow with a limit, and need not pass through here.
- * When the response is delivered the client's connection goes on if it wants to, see idle.h; the upstream's is used for
- * one request. A 101 turns the session into a relay. */
+ * When the response is delivered the client's connection goes on if it wants to, see idle.h, and the upstream's waits
+ * for another request, see conn_cache.h. A 101 turns the session into a relay.
+ *
+ * An upstream that has carried requests before may end while another one is on its way. Without a word of a response,
+ * that request is sent again, once, on a connection of its own, if it may be (RFC 9110 section 9.2.2). */
 #ifndef SLUICE_CORE_SESSION_EXCHANGE_H
 #define SLUICE_CORE_SESSION_EXCHANGE_H
 
@@ -45,6 +48,8 @@ struct exchange {
     uint8_t failure;          /* enum failure to be reported when what is being sent to the client is out */
     bool answered;            /* a final head has gone to the client: from here on a failure is a reset */
     bool keep;                /* the client was told that its connection goes on */
+    bool keep_upstream;       /* the upstream's goes on behind its response */
+    bool repeats;             /* the upstream is given up, and the request sent again when nothing of it is in flight */
     uint8_t interims;         /* responses before the response */
     uint64_t head_until_ms;   /* when the head that is awaited must be there; 0: not awaited yet */
     struct stream streams[2]; /* by the side that they read from, as a relay's flows */

@@ -158,6 +158,7 @@ static enum session_state hello_http_plain(struct worker *w, struct session *s, 
     unsigned status = http_forward_judge(setup->head.data, head, &request);
     if (status != 0) return session_fail(w, s, status == 413 ? FAIL_TOO_LARGE : FAIL_SYNTAX);
     setup->target = request.target;
+    setup->repeatable = request.repeatable;
     return route_begin(w, s);
 }
 

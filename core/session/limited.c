@@ -180,8 +180,9 @@ bool limited_knows(struct worker *w, const uint64_t *named, uint8_t named_count)
 
 /* --- leaving --- */
 
-static void refund(struct worker *w, struct session *s, enum session_side from)
+void limited_refund(struct worker *w, struct session *s, enum session_side from)
 {
+    if (s->limit_count == 0) return;
     struct flow *f = &s->flows[from];
     struct limit_time time = now_of(w);
     limited_forget(w, s, from);
@@ -195,8 +196,8 @@ static void refund(struct worker *w, struct session *s, enum session_side from)
 void limited_leave(struct worker *w, struct session *s)
 {
     if (s->limit_count == 0) return;
-    refund(w, s, CLIENT);
-    refund(w, s, UPSTREAM);
+    limited_refund(w, s, CLIENT);
+    limited_refund(w, s, UPSTREAM);
     while (s->limit_count > 0) {
         limit_leave(limit_of(w, s, s->limit_count - 1u));
         keys_release(w->keys, s->limits[--s->limit_count]);

@@ -1,7 +1,9 @@
 #include "core/session/route.h"
 
+#include "core/session/conn_cache.h"
 #include "core/session/dial.h"
 #include "core/session/end.h"
+#include "core/session/established.h"
 #include "core/session/limited.h"
 #include "core/session/reply.h"
 #include "core/session/self.h"
@@ -55,7 +57,7 @@ enum session_state route_obey(struct worker *w, struct session *s)
         limited_admit_request(w, s, route_wants_credentials(w), verdict->limits, verdict->limit_count);
     if (failure != FAIL_NONE) return session_fail(w, s, failure);
     setup->dialled_us = ring_now_us(w->ring);
-    return dial_begin(w, s);
+    return conn_cache_take(w, s) ? established_begin(w, s) : dial_begin(w, s);
 }
 
 enum session_state route_begin(struct worker *w, struct session *s)

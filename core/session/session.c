@@ -19,11 +19,12 @@
 /* Which states may follow. */
 static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_FREE] = STATE(HELLO),
-    [SESSION_HELLO] = STATE(HELLO) | STATE(AUTH) | STATE(REQUEST) | STATE(RELAY) | STATES_UPSTREAM | STATES_END,
+    [SESSION_HELLO] =
+        STATE(HELLO) | STATE(AUTH) | STATE(REQUEST) | STATE(EXCHANGE) | STATE(RELAY) | STATES_UPSTREAM | STATES_END,
     [SESSION_AUTH] = STATE(AUTH) | STATE(LOGIN) | STATE(REQUEST) | STATES_END,
     [SESSION_LOGIN] = STATE(LOGIN) | STATE(REQUEST) | STATES_END,
     [SESSION_REQUEST] = STATE(REQUEST) | STATES_UPSTREAM | STATES_END,
-    [SESSION_ROUTE] = STATES_UPSTREAM | STATES_END,
+    [SESSION_ROUTE] = STATES_UPSTREAM | STATE(EXCHANGE) | STATES_END,
     [SESSION_RESOLVE] = STATE(RESOLVE) | STATE(DIAL) | STATE(ROUTE) | STATES_END,
     [SESSION_DIAL] = STATE(DIAL) | STATE(HOP) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
     [SESSION_HOP] = STATE(HOP) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
@@ -31,7 +32,8 @@ static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_REPLY] = STATE(REPLY) | STATE(LINGER) | STATE(CLOSING),
     [SESSION_LINGER] = STATE(LINGER) | STATE(CLOSING),
     [SESSION_RELAY] = STATE(RELAY) | STATE(PARTING) | STATE(CLOSING),
-    [SESSION_EXCHANGE] = STATE(EXCHANGE) | STATE(HELLO) | STATE(IDLE) | STATE(RELAY) | STATE(PARTING) | STATES_END,
+    [SESSION_EXCHANGE] = STATE(EXCHANGE) | STATE(HELLO) | STATE(IDLE) | STATE(RESOLVE) | STATE(DIAL) | STATE(RELAY) |
+                         STATE(PARTING) | STATES_END,
     [SESSION_IDLE] = STATE(HELLO) | STATE(CLOSING),
     [SESSION_ASSOCIATE] = STATE(ASSOCIATE) | STATES_END,
     [SESSION_PARTING] = STATE(CLOSING),
@@ -87,7 +89,8 @@ static void session_count(struct worker *w, const struct session *s, enum sessio
     if (session_is_established(from)) counter_subtract(&w->stats.established, 1);
     if (session_is_established(to)) {
         counter_add(&w->stats.established, 1);
-        if (!session_is_established(from)) counter_add(&w->stats.successes, 1); /* each request of a client by itself */
+        /* Each request of a client by itself, but once. */
+        if (!session_is_established(from) && !s->repeated) counter_add(&w->stats.successes, 1);
     }
 }
 
@@ -192,6 +195,7 @@ static void session_init(struct worker *w, struct session *s, uint32_t slot, uns
         .extra = POOL_NONE,
         .fd = {fd, -1},
         .note = OWN_NO_NOTE,
+        .conn = POOL_NONE,
         .opened_ms = ring_now_ms(w->ring),
     };
 }
@@ -205,7 +209,7 @@ static void setup_renew(struct setup *setup, uint64_t deadline_ms)
     setup->hop_received = 0;
     setup->scanned = setup->hop_scanned = 0;
     setup->hop = setup->hop_stage = 0;
-    setup->request_complete = setup->head_shut = false;
+    setup->request_complete = setup->repeatable = setup->head_shut = false;
     setup->by_name = setup->asking = setup->trial = false;
     setup->retry_after_s = 0;
     setup->target.kind = ADDRESS_NONE;
@@ -242,7 +246,7 @@ struct session *session_take(struct worker *w, unsigned listener, int fd, uint32
 static void session_forget_upstream(struct session *s)
 {
     assert(s->fd[UPSTREAM] < 0 && s->note == OWN_NO_NOTE);
-    s->keepalive_set = false;
+    s->keepalive_set = s->reused = s->repeated = s->exclusive = false;
     s->hops = 0;
     s->rule = 0;
     assert(s->limit_count == 0); /* its request is over: it has left them */

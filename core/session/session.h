@@ -72,6 +72,9 @@ struct session {
     uint8_t op;         /* of the completion that is being handled */
     bool keepalive_set; /* by session_set_keepalive() */
     bool lost;          /* octets were taken whose receiver has gone since: their sender must be reset in the end */
+    bool reused;        /* its upstream has carried requests of others, or of its own, before */
+    bool repeated;      /* such a one had ended: the request is sent once more */
+    bool exclusive;     /* its upstream is authenticated for it, see conn_cache.h */
     uint8_t hops;       /* proxies in front of the target */
     uint32_t slot;
     uint32_t inflight; /* SESSION_BIT()s */
@@ -82,6 +85,7 @@ struct session {
     int fd[2];         /* by side; -1: none */
     uint32_t passed;   /* listeners that its client, a connection of this process, has passed; see self.h */
     uint32_t note;     /* of its connection to the upstream, see own.h */
+    uint32_t conn;     /* slot of the connection that waits for it alone, see conn_cache.h; else POOL_NONE */
     uint8_t depth;     /* sessions that its client has passed */
     uint8_t limit_count;
     bool spent;                        /* a quota of it is: it ends when what was taken is delivered */
@@ -122,10 +126,12 @@ struct setup {
     uint8_t hop;                 /* of the chain: the proxy whose answer is awaited */
     uint8_t hop_stage;           /* enum hop_stage */
     bool request_complete;       /* a time-out from here on is the upstream's fault */
+    bool repeatable;             /* plain HTTP: the request may be sent twice, see struct http_forward_request */
     bool by_name;                /* the target came as a name, even if it reads as an address */
     bool asking;                 /* ROUTE: the question could not be posted yet */
     bool trial;                  /* the verdict was ROUTE_TRY, and its end is not reported yet */
     uint32_t revision;           /* of the ruleset that is asked */
+    uint32_t era;                /* in which the verdict was obeyed, see conn_cache.h */
     uint32_t retry_after_s;      /* a refusal by a rate: when to come again; 0: nobody knows */
     uint64_t deadline_ms;        /* of all that comes before the relay */
     uint64_t asked_us;           /* when the question was posted */

@@ -33,6 +33,11 @@ struct stats {
     counter routes_asked;                /* questions to the ruleset */
     counter names_remembered;            /* names whose addresses the worker still knew */
     counter routes_remembered;           /* answered by a verdict that held still (sluice.cache) */
+    counter conns_opened;                /* upstream connections made for plain HTTP requests */
+    counter conns_reused;                /* requests that took one which had carried others before, see conn_cache.h */
+    counter conns_stale;                 /* of these connections: had ended, which their poll had not told yet */
+    counter conns_evicted;               /* closed before their time: too many, no descriptor, a reload or a stop */
+    counter conns_idle;                  /* gauge: those that wait */
     counter handshake_in, handshake_out; /* octets of clients' handshakes */
     counter hop_in, hop_out;             /* octets of handshakes with proxies of the chain */
     struct histogram connect;            /* from a request to its established connection */

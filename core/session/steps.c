@@ -6,6 +6,7 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/bind.h"
+#include "core/session/conn_cache.h"
 #include "core/session/crowd.h"
 #include "core/session/dial.h"
 #include "core/session/end.h"
@@ -118,6 +119,11 @@ void session_hook_due(struct worker *w, struct session *s, enum session_side fro
     if (s->state == SESSION_EXCHANGE) exchange_on_due(w, s, from);
 }
 
+void session_hook_redial(struct worker *w, struct session *s)
+{
+    session_proceed(w, s, dial_begin(w, s));
+}
+
 void session_hook_release_exchange(struct worker *w, struct session *s)
 {
     exchange_release(w, s);
@@ -129,6 +135,7 @@ void session_hook_release(struct worker *w, struct session *s)
     flow_release(w, s);
     udp_release(w, s);
     exchange_release(w, s);
+    conn_cache_forget_client(w, s);
 }
 
 /* --- completions --- */

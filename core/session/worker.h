@@ -20,6 +20,7 @@
 #include "core/session/stats.h"
 #include "core/session/verdicts.h"
 
+struct conn_cache;
 struct crowd;
 struct keys;
 struct udp;
@@ -28,6 +29,7 @@ enum worker_op {
     WORKER_OP_WAKE = 1,     /* somebody has put a message into our queue */
     WORKER_OP_ACCEPT,       /* slot: listener */
     WORKER_OP_UDP_SEND,     /* slot: buffer of the UDP group */
+    WORKER_OP_CONN,         /* slot: of the connection cache */
     WORKER_OP_SESSION = 16, /* + enum session_op; slot and generation: session */
 };
 
@@ -73,6 +75,7 @@ struct worker {
     struct verdicts verdicts;
     const _Atomic uint32_t *revision; /* of the ruleset; 0: there is none, nobody is asked */
     struct crowd *crowd;              /* of handshakes, see crowd.h */
+    struct conn_cache *conns;         /* NULL: upstream connections are not kept */
     struct own *own;                  /* of the process */
     struct keys *keys;                /* of the process; NULL: nobody is under a limit */
     int machine;                      /* to ask the kernel what is ours, see machine.h */

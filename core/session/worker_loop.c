@@ -6,6 +6,7 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/accept.h"
+#include "core/session/conn_cache.h"
 #include "core/session/crowd.h"
 #include "core/session/end.h"
 #include "core/session/exchange.h"
@@ -39,6 +40,7 @@ static int worker_open_pools(struct worker *w)
     if (error == 0) error = pool_open(&w->exchanges, config->exchanges, sizeof(struct exchange));
     if (error == 0) error = share_open(&w->exchanges_held, config->exchanges);
     if (error == 0) error = pool_open(&w->heads, config->heads, HEAD_BUFFER_SIZE);
+    if (error == 0) error = conn_cache_open(&w->conns, config->conns);
     if (error == 0) error = timer_open(&w->timers, config->sessions, ring_now_ms(w->ring), TIMER_TICK_MS);
     if (error == 0) error = timer_open(&w->rests, 2 * config->sessions, ring_now_us(w->ring), 1);
     if (error == 0)
@@ -89,6 +91,8 @@ void worker_close(struct worker *w)
     buffers_close(&w->buffers);
     if (w->rests) timer_close(w->rests);
     if (w->timers) timer_close(w->timers);
+    conn_cache_close(w->conns);
+    w->conns = NULL;
     pool_close(&w->heads);
     share_close(&w->exchanges_held);
     pool_close(&w->exchanges);
@@ -126,6 +130,7 @@ static void worker_heed_stop(struct worker *w)
     w->draining = true;
     accept_stop(w);
     worker_end_idle(w);
+    conn_cache_clear(w);
 }
 
 static void worker_run_errand(struct worker *w, const struct message *message)
@@ -171,6 +176,7 @@ static void worker_dispatch(struct worker *w, const struct ring_completion *c)
     switch ((enum worker_op)c->tag.op) {
     case WORKER_OP_ACCEPT: accept_on_completion(w, c); return;
     case WORKER_OP_UDP_SEND: udp_on_sent(w, c); return;
+    case WORKER_OP_CONN: conn_cache_on_completion(w, c); return;
     case WORKER_OP_WAKE: return; /* the inbox is read in every turn */
     default: assert(0 && "a completion of an unknown kind");
     }
@@ -198,7 +204,7 @@ static void worker_drain(struct worker *w)
 {
     if (!w->draining || w->stopped) return;
     if (w->sessions.used > 0 && ring_now_ms(w->ring) >= w->drain_until_ms) worker_reset_all(w);
-    if (w->sessions.used > 0 || accept_is_armed(w) || worker_returns_wait(w)) return;
+    if (w->sessions.used > 0 || accept_is_armed(w) || worker_returns_wait(w) || !conn_cache_is_quiet(w)) return;
     /* Without it the process would not end: a queue that is full is tried again. */
     w->stopped = worker_post(w, &(struct message){.kind = MESSAGE_STOPPED, .slot = w->index});
 }
@@ -208,6 +214,7 @@ static uint64_t worker_wait_ms(const struct worker *w, uint64_t timeout_ms)
     uint64_t now = ring_now_ms(w->ring);
     timeout_ms = least(timeout_ms, timer_wait(w->timers, now));
     timeout_ms = least(timeout_ms, accept_wait_ms(w));
+    timeout_ms = least(timeout_ms, conn_cache_wait_ms(w));
     if (!buffers_are_trimmed(&w->buffers)) timeout_ms = least(timeout_ms, w->trim_ms > now ? w->trim_ms - now : 0);
     if (w->draining && w->sessions.used == 0) timeout_ms = least(timeout_ms, WORKER_AGAIN_MS);
     if (worker_returns_wait(w)) timeout_ms = least(timeout_ms, WORKER_AGAIN_MS);
@@ -274,6 +281,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     worker_read_names(w);
     worker_heed_stop(w);
     worker_expire(w);
+    conn_cache_tend(w);
     accept_resume(w);
     scarcity_judge(w);
     worker_trim(w);

@@ -27,6 +27,7 @@ return {
     memlimit = 64, -- MiB
     -- lua_budget = 5000, -- milliseconds
     -- allow_self = false,
+    -- conn_cache = true, -- keep connections to HTTP servers for the next plain HTTP request
     -- auth_required = false,
     -- pipe = false,
     -- reuseport = false,

@@ -67,6 +67,11 @@ EXACT = table(f"""
     sluice_dns_mismatched_total                                              names_mismatched
     sluice_decisions_asked_total                                             decisions
     sluice_decisions_remembered_total                                        remembered
+    sluice_upstreams_opened_total                                            conns_opened
+    sluice_upstreams_reused_total                                            conns_reused
+    sluice_upstreams_stale_total                                             conns_stale
+    sluice_upstreams_evicted_total                                           conns_evicted
+    sluice_upstreams_idle                                                    conns_idle
     sluice_ruleset_revision                                                  revision
     sluice_workers                                                           workers
     sluice_sessions{{state="established"}}                                   active
@@ -134,6 +139,11 @@ JSON_EXACT = table(f"""
     decision_latency.count            decided
     decisions.asked                   decisions
     decisions.remembered              remembered
+    upstreams.opened                  conns_opened
+    upstreams.reused                  conns_reused
+    upstreams.stale                   conns_stale
+    upstreams.evicted                 conns_evicted
+    upstreams.idle                    conns_idle
     bytes.up                          up
     bytes.down                        down
     bytes.copy                        up + down - splice
@@ -173,6 +183,11 @@ JSON_EXACT = table(f"""
     workers.0.queue_full              queue_full
     workers.0.routes_asked            decisions
     workers.0.routes_remembered       remembered
+    workers.0.conns_opened            conns_opened
+    workers.0.conns_reused            conns_reused
+    workers.0.conns_stale             conns_stale
+    workers.0.conns_evicted           conns_evicted
+    workers.0.conns_idle              conns_idle
     workers.0.datagrams_up            datagrams_up
     workers.0.datagrams_down          datagrams_down
     workers.0.datagrams_dropped       datagrams_dropped

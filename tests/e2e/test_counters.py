@@ -4,6 +4,7 @@ Each step is one thing that a client, a peer or the API may do; behind it all sa
 as well. The octets of a step differ from each other, so that no two counters can be exchanged unnoticed."""
 import json
 import re
+import threading
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_each_protocol(metered, origin, dns):
         request = b"GET http://127.0.0.1:%d/page HTTP/1.1\r\nConnection: close\r\nX-Long: %s\r\n\r\n" % (web.port, b"x" * 100)
         answer = client.send(request).read_all()
     assert answer.startswith(b"HTTP/1.1 200")
-    meter.check(**established(len(request), 0, len(web.result()), len(answer)))
+    meter.check(**established(len(request), 0, len(web.result()), len(answer)), conns_opened=1)
     # Names: asked, from the cache, an address in the shape of a name, the list of hosts.
     talk(wire.through_socks4a(address, "name.example", port))
     meter.check(**established(9 + len("someone") + len("name.example") + 1, 8), names_asked=1, names_found=1)
@@ -201,7 +202,7 @@ def test_bulk_of_plain_http(metered, origin, way, framing):
     turned = [meter.metrics[f'sluice_to_{path}_total{{worker="0"}}'] for path in ("splice", "copy")]
     assert size / 2 < spliced <= size and turned[0] > 0
     early = meter.metrics['neosocksd_protocol_bytes_total{direction="rx",module="proxy_server"}']
-    meter.check(**established(early, 0, len(heard[0]), len(answer)), splice=spliced, to_splice=turned[0], to_copy=turned[1])
+    meter.check(**established(early, 0, len(heard[0]), len(answer)), splice=spliced, to_splice=turned[0], to_copy=turned[1], conns_opened=1)
 
 
 def test_requests_on_one_connection(metered, origin):
@@ -210,7 +211,7 @@ def test_requests_on_one_connection(metered, origin):
         heard = origins.read_http_head(connection)
         while heard.startswith(b"POST ") and not heard.endswith(b"12345"):
             heard += connection.recv(100)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage")
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\npage")
         return heard
 
     web, meter = origin(serve), metered("--relay", "copy")
@@ -220,22 +221,70 @@ def test_requests_on_one_connection(metered, origin):
         answer = client.send(one).read_head() + client.read(4)
         meter.tally.update(active=1)
         up, down = len(web.result()), len(answer)
-        meter.check(**established(len(one), 0, up, down))
+        meter.check(**established(len(one), 0, up, down), conns_opened=1)
         client.send(one + one)  # the second of these is received with the first
         assert client.read(2 * down) == 2 * answer
-        meter.check(requests=2, established=2, connected=2, handshake_in=2 * len(one), up=2 * up, down=2 * down)
+        meter.check(requests=2, established=2, connected=2, handshake_in=2 * len(one), up=2 * up, down=2 * down,
+                    conns_opened=2)
         # What comes behind a body is the next request, and counted as such, though it is received with the body.
         client.send(posted + b"12345" + one)
         assert client.read(2 * down) == 2 * answer
         heard = next(len(each) for each in web.wait("results", 5) if each.startswith(b"POST "))
-        meter.check(requests=2, established=2, connected=2, handshake_in=len(posted) + 5 + len(one), up=heard + up, down=2 * down)
+        meter.check(requests=2, established=2, connected=2, handshake_in=len(posted) + 5 + len(one), up=heard + up, down=2 * down,
+                    conns_opened=2)
         # The same where the body comes by itself.
         client.send(posted)
-        meter.check(requests=1, established=1, connected=1, handshake_in=len(posted), up=heard - 5)
+        meter.check(requests=1, established=1, connected=1, handshake_in=len(posted), up=heard - 5, conns_opened=1)
         client.send(b"12345" + one)
         assert client.read(2 * down) == 2 * answer
-        meter.check(requests=1, established=1, connected=1, handshake_in=len(one), up=5 + up, down=2 * down)
+        meter.check(requests=1, established=1, connected=1, handshake_in=len(one), up=5 + up, down=2 * down, conns_opened=1)
     meter.tally.subtract(active=1)
+    meter.check()
+
+
+def test_connections_that_are_used_again(metered, origin):
+    """Opened, taken again, found to have ended; those that wait are a gauge, and one too many is given up."""
+    ends, held = threading.Event(), threading.Barrier(5)
+
+    def serve(one, connection):
+        number, heard = one.connections.index(connection), 0
+        while head := origins.read_http_head(connection):
+            heard += len(head)
+            if b"/held" in head:
+                held.wait(30)
+            if b"/end" in head and number == 0 and not ends.is_set():
+                ends.set()
+                return heard
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage")
+        return heard
+
+    def said(path):
+        return b"GET http://127.0.0.1:%d%s HTTP/1.1\r\n\r\n" % (web.port, path)
+
+    def passed(path, count=1):
+        return dict(requests=count, established=count, handshake_in=count * len(said(path)), down=count * down,
+                    up=count * len(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nVia: 1.1 neosocksd\r\n\r\n" % (path, web.port)))
+
+    web, meter = origin(serve), metered("--relay", "copy")
+    with wire.Client(meter.proxy.address) as client:
+        down = len(client.send(said(b"/1")).read_head() + client.read(4))
+        meter.tally.update(active=1, conns_idle=1)
+        meter.check(accepted=1, connected=1, peak=1, conns_opened=1, **passed(b"/1"))
+        client.send(said(b"/2") + said(b"/2")).read(2 * down)
+        meter.check(conns_reused=2, **passed(b"/2", 2))
+        once = passed(b"/end")
+        client.send(said(b"/end")).read(down)
+        meter.check(conns_reused=1, conns_stale=1, conns_opened=1, connected=1, **{**once, "up": 2 * once["up"]})
+    meter.tally.subtract(active=1)
+    meter.check()
+    clients = [wire.Client(meter.proxy.address).send(said(b"/held")) for _ in range(5)]
+    for client in clients:
+        client.read(down)
+        client.close()
+    meter.tally.update(conns_idle=3)
+    meter.check(accepted=5, connected=4, peak=5, conns_opened=4, conns_reused=1, conns_evicted=1, **passed(b"/held", 5))
+    web.close()
+    meter.tally.subtract(conns_idle=4)
     meter.check()
 
 
@@ -363,7 +412,8 @@ def test_time(metered, dns, blackhole, origin):
         client.close()
     for (said, label, understood), octets in zip(requests, heard):
         meter.tally.update(refused(label, len(said), len(octets), understood, peak=0))
-    meter.check(peak=5, names_asked=1, names_joined=1, names_failed=2, names_timed_out=2, established=1, connected=1, up=len(mute.result()))
+    meter.check(peak=5, names_asked=1, names_joined=1, names_failed=2, names_timed_out=2, established=1, connected=1, up=len(mute.result()),
+                conns_opened=1)
 
 
 def test_answers_of_web_servers(metered, origin):
@@ -385,7 +435,7 @@ def test_answers_of_web_servers(metered, origin):
         with wire.Client(meter.proxy.address) as client:
             heard = client.send(request).read_all()
         assert b" 502 " in heard[:20]
-        meter.check(**established(len(request), len(heard), len(web.result()), 0), **{"fail_" + label: 1})
+        meter.check(**established(len(request), len(heard), len(web.result()), 0), **{"fail_" + label: 1}, conns_opened=1)
 
 
 def test_limits(metered, origin):

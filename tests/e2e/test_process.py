@@ -135,7 +135,7 @@ def test_check_accepts(tmp_path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("option", ["--proto-timeout", "--bidir-timeout", "--no-conn-cache", "-C", "-v", "-s",
+@pytest.mark.parametrize("option", ["--proto-timeout", "--bidir-timeout", "-C", "-v", "-s",
                                     "--ingress", "--egress"])
 def test_obsolete_option(option):
     code, _, err = process.run("--check", *LISTEN, option)
@@ -143,7 +143,7 @@ def test_obsolete_option(option):
     assert option in one_line(err) and "obsolete" in err
 
 
-@pytest.mark.parametrize("option", ["--reuseport", "--pipe", "--no-fastopen"])
+@pytest.mark.parametrize("option", ["--reuseport", "--pipe", "--no-fastopen", "--no-conn-cache"])
 def test_accepted_option(option):
     assert process.run("--check", *LISTEN, option)[0] == 0
 
