@@ -759,6 +759,13 @@ static void sim_pass_time(struct ring *ring, uint64_t deadline_us)
 
 int ring_wait_us(struct ring *ring, uint64_t timeout_us)
 {
+    return ring_wait_many_us(ring, 1, timeout_us);
+}
+
+/* Time passes until something happens, whether or not more is waited for: the kernel may return early, too. */
+int ring_wait_many_us(struct ring *ring, unsigned count, uint64_t timeout_us)
+{
+    if (count != 1 && timeout_us == RING_NO_TIMEOUT) sim_fail("ring_wait_many_us() might wait for ever");
     if (!ring->emptied) sim_fail("ring_wait() before ring_next() had handed out everything");
     ring->emptied = false;
     counter_add(&ring->stats.enters, 1);

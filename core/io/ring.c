@@ -170,7 +170,7 @@ const struct ring_stats *ring_get_stats(const struct ring *ring)
 
 /* --- waiting --- */
 
-static int ring_enter(struct ring *ring, uint64_t timeout_us)
+static int ring_enter(struct ring *ring, unsigned count, uint64_t timeout_us)
 {
     struct io_uring *uring = &ring->uring;
     /* What is ready is served first: waiting for more would only add delay. */
@@ -179,16 +179,22 @@ static int ring_enter(struct ring *ring, uint64_t timeout_us)
     struct __kernel_timespec timeout = {.tv_sec = (long long)(timeout_us / 1000000),
                                         .tv_nsec = (long long)(timeout_us % 1000000) * 1000};
     struct io_uring_cqe *first;
-    return io_uring_submit_and_wait_timeout(uring, &first, 1, &timeout, NULL);
+    return io_uring_submit_and_wait_timeout(uring, &first, count, &timeout, NULL);
 }
 
 int ring_wait_us(struct ring *ring, uint64_t timeout_us)
 {
+    return ring_wait_many_us(ring, 1, timeout_us);
+}
+
+int ring_wait_many_us(struct ring *ring, unsigned count, uint64_t timeout_us)
+{
+    assert(count == 1 || (count > 1 && timeout_us != RING_NO_TIMEOUT));
     assert(ring->batch_at == ring->batch_count); /* the owner has taken all of the last batch */
     if (ring->broken) return ring->broken;
     counter_add(&ring->stats.submissions, io_uring_sq_ready(&ring->uring));
     counter_add(&ring->stats.enters, 1);
-    int result = ring_enter(ring, timeout_us);
+    int result = ring_enter(ring, count, timeout_us);
     if (IO_URING_READ_ONCE(*ring->uring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) counter_add(&ring->stats.overflows, 1);
     ring_read_clock(ring);
     ring->left = io_uring_cq_ready(&ring->uring);

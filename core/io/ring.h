@@ -90,6 +90,9 @@ const struct ring_stats *ring_get_stats(const struct ring *ring);
  * RING_NO_TIMEOUT: for ever). Then ring_next() hands out the completions that were there one by one until it returns
  * false; those that ring_flush() brings meanwhile are for the next turn. -errno only for a broken ring. */
 int ring_wait_us(struct ring *ring, uint64_t timeout_us);
+/* The same, but waits until `count` completions are there: to be woken once for several of them. With 1 it is
+ * ring_wait_us(); with more, `timeout_us` is not RING_NO_TIMEOUT. */
+int ring_wait_many_us(struct ring *ring, unsigned count, uint64_t timeout_us);
 static inline int ring_wait(struct ring *ring, uint64_t timeout_ms)
 {
     return ring_wait_us(ring, timeout_ms > RING_NO_TIMEOUT / 1000 ? RING_NO_TIMEOUT : timeout_ms * 1000);

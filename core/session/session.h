@@ -45,6 +45,12 @@ enum session_op {
     SESSION_ANSWER = SESSION_OP_COUNT, /* no operation: the coordinator or the resolver is to answer */
     SESSION_UDP_SEND,                  /* no operation: datagrams are being sent, counted by the association */
 };
+
+/* Polls of bulk flows, of flows whose sink is slow, and of BIND. */
+static inline bool session_op_is_poll(unsigned op)
+{
+    return op >= SESSION_POLL_IN && op < SESSION_WATCH;
+}
 #define SESSION_BIT(op) (1u << (op))
 
 enum session_protocol {
@@ -169,8 +175,9 @@ static inline struct ring_tag session_tag(const struct worker *w, const struct s
 }
 
 /* Marks an operation as in flight and returns its tag; an operation is never armed twice. */
-static inline struct ring_tag session_arm(const struct worker *w, struct session *s, unsigned op)
+static inline struct ring_tag session_arm(struct worker *w, struct session *s, unsigned op)
 {
+    if (session_op_is_poll(op)) w->polls++;
     assert(!(s->inflight & SESSION_BIT(op)));
     s->inflight |= SESSION_BIT(op);
     return session_tag(w, s, op);

@@ -36,6 +36,11 @@ enum worker_op {
 /* Turns after which a worker takes itself to be bulk's alone, and by how much a turn is longer then. */
 #define WORKER_CALM_TURNS  64u
 #define WORKER_CALM_FACTOR 8u
+/* Such a worker is woken for several of many flows together: for a sixteenth of those that wait, so many at most, and
+ * after so long at the latest. */
+#define WORKER_BATCH_SHARE 16u
+#define WORKER_BATCH_MAX   16u
+#define WORKER_BATCH_US    200u
 
 struct listener {
     int fd;             /* -1: closed */
@@ -58,6 +63,8 @@ struct worker {
     uint64_t trim_ms;          /* when spare buffers are looked at next */
     bool scarce;               /* receive buffers are, see scarcity.h */
     uint32_t bulk_left;        /* octets that bulk flows may still move in this turn */
+    uint32_t polls;            /* of bulk flows that are in flight */
+    uint32_t served;           /* of them, in the last turn */
     uint32_t calm_turns;       /* in a row, in which nothing but bulk flows had anything to do */
     struct link starved;       /* flows that wait for buffers, in the order of their coming */
     struct link deferred;      /* flows that go on as soon as bulk_left allows it, likewise */
@@ -101,6 +108,15 @@ struct worker {
 static inline uint32_t worker_bulk_turn(const struct worker *w)
 {
     return w->calm_turns < WORKER_CALM_TURNS ? w->config->bulk_turn : w->config->bulk_turn * WORKER_CALM_FACTOR;
+}
+
+/* For how many completions the next turn waits: more than one while many bulk flows are busy and nobody else has had
+ * anything to do for a while. If the last turn had none of theirs, those that wait are not busy. */
+static inline unsigned worker_batch(const struct worker *w)
+{
+    if (w->calm_turns < WORKER_CALM_TURNS || w->served == 0) return 1;
+    uint32_t share = w->polls / WORKER_BATCH_SHARE;
+    return share < 2 ? 1 : share < WORKER_BATCH_MAX ? share : WORKER_BATCH_MAX;
 }
 
 /* Sends the coordinator a message. False: its queue is full. */

@@ -162,13 +162,30 @@ static void worker_read_names(struct worker *w)
 /* Bulk flows poll; everybody else does something that an answer waits for. */
 static bool completion_is_bulk(const struct ring_completion *c)
 {
-    unsigned op = c->tag.op;
-    return op >= WORKER_OP_SESSION + SESSION_POLL_IN && op <= WORKER_OP_SESSION + SESSION_POLL_OUT + UPSTREAM;
+    return c->tag.op >= WORKER_OP_SESSION && session_op_is_poll(c->tag.op - WORKER_OP_SESSION);
+}
+
+static void worker_note(struct worker *w, const struct ring_completion *c)
+{
+    if (!completion_is_bulk(c)) {
+        w->calm_turns = 0;
+        return;
+    }
+    assert(w->polls > 0);
+    w->polls--;
+    w->served++;
+}
+
+static int worker_wait(struct worker *w, uint64_t timeout_us)
+{
+    unsigned batch = worker_batch(w);
+    w->served = 0;
+    return ring_wait_many_us(w->ring, batch, batch > 1 ? least(timeout_us, WORKER_BATCH_US) : timeout_us);
 }
 
 static void worker_dispatch(struct worker *w, const struct ring_completion *c)
 {
-    if (!completion_is_bulk(c)) w->calm_turns = 0;
+    worker_note(w, c);
     if (c->tag.op >= WORKER_OP_SESSION) {
         session_on_completion(w, c);
         return;
@@ -270,7 +287,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     sleeper_announce(&w->sleeper);
     if (!queue_is_empty(w->inbox) || !queue_is_empty(w->names) || worker_must_stop(w)) timeout_ms = 0;
     uint64_t timeout_us = timeout_ms > UINT64_MAX / 1000 ? RING_NO_TIMEOUT : timeout_ms * 1000;
-    int error = ring_wait_us(w->ring, least(timeout_us, flow_rest_us(w)));
+    int error = worker_wait(w, least(timeout_us, flow_rest_us(w)));
     sleeper_awake(&w->sleeper);
     if (error < 0) return error;
     w->bulk_left = worker_bulk_turn(w);
