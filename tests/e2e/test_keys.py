@@ -273,8 +273,11 @@ def test_a_ruleset_puts_a_request_under_limits(ruled, origin):
     proxy, api = ruled(script)
     target = origin()
 
+    kept = []  # a client that nobody holds is closed
+
     def ask(user):
         client = wire.Client(proxy.address).send(wire.socks4("127.0.0.1", target.port, user))
+        kept.append(client)
         return client, client.read(8) == wire.SOCKS4_GRANTED
 
     alice, first = ask(b"alice")
