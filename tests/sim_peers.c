@@ -106,13 +106,26 @@ static void check_complete(const struct peers *peers, const struct tunnel *t)
     if (c->saw_reset || (u && u->actor.saw_reset)) sim_fail("tunnel %u was reset, though nothing was wrong", t->index);
 }
 
-/* An upstream whose end has arrived has said everything, whatever becomes of it then. */
+/* What an upstream says before its stream are the answers of the proxies of a chain. If it ends before it has said all
+ * of them, that ends a handshake and no stream: the chain has failed, and the client is refused. A forwarded client can
+ * be told so by closing its connection only, which the kernel does with a reset when octets of it are unread. */
+static bool upstream_opened_stream(const struct upstream *u)
+{
+    return u->actor.say_sent == u->actor.say_size;
+}
+
+/* An upstream whose end has arrived behind an open stream has said everything, whatever becomes of it then. */
 static void check_end_survives(const struct peers *peers, const struct tunnel *t)
 {
     uint32_t count;
     const struct upstream *u = tunnel_upstream(peers, t, &count);
     if (!peers->calm || t->client_flawed || tunnel_is_http(t) || !t->client.reads_stream) return;
     if (!u || !u->actor.reads_stream || !u->actor.conn->in_ended) return;
+    if (!upstream_opened_stream(u)) {
+        if (t->established || t->client.received > 0)
+            sim_fail("the client of tunnel %u has a stream that the last proxy has not granted", t->index);
+        return;
+    }
     if (t->client.received != u->actor.sent)
         sim_fail("the client of tunnel %u has %u of the %u octets that its upstream had sent before an orderly end",
                  t->index, t->client.received, u->actor.sent);

@@ -285,6 +285,41 @@ static void test_end_before_the_reset(void **state)
     sim_bench_close(&bench);
 }
 
+/* A proxy of a chain ends in order when it has said so many octets of its grant; the client has sent something. */
+static void end_of_a_proxy(size_t said)
+{
+    static const uint8_t grant[] = {0, 0x5a, 0, 0, 0, 0, 0, 0};
+    bool granted = said == sizeof grant;
+    char text[64];
+    sim_bench_prepare(&bench);
+    bench.config.hop_count = 1;
+    bench.config.hops[0] = (struct proxy_uri){.scheme = PROXY_SOCKS4A,
+                                              .address = {.kind = ADDRESS_IPV4, .port = 1080, .ipv4 = {10, 0, 0, 9}}};
+    sim_bench_open(&bench, 1);
+    struct sim_conn *client = sim_bench_connect(&bench, 0, 4096);
+    say(client, "x");
+    sim_bench_pass(&bench, 100);
+    assert_int_equal(bench.upstream_count, 1);
+    assert_true(sim_read(bench.upstreams[0], text, sizeof text) > 0);
+    assert_int_equal(sim_write(bench.upstreams[0], grant, said), said);
+    sim_close(bench.upstreams[0]);
+    sim_bench_pass(&bench, 100);
+    assert_int_equal(counter_read(&bench.worker.stats.failures[FAIL_PROXY_CLOSED]), granted ? 0 : 1);
+    assert_int_equal(sim_read(client, text, sizeof text), granted ? 0 : -ECONNRESET);
+    sim_bench_pass(&bench, 3000);
+    assert_int_equal(bench.worker.sessions.used, 0);
+    assert_true(client->far_reset); /* nobody has what it sent */
+    sim_bench_close(&bench);
+}
+
+/* Before the whole grant it is the end of a handshake, which has failed; behind it the end of an empty stream, which
+ * the client gets before the reset. */
+static void test_end_of_a_proxy(void **state)
+{
+    (void)state;
+    for (size_t said = 0; said <= 8; said++) end_of_a_proxy(said);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +329,7 @@ int main(void)
         cmocka_unit_test(test_response_that_stays_away),
         cmocka_unit_test(test_large_head_is_given_back),
         cmocka_unit_test(test_end_before_the_reset),
+        cmocka_unit_test(test_end_of_a_proxy),
         cmocka_unit_test(test_idle_relay),
         cmocka_unit_test(test_stop_in_a_response),
     };
