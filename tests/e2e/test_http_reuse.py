@@ -521,8 +521,8 @@ def conns_of(api):
 
 
 def test_few_wait_for_the_same_origin(ruled, origin):
-    """Ten at a time, of which four wait for others; the six that have waited longest were closed."""
-    barrier = threading.Barrier(10)
+    """Forty at a time, of which 32 wait for others; the eight that have waited longest were closed."""
+    barrier = threading.Barrier(40)
 
     def answer(connection, _index, head, _body):
         if path_of(head) == b"/together":
@@ -531,12 +531,12 @@ def test_few_wait_for_the_same_origin(ruled, origin):
 
     server = Server(origin, answer)
     proxy, api = ruled(None, "--workers", "1")
-    clients = [ask(proxy, request(server.port, b"/together")) for _ in range(10)]
+    clients = [ask(proxy, request(server.port, b"/together")) for _ in range(40)]
     for client in clients:
         assert read_response(client)[0] == 200
-    assert process.wait_until(lambda: len(server.ended) == 6)
+    assert process.wait_until(lambda: len(server.ended) == 8)
     conns = conns_of(api)
-    assert (conns["opened"], conns["evicted"], conns["idle"]) == (10, 6, 4)
+    assert (conns["opened"], conns["evicted"], conns["idle"]) == (40, 8, 32)
 
 
 def test_all_workers_together_are_bounded(ruled, origin):
