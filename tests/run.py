@@ -328,9 +328,8 @@ def run_fuzz(runner, options):
 # Not the page in a browser, which asks the API what other tests ask as well; nor the scripts of bench/ and tests/.
 NOT_SANITIZED = ["test_dashboard.py", "test_bench.py", "test_bench_load.py", "test_mutants.py", "test_runner.py"]
 # What a worker does by itself, or the coordinator.
-ONE_THREAD = ["test_api_document.py", "test_auth.py", "test_bind.py", "test_chains.py", "test_clients.py", "test_failures.py",
-              "test_http.py", "test_http_heads.py", "test_living.py", "test_options.py", "test_protocols.py", "test_relay.py",
-              "test_rpc.py", "test_tproxy.py", "test_upstreams.py"]
+ONE_THREAD = ["test_bind.py", "test_chains.py", "test_clients.py", "test_failures.py", "test_http.py", "test_protocols.py",
+              "test_tproxy.py"]
 
 
 def asan_units(options):
