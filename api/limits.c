@@ -149,7 +149,7 @@ static const char *read_terms(const struct text *body, struct limit_terms *terms
                               : json_loadb(body->data ? body->data : "", body->size, JSON_REJECT_DUPLICATES, NULL);
     limit_terms_init(terms);
     if (!json_is_object(all)) wrong = "the body is no JSON object of terms, such as {\"connections\": 10}";
-    if (!wrong) json_object_foreach(all, name, value) if (!wrong) wrong = read_term(name, value, terms);
+    json_object_foreach(all, name, value) if ((wrong = read_term(name, value, terms)) != NULL) break;
     json_decref(all);
     return wrong ? wrong : limit_terms_check(terms);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "api/listener.h"
@@ -206,6 +207,7 @@ static void main_close(bool served)
 static int main_run(int *status)
 {
     bool served = false;
+    tzset(); /* now, while there is one thread: later the C library only looks whether TZ is another */
     int error = config.check_only || config.dump_only ? 0 : supervisor_open(&parts.supervisor);
     if (error == 0) error = coordinator_open(&parts.coordinator, &config);
     if (error == 0 && parts.supervisor) supervisor_attach(parts.supervisor, parts.coordinator);

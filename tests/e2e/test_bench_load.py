@@ -288,12 +288,14 @@ def test_sessions_that_have_moved_something(load, load_origin, sluice):
         holder.stdin.close()
 
 
-def test_plain_http(load, load_origin, sluice):
-    proxy = sluice()
+@pytest.mark.parametrize("cache", [(), ("--no-conn-cache",)], ids=["kept", "new"])
+def test_plain_http(load, load_origin, sluice, cache):
+    proxy = sluice(*cache)
     for size in 1024, 65536:
         result = run_load(load, "http", "--flows", 4, "--message", size, "--via", "http-plain", "--proxy", proxy.url, "--target",
                           f"127.0.0.1:{load_origin + HTTP}", "--seconds", 0.5)
         assert result["count"] > 0 and result["errors"] == result["mismatches"] == 0, result
+    assert proxy.flat(30)  # connections to the origin wait for 15 s
 
 
 def descriptors(child):

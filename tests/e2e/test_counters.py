@@ -701,7 +701,7 @@ def test_limits_by_key(metered, origin):
     serve(b"b")
     refuse(b"b", "limit_rate")
     serve(b"c")
-    client = ask(b"c").send(bytes(UP))
+    client = wire.Client(meter.proxy.address).send(wire.socks4("127.0.0.1", target.port, b"c") + bytes(UP))  # comes with the request
     assert client.read(8 + 400) == wire.SOCKS4_GRANTED + bytes(400)
     assert client.ends_with() == "reset"
     meter.check(**established(9 + 1 + UP, 8, down=400), fail_quota=1)

@@ -52,10 +52,13 @@ def read_until_cut(client):
         data += part
 
 
-def pour(size):
-    """A handler that sends so many octets and then its end; it returns what has become of that."""
+def pour(size, behind=0):
+    """A handler that receives `behind` octets, and then sends so many and its end; it returns what has become of that."""
     def handler(_origin, connection):
         try:
+            left = behind
+            while left > 0 and (got := connection.recv(left)):
+                left -= len(got)
             connection.sendall(bytes(size))
             connection.shutdown(1)
             return "reset" if connection.recv(1) else "end"
@@ -148,7 +151,7 @@ def test_flows_of_a_key_share_it(sluice, origin):
 @pytest.mark.parametrize("relay", ["auto", "splice", "copy"])
 def test_a_spent_quota_delivers_what_was_taken_and_cuts(ruled, origin, relay):
     proxy, api = ruled(None, "--relay", relay, "--limit", "user: quota=1500000B/month")
-    target = origin(pour(8000000))
+    target = origin(pour(8000000, behind=1000))
     client = wire.Client(proxy.address)
     client.send(wire.socks4("127.0.0.1", target.port, b"alice"))
     assert client.read(8) == wire.SOCKS4_GRANTED
