@@ -574,6 +574,11 @@ bool net_is_readable(int fd)
     return (sim_conn_events(file->conn) & POLLIN) != 0;
 }
 
+bool net_holds_octets(int fd)
+{
+    return sim_stream_at(fd, "net_holds_octets()")->conn->in.used > 0;
+}
+
 int net_open_spare(void)
 {
     int error = net_refuse(sim_chances_now.socket);
@@ -703,6 +708,7 @@ static ssize_t splice_in(struct sim_conn *conn, struct sim_pipe *pipe, size_t si
     static uint8_t carried[SIM_STREAM_MAX];
     if (sim_ring_receives(conn)) sim_fail("net_splice() from a socket while a receive is in flight on it");
     if (conn->no_splice) return -EINVAL;
+    if (conn->in.used > 0 && sim_chance(sim_chances_now.urgent)) return conn->in_ended ? 0 : -EAGAIN;
     uint32_t room = pipe->bytes.room - pipe->bytes.used;
     /* A pipe has a limited number of pieces, too: it may be full before all its octets are used. */
     if (room == 0 || (pipe->bytes.used > 0 && sim_chance(sim_chances_now.shorten / 2))) return -EAGAIN;

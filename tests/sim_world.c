@@ -354,6 +354,7 @@ static void plan_chances(bool calm)
     chances->old_kernel = sim_chance(500);
     chances->no_buffers = (uint16_t)(sim_chance(500) ? 0 : sim_below(50));
     chances->spurious = (uint16_t)(sim_chance(700) ? 0 : sim_below(20));
+    chances->urgent = (uint16_t)(sim_chance(700) ? 0 : sim_below(50));
     chances->watch = (uint16_t)(sim_chance(700) ? 0 : sim_below(20));
     chances->pipe = (uint16_t)(sim_chance(700) ? 0 : sim_below(500));
     if (calm) return;

@@ -244,6 +244,34 @@ static void test_end_of_one_that_lives(void **state)
     close_two(ends);
 }
 
+/* Octets behind urgent data are there, though splice() says dry or ended; urgent data alone is nothing to receive. */
+static void test_octets_behind_urgent_data(void **state)
+{
+    int ends[2], pipe[2];
+    size_t size = 4096;
+    char octet;
+    (void)state;
+    connect_two(ends);
+    assert_int_equal(net_pipe(pipe, &size), 0);
+    assert_false(net_holds_octets(ends[1]));
+    assert_int_equal(send(ends[0], "u", 1, MSG_OOB), 1);
+    wait_for(ends[1], POLLPRI);
+    assert_false(net_holds_octets(ends[1]));
+    net_send_octet(ends[0], 'x');
+    wait_for(ends[1], POLLIN);
+    assert_int_equal(net_splice(ends[1], pipe[1], 1, false), -EAGAIN);
+    assert_true(net_holds_octets(ends[1]));
+    assert_int_equal(net_shutdown_write(ends[0]), 0);
+    wait_for(ends[1], POLLRDHUP);
+    assert_int_equal(net_splice(ends[1], pipe[1], 1, false), 0);
+    assert_true(net_holds_octets(ends[1]));
+    assert_int_equal(recv(ends[1], &octet, 1, 0), 1);
+    assert_int_equal(octet, 'x');
+    assert_false(net_holds_octets(ends[1])); /* the end is none */
+    close_two(pipe);
+    close_two(ends);
+}
+
 /* Its receives tell. */
 static void test_end_of_a_unix_socket(void **state)
 {
@@ -371,6 +399,7 @@ int main(void)
         cmocka_unit_test(test_splice),
         cmocka_unit_test(test_end_before_a_reset),
         cmocka_unit_test(test_end_of_one_that_lives),
+        cmocka_unit_test(test_octets_behind_urgent_data),
         cmocka_unit_test(test_end_of_a_unix_socket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

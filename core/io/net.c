@@ -128,6 +128,12 @@ bool net_is_readable(int fd)
     return poll(&one, 1, 0) == 1;
 }
 
+bool net_holds_octets(int fd)
+{
+    char octet;
+    return recv(fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 /* Standard input is always open, be it /dev/null (process_open_standard()); another name for it holds nothing. */
 int net_open_spare(void)
 {

@@ -30,6 +30,10 @@ bool net_is_ipv6_only(int fd);
 int net_original_address(int fd, struct net_address *out);
 int net_accept(int fd); /* immediate, for BIND and for the refusal of a connection without a free descriptor */
 bool net_is_readable(int fd);
+/* Whether a receive would have octets; an end or an error is none. TCP: splice() stops at urgent data and says that
+ * nothing is there, or that the end is, whatever stands behind it; a receive steps over it. A pending error may be
+ * taken. */
+bool net_holds_octets(int fd);
 int net_open_spare(void); /* a descriptor that only keeps its number taken; or -errno */
 /* Makes such a descriptor of an open one: what it referred to is closed, and nobody else gets the number meanwhile. */
 void net_make_spare(int fd);

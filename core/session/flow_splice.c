@@ -55,7 +55,8 @@ static bool flow_borrow_pipe(struct worker *w, struct session *s, enum session_s
 
 /* Socket to pipe. Octets moved; 0 when nothing was to be had (which says end, dry or full: see phase and pipe_fill); <
  * 0: broken. The opposite flow's splice may have met the reset of this socket in the middle of a call: it then reports
- * what it had moved, and the error is consumed, so that what is read next looks like an orderly end. */
+ * what it had moved, and the error is consumed, so that what is read next looks like an orderly end. -EAGAIN: the
+ * source holds octets in front of its end that only a receive gets, see net_holds_octets(). */
 static ssize_t splice_fill(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
@@ -68,12 +69,13 @@ static ssize_t splice_fill(struct worker *w, struct session *s, enum session_sid
     limited_settle(w, s, from, moved > 0 ? (uint32_t)moved : 0);
     if (moved == (ssize_t)size && size < wanted) f->flags |= FLOW_CUT;
     if (moved == 0 && net_was_cut(s->fd[from])) return -ECONNRESET;
+    if (moved == 0 && net_holds_octets(s->fd[from])) return -EAGAIN;
     if (moved == 0) f->phase = FLOW_ENDING;
     if (moved > 0) {
         f->pipe_fill += (uint32_t)moved;
         flow_take(f, (uint64_t)moved);
     }
-    return moved == -EAGAIN ? 0 : moved;
+    return moved == -EAGAIN ? 0 : moved; /* dry */
 }
 
 /* Pipe to socket: octets moved, 0 when the socket takes no more, < 0: broken. */
@@ -188,7 +190,9 @@ static void splice_pause(struct worker *w, struct session *s, enum session_side 
         f->streak = 0;
     else
         f->streak++;
-    if (f->streak >= FLOW_SMALL_STREAK && w->config->relay != RELAY_SPLICE) {
+    bool small = f->streak >= FLOW_SMALL_STREAK && w->config->relay != RELAY_SPLICE;
+    /* It was woken and got nothing: without a look it would be woken for the same octets again and again. */
+    if (small || (moved == 0 && net_holds_octets(s->fd[from]))) {
         flow_turn_to_copy(w, s, from);
         return;
     }
@@ -235,8 +239,8 @@ void flow_splice(struct worker *w, struct session *s, enum session_side from)
             return;
         }
         ssize_t in = splice_fill(w, s, from);
-        if (in == -EINVAL && f->pipe_fill == 0) {
-            f->flags |= FLOW_COPY_ONLY;
+        if ((in == -EINVAL || in == -EAGAIN) && f->pipe_fill == 0) {
+            if (in == -EINVAL) f->flags |= FLOW_COPY_ONLY;
             flow_turn_to_copy(w, s, from);
             return;
         }

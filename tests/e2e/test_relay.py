@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import threading
@@ -107,6 +108,34 @@ def test_small_messages_after_bulk(relay, origin):
                 message = b"%d.%d" % (turn, i)
                 client.send(message)
                 assert client.read(len(message)) == message
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_octets_behind_urgent_data(relay, origin, ends):
+    """splice() stops at urgent data and takes what stands behind it for nothing, or, if the sender has ended, for the
+    end. The urgent octet itself has no place in the stream and is not passed on."""
+    block, tail = os.urandom(8 << 20), os.urandom(10_000)
+    urgent = threading.Event()
+
+    def serve(one, connection):
+        connection.sendall(block)
+        urgent.wait(60)  # the client has all of the block: the flow is bulk, and dry
+        relay.signal(signal.SIGSTOP)  # it meets all of what follows at once
+        connection.send(b"!", socket.MSG_OOB)
+        connection.sendall(tail)
+        if ends:
+            connection.shutdown(socket.SHUT_WR)
+        relay.signal(signal.SIGCONT)
+        return origins.collect(one, connection)
+
+    target = origin(serve)
+    with wire.through_socks5(relay.address, "127.0.0.1", target.port) as client:
+        assert client.read(len(block)) == block
+        urgent.set()
+        assert client.read(len(tail)) == tail
+        client.send(b"still here").shut()
+        assert client.read_all() == b""
+    assert target.result() == b"still here"
 
 
 # --- ends ---
