@@ -39,14 +39,17 @@ static void check_terms(const struct limit_terms *terms)
 
 static void try_terms(const char *text, size_t size)
 {
-    struct limit_terms terms, before;
-    memset(&terms, 0xa5, sizeof terms);
-    before = terms;
-    const char *wrong = limit_terms_parse(text, size, &terms);
+    union {
+        struct limit_terms terms;
+        uint8_t octets[sizeof(struct limit_terms)];
+    } given, before;
+    memset(before.octets, 0xa5, sizeof before.octets);
+    given = before;
+    const char *wrong = limit_terms_parse(text, size, &given.terms);
     if (wrong)
-        assert(wrong[0] != '\0' && memcmp(&terms, &before, sizeof terms) == 0);
+        assert(wrong[0] != '\0' && memcmp(given.octets, before.octets, sizeof before.octets) == 0);
     else
-        check_terms(&terms);
+        check_terms(&given.terms);
 }
 
 static void try_limit(const char *text, size_t size)

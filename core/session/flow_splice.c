@@ -222,6 +222,55 @@ static bool splice_has_room(const struct worker *w, struct session *s, enum sess
     return f->room > 0;
 }
 
+/* After a round that has taken `in` octets from the source. The same result. */
+static bool splice_goes_on(struct worker *w, struct session *s, enum session_side from, ssize_t in)
+{
+    struct flow *f = &s->flows[from];
+    bool cut = f->flags & FLOW_CUT;
+    if (f->pipe_fill == 0 && (s->spent || f->flags & FLOW_RESTING)) { /* its limits let it move nothing now */
+        flow_return_pipe(w, f);
+        if (s->spent) flow_cut(w, s, from);
+        return false;
+    }
+    if (f->pipe_fill > 0) {
+        splice_on_slow_sink(f);
+        splice_wait_for_sink(w, s, from);
+        return false;
+    }
+    if (f->phase == FLOW_ENDING) {
+        flow_finish(w, s, from);
+        return false;
+    }
+    f->flags &= (uint16_t)~FLOW_CUT;
+    if (in >= (ssize_t)(w->pipes.all[f->pipe].size / 2) || cut) return true;
+    splice_pause(w, s, from);
+    return false;
+}
+
+/* Fills the pipe and drains it once. False: the visit is over, and what follows is arranged. */
+static bool splice_round(struct worker *w, struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    if (f->pipe_fill == 0 && f->phase == FLOW_OPEN && !splice_has_room(w, s, from)) {
+        flow_return_pipe(w, f);
+        splice_wait_for_sink(w, s, from);
+        return false;
+    }
+    ssize_t in = splice_fill(w, s, from);
+    if ((in == -EINVAL || in == -EAGAIN) && f->pipe_fill == 0) {
+        if (in == -EINVAL) f->flags |= FLOW_COPY_ONLY;
+        flow_turn_to_copy(w, s, from);
+        return false;
+    }
+    ssize_t out = in < 0 ? in : splice_drain(w, s, from);
+    if (in < 0 || out < 0) {
+        f->owner->broken(w, s, from, in < 0 ? from : flow_sink(from), in < 0 ? in : out);
+        return false;
+    }
+    f->visit += (uint64_t)out;
+    return splice_goes_on(w, s, from, in);
+}
+
 void flow_splice(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
@@ -232,46 +281,8 @@ void flow_splice(struct worker *w, struct session *s, enum session_side from)
         return;
     }
     if (!flow_borrow_pipe(w, s, from)) return;
-    for (unsigned round = 0; round < FLOW_SPLICE_ROUNDS; round++) {
-        if (f->pipe_fill == 0 && f->phase == FLOW_OPEN && !splice_has_room(w, s, from)) {
-            flow_return_pipe(w, f);
-            splice_wait_for_sink(w, s, from);
-            return;
-        }
-        ssize_t in = splice_fill(w, s, from);
-        if ((in == -EINVAL || in == -EAGAIN) && f->pipe_fill == 0) {
-            if (in == -EINVAL) f->flags |= FLOW_COPY_ONLY;
-            flow_turn_to_copy(w, s, from);
-            return;
-        }
-        ssize_t out = in < 0 ? in : splice_drain(w, s, from);
-        if (in < 0 || out < 0) {
-            f->owner->broken(w, s, from, in < 0 ? from : flow_sink(from), in < 0 ? in : out);
-            return;
-        }
-        f->visit += (uint64_t)out;
-        if (f->pipe_fill == 0 && (s->spent || f->flags & FLOW_RESTING)) { /* its limits let it move nothing now */
-            flow_return_pipe(w, f);
-            if (s->spent) flow_cut(w, s, from);
-            return;
-        }
-        if (f->pipe_fill > 0) {
-            splice_on_slow_sink(f);
-            splice_wait_for_sink(w, s, from);
-            return;
-        }
-        if (f->phase == FLOW_ENDING) {
-            flow_finish(w, s, from);
-            return;
-        }
-        bool cut = f->flags & FLOW_CUT;
-        f->flags &= (uint16_t)~FLOW_CUT;
-        if (in < (ssize_t)(w->pipes.all[f->pipe].size / 2) && !cut) {
-            splice_pause(w, s, from);
-            return;
-        }
-        if (w->bulk_left == 0) break;
-    }
+    for (unsigned round = 0; round < FLOW_SPLICE_ROUNDS && w->bulk_left > 0; round++)
+        if (!splice_round(w, s, from)) return;
     flow_return_pipe(w, f);
     flow_defer(w, f);
 }
