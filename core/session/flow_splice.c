@@ -222,7 +222,7 @@ static bool splice_has_room(const struct worker *w, struct session *s, enum sess
     return f->room > 0;
 }
 
-/* After a round that has taken `in` octets from the source. The same result. */
+/* A round has taken `in` octets from the source. False: the visit is over, and what follows is arranged. */
 static bool splice_goes_on(struct worker *w, struct session *s, enum session_side from, ssize_t in)
 {
     struct flow *f = &s->flows[from];
@@ -247,7 +247,7 @@ static bool splice_goes_on(struct worker *w, struct session *s, enum session_sid
     return false;
 }
 
-/* Fills the pipe and drains it once. False: the visit is over, and what follows is arranged. */
+/* Fills the pipe and drains it once; the same result. */
 static bool splice_round(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
