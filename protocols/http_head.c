@@ -60,8 +60,8 @@ static size_t skip_text(const uint8_t *data, size_t at, size_t end)
     return at;
 }
 
-/* How a head is read. Requests are held to the letter, as whoever is behind us may read on where we stop. In responses,
- * behind which nothing follows on this connection, what RFC 9112 lets a recipient repair is repaired. */
+/* How a head is read. Requests are held to the letter, as whoever is behind us may read on where we stop. In responses
+ * what RFC 9112 lets a recipient repair is repaired: what follows them unasked is passed on to nobody. */
 enum rigour { STRICT, LENIENT };
 
 /* Judges the end of a line, whose CR or LF should be at `p`. PARSE_OK: *skip octets on begins the next line, or, behind
