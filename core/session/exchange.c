@@ -756,8 +756,9 @@ void exchange_on_due(struct worker *w, struct session *s, enum session_side from
 
 void exchange_on_timer(struct worker *w, struct session *s)
 {
-    const struct exchange *e = exchange_of(w, s);
-    if (limited_waits(s, CLIENT) || limited_waits(s, UPSTREAM)) { /* nobody's fault */
+    struct exchange *e = exchange_of(w, s);
+    if (limited_waits(s, CLIENT) || limited_waits(s, UPSTREAM)) { /* nobody's fault: the head has its time again */
+        e->head_until_ms = 0;
         exchange_set_deadline(w, s);
         return;
     }

@@ -183,6 +183,28 @@ def assert_calm(proxy, seconds=1.0):
     assert proxy.cpu() - before < 0.2 * process.SLOW, "it spins"
 
 
+def test_waiting_for_a_limit_costs_nothing(sluice, origin):
+    """A server that has begun its answer while the request waits for its turn: --timeout passes, and that is nobody's
+    fault. The timer must not come due again and again."""
+
+    def serve(one, connection):
+        origins.read_http_head(connection)
+        connection.sendall(b"H")
+        return origins.collect(one, connection)
+
+    target = origin(serve)
+    proxy = sluice("--timeout", "5", "--limit", "total: up=1kB/s up-burst=1kB")
+    clients = [wire.Client(proxy.address) for _ in range(40)]
+    for client in clients:
+        client.send(b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n" % target.port)
+        client.send(b"x" * 9000)
+    target.wait("connections", 40)
+    time.sleep(6)
+    assert_calm(proxy)
+    for client in clients:
+        client.reset()
+
+
 # EMFILE itself. The pools are sized by the limit, so that it cannot happen by sessions alone: the process inherits a
 # hundred descriptors that it knows nothing of.
 
