@@ -762,7 +762,9 @@ void exchange_on_timer(struct worker *w, struct session *s)
         exchange_set_deadline(w, s);
         return;
     }
-    if (s->flows[CLIENT].bytes + s->flows[UPSTREAM].bytes != s->moved) { /* by a flow that rests now and then */
+    bool over = !e->answered && e->head_until_ms != 0 && ring_now_ms(w->ring) >= e->head_until_ms; /* whatever moves */
+    uint64_t moved = s->flows[CLIENT].bytes + s->flows[UPSTREAM].bytes;
+    if (moved != s->moved && !over) { /* by a flow that rests now and then */
         if (e->answered) session_set_keepalive(w, s);
         exchange_set_deadline(w, s);
         return;

@@ -1,6 +1,7 @@
 """Limits by key: connections, their rate, octets per second and per period, for each source, user, rule or name.
 
 Speeds are tested by what cannot come sooner than they allow, never by how long something takes at most."""
+import errno
 import hashlib
 import re
 import signal
@@ -62,7 +63,9 @@ def pour(size, behind=0):
             connection.sendall(bytes(size))
             connection.shutdown(1)
             return "reset" if connection.recv(1) else "end"
-        except ConnectionError:
+        except OSError as error:
+            if error.errno not in (errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN):  # the last: shutdown() behind a reset
+                raise
             return "reset"
 
     return handler

@@ -32,11 +32,12 @@ def test_fastopen_and_servers_that_speak_first(sluice, namespace):
     server = inside.call(greeting_origin)
     try:
         eager = wire.socks4("127.0.0.1", server.port) + b"hello"
-        for _ in range(2):  # the first of them gets the cookie, the second uses it
+        for i in range(2):  # the first of them gets the cookie, the second uses it
             client = inside.call(wire.Client, proxy.address).send(eager)
             assert client.read(8 + len(BANNER) + 5) == wire.SOCKS4_GRANTED + BANNER + b"hello"
+            carried = carried_in_syn(server.connection(i))  # which is open for as long as the client's
             client.close()
-        assert carried_in_syn(server.connection(1))
+        assert carried
         client = inside.call(wire.Client, proxy.address, timeout=5).send(wire.socks4("127.0.0.1", server.port))
         assert client.read(8 + len(BANNER)) == wire.SOCKS4_GRANTED + BANNER
         client.close()
