@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define THOUSAND 1000u
-
 struct unit {
     const char *name;
     uint64_t numerator, denominator; /* octets in one */
@@ -84,8 +82,9 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-/* A number with up to three decimals, in thousandths, at the front of `text`, which is cut. */
-static bool cut_decimal(struct span *text, uint64_t *thousandths)
+/* A number with up to three decimals at the front of `text`, which is cut: `*out` of the parts of which 1, 10, 100 or
+ * 1000 are a whole. As few as will do: thousandths of a large number would not fit. */
+static bool cut_decimal(struct span *text, uint64_t *out, uint32_t *parts)
 {
     size_t used = 0, decimals = 0;
     uint64_t value = 0;
@@ -100,11 +99,11 @@ static bool cut_decimal(struct span *text, uint64_t *thousandths)
         decimals += point;
     }
     if (used == 0 || !is_digit(text->at[0]) || (point && decimals == 0)) return false;
-    for (; decimals < 3; decimals++)
-        if (__builtin_mul_overflow(value, 10u, &value)) return false;
+    for (; decimals > 0 && value % 10 == 0; decimals--) value /= 10;
+    for (*parts = 1; decimals > 0; decimals--) *parts *= 10;
     text->at += used;
     text->size -= used;
-    *thousandths = value;
+    *out = value;
     return true;
 }
 
@@ -141,17 +140,12 @@ static struct span cut_period(struct span *text)
 /* A number and a unit, in octets, rounded down. */
 static bool read_octets(struct span text, uint64_t most, uint64_t *out)
 {
-    uint64_t value;
-    if (!cut_decimal(&text, &value)) return false;
+    uint64_t value, product;
+    uint32_t parts;
+    if (!cut_decimal(&text, &value, &parts)) return false;
     const struct unit *unit = find_unit(text);
-    uint64_t divisor = THOUSAND, product;
-    if (!unit) return false;
-    if (value % THOUSAND == 0) { /* a whole number: thousandths of the largest units would not fit */
-        value /= THOUSAND;
-        divisor = 1;
-    }
-    if (__builtin_mul_overflow(value, unit->numerator, &product)) return false;
-    product /= divisor * unit->denominator;
+    if (!unit || __builtin_mul_overflow(value, unit->numerator, &product)) return false;
+    product /= parts * unit->denominator;
     if (product > most) return false;
     *out = product;
     return true;

@@ -234,6 +234,8 @@ static void test_terms_are_written_so_that_they_are_read_again(void **state)
         {"connections=200 rate=50/s down=100Mbit/s", "connections=200 rate=50/s down=12500000B/s"},
         {"rate=5/min burst=9", "rate=5/min burst=9"},
         {"rate=5/hour", "rate=5/h"},
+        {"quota=1048576TiB", "quota=1152921504606846976B"}, /* thousandths of it do not fit into 64 bits */
+        {"quota-up=0000344279384GiB", "quota-up=369667173741756416B"},
         {"both=1MB/s both-burst=2MB quota=1GB quota-down=3B/week", "quota-down=3B/week both=1000000B/s "
                                                                    "both-burst=2000000B quota=1000000000B"},
     };

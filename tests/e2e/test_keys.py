@@ -311,14 +311,14 @@ def test_rules_have_limits_by_their_tag(ruled, origin):
 
 def test_a_verdict_that_is_remembered_brings_its_limits(ruled, origin):
     script = 'return {route = function(addr) sluice.cache(60) sluice.limit("x", {connections = 2}) return addr end}'
-    proxy, _ = ruled(script, "--workers", "1")
+    proxy, api = ruled(script, "--workers", "1")
     target = origin()
     for _ in range(3):
         clients = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(2)]
         assert is_refused(proxy, target)
         for client in clients:
             client.close()
-        assert process.wait_until(lambda: serves(proxy, target))
+        assert process.wait_until(lambda: api.get("/limits/x").json()["connections"] == 0)
 
 
 # --- settings ---
