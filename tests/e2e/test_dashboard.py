@@ -297,10 +297,12 @@ def test_pause_and_reading_by_keyboard(fake, browser):
     server, page = fake(), browser()
     page.open_live(server.port)
     page.until("samples.length > 3")
-    page.do("await page.focus('canvas'); await page.keyboard.press('ArrowLeft'); await page.waitForTimeout(100);"
-            "await page.keyboard.press('ArrowLeft');")
-    spoken = page.text("#spoken")
-    assert "down" in spoken and "bit/s" in spoken and ":" in spoken, spoken
+    page.do("await page.focus('canvas');")
+    spoken = []
+    while not spoken or ("bit/s" not in spoken[-1] and len(spoken) < 10):  # a second that a busy machine left out has no rate
+        page.do("await page.keyboard.press('ArrowLeft'); await page.waitForTimeout(100);")
+        spoken.append(page.text("#spoken"))
+    assert "down" in spoken[-1] and "bit/s" in spoken[-1] and ":" in spoken[-1], spoken
     label = page.see("document.querySelector('canvas').getAttribute('aria-label')")
     assert label.startswith("Throughput, by direction, the last 5 minutes"), label
     page.do("await page.keyboard.press('Escape'); await page.click('#pause'); await page.waitForTimeout(300);")
