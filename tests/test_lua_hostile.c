@@ -17,7 +17,8 @@ static const char hostile[] =
     "  local result = table.pack(pcall(body)) live = false "
     "  collectgarbage('setpause', 200) collectgarbage('generational') return table.unpack(result, 1, result.n) end ";
 
-#define UNIX_NAME "12345" /* of a Unix socket, given as a number: to become text it takes an allocation */
+static const char unix_name[] =
+    "12345"; /* of a Unix socket, given as a number: to become text it takes an allocation */
 static char folder[] = "/tmp/hostile-XXXXXX";
 static int home = -1; /* the folder to go back to */
 
@@ -34,7 +35,7 @@ static int open_hostile(void **state)
 static int close_hostile(void **state)
 {
     int failed = close_all(state);
-    (void)unlink(UNIX_NAME);
+    (void)unlink(unix_name);
     if (fchdir(home) < 0 || close(home) < 0 || rmdir(folder) < 0) return -1;
     return failed;
 }
@@ -64,8 +65,8 @@ static void test_closed_within_a_call(void **state)
         "local c, d = pair() d:close() b:close() a:relay(c)",
         "a = socket.new('i', 't') a:bind('127.0.0.1') a:listen(4) a:settimeout(0.01) a:accept()",
         "a = socket.new('i', 't') a:connect('127.0.0.1', tostring(9))",
-        "a = socket.new('x', 'u') a:bind(" UNIX_NAME ")",
-        "a = socket.new('x', 'u') a:connect(" UNIX_NAME ")",
+        "a = socket.new('x', 'u') a:bind(12345)",
+        "a = socket.new('x', 'u') a:connect(12345)",
         "a = socket.new('i', 'u') a:sendmsg({name = setmetatable({}, {__index = function() a:close() end})}, {1})",
     };
     (void)state;
