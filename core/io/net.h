@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "core/io/net_address.h"
+#include "protocols/host_port.h"
 
 int net_socket(int family, int type); /* non-blocking, close-on-exec; the descriptor or -errno */
 int net_bind(int fd, const struct net_address *address);
@@ -65,6 +66,15 @@ bool net_is_closed(int fd); /* TCP: the connection is gone, whoever ended it */
 bool net_has_ended(int fd);
 bool net_was_cut(int fd); /* TCP: the connection is gone without that end: what is read as one is none */
 void net_close(int fd);
+
+/* Of net_peer_address(), what is kept; NONE: a Unix socket, or nobody. */
+static inline struct host_port net_peer_host_port(int fd)
+{
+    struct net_address raw;
+    struct address address = {.kind = ADDRESS_NONE};
+    if (net_peer_address(fd, &raw) < 0 || !net_address_to(&raw, &address)) return host_port_of(&(struct address){0});
+    return host_port_of(&address);
+}
 
 /* splice(2) between a non-blocking socket and a pipe. `more`: SPLICE_F_MORE. Octets moved, 0 at the end, -EAGAIN. */
 ssize_t net_splice(int from, int to, size_t size, bool more);

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/io/net.h"
 #include "core/io/pool.h"
 
 int share_open(struct share *share, uint32_t count)
@@ -20,15 +19,12 @@ void share_close(struct share *share)
     *share = (struct share){0};
 }
 
-struct share_source share_source_of(int fd)
+struct share_source share_source_of(const struct host_port *client)
 {
     struct share_source source = {.size = 0};
-    struct net_address peer;
-    struct address plain;
-    if (fd < 0 || net_peer_address(fd, &peer) < 0 || !net_address_to(&peer, &plain)) return source;
-    if (plain.kind == ADDRESS_IPV4) source.size = sizeof plain.ipv4;
-    if (plain.kind == ADDRESS_IPV6) source.size = sizeof source.octets;
-    memcpy(source.octets, plain.ipv6, source.size);
+    if (client->kind == ADDRESS_IPV4) source.size = 4;
+    if (client->kind == ADDRESS_IPV6) source.size = sizeof source.octets;
+    memcpy(source.octets, client->octets, source.size);
     return source;
 }
 

@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "protocols/host_port.h"
+
 struct pool;
 
 struct share_source {
@@ -21,8 +23,8 @@ struct share {
 
 int share_open(struct share *share, uint32_t count); /* as many as the pool has slots; 0 or -ENOMEM */
 void share_close(struct share *share);
-/* The source that the peer of this socket belongs to. */
-struct share_source share_source_of(int fd);
+/* The source that a client at this end belongs to. */
+struct share_source share_source_of(const struct host_port *client);
 /* A slot of the pool for that source. POOL_NONE: no slot is free, or the source holds its share. */
 uint32_t share_take(struct share *share, struct pool *pool, const struct share_source *source);
 /* Gives the slot back. */

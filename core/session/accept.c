@@ -79,17 +79,17 @@ static bool accept_admits_startup(struct worker *w)
 enum accept_verdict { ACCEPT_IN, ACCEPT_STOPS, ACCEPT_NO_SLOT, ACCEPT_SESSIONS, ACCEPT_STARTUPS, ACCEPT_SHARE };
 
 /* Contract section 2.9, over all workers. */
-static enum accept_verdict accept_judge(struct worker *w, int fd)
+static enum accept_verdict accept_judge(struct worker *w, const struct host_port *client)
 {
     if (w->draining && ring_now_ms(w->ring) >= w->drain_until_ms) return ACCEPT_STOPS;
     uint64_t left = accept_sessions_left(w);
     if (left == 0) return accept_is_limited(w) ? ACCEPT_SESSIONS : ACCEPT_NO_SLOT;
     if (w->sessions.used == w->sessions.count || w->setups.used == w->setups.count) return ACCEPT_NO_SLOT;
     if (!accept_admits_startup(w)) return ACCEPT_STARTUPS;
-    return crowd_admits(w, fd, left) ? ACCEPT_IN : ACCEPT_SHARE;
+    return crowd_admits(w, client, left) ? ACCEPT_IN : ACCEPT_SHARE;
 }
 
-static void accept_log_refusal(int fd, enum accept_verdict why)
+static void accept_log_refusal(const struct host_port *client, enum accept_verdict why)
 {
     static const char *const words[] = {[ACCEPT_STOPS] = "the server stops",
                                         [ACCEPT_NO_SLOT] = "no slot is free",
@@ -97,20 +97,18 @@ static void accept_log_refusal(int fd, enum accept_verdict why)
                                         [ACCEPT_STARTUPS] = "--max-startups",
                                         [ACCEPT_SHARE] = "its source has its share of the handshakes"};
     char peer[ADDRESS_TEXT_SIZE] = "a local process";
-    struct net_address from;
-    struct address address;
-    if (net_peer_address(fd, &from) == 0 && net_address_to(&from, &address))
-        address_format(&address, peer, sizeof peer);
+    struct address address = host_port_address(client);
+    if (address.kind != ADDRESS_NONE) address_format(&address, peer, sizeof peer);
     LOGI("connection from %s refused: %s", peer, words[why]);
 }
 
-static void accept_refuse(struct worker *w, int fd, enum accept_verdict why)
+static void accept_refuse(struct worker *w, int fd, const struct host_port *client, enum accept_verdict why)
 {
     counter_add(&w->stats.refused_limit, 1);
     if (why == ACCEPT_SESSIONS) counter_add(&w->stats.refused_sessions, 1);
     if (why == ACCEPT_STARTUPS) counter_add(&w->stats.refused_startups, 1);
     if (why == ACCEPT_SHARE) counter_add(&w->stats.refused_share, 1);
-    if (LOG_ON(LOG_LEVEL_INFO)) accept_log_refusal(fd, why);
+    if (LOG_ON(LOG_LEVEL_INFO)) accept_log_refusal(client, why);
     net_reset_on_close(fd);
     ring_close(w->ring, fd);
 }
@@ -167,11 +165,13 @@ static void accept_take(struct worker *w, unsigned listener, int fd)
         spare_make_of(w, fd);
         return;
     }
-    enum accept_verdict verdict = accept_judge(w, fd);
+    /* Asked once, now: whoever resets the connection is nobody to the kernel later on. */
+    struct host_port client = net_peer_host_port(fd);
+    enum accept_verdict verdict = accept_judge(w, &client);
     if (verdict == ACCEPT_IN)
-        session_open(w, listener, fd);
+        session_open(w, listener, fd, &client);
     else
-        accept_refuse(w, fd, verdict);
+        accept_refuse(w, fd, &client, verdict);
 }
 
 void accept_on_completion(struct worker *w, const struct ring_completion *c)

@@ -109,27 +109,26 @@ static void crowd_begin(struct worker *w)
         if (!pool_is_taken(&w->sessions, slot)) continue;
         const struct session *s = session_at(w, slot);
         if (s->setup == POOL_NONE || s->fd[CLIENT] < 0 || s->protocol == PROTOCOL_INTERNAL) continue;
-        struct share_source source = share_source_of(s->fd[CLIENT]);
+        struct share_source source = share_source_of(&s->client);
         crowd_add(crowd, &source, s->setup);
     }
 }
 
-static void crowd_log(struct worker *w, int fd, uint32_t held)
+static void crowd_log(struct worker *w, const struct host_port *client, uint32_t held)
 {
-    char text[ADDRESS_TEXT_SIZE] = "";
-    struct net_address raw;
-    struct address peer;
+    char text[ADDRESS_TEXT_SIZE];
+    struct address address = host_port_address(client);
     uint64_t now = ring_now_ms(w->ring);
     if (w->crowd->logged_ms > 0 && now - w->crowd->logged_ms < CROWD_LOG_MS) return;
     w->crowd->logged_ms = now;
-    if (net_peer_address(fd, &raw) >= 0 && net_address_to(&raw, &peer)) address_format_host(&peer, text, sizeof text);
+    address_format_host(&address, text, sizeof text);
     LOGW("accept: %s%s has %u handshakes under way, its share of the slots that are left; more of them are refused",
          text, w->crowd->asked.size > 4 ? "/64" : "", held);
 }
 
 /* Of the sessions of the process each worker has about the same part, because the kernel spreads a source's connections
  * among them. */
-bool crowd_admits(struct worker *w, int fd, uint64_t sessions_left)
+bool crowd_admits(struct worker *w, const struct host_port *client, uint64_t sessions_left)
 {
     struct crowd *crowd = w->crowd;
     uint64_t slots = w->setups.count - w->setups.used, sessions = sessions_left / w->peer_count;
@@ -140,10 +139,10 @@ bool crowd_admits(struct worker *w, int fd, uint64_t sessions_left)
         if (!crowd->counting) return true;
     }
     if (!crowd->counting) crowd_begin(w);
-    crowd->asked = share_source_of(fd);
+    crowd->asked = share_source_of(client);
     uint32_t at = crowd_find(crowd, &crowd->asked);
     if (at == CROWD_NONE || crowd->members[at].held < most) return true;
-    crowd_log(w, fd, crowd->members[at].held);
+    crowd_log(w, client, crowd->members[at].held);
     return false;
 }
 

@@ -14,15 +14,16 @@
 
 struct worker;
 struct crowd;
+struct host_port;
 
 #define CROWD_FLOOR 64u
 
 /* For a worker's pool of `setups` slots. 0 or -ENOMEM. */
 int crowd_open(struct crowd **out, uint32_t setups);
 void crowd_close(struct crowd *crowd);
-/* Whether the client of this new connection may begin a handshake; `sessions_left`: of the process. Logged once in a
+/* Whether this client may begin a handshake; `sessions_left`: of the process. Logged once in a
  * while when it may not. */
-bool crowd_admits(struct worker *w, int fd, uint64_t sessions_left);
+bool crowd_admits(struct worker *w, const struct host_port *client, uint64_t sessions_left);
 /* The connection that crowd_admits() was asked about last has got this setup slot; the slot is given back. */
 void crowd_take(struct worker *w, uint32_t setup);
 void crowd_give(struct worker *w, uint32_t setup);

@@ -116,14 +116,15 @@ void errand_dial(struct errand *self, struct worker *w)
 /* The same. */
 static int open_relay(struct worker *w, struct relay_errand *relay)
 {
-    struct net_address peer;
     if (!session_has_room(w) || w->draining) return -ENOBUFS;
     struct session *s = session_take(w, 0, relay->fds[CLIENT], w->config->timeout_ms);
     s->protocol = PROTOCOL_SCRIPT;
     s->fd[UPSTREAM] = relay->fds[UPSTREAM];
     relay->fds[CLIENT] = relay->fds[UPSTREAM] = -1;
     s->errand = relay;
-    if (net_peer_address(s->fd[UPSTREAM], &peer) >= 0) net_address_to(&peer, &setup_of(w, s)->target);
+    s->client = net_peer_host_port(s->fd[CLIENT]);
+    struct host_port peer = net_peer_host_port(s->fd[UPSTREAM]);
+    setup_of(w, s)->target = host_port_address(&peer);
     counter_add(&w->stats.accepted, 1);
     session_enter(w, s, SESSION_HELLO);
     session_proceed(w, s, SESSION_RELAY);

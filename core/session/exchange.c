@@ -651,7 +651,7 @@ void exchange_on_completion(struct worker *w, struct session *s, unsigned op, co
 
 bool exchange_take(struct worker *w, struct session *s)
 {
-    struct share_source source = share_source_of(s->fd[CLIENT]);
+    struct share_source source = share_source_of(&s->client);
     s->extra = share_take(&w->exchanges_held, &w->exchanges, &source);
     return s->extra != POOL_NONE;
 }

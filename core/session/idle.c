@@ -41,7 +41,7 @@ void idle_begin(struct worker *w, struct session *s)
 static bool idle_take_setup(struct worker *w, struct session *s)
 {
     if (w->draining || w->setups.used == w->setups.count) return false;
-    if (!crowd_admits(w, s->fd[CLIENT], UINT64_MAX)) return false;
+    if (!crowd_admits(w, &s->client, UINT64_MAX)) return false;
     session_take_setup(w, s);
     crowd_take(w, s->setup);
     return true;

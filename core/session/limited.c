@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "core/io/log.h"
-#include "core/io/net.h"
 #include "core/session/keys.h"
 #include "core/session/worker.h"
 
@@ -31,11 +30,8 @@ static enum limit_direction direction_of(enum session_side from)
 
 static bool key_of_source(const struct worker *w, const struct session *s, struct limit_key *key)
 {
-    struct net_address peer;
-    struct address client;
-    if (s->fd[CLIENT] < 0 || net_peer_address(s->fd[CLIENT], &peer) < 0 || !net_address_to(&peer, &client))
-        return false;
-    if (client.kind != ADDRESS_IPV4 && client.kind != ADDRESS_IPV6) return false; /* a user of this machine */
+    struct address client = host_port_address(&s->client);
+    if (client.kind == ADDRESS_NONE) return false; /* a user of this machine */
     keys_source_key(w->keys, &client, key);
     return true;
 }

@@ -96,10 +96,10 @@ enum failure self_forbids_behind_chain(const struct worker *w, const struct sess
 static bool self_find(const struct worker *w, const struct session *s, struct own_trail *trail)
 {
     struct net_address raw;
-    struct address from, to;
+    struct address from = host_port_address(&s->client), to;
     uint64_t now = ring_now_ms(w->ring);
     bool elsewhere = false;
-    if (net_peer_address(s->fd[CLIENT], &raw) < 0 || !net_address_to(&raw, &from)) return false;
+    if (from.kind == ADDRESS_NONE) return false;
     if (!own_knows(w->own, &from, now)) return false; /* as a rule */
     if (net_local_address(s->fd[CLIENT], &raw) < 0 || !net_address_to(&raw, &to)) return false;
     if (own_find(w->own, &from, &to, now, trail, &elsewhere)) return true;

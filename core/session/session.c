@@ -152,12 +152,11 @@ void session_enter(struct worker *w, struct session *s, enum session_state next)
 
 void session_format_client(const struct session *s, char *out, size_t size)
 {
-    struct net_address peer;
-    struct address address;
-    if (s->fd[CLIENT] >= 0 && net_peer_address(s->fd[CLIENT], &peer) >= 0 && net_address_to(&peer, &address))
-        address_format(&address, out, size);
-    else
+    struct address address = host_port_address(&s->client);
+    if (address.kind == ADDRESS_NONE)
         snprintf(out, size, "local");
+    else
+        address_format(&address, out, size);
 }
 
 void session_log(struct worker *w, struct session *s, int level, const char *text)
@@ -288,7 +287,7 @@ bool session_ask_address(struct worker *w, struct session *s, struct resolve_req
     assert(!(s->inflight & SESSION_BIT(SESSION_ANSWER)));
     assert(request->name.kind == ADDRESS_NAME);
     request->family = w->config->family;
-    request->source = share_source_of(s->fd[CLIENT]);
+    request->source = share_source_of(&s->client);
     request->count = 0;
     atomic_store_explicit(&request->cancelled, 0, memory_order_relaxed);
     struct message question = {.kind = RESOLVE_MESSAGE,

@@ -23,6 +23,7 @@
 #include "core/session/route_request.h"
 #include "core/session/session_state.h"
 #include "core/session/worker.h"
+#include "protocols/host_port.h"
 #include "protocols/socks5.h"
 
 struct relay_errand;
@@ -97,6 +98,7 @@ struct session {
     bool spent;                        /* a quota of it is: it ends when what was taken is delivered */
     uint32_t limits[KEYS_PER_SESSION]; /* that it is under, see limited.h */
     uint64_t opened_ms;
+    struct host_port client;     /* where it comes from, known from accept on; NONE: a Unix socket, or ourselves */
     struct relay_errand *errand; /* comes from a script, goes back when this session ends; NULL: the session has none */
     uint64_t moved;              /* octets delivered when idleness was last judged */
     uint64_t moved_ms;           /* when that was last seen to have changed */

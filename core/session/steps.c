@@ -88,9 +88,10 @@ static void session_advance(struct worker *w, struct session *s)
 
 /* --- opening --- */
 
-void session_open(struct worker *w, unsigned listener, int fd)
+void session_open(struct worker *w, unsigned listener, int fd, const struct host_port *client)
 {
     struct session *s = session_take(w, listener, fd, w->config->timeout_ms); /* accept_judge() has looked for room */
+    s->client = *client;
     crowd_take(w, s->setup);
     counter_add(&w->stats.accepted, 1);
     session_enter(w, s, SESSION_HELLO);

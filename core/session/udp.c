@@ -164,11 +164,11 @@ static void udp_receive(struct worker *w, struct session *s, enum udp_socket fro
 /* The socket towards the client: 0 or -errno; -EAFNOSUPPORT if the client came by a Unix socket. */
 static int udp_open_client(struct worker *w, struct session *s, struct association *a, struct address *bound)
 {
-    struct net_address local, peer;
+    struct net_address local;
     int error = net_local_address(s->fd[CLIENT], &local);
-    if (error == 0) error = net_peer_address(s->fd[CLIENT], &peer);
     if (error < 0) return error;
-    if (!net_address_set_port(&local, 0) || !net_address_to(&peer, &a->client)) return -EAFNOSUPPORT;
+    if (!net_address_set_port(&local, 0) || s->client.kind == ADDRESS_NONE) return -EAFNOSUPPORT;
+    a->client = host_port_address(&s->client);
     int fd = a->fds[UDP_CLIENT] = net_socket(local.any.sa_family, SOCK_DGRAM);
     if (fd < 0) return fd;
     error = net_bind(fd, &local);
@@ -559,7 +559,7 @@ enum session_state udp_begin(struct worker *w, struct session *s)
     setup->request_complete = true;
     int error = udp_open(w);
     if (error < 0) return udp_refuse(w, s, error);
-    struct share_source source = share_source_of(s->fd[CLIENT]);
+    struct share_source source = share_source_of(&s->client);
     s->extra = share_take(&w->udp->held, &w->udp->associations, &source);
     if (s->extra == POOL_NONE) return udp_refuse(w, s, -ENOBUFS);
     association_init(association_of(w, s));
