@@ -195,7 +195,7 @@ static void main_close(bool served)
     if (parts.coordinator) coordinator_set_reload(parts.coordinator, NULL, NULL);
     api_close(parts.api);
     if (parts.listening) main_close_listeners(parts.fds);
-    engine_close(parts.engine); /* texts of a -c script's settings go with it */
+    engine_close(parts.engine);
     supervisor_close(parts.supervisor);
     log_flush();
     if (served) main_say_end();

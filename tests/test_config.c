@@ -19,7 +19,7 @@
 /* "kind>forward" of all listeners, such as "auto forward>[host:22]". */
 static const char *describe_listeners(void)
 {
-    static const char *const kinds[] = {"auto", "http", "forward", "tproxy"};
+    static const char *const kinds[] = {"auto", "http", "forward", "tproxy", "socks"};
     static char text[2048];
     char forward[ADDRESS_TEXT_SIZE];
 

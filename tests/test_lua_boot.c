@@ -107,6 +107,26 @@ static void test_boot(void **state)
     run("assert(type(ruleset.resolve) == 'function' and neosocksd.config().listen == '127.0.0.1:1080,127.0.0.1:1081')");
 }
 
+/* Options of a listener, which commas separate, too. */
+static void test_listener_options(void **state)
+{
+    (void)state;
+    assert_int_equal(boot("return { listen = '127.0.0.1:1080,protocol=socks,127.0.0.1:1081,127.0.0.1:1082', forward = "
+                          "',x.y:80',\n http_listen = '127.0.0.1:1083,protocol=http,127.0.0.1:1084' }"),
+                     0);
+    assert_int_equal(config.listener_count, 5);
+    assert_int_equal(config.listeners[0].kind, LISTENER_SOCKS);
+    assert_int_equal(config.listeners[1].kind, LISTENER_FORWARD);
+    assert_int_equal(config.listeners[2].kind, LISTENER_AUTO);
+    assert_string_equal(config.listeners[3].text, "127.0.0.1:1083");
+    assert_string_equal(config.listeners[4].text, "127.0.0.1:1084");
+    run("local c = neosocksd.config()\n"
+        "assert(c.listen == '127.0.0.1:1080,protocol=socks,127.0.0.1:1081,127.0.0.1:1082')\n"
+        "assert(c.http_listen == '127.0.0.1:1083,protocol=http,127.0.0.1:1084')");
+    boot_fails("return { listen = '127.0.0.1:1080,colour=red' }",
+               "field `listen': \"colour\" is no option of a listener");
+}
+
 /* What a metamethod answers is asked for once: what was judged is what is applied. */
 static void test_boot_asks_once(void **state)
 {
@@ -259,9 +279,9 @@ static void test_boot_reload(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_SCRIPT(test_boot_errors),    WITH_SCRIPT(test_boot),         WITH_SCRIPT(test_boot_without_ruleset),
-        WITH_SCRIPT(test_boot_asks_once), cmocka_unit_test(test_nearest), WITH_SCRIPT(test_transparent),
-        WITH_SCRIPT(test_ruleset_file),   WITH_SCRIPT(test_boot_reload),
+        WITH_SCRIPT(test_boot_errors),      WITH_SCRIPT(test_boot),           WITH_SCRIPT(test_boot_without_ruleset),
+        WITH_SCRIPT(test_listener_options), WITH_SCRIPT(test_boot_asks_once), cmocka_unit_test(test_nearest),
+        WITH_SCRIPT(test_transparent),      WITH_SCRIPT(test_ruleset_file),   WITH_SCRIPT(test_boot_reload),
     };
     return cmocka_run_group_tests_name("boot", tests, NULL, NULL);
 }

@@ -314,6 +314,35 @@ static void test_forward_left_to_a_ruleset(void **state)
     }
 }
 
+/* Options of a listener stand behind its address. */
+static void test_listener_options(void **state)
+{
+    (void)state;
+    accepts("-l 127.0.0.1:1,protocol=socks -l unix:/tmp/a,b,protocol=http -l 127.0.0.1:2,protocol=auto --http "
+            "127.0.0.1:3,protocol=http");
+    static const enum listener_kind kinds[] = {LISTENER_SOCKS, LISTENER_HTTP, LISTENER_AUTO, LISTENER_HTTP};
+    static const char *const texts[] = {"127.0.0.1:1", "unix:/tmp/a,b", "127.0.0.1:2", "127.0.0.1:3"};
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_int_equal(config.listeners[i].kind, kinds[i]);
+        assert_string_equal(config.listeners[i].text, texts[i]);
+    }
+    assert_string_equal(config.listeners[0].options, "protocol=socks");
+    accepts("-l 127.0.0.1:1,protocol=socks -l 127.0.0.1:2 --http"); /* the one that has no protocol yet */
+    assert_int_equal(config.listeners[0].kind, LISTENER_SOCKS);
+    assert_int_equal(config.listeners[1].kind, LISTENER_HTTP);
+    refuses("-l 127.0.0.1:1,protocol=ftp", "-l: protocol \"ftp\" is unknown, give one of auto, http, socks");
+    refuses("-l 127.0.0.1:1,colour=red", "-l: \"colour\" is no option of a listener, give one of ");
+    refuses("-l 127.0.0.1:1,protocol=", "-l: \"protocol=\" has no value");
+    refuses("-l 127.0.0.1:1,protocol=socks,x", "\"x\" is no option of a listener");
+    refuses("-l 127.0.0.1:1,protocol=socks,", "\"\" is no option of a listener");
+    refuses("-l 127.0.0.1:1,2", "unknown service \"1,2\""); /* no option: all of it is the address */
+    refuses("--http 127.0.0.1:1,protocol=socks", "contradicts --http");
+    refuses("--http -l 127.0.0.1:1,protocol=socks", "contradicts --http");
+    refuses("-f a:1 -l 127.0.0.1:1,protocol=socks", "a listener that forwards speaks no protocol");
+    refuses("--tproxy -l 127.0.0.1:1,protocol=socks", "--tproxy cannot be combined with protocol=socks");
+    refuses("-l 127.0.0.1:1,protocol=socks --api 127.0.0.1:2,protocol=http", "unknown service");
+}
+
 /* A target is as long as an address may be written at most, with zeros in front of its port. */
 static void test_longest_target(void **state)
 {
@@ -546,6 +575,7 @@ int main(void)
         cmocka_unit_test(test_open_listeners),
         cmocka_unit_test(test_api_wants_a_token),
         cmocka_unit_test(test_forward_left_to_a_ruleset),
+        cmocka_unit_test(test_listener_options),
         cmocka_unit_test(test_longest_target),
         cmocka_unit_test(test_port_zero),
         cmocka_unit_test(test_words_from_elsewhere),

@@ -8,7 +8,7 @@ static bool is_same_text(const char *a, const char *b)
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-/* The sockets: where they listen and what for, but not where they forward to. */
+/* The sockets: where they listen and what for, but not where they forward to, nor options of their own. */
 static bool has_same_listeners(const struct config *a, const struct config *b)
 {
     if (a->listener_count != b->listener_count) return false;
@@ -62,14 +62,13 @@ bool config_can_change(const struct config *now, const struct config *fresh, uin
 
 void config_take_fixed(struct config *fresh, const struct config *now)
 {
-    struct listener_config forwards[CONFIG_LISTENERS_MAX];
-    memcpy(forwards, fresh->listeners, sizeof forwards);
-    bool same = has_same_listeners(now, fresh);
-    memcpy(fresh->listeners, now->listeners, sizeof fresh->listeners);
-    fresh->listener_count = now->listener_count;
-    for (uint32_t i = 0; same && i < now->listener_count; i++) {
-        fresh->listeners[i].forward = forwards[i].forward;
-        fresh->listeners[i].forward_text = forwards[i].forward_text;
+    if (!has_same_listeners(now, fresh)) {
+        memcpy(fresh->listeners, now->listeners, sizeof fresh->listeners);
+        fresh->listener_count = now->listener_count;
+    }
+    for (uint32_t i = 0; i < now->listener_count; i++) {
+        fresh->listeners[i].text = now->listeners[i].text;
+        fresh->listeners[i].address = now->listeners[i].address;
     }
     fresh->workers = now->workers;
     fresh->sessions = now->sessions;

@@ -75,6 +75,8 @@ static int check_modes(const struct config *c)
         result = fault(c, "--tproxy cannot be combined with --forward, leave one of them out");
     if (c->tproxy && config_has_listener(c, LISTENER_HTTP))
         result = fault(c, "--tproxy cannot be combined with --http, leave one of them out");
+    if (c->tproxy && config_has_listener(c, LISTENER_SOCKS))
+        result = fault(c, "--tproxy cannot be combined with protocol=socks, leave one of them out");
     if (c->hop_count > 0 && (c->socks5_bind || c->socks5_udp))
         result = fault(c, "--enable-socks5-%s cannot go through --proxy, leave one of them out",
                        c->socks5_bind ? "bind" : "udp");
@@ -266,8 +268,8 @@ static int check_api(struct config *c)
 /* Whoever reaches it names a target himself. */
 static bool is_open(const struct listener_config *l)
 {
-    bool names = l->kind == LISTENER_AUTO || l->kind == LISTENER_HTTP;
-    return names && l->address.kind != ADDRESS_UNIX && policy_classify(&l->address) != POLICY_LOOPBACK;
+    return listener_asks_target(l->kind) && l->address.kind != ADDRESS_UNIX &&
+           policy_classify(&l->address) != POLICY_LOOPBACK;
 }
 
 void config_warn_open(const struct config *c)

@@ -39,6 +39,8 @@ static void dump_listeners(const struct config *c, const char *key, bool http)
         if ((c->listeners[i].kind == LISTENER_HTTP) != http) continue;
         putchar(any ? ',' : '"');
         dump_octets(c->listeners[i].text);
+        if (c->listeners[i].options) putchar(',');
+        if (c->listeners[i].options) dump_octets(c->listeners[i].options);
         any = true;
     }
     puts(any ? "\"," : "nil,");

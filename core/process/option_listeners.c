@@ -3,6 +3,8 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "core/process/kept_text.h"
+#include "core/process/listener_options.h"
 #include "core/process/option_values.h"
 
 #define LISTEN_TEXT_MAX 261u /* contract section 1.3 */
@@ -49,16 +51,25 @@ static int check_listen_text(struct option_parse *p, const char *text)
     return check_port(p, colon + 1);
 }
 
-static struct listener_config *add_listener(struct option_parse *p, const char *text, enum listener_kind kind)
+/* The operand is an address, and what is for this listener alone behind it. */
+static struct listener_config *add_listener(struct option_parse *p, const char *operand, enum listener_kind kind)
 {
+    size_t size = value_listen_size(operand);
+    const char *options = operand[size] ? operand + size + 1 : NULL, *text = operand;
+
+    if (options) text = kept_text(operand, size);
+    if (!text) {
+        option_complain(p, "not enough memory");
+        return NULL;
+    }
     if (check_listen_text(p, text) < 0) return NULL;
     if (p->config->listener_count == CONFIG_LISTENERS_MAX) {
         option_complain(p, "too many listeners, give at most %u", CONFIG_LISTENERS_MAX);
         return NULL;
     }
     struct listener_config *l = &p->config->listeners[p->config->listener_count++];
-    *l = (struct listener_config){.kind = kind, .text = text};
-    return l;
+    *l = (struct listener_config){.kind = kind, .text = text, .options = options};
+    return options && listener_options_read(p, l, options) < 0 ? NULL : l;
 }
 
 static int read_forward(struct option_parse *p, const char *text, struct listener_config *l)
@@ -86,8 +97,12 @@ int option_set_listen(struct option_parse *p, const char *operand)
     p->last_listen = (int)(l - p->config->listeners);
     if (p->pending_http) {
         if (p->pending_forward) return option_complain(p, "--http and -f cannot share one listener, give -l for each");
+        if (l->kind == LISTENER_SOCKS)
+            return option_complain(p, "protocol=socks contradicts --http, leave one of them out");
         l->kind = LISTENER_HTTP;
     }
+    if (p->pending_forward && l->kind != LISTENER_AUTO)
+        return option_complain(p, "a listener that forwards speaks no protocol, leave protocol= out");
     if (p->pending_forward && read_forward(p, p->pending_forward, l) < 0) return -1;
     p->pending_http = false;
     p->pending_forward = NULL;

@@ -36,7 +36,8 @@ static const char *const log_words[] = {
 
 const struct option_row option_rows[] = {
     {'l', "listen", "ADDRESS", GROUP_LISTENERS,
-     "accept SOCKS4, SOCKS4A, SOCKS5 and HTTP proxy clients on host:port, :port (all addresses) or unix:/path",
+     "accept SOCKS4, SOCKS4A, SOCKS5 and HTTP proxy clients on host:port, :port (all addresses) or unix:/path; options "
+     "for this listener alone stand behind it: ,protocol=auto|http|socks",
      option_set_listen, FIELD("listen", LISTEN)},
     {0, "http", "[ADDRESS]", GROUP_LISTENERS,
      "accept HTTP proxy clients only, on ADDRESS; without it, on the -l that stands before", option_set_http,

@@ -85,6 +85,19 @@ bool value_is_nameserver(const char *text, size_t size)
                      : is_literal(AF_INET, text, (size_t)(host_end - text));
 }
 
+bool value_is_assignment(const char *text)
+{
+    size_t size = strspn(text, "abcdefghijklmnopqrstuvwxyz-");
+    return size > 0 && text[size] == '=';
+}
+
+size_t value_listen_size(const char *text)
+{
+    size_t size = strcspn(text, ",");
+    while (text[size] && !value_is_assignment(text + size + 1)) size += 1 + strcspn(text + size + 1, ",");
+    return size;
+}
+
 bool value_is_unix(const char *text)
 {
     return strncmp(text, VALUE_UNIX, strlen(VALUE_UNIX)) == 0;

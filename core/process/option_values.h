@@ -21,6 +21,10 @@ bool value_size(const char *text, uint64_t *out);
 bool value_triple(const char *text, uint32_t out[3]);
 /* v4, v4:port, [v6], [v6]:port; a bare IPv6 address cannot have a port. */
 bool value_is_nameserver(const char *text, size_t size);
+/* Whether `name=` stands at text, as in front of an option of a listener: small letters and dashes. */
+bool value_is_assignment(const char *text);
+/* The size of the address that a listener's operand begins with: up to the first comma with `name=` behind it. */
+size_t value_listen_size(const char *text);
 bool value_is_unix(const char *text);
 /* ":" and ":0": a ruleset is to say where. With a host and port 0, or none, it is asked for that host. */
 bool value_is_left_open(const char *text);

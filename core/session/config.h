@@ -24,11 +24,13 @@ enum listener_kind {
     LISTENER_HTTP,    /* HTTP only */
     LISTENER_FORWARD, /* every connection goes to `forward` */
     LISTENER_TPROXY,  /* the target is the address that the client dialled */
+    LISTENER_SOCKS,   /* SOCKS4, 4A and 5 only */
 };
 
 struct listener_config {
     enum listener_kind kind;
-    const char *text;         /* as given, for messages */
+    const char *text;         /* its address as given, for messages */
+    const char *options;      /* what stood behind it, as given: `name=value,...`; NULL: nothing */
     struct address address;   /* numeric or UNIX after config_check(): the wildcard "" is resolved there */
     struct address forward;   /* LISTENER_FORWARD: IPV4, IPV6, NAME or UNIX */
     const char *forward_text; /* -f as given; NULL unless LISTENER_FORWARD */
@@ -106,6 +108,12 @@ struct config {
     uint32_t heads;          /* large buffers for HTTP heads, see head_buffer.h */
     uint32_t conns;          /* upstream connections that wait for another request, see conn_cache.h */
 };
+
+/* Whether clients of such a listener name their target themselves. */
+static inline bool listener_asks_target(enum listener_kind kind)
+{
+    return kind == LISTENER_AUTO || kind == LISTENER_HTTP || kind == LISTENER_SOCKS;
+}
 
 static inline bool config_has_listener(const struct config *config, enum listener_kind kind)
 {

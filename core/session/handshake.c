@@ -203,9 +203,10 @@ static enum session_state hello_http(struct worker *w, struct session *s)
 
 static enum session_protocol handshake_detect(const struct worker *w, const struct session *s, uint8_t first)
 {
-    bool any = w->config->listeners[s->listener].kind == LISTENER_AUTO;
-    if (any && first == SOCKS4_VERSION) return PROTOCOL_SOCKS4;
-    if (any && first == SOCKS5_VERSION) return PROTOCOL_SOCKS5;
+    enum listener_kind kind = w->config->listeners[s->listener].kind;
+    if (kind != LISTENER_HTTP && first == SOCKS4_VERSION) return PROTOCOL_SOCKS4;
+    if (kind != LISTENER_HTTP && first == SOCKS5_VERSION) return PROTOCOL_SOCKS5;
+    if (kind == LISTENER_SOCKS) return PROTOCOL_UNKNOWN;
     /* A method is a token; one empty line before it is tolerated (RFC 9112 section 2.2). */
     if (first > 0x20 && first < 0x7f) return PROTOCOL_HTTP_PLAIN;
     return first == '\r' || first == '\n' ? PROTOCOL_HTTP_PLAIN : PROTOCOL_UNKNOWN;

@@ -34,7 +34,7 @@ static bool self_is_chosen(const struct worker *w, const struct session *s)
 static bool self_may_repeat(const struct worker *w, unsigned listener, unsigned depth)
 {
     enum listener_kind kind = w->config->listeners[listener].kind;
-    return w->config->allow_self && (kind == LISTENER_AUTO || kind == LISTENER_HTTP) && depth < SELF_DEPTH_MAX;
+    return w->config->allow_self && listener_asks_target(kind) && depth < SELF_DEPTH_MAX;
 }
 
 enum failure self_forbids(const struct worker *w, const struct session *s, const struct address *to)

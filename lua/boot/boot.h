@@ -6,11 +6,9 @@
 #include "lua/engine/load.h"
 #include "lua/engine/state.h"
 
-struct text_list; /* settings.c */
 
 /* One for the process, in struct engine of the root. */
 struct boot {
-    struct text_list *texts;                                  /* settings.c: strings of the configuration */
     bool (*judge)(void *context, const struct config *fresh); /* boot.c; NULL: nobody */
     void *judge_context;
     struct script *scripts; /* script.c, in the order of their starts */
@@ -47,6 +45,5 @@ void boot_reload(struct engine *e); /* SIGHUP */
 void settings_take(lua_State *L, const struct boot_file *file);
 int settings_push_all(lua_State *L); /* neosocksd.config() */
 int settings_push_one(lua_State *L); /* neosocksd.setting(name) */
-void settings_close(struct boot *boot);
 
 #endif

@@ -8,43 +8,14 @@
 #include <sys/socket.h>
 
 #include "core/io/log.h"
+#include "core/process/kept_text.h"
 #include "core/process/option_table.h"
+#include "core/process/option_values.h"
 #include "core/process/options.h"
 #include "lua/boot/boot.h"
 #include "lua/boot/nearest.h"
 #include "lua/engine/entry.h"
 #include "lua/modules/ruleset.h"
-
-/* --- texts that settings point to --- */
-
-struct text_list {
-    struct text_list *next;
-    char text[];
-};
-
-/* Old settings may still be in use somewhere, so that none is freed before the end; but each is kept once, however
- * often a file is read again. */
-static const char *keep_text(struct engine *e, const char *text, size_t size)
-{
-    for (const struct text_list *old = e->boot->texts; old; old = old->next)
-        if (strlen(old->text) == size && memcmp(old->text, text, size) == 0) return old->text;
-    struct text_list *kept = malloc(sizeof *kept + size + 1);
-    if (!kept) return NULL;
-    memcpy(kept->text, text, size);
-    kept->text[size] = '\0';
-    kept->next = e->boot->texts;
-    e->boot->texts = kept;
-    return kept->text;
-}
-
-void settings_close(struct boot *boot)
-{
-    while (boot->texts) {
-        struct text_list *next = boot->texts->next;
-        free(boot->texts);
-        boot->texts = next;
-    }
-}
 
 /* --- kinds --- */
 
@@ -258,7 +229,7 @@ struct words {
 
 static void add_word(lua_State *L, struct words *words, const char *text, size_t size)
 {
-    const char *kept = keep_text(engine_of(L), text, size);
+    const char *kept = kept_text(text, size);
     if (!kept) luaL_error(L, "not enough memory");
     if ((size_t)words->count == sizeof words->all / sizeof *words->all)
         luaL_error(L, "there are too many listeners, scripts or limits");
@@ -297,6 +268,18 @@ static const char *list_of(const char *text)
     return text && *text ? text : NULL;
 }
 
+/* The next listener of a list: its address, with the options of its own that stand behind it. */
+static const char *next_listener(const char **list, size_t *size)
+{
+    const char *listener = next_member(list, ',', size);
+    size_t more = 0;
+    while (*list && value_is_assignment(*list)) {
+        const char *option = next_member(list, ',', &more);
+        *size = (size_t)(option - listener) + more;
+    }
+    return listener;
+}
+
 /* Listeners of the table replace those of the command line. Several are separated by commas, and what they forward to
  * is in the same order, empty where one does not. */
 static void add_listeners(lua_State *L, const struct boot_file *file, int table, struct words *words)
@@ -304,7 +287,7 @@ static void add_listeners(lua_State *L, const struct boot_file *file, int table,
     const char *listen = list_of(field_text(L, table, "listen")), *forward = list_of(field_text(L, table, "forward"));
     const char *address, *target;
     size_t size;
-    while ((address = next_member(&listen, ',', &size))) {
+    while ((address = next_listener(&listen, &size))) {
         add_option(L, words, "listen", address, size);
         target = next_member(&forward, ',', &size);
         if (target && size > 0) add_option(L, words, "forward", target, size);
@@ -321,6 +304,13 @@ static void add_list(lua_State *L, int table, const char *field, const char *opt
     const char *list = list_of(field_text(L, table, field)), *member;
     size_t size;
     while ((member = next_member(&list, separator, &size))) add_option(L, words, option, member, size);
+}
+
+static void add_http_listeners(lua_State *L, int table, struct words *words)
+{
+    const char *list = list_of(field_text(L, table, "http_listen")), *listener;
+    size_t size;
+    while ((listener = next_listener(&list, &size))) add_option(L, words, "http", listener, size);
 }
 
 static void read_words(lua_State *L, const struct boot_file *file, const char *field, struct words *words)
@@ -343,7 +333,7 @@ static void apply_texts(lua_State *L, const struct boot_file *file, int table)
     add_listeners(L, file, table, &words);
     read_words(L, file, "listen", &words);
     words.count = 1;
-    add_list(L, table, "http_listen", "http", ',', &words);
+    add_http_listeners(L, table, &words);
     read_words(L, file, "http_listen", &words);
     words.count = 1;
     if (field_text(L, table, "scripts")) file->config->script_count = 0;
@@ -371,7 +361,7 @@ static void apply_ruleset(lua_State *L, const struct boot_file *file, int table)
 {
     const char *path = field_text(L, table, "ruleset");
     if (lua_type(L, -1) == LUA_TTABLE) file->config->ruleset = NULL;
-    if (path) file->config->ruleset = keep_text(engine_of(L), path, strlen(path));
+    if (path) file->config->ruleset = kept_text(path, strlen(path));
     if (path && !file->config->ruleset) luaL_error(L, "not enough memory");
     lua_pop(L, 1);
 }
@@ -404,6 +394,8 @@ static void push_listeners(lua_State *L, const struct config *c, bool http)
         if ((c->listeners[i].kind == LISTENER_HTTP) != http) continue;
         if (any) luaL_addchar(&b, ',');
         luaL_addstring(&b, c->listeners[i].text);
+        if (c->listeners[i].options) luaL_addchar(&b, ',');
+        if (c->listeners[i].options) luaL_addstring(&b, c->listeners[i].options);
         any = true;
     }
     luaL_pushresult(&b);

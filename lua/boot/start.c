@@ -96,7 +96,6 @@ static void on_closed(struct engine *e)
 
 static void release(struct engine *e)
 {
-    if (e->boot) settings_close(e->boot);
     free(e->boot);
     ruleset_free(e->ruleset);
 }
