@@ -18,7 +18,7 @@
 #include "lua/modules/modules.h"
 #include "lua/modules/rpc.h"
 #include "lua/modules/ruleset.h"
-#include "lua/modules/subnet.h"
+#include "protocols/subnet.h"
 
 #define ADDRESS_SIZE_MAX 261u
 

@@ -5,7 +5,7 @@
 #include <lua.h>
 #include <stddef.h>
 
-#include "lua/modules/subnet.h"
+#include "protocols/subnet.h"
 
 /* Once for each Lua state, before the others. */
 void subnets_open(lua_State *L);

@@ -1,4 +1,4 @@
-#include "lua/modules/subnet.h"
+#include "protocols/subnet.h"
 
 #include <arpa/inet.h>
 #include <string.h>

@@ -1,6 +1,6 @@
-/* Networks as scripts write them, `address/bits`, in numbers of 128 bits: IPv4 stands in the low 32. Knows no Lua. */
-#ifndef SLUICE_LUA_MODULES_SUBNET_H
-#define SLUICE_LUA_MODULES_SUBNET_H
+/* Networks in text, `address/bits`, and as numbers of 128 bits: IPv4 stands in the low 32. */
+#ifndef SLUICE_PROTOCOLS_SUBNET_H
+#define SLUICE_PROTOCOLS_SUBNET_H
 
 #include <stdbool.h>
 #include <stddef.h>
