@@ -6,7 +6,6 @@
 #include "lua/engine/load.h"
 #include "lua/engine/state.h"
 
-
 /* One for the process, in struct engine of the root. */
 struct boot {
     bool (*judge)(void *context, const struct config *fresh); /* boot.c; NULL: nobody */
