@@ -25,7 +25,7 @@ STD    = -std=c11 -D_GNU_SOURCE -I. -isystem /usr/include/lua5.4 -DSLUICE_VERSIO
 WARN   = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
 HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIE
 LINK   = -pie -Wl,-z,relro,-z,now,-z,noexecstack
-LIBS   = -luring -lcares -lpthread
+LIBS   = -luring -lcares -lsqlite3 -lpthread
 LIBS_LUA = -llua5.4 -ltre -ldeflate -lmicrohttpd -ljansson -lgnutls -lm
 
 # gcc brings its own LTO; clang's needs a linker that knows it.
@@ -67,7 +67,7 @@ PRODUCT   := $(PROTOCOLS) $(CORE)
 CONTROL   := $(wildcard lua/*/*.c api/*.c) embedded.c
 EMBEDDED  := $(wildcard lua/scripts/*.lua api/*.html)
 # The simulator has the kernel's place, and its driver that of the coordinator.
-SIMULATED := $(filter-out core/io/ring.c core/io/net.c core/session/machine.c core/control/% core/process/listen.c \
+SIMULATED := $(filter-out core/io/ring.c core/io/net.c core/session/machine.c core/usage/% core/control/% core/process/listen.c \
              core/resolver/resolve.c core/resolver/lookup.c core/resolver/dns_channel.c core/resolver/dns_udp.c core/resolver/resolver_thread.c,$(PRODUCT))
 SIMULATOR := $(filter-out tests/sim_main.c,$(wildcard tests/sim_*.c))
 TESTS     := $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
@@ -366,7 +366,7 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 	sed 's|@PREFIX@|$(PREFIX)|' docs/sluice.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluice.service
 
 DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
-             libjansson-dev libgnutls28-dev
+             libjansson-dev libgnutls28-dev libsqlite3-dev
 DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy-bin \
              proxychains4 iproute2 nftables util-linux lua5.4 prometheus python3-yaml chromium \

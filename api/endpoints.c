@@ -15,6 +15,7 @@
 #include "api/scripts.h"
 #include "api/sessions.h"
 #include "api/stats_text.h"
+#include "api/usage.h"
 #include "core/io/log.h"
 #include "core/process/option_values.h"
 #include "lua/engine/embedded.h"
@@ -312,6 +313,7 @@ static const struct endpoint endpoints[] = {
      .takes_path = true,
      .parameters = "",
      .handle = limits_remove},
+    {.path = "/usage", .methods = READ, .scope = ACCESS_READ, .handle = usage_list},
     {.path = "/scripts", .methods = READ, .scope = ACCESS_READ, .handle = scripts_list},
     {.path = "/scripts",
      .methods = CALL_POST,

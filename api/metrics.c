@@ -263,6 +263,25 @@ static void write_relay(struct text *out, const struct coordinator *c)
     }
 }
 
+/* Present where accounts are kept. */
+static void write_usage(struct text *out, const struct coordinator *c)
+{
+    struct usage_figures f;
+    if (!coordinator_usage(c)) return;
+    usage_show(coordinator_usage(c), coordinator_now_ms(c) * 1000, &f);
+    write_integer(out, COUNTER, "sluice_usage_writes_total", "Transactions by which usage was written.", f.written);
+    write_integer(out, COUNTER, "sluice_usage_write_failures_total", "Those that failed: they are tried again.",
+                  f.failures);
+    write_integer(out, GAUGE, "sluice_usage_rows_waiting", "Rows of usage, by key and hour, that are not written yet.",
+                  f.waiting);
+    write_integer(out, GAUGE, "sluice_usage_keys", "Keys whose usage is in memory, the kinds included.", f.keys);
+    write_integer(out, COUNTER, "sluice_usage_merged_total",
+                  "Uses that were booked on their kind of key, because there is no room for more keys.", f.merged);
+    write_integer(out, GAUGE, "sluice_usage_wal_bytes", "Size of the database's write-ahead log.", f.wal_size);
+    write_number(out, GAUGE, "sluice_usage_age_seconds", "Since usage was last written in full.",
+                 (double)f.age_us * 1e-6);
+}
+
 void metrics_write_dropped(struct text *out, uint64_t lines)
 {
     write_integer(out, COUNTER, "sluice_ruleset_metrics_dropped_total",
@@ -285,4 +304,5 @@ void metrics_write(struct text *out, const struct snapshot *now, const struct co
                   "Sessions that were left when the drain of a stop was over.", coordinator_drain_resets(c));
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) write_family(out, &families[i], c);
     write_relay(out, c);
+    write_usage(out, c);
 }

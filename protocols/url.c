@@ -113,8 +113,16 @@ static const char *read_authority(struct piece authority, uint16_t default_port,
     if (authority.size == 0) return "host is missing";
     if (!address_parse(authority.text, authority.size, ADDRESS_PORT_DEFAULT, default_port, &uri->address))
         return "host or port is malformed";
-    if (uri->address.port == 0) return "port 0 is none that a proxy could have";
+    if (uri->address.port == 0) return "port 0 is none that a server could have";
     return NULL;
+}
+
+const char *url_authority_parse(const char *text, size_t size, uint16_t default_port, struct proxy_uri *out)
+{
+    struct proxy_uri uri = {0};
+    const char *wrong = read_authority((struct piece){text, size}, default_port, &uri);
+    if (wrong == NULL) *out = uri;
+    return wrong;
 }
 
 /* Cuts off what may follow the authority: a fragment, and before it a lone slash. False for a real path or a query. */

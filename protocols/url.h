@@ -19,6 +19,9 @@ struct proxy_uri {
  * is then untouched). */
 const char *proxy_uri_parse(const char *text, size_t size, struct proxy_uri *out);
 
+/* The part behind a scheme alone, [user[:password]@]host[:port], by the same rules: writes address and credentials. */
+const char *url_authority_parse(const char *text, size_t size, uint16_t default_port, struct proxy_uri *out);
+
 /* Whether both name the same proxy, and the same user and password. */
 bool proxy_uri_equal(const struct proxy_uri *a, const struct proxy_uri *b);
 

@@ -15,7 +15,7 @@ import sys
 import textwrap
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-ROOMS = ["protocols", "core/io", "core/resolver", "core/session", "core/control", "core/process", "lua/engine",
+ROOMS = ["protocols", "core/io", "core/resolver", "core/session", "core/usage", "core/control", "core/process", "lua/engine",
          "lua/modules", "lua/socket", "lua/boot", "api", "core"]
 APART = {"lua/modules", "lua/socket"}  # neither of them knows the other
 FACES = {"lua": r"lua/engine/(engine|text|codec|digest|embedded)\.h"}  # what of a folder is for those above it
@@ -24,6 +24,7 @@ WATCHERS = ["tests", "fuzz", "bench"]
 HOMES = {  # header: where it may be included besides tests, fuzz and bench
     "liburing.h": r"core/io/ring\.c",
     "ares.h": r"core/resolver/dns_channel\.c",
+    "sqlite3.h": r"core/usage/store\.c",
     "microhttpd.h": r"api/.*",
     "lua.h": r"lua/.*",
     "lualib.h": r"lua/.*",

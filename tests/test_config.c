@@ -233,21 +233,22 @@ static void test_dump_defaults(void **state)
     (void)state;
     assert_int_equal(run("-l 127.0.0.1:1080 --workers 3 --dump-config", false), CONFIG_EXIT_SUCCESS);
     assert_string_equal(
-        out, "return {\n    listen = \"127.0.0.1:1080\",\n    forward = nil,\n    proxy = nil,\n"
-             "    restapi = nil,\n    http_listen = nil,\n    user_name = nil,\n    nameserver = nil,\n"
-             "    netdev = nil,\n    loglevel = 4,\n    resolve_pf = 0,\n    timeout = 60,\n"
-             "    memlimit = 0,\n    auth_required = false,\n    pipe = false,\n    reuseport = false,\n"
-             "    tcp_fastopen = true,\n    tcp_fastopen_connect = false,\n    tcp_nodelay = true,\n"
-             "    tcp_keepalive = true,\n    transparent = false,\n    traceback = false,\n"
-             "    socks5_bind = false,\n    socks5_udp = false,\n    daemonize = false,\n"
-             "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
-             "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
-             "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
-             "    startup_limit_full = 0,\n    allow_self = false,\n    conn_cache = true,\n    ruleset = nil,\n"
-             "    scripts = nil,\n"
-             "    lua_budget = 5000,\n    api_token_file = nil,\n    idle_timeout = 7440,\n"
-             "    half_close_timeout = 3600,\n    limit = nil,\n    limit_keys = 100000,\n    workers = "
-             "3,\n    relay = \"auto\",\n    drain = 0,\n}\n");
+        out,
+        "return {\n    listen = \"127.0.0.1:1080\",\n    forward = nil,\n    proxy = nil,\n"
+        "    restapi = nil,\n    http_listen = nil,\n    user_name = nil,\n    nameserver = nil,\n"
+        "    netdev = nil,\n    loglevel = 4,\n    resolve_pf = 0,\n    timeout = 60,\n"
+        "    memlimit = 0,\n    auth_required = false,\n    pipe = false,\n    reuseport = false,\n"
+        "    tcp_fastopen = true,\n    tcp_fastopen_connect = false,\n    tcp_nodelay = true,\n"
+        "    tcp_keepalive = true,\n    transparent = false,\n    traceback = false,\n"
+        "    socks5_bind = false,\n    socks5_udp = false,\n    daemonize = false,\n"
+        "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
+        "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
+        "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
+        "    startup_limit_full = 0,\n    allow_self = false,\n    conn_cache = true,\n    ruleset = nil,\n"
+        "    scripts = nil,\n"
+        "    lua_budget = 5000,\n    api_token_file = nil,\n    idle_timeout = 7440,\n"
+        "    half_close_timeout = 3600,\n    limit = nil,\n    limit_keys = 100000,\n    usage = nil,\n    workers = "
+        "3,\n    relay = \"auto\",\n    state_dir = nil,\n    drain = 0,\n}\n");
 }
 
 static void test_dump_is_whole(void **state)

@@ -37,6 +37,8 @@ static const char *find_fixed(const struct config *now, const struct config *fre
     if (now->reuseport != fresh->reuseport) return "reuseport";
     if (now->fastopen != fresh->fastopen) return "tcp_fastopen";
     if (now->limit_keys != fresh->limit_keys) return "limit_keys";
+    if (!is_same_text(now->usage, fresh->usage)) return "usage";
+    if (!is_same_text(now->state_dir, fresh->state_dir)) return "state_dir";
     if (fresh->workers != 0 && now->workers != fresh->workers) return "workers";
     return NULL;
 }

@@ -68,6 +68,11 @@ static bool coordinator_has_mail(const struct coordinator *c)
     return workers_have_sent(c) || !queue_is_empty(c->names_answers) || !letter_box_is_empty(&c->letters);
 }
 
+struct usage *coordinator_usage(const struct coordinator *c)
+{
+    return c->usage;
+}
+
 /* --- stopping, reloading --- */
 
 void coordinator_stop_from(struct coordinator *c, struct ring *ring)
@@ -173,6 +178,17 @@ int coordinator_open(struct coordinator **out, const struct config *config)
     return error < 0 ? error : names_open(c);
 }
 
+static int coordinator_open_usage(struct coordinator *c)
+{
+    const struct config *config = c->config;
+    if (!config->usage && !config->state_dir) return 0;
+    return usage_open(&c->usage, c->keys,
+                      &(struct usage_options){.text = config->usage,
+                                              .state_dir = config->state_dir,
+                                              .keys_max = config->limit_keys,
+                                              .now_us = ring_now_us(c->ring)});
+}
+
 int coordinator_start(struct coordinator *c, const int *fds)
 {
     int error = limiting_open(c);
@@ -180,7 +196,8 @@ int coordinator_start(struct coordinator *c, const int *fds)
         LOGE("no memory for the table of limits (%s); lower --limit-keys", strerror(-error));
         return error;
     }
-    return workers_start(c, fds);
+    error = coordinator_open_usage(c);
+    return error < 0 ? error : workers_start(c, fds);
 }
 
 /* --- the loop --- */
@@ -250,6 +267,7 @@ int coordinator_run(struct coordinator *c)
         return error; /* the workers cannot be told; the process ends with them */
     }
     workers_join(c);
+    usage_stop(c->usage, c->ring);
     log_flush();
     return c->broken ? -EIO : 0;
 }
@@ -259,6 +277,8 @@ void coordinator_close(struct coordinator *c)
     names_end(c);
     if (c->resolver) resolver_thread_close(c->resolver);
     workers_close(c);
+    usage_stop(c->usage, c->ring);
+    usage_close(c->usage);
     limiting_close(c);
     waiters_close(c);
     if (c->ring) ring_destroy(c->ring);

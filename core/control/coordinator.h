@@ -21,6 +21,7 @@
 #include "core/io/ring.h"
 #include "core/session/config.h"
 #include "core/session/own.h"
+#include "core/usage/usage.h"
 
 struct coordinator;
 
@@ -53,6 +54,9 @@ struct ring *coordinator_ring(struct coordinator *c);
 uint64_t coordinator_now_ms(const struct coordinator *c);
 /* What the process listens on: whoever opens a socket for others to connect to adds it here. */
 struct own *coordinator_own(const struct coordinator *c);
+
+/* NULL: nobody keeps accounts. For usage_ask(), and usage_show(). */
+struct usage *coordinator_usage(const struct coordinator *c);
 
 /* Asks the process to stop, as SIGTERM does: workers accept no more and let sessions finish for --drain; asked again,
  * the drain is over. */

@@ -16,6 +16,7 @@
 #include "core/session/config.h"
 #include "core/session/own.h"
 #include "core/session/worker.h"
+#include "core/usage/usage.h"
 
 enum coordinator_op {
     COORDINATOR_OP_WAKE = 1,
@@ -57,6 +58,8 @@ struct coordinator {
     /* limiting.c */
     struct keys *keys;     /* workers use it, too */
     uint64_t clock_due_us; /* when it is to be told the time */
+
+    struct usage *usage; /* NULL: nobody keeps accounts */
 
     /* waiters.c */
     struct pool waiters;        /* of struct waiter * */

@@ -13,6 +13,7 @@ void quota_open(struct quota *quota, int64_t period)
 void quota_restore(struct quota *quota, int64_t period, uint64_t used)
 {
     atomic_store_explicit(&quota->taken, used, memory_order_relaxed);
+    atomic_store_explicit(&quota->given, used, memory_order_relaxed);
     atomic_store_explicit(&quota->base, 0, memory_order_relaxed);
     atomic_store_explicit(&quota->unsettled, 0, memory_order_relaxed);
     atomic_store_explicit(&quota->period, period, memory_order_release);
@@ -27,6 +28,20 @@ static void quota_turn(struct quota *quota, int64_t period)
     if (known > period && known - period <= QUOTA_BACK_S) return;
     if (!atomic_compare_exchange_strong(&quota->period, &known, QUOTA_TURNING)) return;
     if (period > known) atomic_store(&quota->base, atomic_load(&quota->taken));
+    atomic_store(&quota->period, period);
+}
+
+/* `taken` goes up before the base does: whoever asks in between sees too much used, not too little. Where somebody else
+ * has begun the period first, nothing of what was used before is in it. */
+void quota_adopt(struct quota *quota, int64_t period, uint64_t used)
+{
+    int64_t known = atomic_load_explicit(&quota->period, memory_order_acquire);
+    bool ours = known != period && known != QUOTA_TURNING &&
+                atomic_compare_exchange_strong(&quota->period, &known, QUOTA_TURNING);
+    uint64_t before = atomic_fetch_add(&quota->taken, used);
+    atomic_fetch_add(&quota->given, used);
+    if (!ours) return;
+    atomic_store(&quota->base, before);
     atomic_store(&quota->period, period);
 }
 
@@ -77,6 +92,12 @@ bool quota_is_spent(struct quota *quota, uint64_t limit, int64_t period)
     quota_turn(quota, period);
     if (atomic_load(&quota->unsettled) > 0) return false;
     return quota_left(limit, atomic_load(&quota->taken), atomic_load(&quota->base)) == 0;
+}
+
+uint64_t quota_taken(const struct quota *quota)
+{
+    uint64_t given = atomic_load(&quota->given), taken = atomic_load(&quota->taken);
+    return taken > given ? taken - given : 0;
 }
 
 uint64_t quota_used(const struct quota *quota, int64_t period)

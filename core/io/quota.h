@@ -16,6 +16,7 @@ struct quota {
     _Atomic uint64_t base;      /* of `taken`: before this period */
     _Atomic int64_t period;     /* when it began, seconds since 1970 */
     _Atomic uint64_t unsettled; /* of `taken`: they may still come back */
+    _Atomic uint64_t given;     /* of `taken`: nobody has taken them here, see quota_restore() and quota_adopt() */
 };
 
 /* What was taken, to be settled when it has moved. */
@@ -28,6 +29,9 @@ struct quota_grant {
 void quota_open(struct quota *quota, int64_t period);
 /* The same with what was used before: after a restart. */
 void quota_restore(struct quota *quota, int64_t period, uint64_t used);
+/* It has this period from now on, an hour instead of a day for example, with so much used in it. One thread at a time;
+ * others may take meanwhile. */
+void quota_adopt(struct quota *quota, int64_t period, uint64_t used);
 /* Takes up to `wanted` octets of `limit` for the period that began at `period`. 0 octets: nothing is left. */
 struct quota_grant quota_take(struct quota *quota, uint64_t limit, int64_t period, uint64_t wanted);
 /* So many of them have moved. */
@@ -37,6 +41,7 @@ void quota_settle(struct quota *quota, const struct quota_grant *grant, uint64_t
 void quota_refund(struct quota *quota, int64_t period, uint64_t octets);
 /* Nothing is left, and nothing that was taken may come back. */
 bool quota_is_spent(struct quota *quota, uint64_t limit, int64_t period);
+uint64_t quota_taken(const struct quota *quota);                /* here, in all periods */
 uint64_t quota_used(const struct quota *quota, int64_t period); /* in that period; 0 if it has another one */
 
 #endif

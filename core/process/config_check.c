@@ -17,6 +17,7 @@
 #include "core/process/process.h"
 #include "core/session/keys.h"
 #include "core/session/policy.h"
+#include "protocols/usage_text.h"
 
 #define fault(config, ...) fault_at((config), __LINE__, __VA_ARGS__)
 static int fault_at(const struct config *config, int line, const char *format, ...)
@@ -139,6 +140,22 @@ static int check_keys(const struct config *c)
     }
     if (__builtin_popcount(kinds) <= (int)KEYS_PER_SESSION) return 0;
     return fault(c, "--limit: give at most %u of source, user, rule, target, listener and total", KEYS_PER_SESSION);
+}
+
+static int check_usage(const struct config *c)
+{
+    struct usage_text usage;
+    const char *wrong = c->usage ? usage_text_parse(c->usage, strlen(c->usage), &usage) : NULL;
+
+    if (wrong) return fault(c, "--usage: %s", wrong);
+    if (c->usage && usage.kind == USAGE_REDIS)
+        return fault(c, "--usage: this version keeps accounts in a file alone, give sqlite:PATH");
+    if (c->state_dir && strlen(c->state_dir) > USAGE_PATH_MAX)
+        return fault(c, "--state-dir: the path is longer than %u octets, give a shorter one", USAGE_PATH_MAX);
+    if (c->usage && !c->state_dir && !*usage.path)
+        return fault(c, "--usage %.32s: there is no folder for the database, give --state-dir, or sqlite:PATH",
+                     usage.kind == USAGE_REDIS ? "redis://" : c->usage);
+    return 0;
 }
 
 static int check_user(const struct config *c)
@@ -324,6 +341,7 @@ int config_check(struct config *config)
     if (check_modes(config) < 0) result = -1;
     if (check_limits(config) < 0) result = -1;
     if (check_keys(config) < 0) result = -1;
+    if (check_usage(config) < 0) result = -1;
     if (check_user(config) < 0) result = -1;
     for (uint32_t i = 0; i < config->listener_count; i++)
         if (check_listener(config, i) < 0) result = -1;

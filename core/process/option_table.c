@@ -139,6 +139,10 @@ const struct option_row option_rows[] = {
      option_add_limit, FIELD("limit", LIMITS)},
     {0, "limit-keys", "N", GROUP_LIMITS, "keys of limits that are known at the same time (default: 100000)",
      option_set_number, NUMBER("limit_keys", limit_keys, 16, KEYS_MAX)},
+    {0, "usage", "WHERE", GROUP_LIMITS,
+     "keep octets, connections and refusals of each key and hour, and what is used of quotas, in sqlite:PATH (default: "
+     "usage.db in --state-dir; without both: nowhere)",
+     option_set_text, TEXT("usage", usage)},
 
     {0, "workers", "N|auto", GROUP_RELAY, "threads that carry traffic (default: auto, one per CPU)", option_set_workers,
      NUMBER("workers", workers, 0, CONFIG_WORKERS_MAX)},
@@ -157,6 +161,8 @@ const struct option_row option_rows[] = {
      FLAG("daemonize", daemonize)},
     {'u', "user", "USER[:GROUP]", GROUP_PROCESS, "run as USER and GROUP once all listeners are open", option_set_user,
      TEXT("user_name", user)},
+    {0, "state-dir", "DIR", GROUP_PROCESS, "folder of what has to survive a restart, such as usage", option_set_text,
+     TEXT("state_dir", state_dir)},
     {0, "drain", "SECONDS", GROUP_PROCESS, "at SIGTERM, let sessions finish for so long (default: 0)",
      option_set_seconds, SECONDS("drain", drain_ms, 0, 86400)},
 

@@ -70,6 +70,8 @@ struct config {
     const char *limits[CONFIG_LIMITS_MAX];              /* --limit as given, see protocols/limit_text.h */
     uint32_t limit_count;
     uint32_t limit_keys;                     /* that are known at the same time, see keys.h */
+    const char *usage;                       /* --usage as given, see usage_text.h; NULL: below state_dir, if given */
+    const char *state_dir;                   /* NULL: none */
     uint32_t blocked;                        /* set of enum policy_class */
     bool blocked_given;                      /* by the operator: not the default */
     bool allow_self;                         /* clients may reach what the process itself listens on */

@@ -20,6 +20,7 @@
 #include <sys/random.h>
 
 #include "core/io/hash.h"
+#include "core/session/departures.h"
 
 #define PLACES 64u /* of a set; with twice as many places as entries no set fills up before the table does */
 /* Entries that are looked at for one that may leave; the hand goes on there the next time. */
@@ -64,7 +65,9 @@ struct keys {
     _Atomic uint32_t touched, hand, strangers;
     struct kind kinds[LIMIT_NAMED];
     struct calendar calendar;
-    _Atomic int64_t wall_us; /* what the wall clock is ahead of the rings' clock */
+    _Atomic int64_t wall_us;           /* what the wall clock is ahead of the rings' clock */
+    _Atomic(const struct past *) past; /* NULL: nobody keeps accounts */
+    struct departures *departures;     /* likewise */
 };
 
 /* --- opening --- */
@@ -108,6 +111,7 @@ void keys_close(struct keys *keys)
     if (!keys) return;
     if (keys->entries) munmap(keys->entries, keys->entries_size);
     if (keys->places) munmap((void *)keys->places, keys->places_size);
+    departures_close(keys->departures);
     free(keys);
 }
 
@@ -256,6 +260,8 @@ static void entry_leave(struct keys *l, struct entry *e)
     uint32_t place = atomic_load(&e->place);
     if (place != KEYS_NONE) atomic_store(&l->places[place], 0);
     if (e->stranger) atomic_fetch_sub(&l->strangers, 1);
+    struct limit_use use;
+    if (l->departures && limit_uncollected(&e->limit, &use)) departures_put(l->departures, &e->key, &use);
 }
 
 static uint32_t entry_evict(struct keys *l, bool stranger_only, uint64_t now_us)
@@ -286,12 +292,33 @@ static const struct limit_rules *rules_of_kind(const struct keys *l, unsigned ki
     return kind < LIMIT_NAMED ? &l->kinds[kind].rules : &limit_no_rules;
 }
 
+/* What the key has used in periods that are not over, what nobody has collected yet included. False: nobody knows. What
+ * an octet becomes next is asked first, so that none is missing: under way, delivered, collected. */
+static bool entry_sums(const struct keys *l, const struct entry *e, const struct limit_time *time,
+                       struct limit_sums *sums)
+{
+    const struct past *past = atomic_load_explicit(&l->past, memory_order_acquire);
+    struct limit_use use;
+    if (!past) return false;
+    uint32_t index = past_find(past, &e->key);
+    uint64_t under_way[LIMIT_DIRECTIONS];
+    limit_under_way(&e->limit, under_way);
+    limit_uncollected(&e->limit, &use);
+    *sums = (struct limit_sums){0};
+    if (index != PAST_NONE) past_read(past, index, time, sums);
+    memcpy(sums->under_way, under_way, sizeof under_way);
+    for (unsigned i = 0; i < LIMIT_PERIODS; i++)
+        for (unsigned d = 0; d < 2; d++) sums->octets[i][d] += use.octets[d];
+    return true;
+}
+
 /* Held by us from now on. */
 static void entry_make(struct keys *l, uint32_t index, const struct limit_key *key, bool stranger, uint64_t now_us)
 {
     struct entry *e = entry_at(l, index);
     struct limit_time time = keys_time(l, now_us);
     uint64_t generation = atomic_load(&e->word) / ENTRY_GENERATION + 1;
+    struct limit_sums sums;
     e->key = *key;
     e->stranger = stranger;
     if (stranger) atomic_fetch_add(&l->strangers, 1);
@@ -299,6 +326,7 @@ static void entry_make(struct keys *l, uint32_t index, const struct limit_key *k
     atomic_store(&e->put, false);
     atomic_store(&e->recent, true);
     limit_open(&e->limit, rules_of_kind(l, key->kind), &time);
+    if (entry_sums(l, e, &time, &sums)) limit_restore(&e->limit, &sums, &time);
     atomic_store(&e->word, generation * ENTRY_GENERATION | ENTRY_LIVE | 1);
 }
 
@@ -433,15 +461,26 @@ enum keys_found keys_hold(struct keys *keys, const struct limit_key *key, bool s
 
 /* --- the coordinator --- */
 
+/* Held by us. It obeys these rules from now on, which are new, or have new terms in them; `periods`: of which quotas
+ * they change the period. */
+static void entry_change(struct keys *l, struct entry *e, const struct limit_rules *rules, uint32_t periods,
+                         const struct limit_time *time)
+{
+    struct limit_sums sums;
+    bool known = periods != 0 && entry_sums(l, e, time, &sums);
+    limit_change(&e->limit, rules, time);
+    if (known) limit_adopt(&e->limit, periods, &sums, time);
+}
+
 /* The rules of a kind have changed: what was booked by them is void. */
-static void kind_changed(struct keys *l, unsigned kind, const struct limit_time *time)
+static void kind_changed(struct keys *l, unsigned kind, uint32_t periods, const struct limit_time *time)
 {
     const struct limit_rules *rules = rules_of_kind(l, kind);
     uint32_t touched = atomic_load(&l->touched);
     for (uint32_t i = 0; i < touched; i++) {
         struct entry *e = entry_at(l, i);
         if (entry_hold(e) == 0) continue;
-        if (atomic_load(&e->limit.rules) == rules) limit_change(&e->limit, rules, time);
+        if (atomic_load(&e->limit.rules) == rules) entry_change(l, e, rules, periods, time);
         keys_release(l, i);
     }
 }
@@ -468,9 +507,10 @@ static enum keys_change kind_put(struct keys *l, const struct limit_key *key, co
     bool same = atomic_load(&kind->each) && rules_are(&kind->rules, terms);
     if (key->kind == LIMIT_SOURCE && atomic_exchange(&kind->bits, bits) != bits) same = false;
     if (same) return KEYS_SAME;
+    uint32_t periods = limit_rules_compare(&kind->rules, terms);
     limit_rules_set(&kind->rules, terms);
     atomic_store_explicit(&kind->each, true, memory_order_release);
-    kind_changed(l, key->kind, &time);
+    kind_changed(l, key->kind, periods, &time);
     return KEYS_CHANGED;
 }
 
@@ -480,8 +520,9 @@ static enum keys_change entry_put(struct keys *l, uint32_t held, const struct li
     struct limit *limit = keys_at(l, held);
     struct limit_time time = keys_time(l, now_us);
     if (atomic_load(&limit->rules) == &limit->own && rules_are(&limit->own, terms)) return KEYS_SAME;
+    uint32_t periods = limit_rules_compare(atomic_load(&limit->rules), terms);
     limit_rules_set(&limit->own, terms);
-    limit_change(limit, &limit->own, &time);
+    entry_change(l, entry_at(l, held), &limit->own, periods, &time);
     return KEYS_CHANGED;
 }
 
@@ -519,9 +560,19 @@ static bool kind_remove(struct keys *l, const struct limit_key *key, const struc
     struct limit_terms none;
     if (!atomic_exchange(&kind->each, false)) return false;
     limit_terms_init(&none);
+    uint32_t periods = limit_rules_compare(&kind->rules, &none);
     limit_rules_set(&kind->rules, &none);
-    kind_changed(l, key->kind, time);
+    kind_changed(l, key->kind, periods, time);
     return true;
+}
+
+/* It has no terms of its own any more. */
+static void entry_follow_kind(struct keys *l, struct entry *e, const struct limit_time *time)
+{
+    const struct limit_rules *rules = rules_of_kind(l, e->key.kind);
+    struct limit_terms terms;
+    limit_rules_get(rules, &terms);
+    entry_change(l, e, rules, limit_rules_compare(&e->limit.own, &terms), time);
 }
 
 bool keys_remove(struct keys *keys, const struct limit_key *key, uint64_t now_us)
@@ -532,13 +583,52 @@ bool keys_remove(struct keys *keys, const struct limit_key *key, uint64_t now_us
     if (held == KEYS_NONE) return false;
     struct entry *e = entry_at(keys, held);
     bool own = atomic_load(&e->limit.rules) == &e->limit.own;
-    if (own) limit_change(&e->limit, rules_of_kind(keys, key->kind), &time);
+    if (own) entry_follow_kind(keys, e, &time);
     if (atomic_exchange(&e->put, false)) {
         if (key->kind < LIMIT_NAMED) atomic_fetch_sub(&keys->kinds[key->kind].keys, 1);
         keys_release(keys, held);
     }
     keys_release(keys, held);
     return own;
+}
+
+/* --- accounts --- */
+
+int keys_keep_accounts(struct keys *keys, const struct past *past)
+{
+    int error = departures_open(&keys->departures);
+    if (error == 0) keys_set_past(keys, past);
+    return error;
+}
+
+void keys_set_past(struct keys *keys, const struct past *past)
+{
+    atomic_store_explicit(&keys->past, past, memory_order_release);
+}
+
+/* It counts in the past before it counts as collected: who adds both up may see some octets twice, none is missing. */
+void keys_collect(struct keys *keys, keys_take *take, void *context)
+{
+    uint32_t touched = atomic_load(&keys->touched);
+    struct limit_use use;
+    for (uint32_t i = 0; i < touched; i++) {
+        struct entry *e = entry_at(keys, i);
+        if (!(atomic_load_explicit(&e->word, memory_order_relaxed) & ENTRY_LIVE) || entry_hold(e) == 0) continue;
+        if (limit_uncollected(&e->limit, &use)) {
+            take(context, &e->key, &use);
+            limit_collect(&e->limit, &use);
+        }
+        keys_release(keys, i);
+    }
+    keys_collect_departed(keys, take, context);
+}
+
+void keys_collect_departed(struct keys *keys, keys_take *take, void *context)
+{
+    struct limit_key key;
+    struct limit_use use;
+    while (departures_take(keys->departures, &key, &use)) take(context, &key, &use);
+    while (departures_take_rest(keys->departures, &key, &use)) take(context, &key, &use);
 }
 
 /* --- what is shown --- */

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "core/session/limit.h"
+#include "core/session/past.h"
 
 #define KEYS_PER_SESSION 4u
 #define KEYS_NONE        UINT32_MAX /* no key */
@@ -69,6 +70,20 @@ enum keys_change keys_name(struct keys *keys, const struct limit_key *key, const
                            uint64_t now_us, uint64_t *handle);
 /* Takes the terms away: a key of a kind that has a limit for each obeys that from now on. False: it had none. */
 bool keys_remove(struct keys *keys, const struct limit_key *key, uint64_t now_us);
+
+/* --- accounts (core/usage) --- */
+
+/* From now on what keys use is collected, and a key that comes in has used what `past` says. Before there are workers:
+ * 0 or -ENOMEM. Later, by the thread that collects: another past; the one before is to be kept until nobody reads it
+ * any more. */
+int keys_keep_accounts(struct keys *keys, const struct past *past);
+void keys_set_past(struct keys *keys, const struct past *past);
+
+typedef void keys_take(void *context, const struct limit_key *key, const struct limit_use *use);
+/* Hands out what was used since the last call. One thread. */
+void keys_collect(struct keys *keys, keys_take *take, void *context);
+/* The same by keys that have left: once a second, as there is room for DEPARTURES_MAX of them. */
+void keys_collect_departed(struct keys *keys, keys_take *take, void *context);
 
 /* What is shown of a key. */
 struct keys_row {

@@ -101,6 +101,35 @@ bool limit_keeps_quota(const struct limit *limit, const struct limit_time *time)
     return false;
 }
 
+static uint64_t sum_of(const struct limit_rules *rules, unsigned direction, const struct limit_sums *sums)
+{
+    const uint64_t *octets = sums->octets[READ(rules->period[direction])];
+    return sums->under_way[direction] +
+           (direction == LIMIT_BOTH ? octets[LIMIT_UP] + octets[LIMIT_DOWN] : octets[direction]);
+}
+
+void limit_restore(struct limit *limit, const struct limit_sums *sums, const struct limit_time *time)
+{
+    const struct limit_rules *rules = rules_of(limit);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
+        quota_restore(&limit->quota[d], period_of(rules, d, time), sum_of(rules, d, sums));
+}
+
+uint32_t limit_rules_compare(const struct limit_rules *rules, const struct limit_terms *terms)
+{
+    uint32_t changed = 0;
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
+        if (READ(rules->period[d]) != terms->period[d]) changed |= 1u << d;
+    return changed;
+}
+
+void limit_adopt(struct limit *limit, uint32_t changed, const struct limit_sums *sums, const struct limit_time *time)
+{
+    const struct limit_rules *rules = rules_of(limit);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
+        if (changed & 1u << d) quota_adopt(&limit->quota[d], period_of(rules, d, time), sum_of(rules, d, sums));
+}
+
 uint64_t limit_quota_used(const struct limit *limit, enum limit_direction direction, const struct limit_time *time)
 {
     return quota_used(&limit->quota[direction], period_of(rules_of(limit), direction, time));
@@ -284,4 +313,40 @@ void limit_refund(struct limit *limit, enum limit_direction from, uint64_t octet
 void limit_count(struct limit *limit, enum limit_direction from, uint64_t octets)
 {
     atomic_fetch_add_explicit(&limit->octets[from], octets, memory_order_relaxed);
+}
+
+/* --- accounts --- */
+
+void limit_under_way(const struct limit *limit, uint64_t octets[LIMIT_DIRECTIONS])
+{
+    uint64_t delivered[LIMIT_DIRECTIONS] = {READ(limit->octets[LIMIT_UP]), READ(limit->octets[LIMIT_DOWN])};
+    delivered[LIMIT_BOTH] = delivered[LIMIT_UP] + delivered[LIMIT_DOWN];
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
+        uint64_t taken = quota_taken(&limit->quota[d]);
+        octets[d] = taken > delivered[d] ? taken - delivered[d] : 0;
+    }
+}
+
+/* What is collected is read first: it is never more than what is counted later. */
+static uint64_t ahead(const _Atomic uint64_t *counted, const _Atomic uint64_t *collected)
+{
+    uint64_t behind = atomic_load_explicit(collected, memory_order_acquire);
+    return atomic_load_explicit(counted, memory_order_relaxed) - behind;
+}
+
+bool limit_uncollected(const struct limit *limit, struct limit_use *use)
+{
+    for (unsigned i = 0; i < 2; i++) use->octets[i] = ahead(&limit->octets[i], &limit->collected_octets[i]);
+    use->connections = (int64_t)ahead(&limit->admitted, &limit->collected_admitted);
+    use->refused = ahead(&limit->refused, &limit->collected_refused);
+    return !limit_use_is_none(use);
+}
+
+void limit_collect(struct limit *limit, const struct limit_use *use)
+{
+    for (unsigned i = 0; i < 2; i++)
+        atomic_store_explicit(&limit->collected_octets[i], READ(limit->collected_octets[i]) + use->octets[i],
+                              memory_order_release);
+    WRITE(limit->collected_admitted, READ(limit->collected_admitted) + (uint64_t)use->connections);
+    WRITE(limit->collected_refused, READ(limit->collected_refused) + use->refused);
 }

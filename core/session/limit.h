@@ -45,13 +45,33 @@ struct limit {
     _Atomic uint32_t connections;               /* at the moment */
     _Atomic uint64_t admitted, refused;         /* connections, since the key is known */
     _Atomic uint64_t octets[2];                 /* delivered up and down, likewise */
+    /* Of these, what somebody who keeps accounts has collected. */
+    _Atomic uint64_t collected_octets[2], collected_admitted, collected_refused;
 };
+
+/* What a key has used since it was last asked. */
+struct limit_use {
+    uint64_t octets[2];  /* delivered up and down */
+    int64_t connections; /* admitted, less those that another key has refused */
+    uint64_t refused;
+};
+
+static inline bool limit_use_is_none(const struct limit_use *use)
+{
+    return use->octets[0] == 0 && use->octets[1] == 0 && use->connections == 0 && use->refused == 0;
+}
 
 /* What the clock says: microseconds of the rings' clock, and the calendar's periods. */
 struct limit_time {
     uint64_t now_us;
     const struct calendar *calendar;
     int64_t wall_s; /* since 1970 */
+};
+
+/* Octets up and down that a key has used in each period, LIMIT_EVER: in all. */
+struct limit_sums {
+    uint64_t octets[LIMIT_PERIODS][2];
+    uint64_t under_way[LIMIT_DIRECTIONS]; /* beyond that: taken from a quota, and not delivered yet */
 };
 
 enum limit_verdict { LIMIT_ADMITTED, LIMIT_CONNECTIONS, LIMIT_RATE, LIMIT_QUOTA };
@@ -69,6 +89,13 @@ void limit_open(struct limit *limit, const struct limit_rules *rules, const stru
 void limit_change(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time);
 /* Octets of a quota count in a period that is not over: forgetting the key would give them back. */
 bool limit_keeps_quota(const struct limit *limit, const struct limit_time *time);
+/* Of a key that nobody uses yet: so much of its quotas is used. */
+void limit_restore(struct limit *limit, const struct limit_sums *sums, const struct limit_time *time);
+/* Bits (1 << direction) of quotas that have another period by one than by the other. */
+uint32_t limit_rules_compare(const struct limit_rules *rules, const struct limit_terms *terms);
+/* Behind limit_change(): so much is used of the quotas that have another period now (`changed`, of
+ * limit_rules_compare() before). One thread at a time. */
+void limit_adopt(struct limit *limit, uint32_t changed, const struct limit_sums *sums, const struct limit_time *time);
 /* Octets of that quota that are used in its period. */
 uint64_t limit_quota_used(const struct limit *limit, enum limit_direction direction, const struct limit_time *time);
 
@@ -105,5 +132,15 @@ bool limit_pass(struct limit *limit, enum limit_direction from, uint32_t octets,
 /* Octets that have moved and were never delivered. */
 void limit_refund(struct limit *limit, enum limit_direction from, uint64_t octets, const struct limit_time *time);
 void limit_count(struct limit *limit, enum limit_direction from, uint64_t octets); /* are delivered */
+
+/* --- accounts: one thread --- */
+
+/* Octets that were taken and are not delivered yet. To be asked before what is delivered: then none is missing, some
+ * may be seen twice. Any thread. */
+void limit_under_way(const struct limit *limit, uint64_t octets[LIMIT_DIRECTIONS]);
+
+/* What was not collected yet. False: nothing. Any thread may look. */
+bool limit_uncollected(const struct limit *limit, struct limit_use *use);
+void limit_collect(struct limit *limit, const struct limit_use *use); /* it is collected */
 
 #endif

@@ -79,7 +79,7 @@ def test_statuses(ruled, tmp_path, method, path):
     tokens.chmod(0o600)
     known = statuses(method, path)
     seen = {}
-    _, api = ruled(DIRECT, "-t", "5")
+    _, api = ruled(DIRECT, "-t", "5", "--state-dir", str(tmp_path))
     _, guarded = ruled(DIRECT, "--api-token-file", str(tokens), name="guarded.lua")
     requests = [(what, api, request) for what, request in probes(method, path)]
     needed = {"/scripts": "?name=probe", "/profile": "?seconds=1"}.get(path, "")

@@ -30,7 +30,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 GUEST_PACKAGES = [
     # what the programs are linked with
     "libc-ares2", "liburing2", "liblua5.4-0", "libtre5", "libdeflate0", "libmicrohttpd12", "libjansson4",
-    "libgnutls30", "libcmocka0",
+    "libgnutls30", "libsqlite3-0", "libcmocka0",
     # what a bare root lacks and the tests take for granted
     "netbase", "kmod", "procps", "lua5.4",
 ]

@@ -1,0 +1,64 @@
+/* Usage on disk: a SQLite database in WAL mode, a row for each key and hour. The only file that knows SQLite. Belongs
+ * to one thread at a time, and is opened behind the last fork(): a connection that a child inherits corrupts the
+ * database.
+ *
+ * There is one connection, and a lock on a file beside the database (PATH-lock) keeps a second process of ours away:
+ * versions of SQLite before 3.51.3 may corrupt a WAL database in which two connections commit and check-point at the
+ * same moment. */
+#ifndef SLUICE_CORE_USAGE_STORE_H
+#define SLUICE_CORE_USAGE_STORE_H
+
+#include <stddef.h>
+
+#include "core/usage/ledger.h"
+
+struct store;
+
+#define STORE_MESSAGE_SIZE 256u
+
+/* Opens the database, or makes it. 0; or -1, and `message` says why, and what to do. */
+int store_open(struct store **out, const char *path, char message[STORE_MESSAGE_SIZE]);
+void store_close(struct store *store);
+
+/* Calls `take` for each key that was used in a period that is not over, and for each that was ever used, those that
+ * were used last first, until it answers false. -1: the message says why. */
+int store_load(struct store *store, const struct limit_time *time,
+               bool (*take)(void *context, const struct limit_key *key, const struct limit_sums *sums), void *context,
+               char message[STORE_MESSAGE_SIZE]);
+/* Adds all rows of the ledger that are not written, in one transaction. -1: nothing was written, the message says why.
+ */
+int store_write(struct store *store, const struct ledger *ledger, char message[STORE_MESSAGE_SIZE]);
+/* The octets of the log that stands in front of the database (-wal). */
+uint64_t store_wal_size(const struct store *store);
+
+/* --- questions --- */
+
+enum store_by { STORE_BY_HOUR, STORE_BY_DAY, STORE_BY_MONTH };
+
+#define STORE_ROWS_MAX 10000u
+
+struct store_row {
+    int64_t begin; /* of the period */
+    uint32_t key;  /* where its text begins in `names` */
+    uint64_t up, down, refused;
+    int64_t connections;
+};
+
+struct store_query {
+    const char *key;  /* text, as limit_key_format() has it; NULL: all */
+    int64_t from, to; /* seconds since 1970; `to` is not a part of it */
+    enum store_by by;
+    uint32_t skip, rows_max; /* at most STORE_ROWS_MAX */
+
+    /* The answer: by key, then by time. */
+    struct store_row *rows; /* malloc'd; the asker's */
+    uint32_t row_count;
+    char *names; /* malloc'd; the asker's */
+    size_t names_size;
+    bool more; /* there are more behind them */
+};
+
+/* 0; or -1, and the message says why: also if it takes longer than two seconds. */
+int store_ask(struct store *store, struct store_query *query, char message[STORE_MESSAGE_SIZE]);
+
+#endif
