@@ -146,6 +146,20 @@ class Sluice:
     def signal(self, number):
         self.process.send_signal(number)
 
+    def stop(self):
+        """Until signal(SIGCONT): what arrives in between is met at once. Waits until every thread has stopped, because the
+        kernel (seen on 6.18) loses a wake-up if a receive meets urgent data while a signal is pending: tcp_recvmsg() says
+        EAGAIN with octets behind the mark, and the request's poll waits for the next ones."""
+        self.signal(signal.SIGSTOP)
+        assert wait_until(lambda: self.thread_states() == {"T"}, 20)
+
+    def thread_states(self):
+        states = set()
+        for thread in os.listdir(f"/proc/{self.pid}/task"):
+            with open(f"/proc/{self.pid}/task/{thread}/stat", encoding="ascii") as stat:
+                states.add(stat.read().rpartition(")")[2].split()[0])
+        return states
+
     def wait(self, timeout=20):
         return self.process.wait(timeout * SLOW)
 

@@ -439,7 +439,7 @@ def test_upstream_that_closes_at_once(sluice, origin):
 def test_client_that_resets_at_once_is_named_in_the_log(sluice):
     """A socket that was reset has no getpeername() any more; a program that locks sources out needs the name."""
     proxy = sluice("--loglevel", "5")
-    proxy.signal(signal.SIGSTOP)  # so that the reset is there when the octets are read
+    proxy.stop()  # so that the reset is there when the octets are read
     client = wire.Client(proxy.address).send(b"\7")
     name = "{}:{}".format(*client.socket.getsockname())
     client.reset()

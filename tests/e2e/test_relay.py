@@ -120,7 +120,7 @@ def test_octets_behind_urgent_data(relay, origin, ends):
     def serve(one, connection):
         connection.sendall(block)
         urgent.wait(60)  # the client has all of the block: the flow is bulk, and dry
-        relay.signal(signal.SIGSTOP)  # it meets all of what follows at once
+        relay.stop()  # it meets all of what follows at once
         connection.send(b"!", socket.MSG_OOB)
         connection.sendall(tail)
         if ends:
