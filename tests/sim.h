@@ -58,7 +58,6 @@ struct sim_conn {
     bool near_closed;     /* the proxy's descriptor is closed */
     bool no_splice;       /* splice(2) says EINVAL */
     uint64_t sent;        /* octets that the proxy's sends and splices have put in */
-    uint64_t doubtful;    /* of them: by sends that completed when the proxy had already given up the connection */
     uint32_t transcript_size;
     uint8_t transcript[SIM_TRANSCRIPT_MAX];
     struct net_address near_address, far_address;

@@ -197,21 +197,21 @@ static uint64_t client_answers(const struct tunnel *t)
     }
 }
 
-bool peers_sum(const struct peers *peers, uint64_t *up, uint64_t *down, uint64_t *doubtful_up, uint64_t *doubtful_down)
+bool peers_sum(const struct peers *peers, struct peers_octets *sum)
 {
     bool exact = true;
-    *up = *down = *doubtful_up = *doubtful_down = 0;
+    *sum = (struct peers_octets){0};
     for (uint32_t i = 0; i < peers->upstream_count; i++) {
         const struct upstream *u = &peers->upstreams[i];
-        *up += u->actor.reads_stream ? u->actor.conn->sent - u->asked : 0;
-        *doubtful_up += u->actor.conn->doubtful;
+        sum->up += u->actor.reads_stream ? u->actor.conn->sent - u->asked : 0;
+        sum->to_upstreams += u->actor.conn->sent;
     }
     for (uint32_t i = 0; i < peers->tunnel_count; i++) {
         const struct tunnel *t = &peers->tunnels[i];
         if (!t->client.conn) continue;
         if (t->garbage || tunnel_is_http(t)) exact = false; /* heads are counted, too */
-        *down += t->client.conn->sent - client_answers(t);
-        *doubtful_down += t->client.conn->doubtful;
+        sum->down += t->client.conn->sent - client_answers(t);
+        sum->to_clients += t->client.conn->sent;
     }
     return exact;
 }

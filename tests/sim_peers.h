@@ -94,8 +94,13 @@ void peers_on_established(struct peers *peers, struct sim_conn *conn);
 void peers_check_finished(const struct peers *peers);
 /* Whatever happened: nothing was cut silently. */
 void peers_check_ends(const struct peers *peers);
-/* Octets of streams that the proxy has put into sockets, and how many of them it cannot know of. True if `down` is
- * exact. */
-bool peers_sum(const struct peers *peers, uint64_t *up, uint64_t *down, uint64_t *doubtful_up, uint64_t *doubtful_down);
+/* Octets that the proxy has put into sockets. */
+struct peers_octets {
+    uint64_t up, down;                 /* of streams */
+    uint64_t to_upstreams, to_clients; /* all, with heads and handshakes */
+};
+
+/* True if `up` and `down` are exact. */
+bool peers_sum(const struct peers *peers, struct peers_octets *sum);
 
 #endif

@@ -786,7 +786,6 @@ static void op_end(struct sim_op *op)
     if (op->kind == OP_SENDMSG && sum_of_message(op->message) != op->sum)
         sim_fail("the memory of a datagram was changed while it was in flight: operation %u of slot %u", op->tag.op,
                  op->tag.slot);
-    if (op->kind == OP_SEND && op->conn->closing) op->conn->doubtful += op->done;
     op->kind = OP_FREE;
 }
 

@@ -6,6 +6,7 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/crowd.h"
+#include "core/session/flow.h"
 #include "core/session/hooks.h"
 #include "core/session/limited.h"
 #include "core/session/message.h"
@@ -137,7 +138,7 @@ static enum session_state session_end_trial(struct worker *w, struct session *s,
 enum session_state session_fail(struct worker *w, struct session *s, enum failure failure)
 {
     if (session_is_trial(w, s, failure)) return session_end_trial(w, s, failure);
-    limited_leave(w, s);
+    if (!flow_sends(s)) limited_leave(w, s); /* else when that send is back, see session_on_send() */
     s->failure = (uint8_t)failure;
     if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.failures[failure], 1);
     if (failure == FAIL_AUTH)

@@ -508,7 +508,7 @@ static void stream_send(struct worker *w, struct session *s, enum session_side f
         return;
     }
     limited_settle(w, s, from, size);
-    st->sending = size;
+    st->sending = s->flows[from].sending = size;
     ring_send(w->ring, s->fd[other(from)], st->out.data + st->out_used, size,
               session_arm(w, s, SESSION_SEND + other(from)));
 }
@@ -560,10 +560,7 @@ static void stream_on_sent(struct worker *w, struct session *s, enum session_sid
 {
     struct exchange *e = exchange_of(w, s);
     struct stream *st = &e->streams[from];
-    if (result > 0) {
-        flow_count(w, s, from, (uint64_t)result);
-        st->out_used += (uint32_t)result;
-    }
+    if (result > 0) st->out_used += (uint32_t)result;
     if (result <= 0 || (uint32_t)result < st->sending) { /* less than all: an error has cut it */
         stream_on_sink_lost(w, s, from);
         return;

@@ -81,7 +81,7 @@ void flow_drop(struct worker *w, struct session *s, enum session_side from)
     flow_end_rest(w, s, from);
     flow_feed(f);
     limited_forget(w, s, from);
-    f->flags = 0;
+    f->flags &= FLOW_INTERNAL; /* a send that is in flight is counted as what it was */
     f->early_left = 0;
     if (flow_is_open(f)) f->phase = FLOW_IDLE;
     flow_return_pipe(w, f);
@@ -101,6 +101,30 @@ void flow_count(struct worker *w, struct session *s, enum session_side from, uin
     limited_count(w, s, from, octets);
     counter_add(from == CLIENT ? &w->stats.bytes_up : &w->stats.bytes_down, octets);
     counter_add(f->mode == FLOW_SPLICE ? &w->stats.bytes_splice : &w->stats.bytes_copy, octets);
+}
+
+/* Our own reply does not count as relayed. */
+static void flow_count_sent(struct worker *w, struct session *s, enum session_side from, uint32_t octets)
+{
+    struct flow *f = &s->flows[from];
+    uint32_t own = octets < f->own ? octets : f->own;
+    f->own -= own;
+    if (own > 0) session_count_reply(w, s, own);
+    flow_count(w, s, from, octets - own);
+}
+
+bool flow_count_send(struct worker *w, struct session *s, enum session_side side, int32_t result)
+{
+    struct flow *f = &s->flows[flow_sink(side)];
+    if (f->sending == 0) return false;
+    f->sending = 0;
+    if (result > 0) flow_count_sent(w, s, flow_sink(side), (uint32_t)result);
+    return true;
+}
+
+bool flow_sends(const struct session *s)
+{
+    return s->flows[CLIENT].sending > 0 || s->flows[UPSTREAM].sending > 0;
 }
 
 /* --- limits --- */
@@ -180,19 +204,10 @@ static uint32_t flow_first(const struct worker *w, const struct flow *f)
 
 static void flow_send(struct worker *w, struct session *s, enum session_side from)
 {
-    const struct flow *f = &s->flows[from];
-    ring_send(w->ring, s->fd[flow_sink(from)], buffers_at(&w->buffers, f->held.first) + f->offset, flow_first(w, f),
-              session_arm(w, s, SESSION_SEND + flow_sink(from)));
-}
-
-/* Our own reply does not count as relayed. */
-static void flow_count_sent(struct worker *w, struct session *s, enum session_side from, uint32_t octets)
-{
     struct flow *f = &s->flows[from];
-    uint32_t own = octets < f->own ? octets : f->own;
-    f->own -= own;
-    if (own > 0) session_count_reply(w, s, own);
-    flow_count(w, s, from, octets - own);
+    f->sending = flow_first(w, f);
+    ring_send(w->ring, s->fd[flow_sink(from)], buffers_at(&w->buffers, f->held.first) + f->offset, f->sending,
+              session_arm(w, s, SESSION_SEND + flow_sink(from)));
 }
 
 /* A buffer is sent. */
@@ -215,7 +230,6 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
     }
     bool whole = (uint32_t)result == flow_first(w, f);
     assert((uint32_t)result <= flow_first(w, f));
-    flow_count_sent(w, s, from, (uint32_t)result);
     f->offset += (uint32_t)result;
     if (whole) {
         buffers_drop_first(&w->buffers, &f->held);

@@ -45,6 +45,11 @@ void flow_advance(struct worker *w, struct session *s, enum session_side from);
 bool flow_on_completion(struct worker *w, struct session *s, unsigned op, const struct ring_completion *c);
 /* Octets of the flow are delivered: counts them by direction and path. */
 void flow_count(struct worker *w, struct session *s, enum session_side from, uint64_t octets);
+/* A send to that side is back, whatever has become of the session meanwhile: counts what the kernel has taken of it,
+ * for that is on its way. True: it was a flow's, or an exchange's; false: nothing is counted, it was another's. */
+bool flow_count_send(struct worker *w, struct session *s, enum session_side side, int32_t result);
+/* Octets are in flight that the kernel may still take. */
+bool flow_sends(const struct session *s);
 
 /* Leaves the flow alone until then: it is neither polled nor armed. */
 void flow_rest(struct worker *w, struct session *s, enum session_side from, uint64_t until_us);

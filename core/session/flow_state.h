@@ -62,6 +62,7 @@ struct flow {
     uint32_t own;         /* octets at the front that are our own reply: no traffic */
     uint32_t own_early;   /* of them not held yet */
     uint32_t offset;      /* octets of the first held buffer that are sent */
+    uint32_t sending;     /* octets of the send that is in flight, of traffic and of our own reply; 0: none is */
     uint32_t pipe_fill;   /* octets in the pipe */
     uint32_t room;        /* SPLICE: octets that the sink is known to take */
     uint64_t visit;       /* SPLICE: octets moved since the source was last dry */

@@ -181,6 +181,7 @@ void limited_refund(struct worker *w, struct session *s, enum session_side from)
     if (s->limit_count == 0) return;
     struct flow *f = &s->flows[from];
     struct limit_time time = now_of(w);
+    assert(f->sending == 0); /* the kernel might still deliver it */
     limited_forget(w, s, from);
     limited_settle(w, s, from, 0);
     if (f->taken > f->bytes)

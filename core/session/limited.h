@@ -18,9 +18,9 @@ enum failure limited_admit_request(struct worker *w, struct session *s, bool pro
                                    uint8_t named_count);
 /* Whether all of them are still there: of a verdict that was remembered. */
 bool limited_knows(struct worker *w, const uint64_t *named, uint8_t named_count);
-/* What the flow has taken and not delivered is given back: nothing of it is on its way any more. */
+/* What the flow has taken and not delivered is given back: nothing of it is in flight any more, see flow_sends(). */
 void limited_refund(struct worker *w, struct session *s, enum session_side from);
-/* Its request is over. What was taken and not delivered is given back. */
+/* Its request is over, and nothing of it is in flight. What was taken and not delivered is given back. */
 void limited_leave(struct worker *w, struct session *s);
 
 /* --- octets, of who is under a limit --- */

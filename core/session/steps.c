@@ -17,6 +17,7 @@
 #include "core/session/hooks.h"
 #include "core/session/hop.h"
 #include "core/session/idle.h"
+#include "core/session/limited.h"
 #include "core/session/linger.h"
 #include "core/session/parting.h"
 #include "core/session/relay.h"
@@ -232,6 +233,17 @@ static void session_handshake_on_completion(struct worker *w, struct session *s)
     }
 }
 
+/* A send is back, in whatever state: what the kernel has taken of it counts, for its receiver may get it. A refused
+ * client leaves its limits with the last of its request. */
+static void session_on_send(struct worker *w, struct session *s, enum session_side side)
+{
+    bool traffic = flow_count_send(w, s, side, s->result);
+    if (traffic && (s->state == SESSION_REPLY || s->state == SESSION_LINGER) && !flow_sends(s)) limited_leave(w, s);
+    if (traffic || s->result <= 0) return;
+    if (side == CLIENT && s->state == SESSION_CLOSING) session_count_reply(w, s, (uint64_t)s->result);
+    if (side == UPSTREAM && s->state != SESSION_HOP) counter_add(&w->stats.hop_out, (uint64_t)s->result);
+}
+
 void session_on_completion(struct worker *w, const struct ring_completion *c)
 {
     struct session *s = session_at(w, c->tag.slot);
@@ -241,6 +253,7 @@ void session_on_completion(struct worker *w, const struct ring_completion *c)
     if (!c->more) s->inflight &= ~SESSION_BIT(op);
     s->op = (uint8_t)op;
     s->result = c->result;
+    if (op == SESSION_SEND + CLIENT || op == SESSION_SEND + UPSTREAM) session_on_send(w, s, op - SESSION_SEND);
     if (s->state == SESSION_RELAY) {
         relay_on_completion(w, s, op, c);
         return;
