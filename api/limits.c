@@ -48,9 +48,10 @@ static json_t *row_json(const struct keys_row *row)
 {
     char key[LIMIT_KEY_TEXT_SIZE];
     limit_key_format(&row->key, key, sizeof key);
-    return json_pack("{s:s, s:b, s:b, s:o, s:I, s:I, s:I, s:I, s:{s:I, s:I}, s:o}", "key", key, "each",
+    return json_pack("{s:s, s:b, s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:{s:I, s:I}, s:o}", "key", key, "each",
                      (int)row->key.every, "put", (int)row->put, "terms", terms_json(&row->terms), "connections",
-                     (json_int_t)row->connections, "waiting", (json_int_t)row->waiting, "admitted",
+                     (json_int_t)row->connections, "half_open", (json_int_t)row->half_open, "resolving",
+                     (json_int_t)row->resolving, "waiting", (json_int_t)row->waiting, "admitted",
                      (json_int_t)row->admitted, "refused", (json_int_t)row->refused, "bytes", "up",
                      (json_int_t)row->octets[0], "down", (json_int_t)row->octets[1], "used", used_json(row));
 }
@@ -160,6 +161,7 @@ void limits_put(struct call *call)
     struct limit_terms terms;
     if (!read_key(call, &key)) return;
     const char *wrong = read_terms(&call->body, &terms);
+    if (!wrong) wrong = limit_check(&key, &terms);
     if (wrong) {
         call_reply_text(call, 400, wrong);
         return;

@@ -131,6 +131,7 @@ static void write_clients(struct text *out, const struct snapshot *s)
     write_sample(out, "sluice_connections_refused_total", "reason", "max_sessions", s->refused_sessions);
     write_sample(out, "sluice_connections_refused_total", "reason", "max_startups", s->refused_startups);
     write_sample(out, "sluice_connections_refused_total", "reason", "share", s->refused_share);
+    write_sample(out, "sluice_connections_refused_total", "reason", "half_open", s->refused_half_open);
     write_sample(out, "sluice_connections_refused_total", "reason", "pool", s->refused_pool);
     write_sample(out, "sluice_connections_refused_total", "reason", "resource", s->refused_resource);
     write_integer(out, COUNTER, "sluice_requests_total", "Requests that were understood.", s->requests);

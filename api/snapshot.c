@@ -30,8 +30,10 @@ static void add_worker(struct snapshot *s, const struct stats *w)
     s->refused_sessions += counter_read(&w->refused_sessions);
     s->refused_startups += counter_read(&w->refused_startups);
     s->refused_share += counter_read(&w->refused_share);
+    s->refused_half_open += counter_read(&w->refused_half_open);
     s->refused_pool += counter_read(&w->refused_limit) - counter_read(&w->refused_sessions) -
-                       counter_read(&w->refused_startups) - counter_read(&w->refused_share);
+                       counter_read(&w->refused_startups) - counter_read(&w->refused_share) -
+                       counter_read(&w->refused_half_open);
     s->refused_resource += counter_read(&w->refused_resource);
     s->requests += counter_read(&w->requests);
     s->successes += counter_read(&w->successes);

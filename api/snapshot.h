@@ -28,7 +28,8 @@ struct snapshot {
     uint32_t revision, workers;
     const char *source_hash;               /* of the ruleset's text; "": none */
     uint64_t descriptors, descriptors_max; /* open, and allowed; 0: not known. By snapshot_count_descriptors() */
-    uint64_t refused_sessions, refused_startups, refused_share, refused_pool, refused_resource; /* together: refused */
+    /* Together: refused. */
+    uint64_t refused_sessions, refused_startups, refused_share, refused_half_open, refused_pool, refused_resource;
 };
 
 struct snapshot_api { /* of the API itself */

@@ -198,6 +198,7 @@ static const struct json_counter worker_counters[] = {
     WORKER("refused_startups", refused_startups),
     WORKER("refused_resource", refused_resource),
     WORKER("refused_share", refused_share),
+    WORKER("refused_half_open", refused_half_open),
     WORKER("requests", requests),
     WORKER("successes", successes),
     WORKER("bytes_up", bytes_up),
@@ -332,9 +333,9 @@ static json_t *json_build(const struct snapshot *s, const struct coordinator *c,
     json_object_set_new(all, "descriptors",
                         json_pack("{s:o, s:o}", "open", number(s->descriptors), "limit", number(s->descriptors_max)));
     json_object_set_new(all, "refusals",
-                        json_pack("{s:o, s:o, s:o, s:o, s:o}", "max_sessions", number(s->refused_sessions),
+                        json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "max_sessions", number(s->refused_sessions),
                                   "max_startups", number(s->refused_startups), "share", number(s->refused_share),
-                                  "pool", number(s->refused_pool), "resource", number(s->refused_resource)));
+                                  "half_open", number(s->refused_half_open), "pool", number(s->refused_pool), "resource", number(s->refused_resource)));
     json_object_set_new(all, "workers", workers);
     add_services(all, s);
     return all;

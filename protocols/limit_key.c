@@ -112,6 +112,34 @@ static enum limit_kind kind_of(const char *text, size_t size)
     return LIMIT_NAMED;
 }
 
+/* Whether one letter that is missing, too many, another one, or in its neighbour's place makes `name` of the text: then
+ * it is meant, and a limit of that name would be nobody's, without a word. */
+static bool is_nearly(const char *text, size_t size, const char *name)
+{
+    size_t length = strlen(name), head = 0, tail = 0, most = size < length ? size : length;
+    while (head < most && text[head] == name[head]) head++;
+    while (tail < most - head && text[size - 1 - tail] == name[length - 1 - tail]) tail++;
+    size_t here = size - head - tail, there = length - head - tail;
+    bool swapped = here == 2 && there == 2 && text[head] == name[head + 1] && text[head + 1] == name[head];
+    return swapped || (here <= 1 && there <= 1);
+}
+
+static const char *find_near(const char *text, size_t size)
+{
+    static const char *const near[] = {
+        [LIMIT_SOURCE] = "no kind of key; source is meant? A name of your own must differ from it by more than a letter",
+        [LIMIT_USER] = "no kind of key; user is meant? A name of your own must differ from it by more than a letter",
+        [LIMIT_RULE] = "no kind of key; rule is meant? A name of your own must differ from it by more than a letter",
+        [LIMIT_TARGET] = "no kind of key; target is meant? A name of your own must differ from it by more than a letter",
+        [LIMIT_LISTENER] =
+            "no kind of key; listener is meant? A name of your own must differ from it by more than a letter",
+        [LIMIT_TOTAL] = "no kind of key; total is meant? A name of your own must differ from it by more than a letter",
+    };
+    for (unsigned kind = 0; kind < LIMIT_NAMED; kind++)
+        if (is_nearly(text, size, kind_names[kind])) return near[kind];
+    return NULL;
+}
+
 /* An address has many texts, and sessions know one of them. */
 static size_t write_plainly(char *host, size_t size, size_t room)
 {
@@ -138,6 +166,8 @@ static const char *read_name(const char *text, size_t size, struct limit_key *ke
     if (used == 0) return "a name is missing behind the colon";
     if (key->kind == LIMIT_NAMED && kind_of(name, head_of(name, used)) != LIMIT_NAMED)
         return "a name of your own must not begin like a key of another kind";
+    const char *near = key->kind == LIMIT_NAMED ? find_near(name, head_of(name, used)) : NULL;
+    if (near) return near;
     if (key->kind == LIMIT_TARGET) used = write_plainly(name, used, sizeof name);
     limit_key_text(key->kind, name, used, key);
     return NULL;

@@ -40,7 +40,10 @@ const char *limit_period_name(enum limit_period period)
 
 void limit_terms_init(struct limit_terms *terms)
 {
-    *terms = (struct limit_terms){.connections = LIMIT_CONNECTIONS_NONE, .rate_seconds = 1};
+    *terms = (struct limit_terms){.connections = LIMIT_CONNECTIONS_NONE,
+                                  .half_open = LIMIT_CONNECTIONS_NONE,
+                                  .resolving = LIMIT_CONNECTIONS_NONE,
+                                  .rate_seconds = 1};
     for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
         terms->quota[d] = LIMIT_QUOTA_NONE;
         terms->period[d] = LIMIT_EVER;
@@ -49,7 +52,8 @@ void limit_terms_init(struct limit_terms *terms)
 
 bool limit_terms_are_empty(const struct limit_terms *terms)
 {
-    bool empty = terms->connections == LIMIT_CONNECTIONS_NONE && terms->rate == 0;
+    bool empty = terms->connections == LIMIT_CONNECTIONS_NONE && terms->half_open == LIMIT_CONNECTIONS_NONE &&
+                 terms->resolving == LIMIT_CONNECTIONS_NONE && terms->rate == 0;
     for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
         empty &= terms->speed[d] == 0 && terms->quota[d] == LIMIT_QUOTA_NONE;
     return empty;
@@ -57,8 +61,8 @@ bool limit_terms_are_empty(const struct limit_terms *terms)
 
 bool limit_terms_equal(const struct limit_terms *a, const struct limit_terms *b)
 {
-    bool equal = a->connections == b->connections && a->rate == b->rate && a->rate_seconds == b->rate_seconds &&
-                 a->burst == b->burst;
+    bool equal = a->connections == b->connections && a->half_open == b->half_open && a->resolving == b->resolving &&
+                 a->rate == b->rate && a->rate_seconds == b->rate_seconds && a->burst == b->burst;
     for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
         equal &= a->speed[d] == b->speed[d] && a->speed_burst[d] == b->speed_burst[d] && a->quota[d] == b->quota[d] &&
                  a->period[d] == b->period[d];
@@ -153,17 +157,31 @@ static bool read_octets(struct span text, uint64_t most, uint64_t *out)
 
 /* --- terms --- */
 
-static const char *set_connections(struct limit_terms *terms, struct span value)
+static const char *set_connections(struct limit_terms *terms, enum limit_direction direction, struct span value)
 {
+    (void)direction;
     return read_count(value, 0, &terms->connections) ? NULL : "connections: give a number, 0 to 1000000000";
 }
 
-static const char *set_rate(struct limit_terms *terms, struct span value)
+static const char *set_half_open(struct limit_terms *terms, enum limit_direction direction, struct span value)
+{
+    (void)direction;
+    return read_count(value, 1, &terms->half_open) ? NULL : "half-open: give a number of handshakes, 1 to 1000000000";
+}
+
+static const char *set_resolving(struct limit_terms *terms, enum limit_direction direction, struct span value)
+{
+    (void)direction;
+    return read_count(value, 1, &terms->resolving) ? NULL : "resolving: give a number of names, 1 to 1000000000";
+}
+
+static const char *set_rate(struct limit_terms *terms, enum limit_direction direction, struct span value)
 {
     static const char wrong[] = "rate: give new connections per second, minute or hour, such as 50/s, 50/min, 50/h";
     bool slash = memchr(value.at, '/', value.size) != NULL;
     struct span period = cut_period(&value);
     uint32_t rate, seconds = 1;
+    (void)direction;
     if (slash && is(period, "min"))
         seconds = 60;
     else if (slash && (is(period, "h") || is(period, "hour")))
@@ -176,8 +194,9 @@ static const char *set_rate(struct limit_terms *terms, struct span value)
     return NULL;
 }
 
-static const char *set_burst(struct limit_terms *terms, struct span value)
+static const char *set_burst(struct limit_terms *terms, enum limit_direction direction, struct span value)
 {
+    (void)direction;
     return read_count(value, 1, &terms->burst) ? NULL : "burst: give a number of connections, 1 to 1000000000";
 }
 
@@ -218,31 +237,44 @@ static const char *set_quota(struct limit_terms *terms, enum limit_direction dir
 
 typedef const char *term_setter(struct limit_terms *terms, enum limit_direction direction, struct span value);
 
+#define TERM(name, set, direction) {name, name ": is given twice", set, direction}
+
 static const struct {
-    const char *name;
+    const char *name, *twice;
     term_setter *set;
     enum limit_direction direction;
-} directed[] = {
-    {"up", set_speed, LIMIT_UP},
-    {"down", set_speed, LIMIT_DOWN},
-    {"both", set_speed, LIMIT_BOTH},
-    {"up-burst", set_speed_burst, LIMIT_UP},
-    {"down-burst", set_speed_burst, LIMIT_DOWN},
-    {"both-burst", set_speed_burst, LIMIT_BOTH},
-    {"quota-up", set_quota, LIMIT_UP},
-    {"quota-down", set_quota, LIMIT_DOWN},
-    {"quota", set_quota, LIMIT_BOTH},
+} all_terms[] = {
+    TERM("connections", set_connections, LIMIT_BOTH),
+    TERM("half-open", set_half_open, LIMIT_BOTH),
+    TERM("resolving", set_resolving, LIMIT_BOTH),
+    TERM("rate", set_rate, LIMIT_BOTH),
+    TERM("burst", set_burst, LIMIT_BOTH),
+    TERM("up", set_speed, LIMIT_UP),
+    TERM("down", set_speed, LIMIT_DOWN),
+    TERM("both", set_speed, LIMIT_BOTH),
+    TERM("up-burst", set_speed_burst, LIMIT_UP),
+    TERM("down-burst", set_speed_burst, LIMIT_DOWN),
+    TERM("both-burst", set_speed_burst, LIMIT_BOTH),
+    TERM("quota-up", set_quota, LIMIT_UP),
+    TERM("quota-down", set_quota, LIMIT_DOWN),
+    TERM("quota", set_quota, LIMIT_BOTH),
 };
+
+#define TERMS (sizeof all_terms / sizeof *all_terms)
+
+static_assert(TERMS <= 16, "limit_terms.given has a bit for each");
 
 static const char *set_term(struct limit_terms *terms, struct span name, struct span value)
 {
-    if (is(name, "connections")) return set_connections(terms, value);
-    if (is(name, "rate")) return set_rate(terms, value);
-    if (is(name, "burst")) return set_burst(terms, value);
-    for (size_t i = 0; i < sizeof directed / sizeof *directed; i++)
-        if (is(name, directed[i].name)) return directed[i].set(terms, directed[i].direction, value);
-    return "an unknown term; give connections, rate, burst, up, down, both, quota, quota-up, quota-down, up-burst, "
-           "down-burst or both-burst";
+    size_t i = 0;
+    while (i < TERMS && !is(name, all_terms[i].name)) i++;
+    if (i == TERMS)
+        return "an unknown term; give connections, half-open, resolving, rate, burst, up, down, both, quota, quota-up, "
+               "quota-down, up-burst, down-burst or both-burst";
+    if (terms->given & 1u << i) return all_terms[i].twice;
+    const char *wrong = all_terms[i].set(terms, all_terms[i].direction, value);
+    if (!wrong) terms->given |= (uint16_t)(1u << i);
+    return wrong;
 }
 
 const char *limit_terms_set(struct limit_terms *terms, const char *name, size_t name_size, const char *value,
@@ -261,6 +293,13 @@ const char *limit_terms_check(const struct limit_terms *terms)
         if (terms->speed_burst[d] > 0 && terms->speed[d] == 0)
             return "up-burst, down-burst, both-burst: give the speed of that direction, too";
     return limit_terms_are_empty(terms) ? "nothing is bounded; give connections, rate, up, down, both or quota" : NULL;
+}
+
+/* Before its request a client is known by its address alone. */
+const char *limit_check(const struct limit_key *key, const struct limit_terms *terms)
+{
+    bool early = terms->half_open != LIMIT_CONNECTIONS_NONE || terms->resolving != LIMIT_CONNECTIONS_NONE;
+    return early && key->kind != LIMIT_SOURCE ? "half-open, resolving: only a source can have them" : NULL;
 }
 
 /* --- whole texts --- */
@@ -312,9 +351,13 @@ const char *limit_parse(const char *text, size_t size, struct limit_key *key, st
     struct span word = cut_word(&rest);
     if (word.size < 2 || word.at[word.size - 1] != ':') return "give KEY: TERMS, such as source: connections=200";
     const char *wrong = limit_key_parse(word.at, word.size - 1, &read);
-    if (!wrong) wrong = limit_terms_parse(rest.at, rest.size, terms);
-    if (!wrong) *key = read;
-    return wrong;
+    struct limit_terms values;
+    if (!wrong) wrong = limit_terms_parse(rest.at, rest.size, &values);
+    if (!wrong) wrong = limit_check(&read, &values);
+    if (wrong) return wrong;
+    *key = read;
+    *terms = values;
+    return NULL;
 }
 
 /* --- to text --- */
@@ -354,6 +397,8 @@ size_t limit_terms_format(const struct limit_terms *terms, char *out, size_t siz
     assert(size >= LIMIT_TERMS_TEXT_SIZE);
     out[0] = '\0';
     if (terms->connections != LIMIT_CONNECTIONS_NONE) write_term(&w, "connections=%" PRIu32, terms->connections);
+    if (terms->half_open != LIMIT_CONNECTIONS_NONE) write_term(&w, "half-open=%" PRIu32, terms->half_open);
+    if (terms->resolving != LIMIT_CONNECTIONS_NONE) write_term(&w, "resolving=%" PRIu32, terms->resolving);
     if (terms->rate > 0) write_term(&w, "rate=%" PRIu32 "/%s", terms->rate, per);
     if (terms->burst > 0) write_term(&w, "burst=%" PRIu32, terms->burst);
     for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) write_direction(&w, terms, (enum limit_direction)d);

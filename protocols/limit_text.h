@@ -41,7 +41,8 @@ struct limit_key {
 #define LIMIT_SOURCE_BITS_IPV6 64u /* one customer has all addresses of such a network */
 
 /* `source`, `source/24/56`, `source:192.0.2.0/24`, `user:alice`, `total`, `gold`. %XX is the octet with that number;
- * blanks and controls must be written so. Hosts are taken in lower case. NULL, or what is wrong, static text; then
+ * blanks and controls must be written so. Hosts are taken in lower case. A name that is a kind but for one letter
+ * (`sourc:1.2.3.4`) is wrong. NULL, or what is wrong, static text; then
  * `key` is as it was. */
 const char *limit_key_parse(const char *text, size_t size, struct limit_key *key);
 /* The same back, terminated; returns the length. size: LIMIT_KEY_TEXT_SIZE or more. */
@@ -73,6 +74,8 @@ enum limit_period { LIMIT_HOUR, LIMIT_DAY, LIMIT_WEEK, LIMIT_MONTH, LIMIT_EVER, 
 
 struct limit_terms {
     uint32_t connections;                   /* at a time; 0: none may come */
+    uint32_t half_open;                     /* SOURCE: handshakes at a time; LIMIT_CONNECTIONS_NONE: no bound */
+    uint32_t resolving;                     /* SOURCE: questions to the resolver at a time; the same */
     uint32_t rate;                          /* new ones in `rate_seconds`; 0: no bound */
     uint32_t rate_seconds;                  /* 1, 60 or 3600 */
     uint32_t burst;                         /* of them at once; 0: the default, as many as `rate` */
@@ -80,19 +83,22 @@ struct limit_terms {
     uint64_t speed_burst[LIMIT_DIRECTIONS]; /* octets beyond that at once; 0: the default, 100 ms of `speed` */
     uint64_t quota[LIMIT_DIRECTIONS];       /* octets per period; 0: none may move */
     uint8_t period[LIMIT_DIRECTIONS];       /* enum limit_period */
+    uint16_t given;                         /* which of them limit_terms_set() has set: each may be given once */
 };
 
 /* Terms that bound nothing. */
 void limit_terms_init(struct limit_terms *terms);
 bool limit_terms_are_empty(const struct limit_terms *terms);
 bool limit_terms_equal(const struct limit_terms *a, const struct limit_terms *b);
-/* Sets one term by its name (connections, rate, burst, up, down, both, up-burst ..., quota, quota-up, quota-down; `_`
+/* Sets one term by its name (connections, half-open, resolving, rate, burst, up, down, both, up-burst ..., quota, quota-up, quota-down; `_`
  * is as good as `-`) from a text such as 50/s, 100Mbit/s, 2.5MiB/s, 100GiB/month. NULL, or what is wrong with it and
- * what to give, static text; then nothing has changed. */
+ * what to give, static text; then nothing has changed. A term that was set already is wrong, too. */
 const char *limit_terms_set(struct limit_terms *terms, const char *name, size_t name_size, const char *value,
                             size_t value_size);
 /* Terms that depend on each other: call when all are set. NULL, or what is wrong, static text. */
 const char *limit_terms_check(const struct limit_terms *terms);
+/* Terms that this key cannot have; the same. */
+const char *limit_check(const struct limit_key *key, const struct limit_terms *terms);
 /* `connections=200 rate=50/s`: blanks between terms. NULL, or what is wrong; then `terms` is as it was. */
 const char *limit_terms_parse(const char *text, size_t size, struct limit_terms *terms);
 /* The same back, terminated, defaults left out; returns the length. size: LIMIT_TERMS_TEXT_SIZE or more. */

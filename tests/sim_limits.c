@@ -45,6 +45,10 @@ static void put(struct sim_limits *limits, enum limit_kind kind)
     struct limit_terms terms;
     if (kind == LIMIT_SOURCE) key.bits[0] = 32, key.bits[1] = 64;
     plan_terms(&terms, limits->calm);
+    if (kind == LIMIT_SOURCE && !limits->calm) {
+        if (sim_chance(500)) terms.half_open = sim_between(1, 8);
+        if (sim_chance(500)) terms.resolving = sim_between(1, 4);
+    }
     if (kind == LIMIT_TOTAL) {
         memcpy(terms.quota, limits->quotas.quota, sizeof terms.quota);
         memcpy(terms.period, limits->quotas.period, sizeof terms.period);
@@ -83,6 +87,8 @@ bool sim_limits_hear(struct sim_limits *limits, const void *body)
 /* Nobody is left: nothing is counted as there, waits, or is on its way. */
 static void check_row(const struct keys_row *row)
 {
+    if (row->half_open > 0 || row->resolving > 0)
+        sim_fail("a limit has %u handshakes and %u questions, though none is left", row->half_open, row->resolving);
     if (row->connections == 0 && row->waiting == 0) return;
     sim_fail("a limit has %u connections and %u flows that wait, though none is left", row->connections, row->waiting);
 }

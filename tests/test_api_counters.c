@@ -38,6 +38,7 @@ static const struct named of_worker[] = {
     NAMED(refused_sessions, NULL, "refused_sessions"),
     NAMED(refused_startups, NULL, "refused_startups"),
     NAMED(refused_share, NULL, "refused_share"),
+    NAMED(refused_half_open, NULL, "refused_half_open"),
     NAMED(to_splice, "sluice_to_splice_total", "to_splice"),
     NAMED(to_copy, "sluice_to_copy_total", "to_copy"),
     NAMED(queue_full, "sluice_queue_full_total", "queue_full"),

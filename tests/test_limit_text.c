@@ -54,6 +54,9 @@ static void test_keys_are_read_and_written(void **state)
     is_written("total", "total");
     is_written("gold", "gold");
     is_written("group:x", "group:x");
+    is_written("ruler1", "ruler1");
+    is_written("resource", "resource");
+    is_written("USER:x", "USER:x");
 }
 
 static void test_wrong_keys_are_refused(void **state)
@@ -76,6 +79,17 @@ static void test_wrong_keys_are_refused(void **state)
                                         "user/2",
                                         "a b",
                                         "%73ource:x",
+                                        "sourc:1.2.3.4",
+                                        "sources",
+                                        "suorce/24/64",
+                                        "uesr:alice",
+                                        "User:alice",
+                                        "users",
+                                        "totl",
+                                        "listner:127.0.0.1:1",
+                                        "tar9et:x",
+                                        "%75sers:x",
+                                        "srule",
                                         "source:1.2.3.4/",
                                         "source:/24",
                                         "\x7f"};
@@ -219,6 +233,13 @@ static void test_wrong_terms_are_refused(void **state)
                                         "=5",
                                         "down=5 MB/s",
                                         "connections=1,rate=2",
+                                        "connections=1 connections=1",
+                                        "down=1MB/s up=2MB/s down=1MB/s",
+                                        "up_burst=1B up=3B/s up-burst=2B",
+                                        "quota=1GB quota=2GB",
+                                        "half-open=0",
+                                        "resolving=x",
+                                        "resolving=1000000001",
                                         "connections=1 x"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         struct limit_terms terms = terms_of("connections=7"), before = terms;
@@ -233,6 +254,7 @@ static void test_terms_are_written_so_that_they_are_read_again(void **state)
     static const char *const texts[][2] = {
         {"connections=200 rate=50/s down=100Mbit/s", "connections=200 rate=50/s down=12500000B/s"},
         {"rate=5/min burst=9", "rate=5/min burst=9"},
+        {"resolving=7 half_open=9", "half-open=9 resolving=7"},
         {"rate=5/hour", "rate=5/h"},
         {"quota=1048576TiB", "quota=1152921504606846976B"}, /* thousandths of it do not fit into 64 bits */
         {"quota-up=0000344279384GiB", "quota-up=369667173741756416B"},
@@ -255,7 +277,8 @@ static void test_each_term_makes_a_difference(void **state)
     (void)state;
     static const char *const texts[] = {"connections=3", "rate=3",      "rate=3/h",    "rate=3 burst=4",
                                         "up=3B/s",       "down=3B/s",   "both=3B/s",   "up=3B/s up-burst=1B",
-                                        "quota=3B",      "quota-up=3B", "quota=3B/day"};
+                                        "quota=3B",      "quota-up=3B", "quota=3B/day", "half-open=3",
+                                        "resolving=3"};
     const size_t count = sizeof texts / sizeof *texts;
     for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < count; j++) {
@@ -277,9 +300,23 @@ static void test_a_limit_is_a_key_and_terms(void **state)
     assert_null(limit_parse(text, strlen(text), &key, &terms));
     assert_int_equal(key.name[1], 48);
     static const char *const wrong[] = {"",        "source",   "source connections=1",    ": connections=1",
-                                        "source:", "source: ", "user:a b: connections=1", "nobody: speed=1"};
+                                        "source:", "source: ", "user:a b: connections=1", "nobody: speed=1",
+                                        "user: half-open=1", "total: resolving=1", "gold: connections=1 half-open=1"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_non_null(limit_parse(wrong[i], strlen(wrong[i]), &key, &terms));
+}
+
+/* What is wrong names the term, and nothing has changed. */
+static void test_a_term_is_given_once(void **state)
+{
+    (void)state;
+    static const char text[] = "down=1MB/s connections=2 down=3MB/s";
+    struct limit_terms terms = terms_of("rate=7");
+    assert_string_equal(limit_terms_parse(text, sizeof text - 1, &terms), "down: is given twice");
+    assert_true(terms.rate == 7 && terms.speed[LIMIT_DOWN] == 0);
+    assert_null(limit_terms_set(&terms, "down", 4, "1MB/s", 5));
+    assert_string_equal(limit_terms_set(&terms, "down", 4, "2MB/s", 5), "down: is given twice");
+    assert_int_equal(terms.speed[LIMIT_DOWN], 1000000);
 }
 
 int main(void)
@@ -295,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_terms_are_written_so_that_they_are_read_again),
         cmocka_unit_test(test_each_term_makes_a_difference),
         cmocka_unit_test(test_a_limit_is_a_key_and_terms),
+        cmocka_unit_test(test_a_term_is_given_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -122,6 +122,12 @@ static int check_limits(const struct config *c)
     return result;
 }
 
+/* Whether a request may ever get a name of a limit: there is a ruleset, or one may come by the API. */
+static bool may_be_named(const struct config *c)
+{
+    return c->ruleset || c->boot_rules || c->api_text;
+}
+
 /* Each by itself was judged when it was read. */
 static int check_keys(const struct config *c)
 {
@@ -132,6 +138,11 @@ static int check_keys(const struct config *c)
     for (uint32_t i = 0; i < c->limit_count; i++) {
         limit_parse(c->limits[i], strlen(c->limits[i]), &keys[i], &terms);
         if (keys[i].kind != LIMIT_NAMED) kinds |= 1u << keys[i].kind;
+        if (keys[i].kind == LIMIT_NAMED && !may_be_named(c))
+            return fault(c,
+                         "--limit \"%s\": nobody can come under that name, for only a ruleset gives requests names; "
+                         "give -r or --api, too, or one of source, user, rule, target, listener and total",
+                         c->limits[i]);
         for (uint32_t j = 0; j < i; j++)
             if (keys[i].kind == keys[j].kind &&
                 ((keys[i].every && keys[j].every) || limit_key_equal(&keys[i], &keys[j])))

@@ -7,6 +7,7 @@
 #include "core/io/net.h"
 #include "core/session/conn_cache.h"
 #include "core/session/crowd.h"
+#include "core/session/newcomer.h"
 #include "core/session/spare.h"
 #include "core/session/steps.h"
 
@@ -76,7 +77,7 @@ static bool accept_admits_startup(struct worker *w)
     return accept_random(w) % 100 >= config->startup_rate;
 }
 
-enum accept_verdict { ACCEPT_IN, ACCEPT_STOPS, ACCEPT_NO_SLOT, ACCEPT_SESSIONS, ACCEPT_STARTUPS, ACCEPT_SHARE };
+enum accept_verdict { ACCEPT_IN, ACCEPT_STOPS, ACCEPT_NO_SLOT, ACCEPT_SESSIONS, ACCEPT_STARTUPS, ACCEPT_SHARE, ACCEPT_HALF_OPEN };
 
 /* Contract section 2.9, over all workers. */
 static enum accept_verdict accept_judge(struct worker *w, const struct host_port *client)
@@ -95,7 +96,8 @@ static void accept_log_refusal(const struct host_port *client, enum accept_verdi
                                         [ACCEPT_NO_SLOT] = "no slot is free",
                                         [ACCEPT_SESSIONS] = "--max-sessions",
                                         [ACCEPT_STARTUPS] = "--max-startups",
-                                        [ACCEPT_SHARE] = "its source has its share of the handshakes"};
+                                        [ACCEPT_SHARE] = "its source has its share of the handshakes",
+                                        [ACCEPT_HALF_OPEN] = "half-open, a limit of its source"};
     char peer[ADDRESS_TEXT_SIZE] = "a local process";
     struct address address = host_port_address(client);
     if (address.kind != ADDRESS_NONE) address_format(&address, peer, sizeof peer);
@@ -108,6 +110,7 @@ static void accept_refuse(struct worker *w, int fd, const struct host_port *clie
     if (why == ACCEPT_SESSIONS) counter_add(&w->stats.refused_sessions, 1);
     if (why == ACCEPT_STARTUPS) counter_add(&w->stats.refused_startups, 1);
     if (why == ACCEPT_SHARE) counter_add(&w->stats.refused_share, 1);
+    if (why == ACCEPT_HALF_OPEN) counter_add(&w->stats.refused_half_open, 1);
     if (LOG_ON(LOG_LEVEL_INFO)) accept_log_refusal(client, why);
     net_reset_on_close(fd);
     ring_close(w->ring, fd);
@@ -168,8 +171,10 @@ static void accept_take(struct worker *w, unsigned listener, int fd)
     /* Asked once, now: whoever resets the connection is nobody to the kernel later on. */
     struct host_port client = net_peer_host_port(fd);
     enum accept_verdict verdict = accept_judge(w, &client);
+    uint32_t source;
+    if (verdict == ACCEPT_IN && !newcomer_admits(w, &client, &source)) verdict = ACCEPT_HALF_OPEN;
     if (verdict == ACCEPT_IN)
-        session_open(w, listener, fd, &client);
+        session_open(w, listener, fd, &client, source);
     else
         accept_refuse(w, fd, &client, verdict);
 }

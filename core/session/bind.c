@@ -134,7 +134,8 @@ static enum session_state bind_resolve(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     setup->resolve.name = setup->target;
-    return session_ask_address(w, s, &setup->resolve) ? SESSION_BIND : session_fail(w, s, FAIL_RESOURCE);
+    enum failure failure = session_ask_address(w, s, &setup->resolve);
+    return failure == FAIL_NONE ? SESSION_BIND : session_fail(w, s, failure);
 }
 
 static void bind_expect_literal(struct setup *setup)

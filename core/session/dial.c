@@ -174,8 +174,8 @@ static enum session_state dial_resolve(struct worker *w, struct session *s)
         counter_add(&w->stats.names_remembered, 1);
         return dial_go_on(w, s);
     }
-    if (!session_ask_address(w, s, request)) return session_fail(w, s, FAIL_RESOURCE);
-    return SESSION_RESOLVE;
+    enum failure failure = session_ask_address(w, s, request);
+    return failure == FAIL_NONE ? SESSION_RESOLVE : session_fail(w, s, failure);
 }
 
 enum session_state dial_begin(struct worker *w, struct session *s)

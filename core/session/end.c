@@ -10,6 +10,7 @@
 #include "core/session/hooks.h"
 #include "core/session/limited.h"
 #include "core/session/message.h"
+#include "core/session/newcomer.h"
 #include "core/session/reply.h"
 #include "core/session/self.h"
 
@@ -95,6 +96,7 @@ static void session_release(struct worker *w, struct session *s)
     session_hook_release(w, s);
     session_release_setup(w, s);
     session_enter(w, s, SESSION_FREE);
+    newcomer_release(w, s);
     pool_give(&w->sessions, s->slot);
     pool_trim(&w->sessions);
 }

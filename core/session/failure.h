@@ -43,6 +43,7 @@ enum failure {
     FAIL_RESOLVE_SHARE,       /* too many names are being looked up, for this source or in all */
     FAIL_LIMIT_CONNECTIONS,   /* a limit of it has as many connections as it may have */
     FAIL_LIMIT_RATE,          /* a limit of it has had as many new connections as it may have for now */
+    FAIL_LIMIT_RESOLVING,     /* its source has asked for as many names as it may */
     FAIL_LIMIT_KEYS,          /* there is no room for another key of a limit */
     FAIL_QUOTA,               /* a quota of it is spent */
     FAIL_UPSTREAM_RESPONSE,   /* plain HTTP: the response is malformed */

@@ -63,6 +63,7 @@ struct keys {
     _Atomic uint64_t *places;
     size_t entries_size, places_size;
     _Atomic uint32_t touched, hand, strangers;
+    _Atomic bool early; /* a limit bounds what sources do before their requests, or has done so */
     struct kind kinds[LIMIT_NAMED];
     struct calendar calendar;
     _Atomic int64_t wall_us;           /* what the wall clock is ahead of the rings' clock */
@@ -439,6 +440,11 @@ uint32_t keys_kinds(const struct keys *keys)
     return kinds;
 }
 
+bool keys_bound_newcomers(const struct keys *keys)
+{
+    return atomic_load_explicit(&keys->early, memory_order_acquire);
+}
+
 void keys_source_key(const struct keys *keys, const struct address *client, struct limit_key *key)
 {
     uint16_t bits = atomic_load_explicit(&keys->kinds[LIMIT_SOURCE].bits, memory_order_relaxed);
@@ -526,9 +532,17 @@ static enum keys_change entry_put(struct keys *l, uint32_t held, const struct li
     return KEYS_CHANGED;
 }
 
+/* Noted for good: sessions that it has counted are still to be counted off. */
+static void note_early(struct keys *l, const struct limit_terms *terms)
+{
+    if (terms->half_open != LIMIT_CONNECTIONS_NONE || terms->resolving != LIMIT_CONNECTIONS_NONE)
+        atomic_store_explicit(&l->early, true, memory_order_release);
+}
+
 enum keys_change keys_put(struct keys *keys, const struct limit_key *key, const struct limit_terms *terms,
                           uint64_t now_us)
 {
+    note_early(keys, terms);
     if (!kind_has_room(keys, key->kind)) return KEYS_TOO_MANY;
     if (key->every) return kind_put(keys, key, terms, now_us);
     uint32_t held = key_hold(keys, key, true, false, now_us);
@@ -545,6 +559,7 @@ enum keys_change keys_put(struct keys *keys, const struct limit_key *key, const 
 enum keys_change keys_name(struct keys *keys, const struct limit_key *key, const struct limit_terms *terms,
                            uint64_t now_us, uint64_t *handle)
 {
+    note_early(keys, terms);
     uint32_t held = key_hold(keys, key, true, false, now_us);
     if (held == KEYS_NONE) return KEYS_NO_ROOM;
     enum keys_change change = entry_put(keys, held, terms, now_us);
@@ -648,6 +663,8 @@ static void entry_show(struct keys *l, uint32_t held, uint64_t now_us, struct ke
     *row = (struct keys_row){.key = e->key,
                              .put = atomic_load(&e->put),
                              .connections = atomic_load(&limit->connections),
+                             .half_open = atomic_load(&limit->half_open),
+                             .resolving = atomic_load(&limit->resolving),
                              .waiting = atomic_load(&limit->waiting[LIMIT_BOTH]),
                              .admitted = atomic_load(&limit->admitted),
                              .refused = atomic_load(&limit->refused),

@@ -33,6 +33,8 @@ void keys_close(struct keys *keys);
 struct limit_time keys_time(const struct keys *keys, uint64_t now_us);
 /* Bits (1 << kind) of the kinds that sessions are under; TOTAL to SOURCE alone. */
 uint32_t keys_kinds(const struct keys *keys);
+/* Whether a limit bounds handshakes of sources, or their questions to the resolver. */
+bool keys_bound_newcomers(const struct keys *keys);
 /* The key of that client, as the limit of each source has it. */
 void keys_source_key(const struct keys *keys, const struct address *client, struct limit_key *key);
 
@@ -90,7 +92,7 @@ struct keys_row {
     struct limit_key key;
     struct limit_terms terms;
     bool put; /* it has terms of its own, which stay */
-    uint32_t connections, waiting;
+    uint32_t connections, half_open, resolving, waiting;
     uint64_t admitted, refused, octets[2], used[LIMIT_DIRECTIONS];
 };
 /* The next key from `at` on, with limits for each first; `at` goes behind it. False: there are no more. */

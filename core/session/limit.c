@@ -5,6 +5,8 @@
 
 const struct limit_rules limit_no_rules = {
     .connections = LIMIT_CONNECTIONS_NONE,
+    .half_open = LIMIT_CONNECTIONS_NONE,
+    .resolving = LIMIT_CONNECTIONS_NONE,
     .rate_seconds = 1,
     .quota = {LIMIT_QUOTA_NONE, LIMIT_QUOTA_NONE, LIMIT_QUOTA_NONE},
     .period = {LIMIT_EVER, LIMIT_EVER, LIMIT_EVER},
@@ -18,6 +20,8 @@ const struct limit_rules limit_no_rules = {
 void limit_rules_set(struct limit_rules *rules, const struct limit_terms *terms)
 {
     WRITE(rules->connections, terms->connections);
+    WRITE(rules->half_open, terms->half_open);
+    WRITE(rules->resolving, terms->resolving);
     WRITE(rules->rate, terms->rate);
     WRITE(rules->rate_seconds, terms->rate_seconds);
     WRITE(rules->burst, terms->burst);
@@ -32,6 +36,8 @@ void limit_rules_set(struct limit_rules *rules, const struct limit_terms *terms)
 void limit_rules_get(const struct limit_rules *rules, struct limit_terms *terms)
 {
     *terms = (struct limit_terms){.connections = READ(rules->connections),
+                                  .half_open = READ(rules->half_open),
+                                  .resolving = READ(rules->resolving),
                                   .rate = (uint32_t)READ(rules->rate),
                                   .rate_seconds = READ(rules->rate_seconds),
                                   .burst = READ(rules->burst)};
@@ -137,14 +143,21 @@ uint64_t limit_quota_used(const struct limit *limit, enum limit_direction direct
 
 /* --- connections --- */
 
-static bool add_connection(struct limit *limit, uint32_t most)
+/* One more, if there are fewer. */
+static bool add_one(_Atomic uint32_t *gauge, uint32_t most)
 {
-    uint32_t now = READ(limit->connections);
+    uint32_t now = READ(*gauge);
     do {
         if (now >= most) return false;
-    } while (!atomic_compare_exchange_weak_explicit(&limit->connections, &now, now + 1, memory_order_relaxed,
-                                                    memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(gauge, &now, now + 1, memory_order_relaxed, memory_order_relaxed));
     return true;
+}
+
+static void subtract_one(_Atomic uint32_t *gauge)
+{
+    uint32_t before = atomic_fetch_sub_explicit(gauge, 1, memory_order_relaxed);
+    assert(before > 0);
+    (void)before;
 }
 
 static bool has_spent_quota(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time)
@@ -161,7 +174,7 @@ static enum limit_verdict judge(struct limit *limit, const struct limit_time *ti
     const struct limit_rules *rules = rules_of(limit);
     struct bucket_rate rate;
     if (has_spent_quota(limit, rules, time)) return LIMIT_QUOTA;
-    if (!add_connection(limit, READ(rules->connections))) return LIMIT_CONNECTIONS;
+    if (!add_one(&limit->connections, READ(rules->connections))) return LIMIT_CONNECTIONS;
     if (!read_rate(rules, &rate)) return LIMIT_ADMITTED;
     *wait_us = bucket_take(&limit->rate, &rate, 1, time->now_us);
     if (*wait_us == 0) return LIMIT_ADMITTED;
@@ -187,14 +200,46 @@ void limit_withdraw(struct limit *limit)
 
 void limit_leave(struct limit *limit)
 {
-    uint32_t before = atomic_fetch_sub_explicit(&limit->connections, 1, memory_order_relaxed);
-    assert(before > 0);
-    (void)before;
+    subtract_one(&limit->connections);
 }
 
 void limit_join(struct limit *limit)
 {
     atomic_fetch_add_explicit(&limit->connections, 1, memory_order_relaxed);
+}
+
+/* --- before that --- */
+
+static bool admit_one(struct limit *limit, _Atomic uint32_t *gauge, uint32_t most)
+{
+    if (add_one(gauge, most)) return true;
+    atomic_fetch_add_explicit(&limit->refused, 1, memory_order_relaxed);
+    return false;
+}
+
+bool limit_begin_handshake(struct limit *limit)
+{
+    return admit_one(limit, &limit->half_open, READ(rules_of(limit)->half_open));
+}
+
+void limit_add_handshake(struct limit *limit)
+{
+    atomic_fetch_add_explicit(&limit->half_open, 1, memory_order_relaxed);
+}
+
+void limit_end_handshake(struct limit *limit)
+{
+    subtract_one(&limit->half_open);
+}
+
+bool limit_begin_question(struct limit *limit)
+{
+    return admit_one(limit, &limit->resolving, READ(rules_of(limit)->resolving));
+}
+
+void limit_end_question(struct limit *limit)
+{
+    subtract_one(&limit->resolving);
 }
 
 /* --- speed --- */

@@ -27,7 +27,7 @@
 
 /* Terms that may be replaced while they are obeyed: each word by itself. */
 struct limit_rules {
-    _Atomic uint32_t connections;
+    _Atomic uint32_t connections, half_open, resolving;
     _Atomic uint32_t rate_seconds, burst;
     _Atomic uint64_t rate; /* 0: no bound */
     _Atomic uint64_t speed[LIMIT_DIRECTIONS], speed_burst[LIMIT_DIRECTIONS];
@@ -43,6 +43,7 @@ struct limit {
     _Atomic uint32_t version;                   /* of what was booked: it counts changes of the rules */
     _Atomic uint32_t waiting[LIMIT_DIRECTIONS]; /* flows that have booked and wait */
     _Atomic uint32_t connections;               /* at the moment */
+    _Atomic uint32_t half_open, resolving;      /* likewise, see newcomer.h */
     _Atomic uint64_t admitted, refused;         /* connections, since the key is known */
     _Atomic uint64_t octets[2];                 /* delivered up and down, likewise */
     /* Of these, what somebody who keeps accounts has collected. */
@@ -109,6 +110,17 @@ void limit_withdraw(struct limit *limit);
 void limit_leave(struct limit *limit);
 /* A connection that is there already comes under the limit: nothing is refused. limit_leave() follows. */
 void limit_join(struct limit *limit);
+
+/* --- before that: handshakes, and questions to the resolver --- */
+
+/* One more handshake. False: it has as many as it may have; else limit_end_handshake() follows. */
+bool limit_begin_handshake(struct limit *limit);
+/* One that cannot be refused any more; the same follows. */
+void limit_add_handshake(struct limit *limit);
+void limit_end_handshake(struct limit *limit);
+/* One more question; likewise. */
+bool limit_begin_question(struct limit *limit);
+void limit_end_question(struct limit *limit);
 
 /* --- octets; `from` is LIMIT_UP or LIMIT_DOWN --- */
 

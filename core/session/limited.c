@@ -130,6 +130,12 @@ static enum failure come_under_kind(struct worker *w, struct session *s, enum li
     return FAIL_NONE;
 }
 
+static void leave(struct worker *w, uint32_t held)
+{
+    limit_leave(keys_at(w->keys, held));
+    keys_release(w->keys, held);
+}
+
 /* Refused: for those that it has come under since it was under `before` of them it is as if it had not come. */
 static enum failure withdraw(struct worker *w, struct session *s, enum failure failure, uint8_t before)
 {
@@ -139,6 +145,28 @@ static enum failure withdraw(struct worker *w, struct session *s, enum failure f
         keys_release(w->keys, s->limits[--s->limit_count]);
     }
     return failure;
+}
+
+static bool is_named(const struct worker *w, uint32_t held, const uint64_t *named, uint8_t named_count)
+{
+    for (unsigned i = 0; i < named_count; i++)
+        if (keys_handle(w->keys, held) == named[i]) return true;
+    return false;
+}
+
+/* Those that an earlier verdict on the same request has named, and this one does not: that try is over. Nothing has
+ * moved yet, so that nothing is owed. */
+static void leave_earlier(struct worker *w, struct session *s, const uint64_t *named, uint8_t named_count)
+{
+    uint8_t at = (uint8_t)(s->limit_count - s->limit_named), kept = at;
+    for (; at < s->limit_count; at++) {
+        if (is_named(w, s->limits[at], named, named_count))
+            s->limits[kept++] = s->limits[at];
+        else
+            leave(w, s->limits[at]);
+    }
+    s->limit_named = (uint8_t)(s->limit_named - (s->limit_count - kept));
+    s->limit_count = kept;
 }
 
 enum failure limited_admit_client(struct worker *w, struct session *s)
@@ -155,12 +183,16 @@ enum failure limited_admit_request(struct worker *w, struct session *s, bool pro
                                    uint8_t named_count)
 {
     if (!w->keys || s->protocol == PROTOCOL_INTERNAL) return FAIL_NONE;
-    uint8_t before = s->limit_count;
+    leave_earlier(w, s, named, named_count);
+    uint8_t before = s->limit_count, named_before = s->limit_named;
     enum failure failure = come_under_kind(w, s, LIMIT_USER, !proven);
     for (unsigned i = 0; i < named_count && failure == FAIL_NONE; i++) {
         uint32_t held;
+        uint8_t count = s->limit_count;
         failure = keys_hold_again(w->keys, named[i], &held) ? come_under(w, s, held) : FAIL_LIMIT_KEYS;
+        s->limit_named = (uint8_t)(s->limit_named + s->limit_count - count);
     }
+    if (failure != FAIL_NONE) s->limit_named = named_before;
     return withdraw(w, s, failure, before);
 }
 
@@ -195,10 +227,8 @@ void limited_leave(struct worker *w, struct session *s)
     if (s->limit_count == 0) return;
     limited_refund(w, s, CLIENT);
     limited_refund(w, s, UPSTREAM);
-    while (s->limit_count > 0) {
-        limit_leave(limit_of(w, s, s->limit_count - 1u));
-        keys_release(w->keys, s->limits[--s->limit_count]);
-    }
+    while (s->limit_count > 0) leave(w, s->limits[--s->limit_count]);
+    s->limit_named = 0;
 }
 
 /* --- octets --- */

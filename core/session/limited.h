@@ -12,8 +12,8 @@
 /* Puts it under the limits of its client. FAIL_NONE; or why it is refused: then it is under none. */
 enum failure limited_admit_client(struct worker *w, struct session *s);
 /* The same for its user (proven: somebody has checked who it is) and what the verdict names; refused, it is still under
- * those of its client. May be called again for another verdict on the same request: limits that it is under already
- * count once. */
+ * those that it was under before. May be called again for another verdict on the same request (await.forward): limits
+ * that it is under already count once, and it leaves those that only the earlier verdict named. */
 enum failure limited_admit_request(struct worker *w, struct session *s, bool proven, const uint64_t *named,
                                    uint8_t named_count);
 /* Whether all of them are still there: of a verdict that was remembered. */

@@ -7,6 +7,7 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/message.h"
+#include "core/session/newcomer.h"
 #include "core/session/own.h"
 
 /* A relay that has lived so long gets its keepalive: most connections never need those system calls. */
@@ -86,6 +87,8 @@ static void session_count(struct worker *w, const struct session *s, enum sessio
     }
     if (session_is_half_open(from)) counter_subtract(&w->stats.half_open, 1);
     if (session_is_half_open(to)) counter_add(&w->stats.half_open, 1);
+    if (from != SESSION_FREE && session_is_half_open(from) != session_is_half_open(to))
+        newcomer_change(w, s, session_is_half_open(to));
     if (session_is_established(from)) counter_subtract(&w->stats.established, 1);
     if (session_is_established(to)) {
         counter_add(&w->stats.established, 1);
@@ -195,6 +198,7 @@ static void session_init(struct worker *w, struct session *s, uint32_t slot, uns
         .fd = {fd, -1},
         .note = OWN_NO_NOTE,
         .conn = POOL_NONE,
+        .source = KEYS_NONE,
         .opened_ms = ring_now_ms(w->ring),
     };
 }
@@ -282,7 +286,7 @@ void session_count_reply(struct worker *w, const struct session *s, uint64_t oct
     if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.handshake_out, octets);
 }
 
-bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request)
+enum failure session_ask_address(struct worker *w, struct session *s, struct resolve_request *request)
 {
     assert(!(s->inflight & SESSION_BIT(SESSION_ANSWER)));
     assert(request->name.kind == ADDRESS_NAME);
@@ -294,9 +298,13 @@ bool session_ask_address(struct worker *w, struct session *s, struct resolve_req
                                .slot = s->slot,
                                .generation = pool_generation(&w->sessions, s->slot),
                                .body = request};
-    if (!worker_ask(w, &question)) return false;
+    if (!newcomer_asks(w, s)) return FAIL_LIMIT_RESOLVING;
+    if (!worker_ask(w, &question)) {
+        newcomer_answered(w, s);
+        return FAIL_RESOURCE;
+    }
     s->inflight |= SESSION_BIT(SESSION_ANSWER);
-    return true;
+    return FAIL_NONE;
 }
 
 bool session_ask_route(struct worker *w, struct session *s)

@@ -95,8 +95,11 @@ struct session {
     uint32_t conn;     /* slot of the connection that waits for it alone, see conn_cache.h; else POOL_NONE */
     uint8_t depth;     /* sessions that its client has passed */
     uint8_t limit_count;
+    uint8_t limit_named;               /* of its limits, the last ones: they came with the verdict */
     bool spent;                        /* a quota of it is: it ends when what was taken is delivered */
+    bool asks_name;                    /* a question of it to the resolver is counted, see newcomer.h */
     uint32_t limits[KEYS_PER_SESSION]; /* that it is under, see limited.h */
+    uint32_t source;                   /* key that its handshake counts under, see newcomer.h; else KEYS_NONE */
     uint64_t opened_ms;
     struct host_port client;     /* where it comes from, known from accept on; NONE: a Unix socket, or ourselves */
     struct relay_errand *errand; /* comes from a script, goes back when this session ends; NULL: the session has none */
@@ -202,8 +205,8 @@ void session_flush(struct worker *w, struct session *s);
 /* Counts octets of our own replies that are sent. Replies to scripts, which are no clients, are not counted. */
 void session_count_reply(struct worker *w, const struct session *s, uint64_t octets);
 /* Lends the resolver a question: the answer comes with op SESSION_ANSWER, until then the slot is pinned. One at a
- * time. False: the queue is full. */
-bool session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);
+ * time. FAIL_RESOURCE: the queue is full; FAIL_LIMIT_RESOLVING: its source has asked enough. */
+enum failure session_ask_address(struct worker *w, struct session *s, struct resolve_request *request);
 /* The same for the coordinator and a verdict on setup.route. */
 bool session_ask_route(struct worker *w, struct session *s);
 /* Writes the session's chain: as many hops as fit into `size` octets with the terminator. */

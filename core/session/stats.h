@@ -11,6 +11,7 @@ struct stats {
     counter refused_limit;                      /* reset at once: limits, or a pool was empty */
     counter refused_sessions, refused_startups; /* the part of these that is --max-sessions', and --max-startups' */
     counter refused_share;                      /* another part: its source has its share of the handshakes */
+    counter refused_half_open;                  /* another one: a limit of its source, see newcomer.h */
     counter refused_resource;                   /* reset or postponed: no descriptor, no memory */
     counter half_open;                          /* gauge: sessions before their relay */
     counter established;                        /* gauge: sessions that relay, or any other established form */

@@ -19,6 +19,7 @@
 #include "core/session/idle.h"
 #include "core/session/limited.h"
 #include "core/session/linger.h"
+#include "core/session/newcomer.h"
 #include "core/session/parting.h"
 #include "core/session/relay.h"
 #include "core/session/route.h"
@@ -89,11 +90,12 @@ static void session_advance(struct worker *w, struct session *s)
 
 /* --- opening --- */
 
-void session_open(struct worker *w, unsigned listener, int fd, const struct host_port *client)
+void session_open(struct worker *w, unsigned listener, int fd, const struct host_port *client, uint32_t source)
 {
     struct session *s = session_take(w, listener, fd, w->config->timeout_ms); /* accept_judge() has looked for room */
     s->client = *client;
     crowd_take(w, s->setup);
+    newcomer_begin(s, source);
     counter_add(&w->stats.accepted, 1);
     session_enter(w, s, SESSION_HELLO);
     session_proceed(w, s, handshake_begin(w, s));
@@ -287,6 +289,7 @@ void session_on_answer(struct worker *w, const struct message *answer)
     assert(pool_generation(&w->sessions, answer->slot) == answer->generation);
     assert(s->inflight & SESSION_BIT(SESSION_ANSWER));
     s->inflight &= ~SESSION_BIT(SESSION_ANSWER);
+    newcomer_answered(w, s);
     s->op = SESSION_ANSWER;
     s->result = answer->result;
     if (s->state == SESSION_CLOSING)

@@ -345,7 +345,7 @@ static bool name_wait(struct worker *w, struct session *s, uint16_t buffer, int3
     if (a->waiting_count == UDP_WAITING_MAX || w->udp->waiting >= UDP_WAITING_MAX_ALL) return false;
     if (!(s->inflight & SESSION_BIT(SESSION_ANSWER))) {
         a->resolve.name = *target;
-        if (!session_ask_address(w, s, &a->resolve)) return false;
+        if (session_ask_address(w, s, &a->resolve) != FAIL_NONE) return false;
     }
     a->waiting[a->waiting_count++] = (struct udp_waiting){.buffer = buffer, .filled = filled};
     w->udp->waiting++;
@@ -493,7 +493,7 @@ static bool name_retry(struct worker *w, struct session *s, const struct udp_wai
     if (!name && s->inflight & SESSION_BIT(SESSION_ANSWER)) return true;
     if (!name) {
         a->resolve.name = header.target;
-        if (session_ask_address(w, s, &a->resolve)) return true;
+        if (session_ask_address(w, s, &a->resolve) == FAIL_NONE) return true;
     }
     if (!name || !udp_send_to_name(w, s, waiting->buffer, name, header.target.port, payload))
         udp_discard(w, waiting->buffer);

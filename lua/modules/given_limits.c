@@ -58,6 +58,12 @@ static void add_handle(lua_State *L, struct coordinator *c, struct given_limits 
     given->handles[given->count++] = handle;
 }
 
+static void remove_handle(struct given_limits *given, uint64_t handle)
+{
+    for (unsigned i = 0; i < given->count; i++)
+        if (given->handles[i] == handle) given->handles[i--] = given->handles[--given->count];
+}
+
 void given_limits_add(lua_State *L, struct coordinator *c, struct given_limits *given)
 {
     struct limit_key key;
@@ -69,8 +75,14 @@ void given_limits_add(lua_State *L, struct coordinator *c, struct given_limits *
         add_handle(L, c, given, find_limit(L, c, &key));
         return;
     }
+    if (lua_isboolean(L, 2) && !lua_toboolean(L, 2)) {
+        remove_handle(given, find_limit(L, c, &key));
+        return;
+    }
     luaL_checktype(L, 2, LUA_TTABLE);
     read_terms(L, 2, &terms);
+    const char *wrong = limit_check(&key, &terms);
+    if (wrong) luaL_error(L, "sluice.limit: %s", wrong);
     if (coordinator_name_limit(c, &key, &terms, &handle) == KEYS_NO_ROOM)
         luaL_error(L, "sluice.limit: the table of keys is full, give more --limit-keys");
     add_handle(L, c, given, handle);

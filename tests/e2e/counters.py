@@ -19,10 +19,10 @@ FAILURES = {
     "host_unreachable": "upstream", "denied": "upstream", "refused": "upstream", "connect_timeout": "timeout", "handshake_timeout": "timeout",
     "connect": "upstream", "proxy_auth": "upstream", "proxy_rejected": "upstream", "proxy_refused": "upstream",
     "proxy_network": "upstream", "proxy_host": "upstream", "proxy_ttl": "upstream", "proxy_protocol": "upstream",
-    "proxy_closed": "upstream", "resource": None, "resolve_share": None, "limit_connections": None, "limit_rate": None, "limit_keys": None,
-    "quota": None, "upstream_response": "upstream",
+    "proxy_closed": "upstream", "resource": None, "resolve_share": None, "limit_connections": None, "limit_rate": None,
+    "limit_resolving": None, "limit_keys": None, "quota": None, "upstream_response": "upstream",
     "response_too_large": "upstream", "response_incomplete": "upstream", "response_timeout": "timeout"}
-REFUSALS = "refused_sessions + refused_startups + refused_share + refused_pool"
+REFUSALS = "refused_sessions + refused_startups + refused_share + refused_half_open + refused_pool"
 NAMES = "names_asked + names_cached + names_joined + names_local"
 
 
@@ -81,6 +81,7 @@ EXACT = table(f"""
     sluice_connections_refused_total{{reason="max_sessions"}}                refused_sessions
     sluice_connections_refused_total{{reason="max_startups"}}                refused_startups
     sluice_connections_refused_total{{reason="share"}}                       refused_share
+    sluice_connections_refused_total{{reason="half_open"}}                   refused_half_open
     sluice_connections_refused_total{{reason="pool"}}                        refused_pool
     sluice_connections_refused_total{{reason="resource"}}                    refused_resource
     sluice_requests_total                                                    requests
@@ -155,6 +156,7 @@ JSON_EXACT = table(f"""
     refusals.max_sessions             refused_sessions
     refusals.max_startups             refused_startups
     refusals.share                    refused_share
+    refusals.half_open                refused_half_open
     refusals.pool                     refused_pool
     refusals.resource                 refused_resource
     workers.0.index                   zero
@@ -169,6 +171,7 @@ JSON_EXACT = table(f"""
     workers.0.refused_startups        refused_startups
     workers.0.refused_resource        refused_resource
     workers.0.refused_share           refused_share
+    workers.0.refused_half_open       refused_half_open
     workers.0.requests                requests
     workers.0.successes               established
     workers.0.bytes_up                up

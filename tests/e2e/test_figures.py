@@ -128,7 +128,7 @@ def test_refusals_by_limits(sluice, origin):
         assert wire.read_socks5_reply(client)[0] == 0
     third = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
     assert refused(proxy)
-    assert stats(api)["refusals"] == {"max_sessions": 1, "max_startups": 1, "share": 0, "pool": 0, "resource": 0} and stats(api)["refused"] == 2
+    assert stats(api)["refusals"] == {"max_sessions": 1, "max_startups": 1, "share": 0, "half_open": 0, "pool": 0, "resource": 0} and stats(api)["refused"] == 2
     got = samples(api)
     assert got['sluice_connections_refused_total{reason="max_sessions"}'] == got['sluice_connections_refused_total{reason="max_startups"}'] == 1
     assert process.wait_until(lambda: f"connection from {name} refused: --max-startups" in proxy.log())
