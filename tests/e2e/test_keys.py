@@ -309,6 +309,36 @@ def test_rules_have_limits_by_their_tag(ruled, origin):
     assert granted == {b"a": 2, b"b": 1}
 
 
+def test_a_try_leaves_its_limits_behind(ruled, origin):
+    """await.forward under one rule, in vain, and then under another: the request is under the second one alone. What was
+    given by name stays for all tries, until it is taken back."""
+    script = """
+        return {route = function(addr, user)
+            sluice.limit("all", {connections = 9})
+            sluice.limit("first", {connections = 1})
+            sluice.tag("a")
+            assert(not await.forward("127.0.0.1:%d"))
+            sluice.limit("first", false)
+            sluice.limit("second", {connections = 9})
+            sluice.tag("b")
+            await.forward("127.0.0.1:%d")
+        end}"""
+    target = origin()
+    proxy, api = ruled(script % (process.free_port(), target.port), "--workers", "1", "--limit", "rule: connections=3")
+
+    def connections(key):
+        return api.get("/limits/" + key).json()["connections"]
+
+    clients = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(3)]
+    assert [connections(key) for key in ("all", "first", "second", "rule:a", "rule:b")] == [3, 0, 3, 0, 3]
+    assert is_refused(proxy, target)  # by the second rule: the first one has room
+    assert [connections(key) for key in ("all", "first", "second", "rule:a", "rule:b")] == [3, 0, 3, 0, 3]
+    for client in clients:
+        assert client.send(b"alive").read(5) == b"alive"
+        client.close()
+    assert process.wait_until(lambda: connections("all") == connections("rule:b") == 0)
+
+
 def test_a_verdict_that_is_remembered_brings_its_limits(ruled, origin):
     script = 'return {route = function(addr) sluice.cache(60) sluice.limit("x", {connections = 2}) return addr end}'
     proxy, api = ruled(script, "--workers", "1")
@@ -326,6 +356,11 @@ def test_a_verdict_that_is_remembered_brings_its_limits(ruled, origin):
 @pytest.mark.parametrize("words, text", [
     (["--limit", "source"], "give KEY: TERMS"),
     (["--limit", "source: speed=3"], "an unknown term"),
+    (["--limit", "source: connections=1 connections=2"], "connections: is given twice"),
+    (["--limit", "sourc: connections=1"], "source is meant?"),
+    (["--limit", "sourc:127.0.0.1: connections=1", "--api", "127.0.0.1:1"], "source is meant?"),
+    (["--limit", "gold: connections=1"], "nobody can come under that name"),
+    (["--limit", "user: half-open=3"], "only a source can have them"),
     (["--limit", "source: down=10"], "give a speed such as 100Mbit/s"),
     (["--limit", "source: quota=5GiB/year"], "give octets, in all or per period"),
     (["--limit", "user:a b: connections=1"], "give KEY: TERMS"),
