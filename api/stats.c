@@ -335,7 +335,8 @@ static json_t *json_build(const struct snapshot *s, const struct coordinator *c,
     json_object_set_new(all, "refusals",
                         json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "max_sessions", number(s->refused_sessions),
                                   "max_startups", number(s->refused_startups), "share", number(s->refused_share),
-                                  "half_open", number(s->refused_half_open), "pool", number(s->refused_pool), "resource", number(s->refused_resource)));
+                                  "half_open", number(s->refused_half_open), "pool", number(s->refused_pool),
+                                  "resource", number(s->refused_resource)));
     json_object_set_new(all, "workers", workers);
     add_services(all, s);
     return all;

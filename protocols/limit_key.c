@@ -127,10 +127,12 @@ static bool is_nearly(const char *text, size_t size, const char *name)
 static const char *find_near(const char *text, size_t size)
 {
     static const char *const near[] = {
-        [LIMIT_SOURCE] = "no kind of key; source is meant? A name of your own must differ from it by more than a letter",
+        [LIMIT_SOURCE] =
+            "no kind of key; source is meant? A name of your own must differ from it by more than a letter",
         [LIMIT_USER] = "no kind of key; user is meant? A name of your own must differ from it by more than a letter",
         [LIMIT_RULE] = "no kind of key; rule is meant? A name of your own must differ from it by more than a letter",
-        [LIMIT_TARGET] = "no kind of key; target is meant? A name of your own must differ from it by more than a letter",
+        [LIMIT_TARGET] =
+            "no kind of key; target is meant? A name of your own must differ from it by more than a letter",
         [LIMIT_LISTENER] =
             "no kind of key; listener is meant? A name of your own must differ from it by more than a letter",
         [LIMIT_TOTAL] = "no kind of key; total is meant? A name of your own must differ from it by more than a letter",

@@ -237,7 +237,10 @@ static const char *set_quota(struct limit_terms *terms, enum limit_direction dir
 
 typedef const char *term_setter(struct limit_terms *terms, enum limit_direction direction, struct span value);
 
-#define TERM(name, set, direction) {name, name ": is given twice", set, direction}
+#define TERM(name, set, direction)                                                                                     \
+    {                                                                                                                  \
+        name, name ": is given twice", set, direction                                                                  \
+    }
 
 static const struct {
     const char *name, *twice;

@@ -90,9 +90,10 @@ struct limit_terms {
 void limit_terms_init(struct limit_terms *terms);
 bool limit_terms_are_empty(const struct limit_terms *terms);
 bool limit_terms_equal(const struct limit_terms *a, const struct limit_terms *b);
-/* Sets one term by its name (connections, half-open, resolving, rate, burst, up, down, both, up-burst ..., quota, quota-up, quota-down; `_`
- * is as good as `-`) from a text such as 50/s, 100Mbit/s, 2.5MiB/s, 100GiB/month. NULL, or what is wrong with it and
- * what to give, static text; then nothing has changed. A term that was set already is wrong, too. */
+/* Sets one term by its name (connections, half-open, resolving, rate, burst, up, down, both, up-burst ..., quota,
+ * quota-up, quota-down; `_` is as good as `-`) from a text such as 50/s, 100Mbit/s, 2.5MiB/s, 100GiB/month. NULL, or
+ * what is wrong with it and what to give, static text; then nothing has changed. A term that was set already is wrong,
+ * too. */
 const char *limit_terms_set(struct limit_terms *terms, const char *name, size_t name_size, const char *value,
                             size_t value_size);
 /* Terms that depend on each other: call when all are set. NULL, or what is wrong, static text. */

@@ -275,10 +275,9 @@ static void test_terms_are_written_so_that_they_are_read_again(void **state)
 static void test_each_term_makes_a_difference(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"connections=3", "rate=3",      "rate=3/h",    "rate=3 burst=4",
-                                        "up=3B/s",       "down=3B/s",   "both=3B/s",   "up=3B/s up-burst=1B",
-                                        "quota=3B",      "quota-up=3B", "quota=3B/day", "half-open=3",
-                                        "resolving=3"};
+    static const char *const texts[] = {
+        "connections=3",       "rate=3",   "rate=3/h",    "rate=3 burst=4", "up=3B/s",     "down=3B/s",  "both=3B/s",
+        "up=3B/s up-burst=1B", "quota=3B", "quota-up=3B", "quota=3B/day",   "half-open=3", "resolving=3"};
     const size_t count = sizeof texts / sizeof *texts;
     for (size_t i = 0; i < count; i++)
         for (size_t j = 0; j < count; j++) {
@@ -299,9 +298,17 @@ static void test_a_limit_is_a_key_and_terms(void **state)
     text = "source:2001:db8::/48: connections=2";
     assert_null(limit_parse(text, strlen(text), &key, &terms));
     assert_int_equal(key.name[1], 48);
-    static const char *const wrong[] = {"",        "source",   "source connections=1",    ": connections=1",
-                                        "source:", "source: ", "user:a b: connections=1", "nobody: speed=1",
-                                        "user: half-open=1", "total: resolving=1", "gold: connections=1 half-open=1"};
+    static const char *const wrong[] = {"",
+                                        "source",
+                                        "source connections=1",
+                                        ": connections=1",
+                                        "source:",
+                                        "source: ",
+                                        "user:a b: connections=1",
+                                        "nobody: speed=1",
+                                        "user: half-open=1",
+                                        "total: resolving=1",
+                                        "gold: connections=1 half-open=1"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         assert_non_null(limit_parse(wrong[i], strlen(wrong[i]), &key, &terms));
 }

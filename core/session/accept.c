@@ -77,7 +77,15 @@ static bool accept_admits_startup(struct worker *w)
     return accept_random(w) % 100 >= config->startup_rate;
 }
 
-enum accept_verdict { ACCEPT_IN, ACCEPT_STOPS, ACCEPT_NO_SLOT, ACCEPT_SESSIONS, ACCEPT_STARTUPS, ACCEPT_SHARE, ACCEPT_HALF_OPEN };
+enum accept_verdict {
+    ACCEPT_IN,
+    ACCEPT_STOPS,
+    ACCEPT_NO_SLOT,
+    ACCEPT_SESSIONS,
+    ACCEPT_STARTUPS,
+    ACCEPT_SHARE,
+    ACCEPT_HALF_OPEN
+};
 
 /* Contract section 2.9, over all workers. */
 static enum accept_verdict accept_judge(struct worker *w, const struct host_port *client)
