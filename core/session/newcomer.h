@@ -9,8 +9,8 @@
 
 #include "core/session/session.h"
 
-/* A connection of that client has just been accepted. False: it is to be refused. *source: the key of its source, held and
- * counted, for newcomer_begin(); KEYS_NONE: nobody counts it. */
+/* A connection of that client has just been accepted. False: it is to be refused. *source: the key of its source, held
+ * and counted, for newcomer_begin(); KEYS_NONE: nobody counts it. */
 bool newcomer_admits(struct worker *w, const struct host_port *client, uint32_t *source);
 /* The session of that connection, which is half-open. */
 void newcomer_begin(struct session *s, uint32_t source);
