@@ -96,7 +96,7 @@ static void session_release(struct worker *w, struct session *s)
     session_hook_release(w, s);
     session_release_setup(w, s);
     session_enter(w, s, SESSION_FREE);
-    newcomer_release(w, s);
+    newcomer_release(w->keys, s->source);
     pool_give(&w->sessions, s->slot);
     pool_trim(&w->sessions);
 }

@@ -88,7 +88,7 @@ static void session_count(struct worker *w, const struct session *s, enum sessio
     if (session_is_half_open(from)) counter_subtract(&w->stats.half_open, 1);
     if (session_is_half_open(to)) counter_add(&w->stats.half_open, 1);
     if (from != SESSION_FREE && session_is_half_open(from) != session_is_half_open(to))
-        newcomer_change(w, s, session_is_half_open(to));
+        newcomer_change(w->keys, s->source, session_is_half_open(to));
     if (session_is_established(from)) counter_subtract(&w->stats.established, 1);
     if (session_is_established(to)) {
         counter_add(&w->stats.established, 1);
@@ -298,9 +298,10 @@ enum failure session_ask_address(struct worker *w, struct session *s, struct res
                                .slot = s->slot,
                                .generation = pool_generation(&w->sessions, s->slot),
                                .body = request};
-    if (!newcomer_asks(w, s)) return FAIL_LIMIT_RESOLVING;
-    if (!worker_ask(w, &question)) {
-        newcomer_answered(w, s);
+    if (!newcomer_asks(w->keys, s->source)) return FAIL_LIMIT_RESOLVING;
+    s->asks_name = worker_ask(w, &question);
+    if (!s->asks_name) {
+        newcomer_answered(w->keys, s->source);
         return FAIL_RESOURCE;
     }
     s->inflight |= SESSION_BIT(SESSION_ANSWER);

@@ -97,7 +97,7 @@ struct session {
     uint8_t limit_count;
     uint8_t limit_named;               /* of its limits, the last ones: they came with the verdict */
     bool spent;                        /* a quota of it is: it ends when what was taken is delivered */
-    bool asks_name;                    /* a question of it to the resolver is counted, see newcomer.h */
+    bool asks_name;                    /* a question of it to the resolver is under way */
     uint32_t limits[KEYS_PER_SESSION]; /* that it is under, see limited.h */
     uint32_t source;                   /* key that its handshake counts under, see newcomer.h; else KEYS_NONE */
     uint64_t opened_ms;

@@ -95,7 +95,7 @@ void session_open(struct worker *w, unsigned listener, int fd, const struct host
     struct session *s = session_take(w, listener, fd, w->config->timeout_ms); /* accept_judge() has looked for room */
     s->client = *client;
     crowd_take(w, s->setup);
-    newcomer_begin(s, source);
+    s->source = source;
     counter_add(&w->stats.accepted, 1);
     session_enter(w, s, SESSION_HELLO);
     session_proceed(w, s, handshake_begin(w, s));
@@ -289,7 +289,8 @@ void session_on_answer(struct worker *w, const struct message *answer)
     assert(pool_generation(&w->sessions, answer->slot) == answer->generation);
     assert(s->inflight & SESSION_BIT(SESSION_ANSWER));
     s->inflight &= ~SESSION_BIT(SESSION_ANSWER);
-    newcomer_answered(w, s);
+    if (s->asks_name) newcomer_answered(w->keys, s->source);
+    s->asks_name = false;
     s->op = SESSION_ANSWER;
     s->result = answer->result;
     if (s->state == SESSION_CLOSING)
