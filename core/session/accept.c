@@ -180,7 +180,8 @@ static void accept_take(struct worker *w, unsigned listener, int fd)
     struct host_port client = net_peer_host_port(fd);
     enum accept_verdict verdict = accept_judge(w, &client);
     uint32_t source;
-    if (verdict == ACCEPT_IN && !newcomer_admits(w->keys, &client, ring_now_us(w->ring), &source)) verdict = ACCEPT_HALF_OPEN;
+    if (verdict == ACCEPT_IN && !newcomer_admits(w->keys, &client, ring_now_us(w->ring), &source))
+        verdict = ACCEPT_HALF_OPEN;
     if (verdict == ACCEPT_IN)
         session_open(w, listener, fd, &client, source);
     else

@@ -1,6 +1,6 @@
 /* What a source has under way before anybody knows what it wants: half-open connections and questions to the resolver,
- * which cost us something and nobody anything. Two terms of limits of sources bound them (half-open, resolving); as long
- * as no limit has such a term nothing is looked up or counted here.
+ * which cost us something and nobody anything. Two terms of limits of sources bound them (half-open, resolving); as
+ * long as no limit has such a term nothing is looked up or counted here.
  *
  * A connection over its bound is reset at accept, for it has not said yet which protocol's refusal it would understand.
  * A question over its bound is not asked, and the request that needs it is refused.
