@@ -119,6 +119,12 @@ unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, s
     return 0;
 }
 
+struct http_span http_forward_path(const uint8_t *data, const struct http_head *head)
+{
+    struct http_span authority, path = {0};
+    return split_target(data, head->target, &authority, &path) ? path : (struct http_span){0};
+}
+
 /* Fields that end here (RFC 9110 section 7.6.1), and those that are written anew in every message. */
 static bool is_hop_by_hop(const uint8_t *data, struct http_span name)
 {

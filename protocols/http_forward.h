@@ -30,6 +30,9 @@ struct http_forward_request {
  */
 unsigned http_forward_judge(const uint8_t *data, const struct http_head *head, struct http_forward_request *request);
 
+/* Of a request that was judged good: where its path and query stand; empty: it has neither. */
+struct http_span http_forward_path(const uint8_t *data, const struct http_head *head);
+
 /* Writes the upstream request head (contract section 2.5): METHOD /path?query HTTP/1.x, Host as given in the target's
  * authority, end-to-end fields in order, Via appended ("1.1 sluice", 1.0 for such a client), framing, `Connection:
  * close` unless keep_upstream has its way (or Connection: upgrade + Upgrade). Dropped: Connection, Keep-Alive,

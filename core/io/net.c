@@ -267,6 +267,24 @@ bool net_was_cut(int fd)
     return net_is_closed(fd) && !net_has_ended(fd);
 }
 
+bool net_measure(int fd, uint32_t *rtt_us, uint32_t *retransmissions)
+{
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0) return false;
+    *rtt_us = info.tcpi_rtt;
+    *retransmissions = info.tcpi_total_retrans;
+    return true;
+}
+
+void net_signal(int event_fd)
+{
+    uint64_t one = 1;
+    ssize_t written;
+    do written = write(event_fd, &one, sizeof one);
+    while (written < 0 && errno == EINTR); /* a full counter wakes as well */
+}
+
 void net_close(int fd)
 {
     (void)close(fd);

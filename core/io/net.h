@@ -64,7 +64,11 @@ bool net_is_closed(int fd); /* TCP: the connection is gone, whoever ended it */
  * it, and its error may have been told to anybody. True for other sockets, whose receives tell. A pending error may be
  * taken. */
 bool net_has_ended(int fd);
-bool net_was_cut(int fd); /* TCP: the connection is gone without that end: what is read as one is none */
+/* TCP: the smoothed round trip time in microseconds, and segments that were sent again. False: another socket, or none.
+ */
+bool net_measure(int fd, uint32_t *rtt_us, uint32_t *retransmissions);
+void net_signal(int event_fd); /* counts its eventfd one up */
+bool net_was_cut(int fd);      /* TCP: the connection is gone without that end: what is read as one is none */
 void net_close(int fd);
 
 /* Of net_peer_address(), what is kept; NONE: a Unix socket, or nobody. */

@@ -1,4 +1,5 @@
 #include "core/session/bind.h"
+#include "core/session/access.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -194,6 +195,7 @@ static enum session_state bind_take_peer(struct worker *w, struct session *s, in
     net_close(s->fd[UPSTREAM]); /* its poll has completed */
     s->fd[UPSTREAM] = fd;
     net_set_nodelay(fd);
+    access_on_connected(w, s);
     if (s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT))
         ring_cancel(w->ring, session_tag(w, s, SESSION_WATCH + CLIENT));
     reply_append_address(w, s, peer);

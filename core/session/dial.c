@@ -6,6 +6,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/access.h"
 #include "core/session/conn_cache.h"
 #include "core/session/egress.h"
 #include "core/session/end.h"
@@ -99,6 +100,7 @@ static int dial_connect(struct worker *w, struct session *s, unsigned attempt, c
 {
     struct dial *dial = &setup_of(w, s)->dial;
     int fd = dial_open_socket(w, to);
+    access_on_dial(w, s, to);
     if (fd < 0) return fd;
     dial_prepare_socket(w, s, fd, to);
     net_address_from(to, &dial->addresses[attempt]);
@@ -170,8 +172,10 @@ static enum session_state dial_resolve(struct worker *w, struct session *s)
 {
     struct resolve_request *request = &setup_of(w, s)->resolve;
     request->family = w->config->family;
+    access_on_question(w, s);
     if (name_cache_find(&w->name_cache, request, counter_read(&w->resolver_stats->revision), ring_now_ms(w->ring))) {
         counter_add(&w->stats.names_remembered, 1);
+        access_on_address(w, s);
         return dial_go_on(w, s);
     }
     enum failure failure = session_ask_address(w, s, request);
@@ -201,6 +205,7 @@ enum session_state dial_begin(struct worker *w, struct session *s)
 enum session_state dial_resolve_step(struct worker *w, struct session *s)
 {
     if (s->op != SESSION_ANSWER) return SESSION_RESOLVE;
+    access_on_address(w, s);
     if (s->result < 0 || setup_of(w, s)->resolve.count == 0)
         return session_fail(w, s, failure_from_resolver(s->result));
     name_cache_keep(&w->name_cache, &setup_of(w, s)->resolve, ring_now_ms(w->ring));

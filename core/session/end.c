@@ -5,6 +5,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/access.h"
 #include "core/session/crowd.h"
 #include "core/session/flow.h"
 #include "core/session/hooks.h"
@@ -26,6 +27,7 @@ static void session_cancel_side(struct worker *w, struct session *s, enum sessio
 void session_drop_side(struct worker *w, struct session *s, enum session_side side, enum session_end end)
 {
     int fd = s->fd[side];
+    access_on_close(w, s, side);
     if (side == UPSTREAM) self_forget(w, s);
     if (fd < 0) return;
     if (end == SESSION_RESET) net_reset_on_close(fd);
@@ -60,6 +62,7 @@ void session_release_setup(struct worker *w, struct session *s)
     if (s->setup == POOL_NONE) return;
     struct setup *setup = setup_of(w, s);
     session_label(w, s);
+    access_keep_texts(w, s);
     head_buffer_shrink(w, &setup->head, setup->head_small, sizeof setup->head_small);
     head_buffer_shrink(w, &setup->hop_in, setup->hop_small, sizeof setup->hop_small);
     crowd_give(w, s->setup);
@@ -95,6 +98,7 @@ static void session_release(struct worker *w, struct session *s)
     limited_leave(w, s);
     session_hook_release(w, s);
     session_release_setup(w, s);
+    access_release(w, s);
     session_enter(w, s, SESSION_FREE);
     newcomer_release(w->keys, s->source);
     pool_give(&w->sessions, s->slot);

@@ -6,6 +6,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/access.h"
 #include "core/session/conn_cache.h"
 #include "core/session/end.h"
 #include "core/session/flow.h"
@@ -125,6 +126,9 @@ static int open_relay(struct worker *w, struct relay_errand *relay)
     s->client = net_peer_host_port(s->fd[CLIENT]);
     struct host_port peer = net_peer_host_port(s->fd[UPSTREAM]);
     setup_of(w, s)->target = host_port_address(&peer);
+    access_begin(w, s);
+    access_on_request(w, s);
+    access_on_connected(w, s);
     counter_add(&w->stats.accepted, 1);
     session_enter(w, s, SESSION_HELLO);
     session_proceed(w, s, SESSION_RELAY);

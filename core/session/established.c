@@ -1,6 +1,7 @@
 #include "core/session/established.h"
 
 #include "core/io/log.h"
+#include "core/session/access.h"
 #include "core/session/end.h"
 #include "core/session/exchange.h"
 #include "core/session/reply.h"
@@ -15,6 +16,7 @@ enum session_state established_begin(struct worker *w, struct session *s)
     reply_append_success(w, s);
     if (s->protocol != PROTOCOL_INTERNAL && !s->reused)
         histogram_add(&w->stats.connect, ring_now_us(w->ring) - setup_of(w, s)->dialled_us);
+    access_on_connected(w, s);
     session_report_trial(w, s, 0);
     session_log(w, s, LOG_LEVEL_DEBUG, s->reused ? "takes a connection of before" : "connected");
     return exchange ? SESSION_EXCHANGE : SESSION_RELAY;

@@ -1,4 +1,5 @@
 #include "core/session/exchange.h"
+#include "core/session/access.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -162,6 +163,7 @@ static void exchange_finish(struct worker *w, struct session *s)
     if (e->keep && exchange_awaits_connect(s)) return;
     bool goes_on = e->keep && exchange_is_quiet(s) && exchange_leave_rest(w, e, setup_of(w, s));
     if (w->draining && setup_of(w, s)->received == 0) goes_on = false;
+    access_end(w, s); /* while both sockets can be asked */
     if (!exchange_keeps_upstream(w, s, goes_on)) session_drop_side(w, s, UPSTREAM, SESSION_ORDERLY);
     if (!goes_on) {
         parting_end_exchange(w, s);
@@ -327,6 +329,7 @@ static enum failure response_begin(struct worker *w, struct session *s, const st
     e->head_until_ms = 0;
     if (response.interim) return FAIL_NONE; /* another head follows */
     e->answered = true;
+    access_on_status(w, s, head->status);
     request_forget(w, setup_of(w, s));
     st->rechunk = response.rechunk;
     st->phase = response.switched ? STREAM_SWITCH : STREAM_BODY;

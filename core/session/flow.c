@@ -1,4 +1,5 @@
 #include "core/session/flow.h"
+#include "core/session/access.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -99,6 +100,7 @@ void flow_count(struct worker *w, struct session *s, enum session_side from, uin
     f->bytes += octets;
     if (f->flags & FLOW_INTERNAL) return;
     limited_count(w, s, from, octets);
+    if (w->access) access_count(w, s, from, octets, f->mode);
     counter_add(from == CLIENT ? &w->stats.bytes_up : &w->stats.bytes_down, octets);
     counter_add(f->mode == FLOW_SPLICE ? &w->stats.bytes_splice : &w->stats.bytes_copy, octets);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/io/net.h"
+#include "core/session/access.h"
 #include "core/session/bind.h"
 #include "core/session/end.h"
 #include "core/session/limited.h"
@@ -110,6 +111,7 @@ enum session_state handshake_auth_step(struct worker *w, struct session *s)
 static enum session_state request_directly(struct worker *w, struct session *s,
                                            enum session_state (*begin)(struct worker *w, struct session *s))
 {
+    access_on_request(w, s);
     enum failure failure = limited_admit_client(w, s);
     if (failure == FAIL_NONE) failure = limited_admit_request(w, s, route_wants_credentials(w), NULL, 0);
     if (failure == FAIL_NONE) return begin(w, s);
@@ -150,6 +152,11 @@ static enum session_state hello_http_connect(struct worker *w, struct session *s
     return route_begin(w, s);
 }
 
+static struct access_text text_of(const struct setup *setup, struct http_span span)
+{
+    return (struct access_text){(const char *)setup->head.data + span.at, span.size};
+}
+
 /* The target must be known now; everything else of the head is read again when the upstream is there (exchange.c). */
 static enum session_state hello_http_plain(struct worker *w, struct session *s, const struct http_head *head)
 {
@@ -159,6 +166,7 @@ static enum session_state hello_http_plain(struct worker *w, struct session *s, 
     if (status != 0) return session_fail(w, s, status == 413 ? FAIL_TOO_LARGE : FAIL_SYNTAX);
     setup->target = request.target;
     setup->repeatable = request.repeatable;
+    access_on_http(w, s, text_of(setup, head->method), text_of(setup, http_forward_path(setup->head.data, head)));
     return route_begin(w, s);
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/session/access.h"
 #include "core/session/crowd.h"
 #include "core/session/end.h"
 #include "core/session/hooks.h"
@@ -28,6 +29,7 @@ void idle_begin(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     if (setup->received > 0) {
         session_renew(w, s);
+        access_begin(w, s);
         session_proceed(w, s, SESSION_HELLO);
         return;
     }
@@ -44,6 +46,7 @@ static bool idle_take_setup(struct worker *w, struct session *s)
     if (!crowd_admits(w, &s->client, UINT64_MAX)) return false;
     session_take_setup(w, s);
     crowd_take(w, s->setup);
+    access_begin(w, s);
     return true;
 }
 

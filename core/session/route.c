@@ -1,5 +1,6 @@
 #include "core/session/route.h"
 
+#include "core/session/access.h"
 #include "core/session/conn_cache.h"
 #include "core/session/dial.h"
 #include "core/session/end.h"
@@ -68,6 +69,7 @@ enum session_state route_begin(struct worker *w, struct session *s)
     counter_add(&w->stats.requests, 1);
     setup->request_complete = true;
     setup->revision = revision; /* also of the questions behind tries: it is the same run of the same callback */
+    access_on_request(w, s);
     route->target = setup->target;
     route->credentials = &setup->credentials;
     route->callback = (uint8_t)route_callback(s, setup);
@@ -91,12 +93,19 @@ enum session_state route_begin(struct worker *w, struct session *s)
     return SESSION_ROUTE;
 }
 
+static void route_count_decision(struct worker *w, struct session *s)
+{
+    uint64_t took_us = ring_now_us(w->ring) - setup_of(w, s)->asked_us;
+    histogram_add(&w->stats.decision, took_us);
+    access_on_decision(w, s, took_us);
+}
+
 /* Either the last of what an earlier attempt had in flight is back, or the answer is. */
 enum session_state route_step(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     if (s->op != SESSION_ANSWER) return SESSION_ROUTE;
-    histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
+    route_count_decision(w, s);
     if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
     verdicts_keep(&w->verdicts, &setup->route, setup->revision, ring_now_ms(w->ring));
     return route_obey(w, s);
@@ -152,7 +161,7 @@ enum session_state route_login_step(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     if (s->op != SESSION_ANSWER) return SESSION_LOGIN;
-    histogram_add(&w->stats.decision, ring_now_us(w->ring) - setup->asked_us);
+    route_count_decision(w, s);
     if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);
     verdicts_keep(&w->verdicts, &setup->route, setup->revision, ring_now_ms(w->ring));
     return route_judge_login(w, s);

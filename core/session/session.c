@@ -199,6 +199,7 @@ static void session_init(struct worker *w, struct session *s, uint32_t slot, uns
         .note = OWN_NO_NOTE,
         .conn = POOL_NONE,
         .source = KEYS_NONE,
+        .record = POOL_NONE,
         .opened_ms = ring_now_ms(w->ring),
     };
 }
@@ -215,6 +216,7 @@ static void setup_renew(struct setup *setup, uint64_t deadline_ms)
     setup->request_complete = setup->repeatable = setup->head_shut = false;
     setup->by_name = setup->asking = setup->trial = false;
     setup->retry_after_s = 0;
+    setup->revision = 0;
     setup->target.kind = ADDRESS_NONE;
     setup->credentials.present = setup->credentials.user_only = setup->route.admitted = false;
     setup->dial.next = setup->dial.live = setup->dial.polled = 0;

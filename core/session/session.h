@@ -101,6 +101,7 @@ struct session {
     uint32_t limits[KEYS_PER_SESSION]; /* that it is under, see limited.h */
     uint32_t source;                   /* key that its handshake counts under, see newcomer.h; else KEYS_NONE */
     uint64_t opened_ms;
+    uint32_t record;             /* slot of its note for the access log, POOL_NONE: there is none; see access.h */
     struct host_port client;     /* where it comes from, known from accept on; NONE: a Unix socket, or ourselves */
     struct relay_errand *errand; /* comes from a script, goes back when this session ends; NULL: the session has none */
     uint64_t moved;              /* octets delivered when idleness was last judged */

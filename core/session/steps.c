@@ -5,6 +5,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/access.h"
 #include "core/session/bind.h"
 #include "core/session/conn_cache.h"
 #include "core/session/crowd.h"
@@ -96,6 +97,7 @@ void session_open(struct worker *w, unsigned listener, int fd, const struct host
     s->client = *client;
     crowd_take(w, s->setup);
     s->source = source;
+    access_begin(w, s);
     counter_add(&w->stats.accepted, 1);
     session_enter(w, s, SESSION_HELLO);
     session_proceed(w, s, handshake_begin(w, s));

@@ -1,4 +1,5 @@
 #include "core/session/udp.h"
+#include "core/session/access.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -268,6 +269,7 @@ static void udp_count_sent(struct worker *w, struct session *s, const struct udp
     counter_add(send->down ? &w->stats.datagrams_down : &w->stats.datagrams_up, 1);
     counter_add(send->down ? &w->stats.bytes_down : &w->stats.bytes_up, send->size);
     counter_add(&w->stats.bytes_copy, send->size);
+    access_count(w, s, send->down ? UPSTREAM : CLIENT, send->size, FLOW_COPY);
     limited_count(w, s, send->down ? UPSTREAM : CLIENT, send->size);
     s->moved_ms = ring_now_ms(w->ring);
 }
@@ -571,6 +573,7 @@ enum session_state udp_begin(struct worker *w, struct session *s)
     udp_receive_control(w, s);
     reply_append_address(w, s, &bound);
     session_flush(w, s);
+    access_on_connected(w, s);
     return SESSION_ASSOCIATE;
 }
 

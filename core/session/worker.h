@@ -20,6 +20,7 @@
 #include "core/session/stats.h"
 #include "core/session/verdicts.h"
 
+struct access_feed;
 struct conn_cache;
 struct crowd;
 struct keys;
@@ -82,6 +83,8 @@ struct worker {
     struct verdicts verdicts;
     const _Atomic uint32_t *revision; /* of the ruleset; 0: there is none, nobody is asked */
     struct crowd *crowd;              /* of handshakes, see crowd.h */
+    struct access_feed *access;       /* to the log; NULL: there is none */
+    struct pool notes;                /* as many as sessions where there is one, see access.h */
     struct conn_cache *conns;         /* NULL: upstream connections are not kept */
     struct own *own;                  /* of the process */
     struct keys *keys;                /* of the process; NULL: nobody is under a limit */

@@ -6,6 +6,7 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/accept.h"
+#include "core/session/access.h"
 #include "core/session/conn_cache.h"
 #include "core/session/crowd.h"
 #include "core/session/end.h"
@@ -38,6 +39,7 @@ static int worker_open_pools(struct worker *w)
     if (error == 0) error = pool_open(&w->setups, config->setups, sizeof(struct setup));
     if (error == 0) error = crowd_open(&w->crowd, config->setups);
     if (error == 0) error = pool_open(&w->exchanges, config->exchanges, sizeof(struct exchange));
+    if (error == 0 && w->access) error = pool_open(&w->notes, config->sessions, sizeof(struct access_note));
     if (error == 0) error = share_open(&w->exchanges_held, config->exchanges);
     if (error == 0) error = pool_open(&w->heads, config->heads, HEAD_BUFFER_SIZE);
     if (error == 0) error = conn_cache_open(&w->conns, config->conns);
@@ -96,6 +98,7 @@ void worker_close(struct worker *w)
     pool_close(&w->heads);
     share_close(&w->exchanges_held);
     pool_close(&w->exchanges);
+    pool_close(&w->notes);
     pool_close(&w->setups);
     pool_close(&w->sessions);
     ring_destroy(w->ring);
