@@ -362,7 +362,8 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 	install -D -m 644 docs/sluice.8 $(DESTDIR)$(PREFIX)/share/man/man8/sluice.8
 	install -d $(DESTDIR)$(PREFIX)/share/doc/sluice $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 README.md $(wildcard docs/*.md) docs/Dockerfile docs/seccomp.json docs/openapi.yaml \
-		docs/fail2ban/sluice.conf $(DESTDIR)$(PREFIX)/share/doc/sluice
+		docs/fail2ban/sluice.conf docs/fail2ban/sluice-access.conf $(DESTDIR)$(PREFIX)/share/doc/sluice
+	install -m 644 docs/logrotate/sluice $(DESTDIR)$(PREFIX)/share/doc/sluice/sluice.logrotate
 	sed 's|@PREFIX@|$(PREFIX)|' docs/sluice.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluice.service
 
 DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \

@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "core/control/access_log.h"
 #include "core/session/failure.h"
 
 enum kind { COUNTER, GAUGE };
@@ -290,6 +291,18 @@ void metrics_write_dropped(struct text *out, uint64_t lines)
                   lines);
 }
 
+static void write_access_log(struct text *out, const struct access_log *log)
+{
+    if (!log) return;
+    struct access_log_stats stats = access_log_stats(log);
+    write_integer(out, COUNTER, "sluice_access_log_lines_total", "Lines of the access log that were written.",
+                  stats.lines);
+    write_integer(out, COUNTER, "sluice_access_log_lost_total",
+                  "Lines of the access log that were lost because it was too slow or could not be written.",
+                  stats.lost);
+    write_integer(out, GAUGE, "sluice_access_log_broken", "1 while the access log cannot be written.", stats.broken);
+}
+
 void metrics_write(struct text *out, const struct snapshot *now, const struct coordinator *c)
 {
     write_sessions(out, now);
@@ -303,6 +316,7 @@ void metrics_write(struct text *out, const struct snapshot *now, const struct co
     write_failures(out, now);
     write_integer(out, COUNTER, "sluice_drain_resets_total",
                   "Sessions that were left when the drain of a stop was over.", coordinator_drain_resets(c));
+    write_access_log(out, coordinator_access_log(c));
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) write_family(out, &families[i], c);
     write_relay(out, c);
     write_usage(out, c);

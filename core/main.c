@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "api/listener.h"
 #include "api/server.h"
+#include "core/control/access_log.h"
 #include "core/control/coordinator.h"
 #include "core/control/supervisor.h"
 #include "core/control/workers.h"
@@ -60,6 +62,7 @@ static void main_close_listeners(const int *fds)
 static struct {
     struct supervisor *supervisor;
     struct coordinator *coordinator;
+    struct access_log *access_log;
     struct engine *engine;
     struct api *api;
     int *fds;       /* listening sockets, worker by worker */
@@ -141,6 +144,39 @@ static int main_check(void)
     return error == 0 && fflush(stdout) == 0 ? 0 : -1;
 }
 
+/* The user that we become is to find it its own when it is opened again. What somebody else has written is not ours to
+ * give away. */
+static int main_open_access_log(void)
+{
+    enum sink_kind kind;
+    const char *path;
+    struct stat status;
+    if (!config.access_log) return 0;
+    int error = access_log_open(&parts.access_log, &config);
+    if (error < 0) return error;
+    coordinator_set_access_log(parts.coordinator, parts.access_log);
+    (void)access_log_place(config.access_log, &kind, &path);
+    if (config.user && kind == SINK_FILE && lstat(path, &status) == 0 && S_ISREG(status.st_mode) && status.st_size == 0)
+        process_give_file(config.user, path);
+    return 0;
+}
+
+static void main_look_at_access_log(void)
+{
+    enum sink_kind kind;
+    const char *path;
+    (void)access_log_place(config.access_log, &kind, &path);
+    if (kind != SINK_FILE || access(path, W_OK) == 0) return;
+    LOGW("--access-log %s: %s for the user of -u, so that it could not be opened again when it is rotated; let that "
+         "user write to it and to its folder",
+         path, strerror(errno));
+}
+
+static const char *main_name_rule(const void *context, uint32_t tag)
+{
+    return context ? engine_tag(context, tag) : NULL;
+}
+
 /* All ports, with the privileges that this may take; then these are given up. */
 static int main_open_ports(void)
 {
@@ -155,7 +191,9 @@ static int main_open_ports(void)
     if (error == 0) main_note_doors(parts.fds);
     if (error == 0) supervisor_set_last(parts.supervisor, main_remove_files);
     if (error == 0 && config.user) error = coordinator_make_pipes(parts.coordinator);
+    if (error == 0) error = main_open_access_log();
     if (error == 0) error = main_drop_privileges();
+    if (error == 0 && config.user && config.access_log) main_look_at_access_log();
     return error;
 }
 
@@ -169,7 +207,9 @@ static int main_open_api(void)
 
 static int main_serve(void)
 {
-    int error = coordinator_start(parts.coordinator, parts.fds);
+    int error = 0;
+    if (parts.access_log) error = access_log_start(parts.access_log, main_name_rule, parts.engine);
+    if (error == 0) error = coordinator_start(parts.coordinator, parts.fds);
     if (error < 0) return error;
     if (config.daemonize) process_daemonize_ready(0, NULL);
     if (!engine_requires_auth(parts.engine)) config_warn_open(&config);
@@ -193,6 +233,7 @@ static void main_say_end(void)
 static void main_close(bool served)
 {
     if (parts.coordinator) coordinator_set_reload(parts.coordinator, NULL, NULL);
+    access_log_stop(parts.access_log); /* it asks the engine for names */
     api_close(parts.api);
     if (parts.listening) main_close_listeners(parts.fds);
     engine_close(parts.engine);
@@ -200,6 +241,7 @@ static void main_close(bool served)
     log_flush();
     if (served) main_say_end();
     if (parts.coordinator) coordinator_close(parts.coordinator);
+    access_log_close(parts.access_log); /* workers had it to the last */
     free(parts.fds);
 }
 

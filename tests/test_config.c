@@ -248,7 +248,8 @@ static void test_dump_defaults(void **state)
         "    scripts = nil,\n"
         "    lua_budget = 5000,\n    api_token_file = nil,\n    idle_timeout = 7440,\n"
         "    half_close_timeout = 3600,\n    limit = nil,\n    limit_keys = 100000,\n    usage = nil,\n    workers = "
-        "3,\n    relay = \"auto\",\n    state_dir = nil,\n    drain = 0,\n}\n");
+        "3,\n    relay = \"auto\",\n    access_log = nil,\n    access_log_format = \"json\",\n"
+        "    access_log_start = false,\n    access_log_query = false,\n    state_dir = nil,\n    drain = 0,\n}\n");
 }
 
 static void test_dump_is_whole(void **state)

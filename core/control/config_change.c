@@ -39,6 +39,10 @@ static const char *find_fixed(const struct config *now, const struct config *fre
     if (now->limit_keys != fresh->limit_keys) return "limit_keys";
     if (!is_same_text(now->usage, fresh->usage)) return "usage";
     if (!is_same_text(now->state_dir, fresh->state_dir)) return "state_dir";
+    if (!is_same_text(now->access_log, fresh->access_log)) return "access_log";
+    if (!is_same_text(now->access_log_format, fresh->access_log_format)) return "access_log_format";
+    if (now->access_log_starts != fresh->access_log_starts) return "access_log_start";
+    if (now->access_log_queries != fresh->access_log_queries) return "access_log_query";
     if (fresh->workers != 0 && now->workers != fresh->workers) return "workers";
     return NULL;
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/control/access_log.h"
 #include "core/control/coordinator_private.h"
 #include "core/io/log.h"
 
@@ -54,6 +55,16 @@ uint64_t coordinator_now_ms(const struct coordinator *c)
 void coordinator_set_hooks(struct coordinator *c, const struct coordinator_hooks *hooks)
 {
     c->hooks = *hooks;
+}
+
+void coordinator_set_access_log(struct coordinator *c, struct access_log *log)
+{
+    c->access_log = log;
+}
+
+struct access_log *coordinator_access_log(const struct coordinator *c)
+{
+    return c->access_log;
 }
 
 void coordinator_set_reload(struct coordinator *c, void (*reload)(void *context), void *context)
@@ -119,7 +130,8 @@ void coordinator_reload(struct coordinator *c)
     if (!c->names_stopped) resolver_thread_reload(c->resolver, c->ring);
     if (c->hooks.on_reload) c->hooks.on_reload(c->hooks.context);
     if (c->reload) c->reload(c->reload_context);
-    if (!c->hooks.on_reload && !c->reload) LOGN("SIGHUP: nothing to reload");
+    if (c->access_log) access_log_reopen(c->access_log);
+    if (!c->hooks.on_reload && !c->reload && !c->access_log) LOGN("SIGHUP: nothing to reload");
 }
 
 /* --- from other threads --- */

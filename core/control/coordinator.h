@@ -42,6 +42,12 @@ void coordinator_close(struct coordinator *c);
 /* Before coordinator_start(). Without hooks nobody asks for routes. */
 void coordinator_set_hooks(struct coordinator *c, const struct coordinator_hooks *hooks);
 
+/* Before coordinator_start(): where workers send what they know of sessions. Lives as long as the workers. NULL: there
+ * is no such log. */
+struct access_log;
+void coordinator_set_access_log(struct coordinator *c, struct access_log *log);
+struct access_log *coordinator_access_log(const struct coordinator *c);
+
 /* A second function for SIGHUP, called behind on_reload; one at most. */
 void coordinator_set_reload(struct coordinator *c, void (*reload)(void *context), void *context);
 void coordinator_reload(struct coordinator *c); /* SIGHUP: calls both */

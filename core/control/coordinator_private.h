@@ -46,6 +46,7 @@ struct coordinator {
     struct heartbeat heartbeat;
     struct own *own;
     struct coordinator_hooks hooks;
+    struct access_log *access_log;
     void (*reload)(void *context);
     void *reload_context;
     _Atomic uint32_t revision; /* workers ask for routes while it is not zero */

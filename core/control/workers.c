@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/control/access_log.h"
 #include "core/control/coordinator_private.h"
 #include "core/io/cpu.h"
 #include "core/io/log.h"
@@ -183,6 +184,7 @@ static void thread_init(struct coordinator *c, uint32_t index, const int *fds)
     w->index = index;
     w->own = c->own;
     w->keys = c->keys;
+    if (c->access_log) w->access = access_log_feed(c->access_log, index);
     w->inbox = thread->inbox;
     w->coordinator = (struct mailbox){
         .queue = thread->outbox, .sleeper = &c->sleeper, .ring = &c->ring, .wake = {.op = COORDINATOR_OP_WAKE}};

@@ -66,6 +66,16 @@ static int check_ruleset(const struct config *c)
     return result;
 }
 
+static int check_access_log(const struct config *c)
+{
+    if (!c->access_log && (c->access_log_starts || c->access_log_queries))
+        return fault(c, "--access-log-%s: there is no access log, give --access-log, or leave it out",
+                     c->access_log_starts ? "start" : "query");
+    if (c->access_log && c->daemonize && strcmp(c->access_log, "stdout") == 0)
+        return fault(c, "--access-log stdout: a daemon (-d) has no standard output, name a file, syslog or journald");
+    return 0;
+}
+
 static int check_modes(const struct config *c)
 {
     int result = 0;
@@ -91,6 +101,7 @@ static int check_modes(const struct config *c)
     if (c->api_token_file && !c->api_text)
         result = fault(c, "--api-token-file: there is no API that would ask for a token, give --api, or leave it out");
     if (check_ruleset(c) < 0) result = -1;
+    if (check_access_log(c) < 0) result = -1;
     if ((c->blocked & POLICY_LOCAL) && (c->blocked & POLICY_GLOBAL))
         result = fault(c, "--block-outbound: local and global together leave nothing to connect to, drop one of them");
     if (c->netdev && if_nametoindex(c->netdev) == 0)

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "core/control/access_log.h"
 #include "core/process/option_values.h"
 #include "core/session/policy.h"
 #include "protocols/limit_text.h"
@@ -145,6 +146,31 @@ int option_set_workers(struct option_parse *p, const char *operand)
     if (value < 1 || value > CONFIG_WORKERS_MAX)
         return option_complain(p, "\"%s\" is out of range, give 1 to %u, or auto", operand, CONFIG_WORKERS_MAX);
     p->config->workers = (uint32_t)value;
+    return 0;
+}
+
+int option_set_access_log(struct option_parse *p, const char *operand)
+{
+    enum sink_kind kind;
+    const char *path, *wrong = access_log_place(operand, &kind, &path);
+    if (wrong) return option_complain(p, "\"%s\" %s", operand, wrong);
+    p->config->access_log = operand;
+    return 0;
+}
+
+int option_set_access_log_format(struct option_parse *p, const char *operand)
+{
+    static const char hint[] = "give json, logfmt, clf or a template: docs/access-log.md has the fields";
+    enum access_format format;
+    struct access_template template;
+    const char *bad;
+    size_t bad_size;
+
+    const char *wrong = access_log_format(operand, &format, &template, &bad, &bad_size);
+    if (wrong && bad_size > 0) return option_complain(p, "%s \"%.*s\", %s", wrong, (int)bad_size, bad, hint);
+    if (!wrong && format == ACCESS_TEMPLATE && !strchr(operand, '{')) wrong = "no field stands in it";
+    if (wrong) return option_complain(p, "\"%s\": %s, %s", operand, wrong, hint);
+    p->config->access_log_format = operand;
     return 0;
 }
 

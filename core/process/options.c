@@ -78,6 +78,7 @@ void config_defaults(struct config *config)
         .half_close_timeout_ms = 3600000,
         .startup_rate = 30,
         .limit_keys = KEYS_DEFAULT,
+        .access_log_format = "json",
         .blocked = POLICY_MULTICAST,
         .tcp_nodelay = true,
         .tcp_keepalive = true,

@@ -66,7 +66,7 @@ bool engine_metrics(struct engine *e, struct engine_text *out);
 bool engine_healthy(struct engine *e, struct engine_text *complaint);
 
 /* The text of a rule's tag, as sluice.tag() has given it to a verdict; NULL: it has none. Lives as long as the engine.
- */
+ * Any thread. */
 const char *engine_tag(const struct engine *e, uint32_t tag);
 
 struct engine_memory {

@@ -45,8 +45,8 @@ struct ruleset {
     uint64_t tick_at_us; /* the next one */
 
     /* tags.c: sessions know their rule's tag by its number */
-    char **tags;
-    uint32_t tag_count;
+    char **tags; /* room for TAGS_MAX from the first one on: other threads read them */
+    _Atomic uint32_t tag_count;
 
     /* ruleset_report.c: what scripts are told of the API */
     struct engine_api_counters api;

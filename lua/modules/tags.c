@@ -10,23 +10,23 @@
 #define TAGS_MAX     4096u
 #define TAG_SIZE_MAX 64u
 
-static bool tags_grow(struct ruleset *r)
+static bool tags_have_room(struct ruleset *r)
 {
-    if (r->tag_count % 64 != 0) return true;
-    char **bigger = realloc(r->tags, (r->tag_count + 64) * sizeof(char *));
-    if (bigger) r->tags = bigger;
-    return bigger != NULL;
+    if (!r->tags) r->tags = calloc(TAGS_MAX, sizeof(char *));
+    return r->tags && r->tag_count < TAGS_MAX;
 }
 
 /* 0 without room for one more. */
 static uint32_t tags_add(struct ruleset *r, const char *text, size_t size)
 {
-    char *copy = r->tag_count < TAGS_MAX && tags_grow(r) ? malloc(size + 1) : NULL;
+    char *copy = tags_have_room(r) ? malloc(size + 1) : NULL;
     if (!copy) return 0;
     memcpy(copy, text, size);
     copy[size] = '\0';
-    r->tags[r->tag_count++] = copy;
-    return r->tag_count;
+    uint32_t count = r->tag_count;
+    r->tags[count] = copy;
+    atomic_store_explicit(&r->tag_count, count + 1, memory_order_release);
+    return count + 1;
 }
 
 uint32_t tags_number(lua_State *L, int index)
@@ -54,7 +54,7 @@ uint32_t tags_number(lua_State *L, int index)
 const char *engine_tag(const struct engine *e, uint32_t tag)
 {
     const struct ruleset *r = e->ruleset;
-    return tag > 0 && tag <= r->tag_count ? r->tags[tag - 1] : NULL;
+    return tag > 0 && tag <= atomic_load_explicit(&r->tag_count, memory_order_acquire) ? r->tags[tag - 1] : NULL;
 }
 
 void tags_close(struct ruleset *r)

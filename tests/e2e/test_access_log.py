@@ -1,0 +1,566 @@
+"""The access log: a line for each session and each plain HTTP request, whole and true, whatever becomes of where it goes."""
+import array
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+import origins
+import process
+import wire
+from test_udp import ON as UDP
+from test_udp import Association, Target
+
+FIELDS = ["time", "event", "id", "listener", "protocol", "command", "client", "user", "target", "dialed", "egress", "chain", "rule",
+          "revision", "result", "method", "host", "path", "status", "up", "down", "handshake_us", "decision_us", "resolve_us",
+          "connect_us", "first_byte_us", "total_us", "relay", "client_rtt_us", "target_rtt_us", "client_retrans", "target_retrans",
+          "truncated"]
+LATE = 2.0  # what may take a second may take this on a busy machine, times process.SLOW
+
+
+def lines_of(path):
+    with open(path, encoding="utf-8") as log:
+        return [json.loads(line) for line in log.read().splitlines()]
+
+
+def wait_for_lines(path, count, timeout=10):
+    """All lines, of which there are so many in the end."""
+    def there():
+        return os.path.exists(path) and len(open(path, "rb").read().splitlines()) >= count
+    process.wait_until(there, timeout)
+    lines = lines_of(path)
+    assert len(lines) == count, lines
+    return lines
+
+
+def metric(api, name):
+    return int(re.search(rf"^{name} (\d+)$", api.get("/metrics").text, re.MULTILINE).group(1))
+
+
+def talk(client, data=b"hello"):
+    """An echo's answer, and an orderly end."""
+    with client:
+        client.send(data)
+        assert client.read(len(data)) == data
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.read_all() == b""
+
+
+def refused(proxy, user=None, path=b"/"):
+    """One request of plain HTTP for a port that nobody listens on."""
+    fields = wire.basic(user, b"secret") if user else b""
+    with wire.Client(proxy.address) as client:
+        client.send(b"GET http://127.0.0.1:1%s HTTP/1.1\r\nHost: 127.0.0.1:1\r\n%s\r\n" % (path, fields))
+        return client.read_all()
+
+
+def refused_by_name(proxy, user):
+    """The same in SOCKS4, whose user names may have any octet but zero."""
+    with wire.Client(proxy.address) as client:
+        client.send(wire.socks4("127.0.0.1", 1, user))
+        assert client.read_all() == wire.SOCKS4_REJECTED
+
+
+@pytest.fixture
+def logged(ruled, tmp_path):
+    """logged(*args): a sluice whose access log is a file: (proxy, api, path)."""
+    def start(*args, script=None, **options):
+        path = str(tmp_path / "access.log")
+        proxy, api = ruled(script, "--access-log", path, *args, **options)
+        return proxy, api, path
+    return start
+
+
+def test_every_protocol(logged, origin):
+    proxy, api, path = logged(UDP)
+    target = origin()
+    talk(wire.through_socks4(proxy.address, "127.0.0.1", target.port))
+    talk(wire.through_socks4a(proxy.address, "localhost", target.port))
+    talk(wire.through_socks5(proxy.address, "127.0.0.1", target.port), b"x" * 70000)
+    talk(wire.through_http(proxy.address, "127.0.0.1", target.port))
+    other = Target()
+    with Association(proxy) as association:
+        association.send(b"ping", "127.0.0.1", other.port)
+        assert association.receive()[0] == b"ping"
+    lines = wait_for_lines(path, 5)
+    for line in lines:
+        assert list(line) == FIELDS
+        assert line["event"] == "end" and line["result"] == "ok" and not line["truncated"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line["time"])
+        assert line["listener"] == proxy.url and line["client"].startswith("127.0.0.1:")
+        assert line["relay"] in ("copy", "splice", "both") and line["total_us"] >= line["first_byte_us"] >= line["handshake_us"] >= 0
+    assert [(line["protocol"], line["command"]) for line in lines] == [
+        ("socks4", "connect"), ("socks4", "connect"), ("socks5", "connect"), ("http-connect", "connect"), ("socks5", "associate")]
+    for line in lines[:4]:
+        assert line["dialed"] == f"127.0.0.1:{target.port}" and line["egress"].startswith("127.0.0.1:")
+        assert line["connect_us"] >= 0 and line["client_rtt_us"] > 0 and line["target_rtt_us"] > 0 and line["target_retrans"] >= 0
+    assert lines[1]["target"] == f"localhost:{target.port}" and lines[1]["resolve_us"] >= 0 and lines[0]["resolve_us"] is None
+    assert [line["up"] for line in lines] == [line["down"] for line in lines] == [5, 5, 70000, 5, 4]
+    assert lines[3]["status"] == 200 and lines[4]["target"] is None and lines[4]["dialed"] is None
+    assert metric(api, "sluice_access_log_lines_total") == 5 and metric(api, "sluice_access_log_lost_total") == 0
+
+
+def test_bind(logged, origin):
+    proxy, _api, path = logged("--enable-socks5-bind")
+    with wire.greet(wire.Client(proxy.address)) as client:
+        client.send(wire.socks5("127.0.0.1", 0, 2))
+        rep, host, port = wire.read_socks5_reply(client)
+        assert rep == 0
+        with wire.Client((host, port)) as peer:
+            at = "%s:%d" % peer.socket.getsockname()
+            assert wire.read_socks5_reply(client)[0] == 0
+            talk_both(client, peer)
+    line, = wait_for_lines(path, 1)
+    assert line["command"] == "bind" and line["dialed"] == at and line["egress"] == f"{host}:{port}"
+    assert (line["up"], line["down"], line["result"]) == (3, 4, "ok")
+
+
+def talk_both(client, peer):
+    client.send(b"abc")
+    assert peer.read(3) == b"abc"
+    peer.send(b"defg")
+    assert client.read(4) == b"defg"
+
+
+def test_failures(logged):
+    """The label is that of the counter, of every way to be refused."""
+    proxy, api, path = logged()
+    with wire.Client(proxy.address) as client:
+        client.send(b"\x07nonsense")
+        client.read_all()
+    assert refused(proxy).startswith(b"HTTP/1.1 502")
+    with wire.Client(proxy.address) as client:
+        client.send(wire.http_connect("no.such.name.invalid", 80))
+        assert client.read_all().startswith(b"HTTP/1.1 ")
+    with wire.greet(wire.Client(proxy.address)) as client:
+        client.send(wire.socks5("127.0.0.1", 1, 9))
+        client.read_all()
+    lines = wait_for_lines(path, 4)
+    assert [line["result"] for line in lines][:2] == ["version", "refused"] and lines[3]["result"] == "command"
+    assert lines[0]["protocol"] is None and lines[0]["command"] is None and lines[0]["handshake_us"] is None
+    assert lines[1]["status"] == 502 and lines[1]["method"] == "GET" and lines[1]["dialed"] == "127.0.0.1:1"
+    assert lines[2]["target"] == "no.such.name.invalid:80" and lines[2]["result"].startswith("resolve")
+    text = api.get("/metrics").text
+    for line in lines:
+        assert re.search(rf'sluice_failures_total{{reason="{line["result"]}"}} 1\n', text)
+
+
+def test_reset_client_has_its_address(logged):
+    """Also when nobody could ask the kernel any more."""
+    proxy, _api, path = logged()
+    client = wire.Client(proxy.address)
+    at = "%s:%d" % client.socket.getsockname()
+    client.send(b"\x05")
+    origins.reset(client.socket)
+    line, = wait_for_lines(path, 1)
+    assert line["client"] == at and line["result"] == "peer"
+
+
+def test_each_request_of_a_connection(logged, origin):
+    def three(_origin, connection):
+        while head := origins.read_http_head(connection):
+            number = int(head[len(b"POST /"):][:1])
+            connection.sendall(b"HTTP/1.1 %d Fine\r\nContent-Length: %d\r\n\r\n" % (200 + number, number) + b"x" * number)
+
+    proxy, api, path = logged()
+    target = origin(three)
+    with wire.Client(proxy.address) as client:
+        for number in range(3):
+            client.send(b"POST http://127.0.0.1:%d/%d?secret=%d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+                        % (target.port, number, number))
+            assert client.read_head().startswith(b"HTTP/1.1 %d" % (200 + number))
+            assert client.read(number) == b"x" * number
+        lines = wait_for_lines(path, 3)
+    assert [line["path"] for line in lines] == ["/0", "/1", "/2"]
+    assert [line["status"] for line in lines] == [200, 201, 202]
+    assert {line["id"] for line in lines} == {lines[0]["id"]} and {line["method"] for line in lines} == {"POST"}
+    assert {line["host"] for line in lines} == {"127.0.0.1"} and {line["command"] for line in lines} == {"request"}
+    assert sum(line["up"] for line in lines) == metric(api, "neosocksd_uplink_bytes_total")
+    assert sum(line["down"] for line in lines) == metric(api, "neosocksd_downlink_bytes_total")
+    assert proxy.alive()
+    wait_for_lines(path, 3)  # the end of an idle connection is no request
+
+
+def test_sums_are_the_counters(logged, origin):
+    """To the octet: bulk, resets on either side, half-closed ones, and what a stop cuts off."""
+    proxy, api, path = logged()
+    bulk, echo = origin(origins.flood), origin()
+    for number in range(6):
+        client = wire.through_socks5(proxy.address, "127.0.0.1", bulk.port)
+        client.read(300000 + 7001 * number)
+        if number % 2:
+            origins.reset(client.socket)
+        client.close()
+    for number in range(6):
+        talk(wire.through_http(proxy.address, "127.0.0.1", echo.port), b"y" * (1 + 40000 * number))
+    lines = wait_for_lines(path, 12)
+    assert process.wait_until(lambda: metric(api, "neosocksd_sessions_active") == 0)
+    assert sum(line["up"] for line in lines) == metric(api, "neosocksd_uplink_bytes_total")
+    assert sum(line["down"] for line in lines) == metric(api, "neosocksd_downlink_bytes_total")
+    left = [wire.through_socks5(proxy.address, "127.0.0.1", echo.port) for _ in range(20)]
+    for client in left:
+        client.send(b"stay")
+        assert client.read(4) == b"stay"
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait() == 0
+    lines = wait_for_lines(path, 32)[12:]
+    assert {(line["up"], line["down"], line["result"]) for line in lines} == {(4, 4, "ok")}
+
+
+def test_rule_revision_and_decision(logged, origin):
+    proxy, api, path = logged(script="""
+        local function route(addr) sluice.tag('gold "1"') return addr end
+        return { resolve = route, route = route, route6 = route }""")
+    target = origin()
+    talk(wire.through_socks5(proxy.address, "127.0.0.1", target.port))
+    line, = wait_for_lines(path, 1)
+    assert line["rule"] == 'gold "1"' and line["revision"] == metric(api, "sluice_ruleset_revision") == 1
+    assert line["decision_us"] >= 0
+
+
+def test_chain_without_password(logged, sluice, origin):
+    hop, last = sluice(), sluice()
+    proxy, _api, path = logged("-x", f"socks5://me:hush@127.0.0.1:{hop.port},http://127.0.0.1:{last.port}")
+    target = origin()
+    talk(wire.through_socks5(proxy.address, "127.0.0.1", target.port))
+    line, = wait_for_lines(path, 1)
+    assert line["chain"] == f"socks5://127.0.0.1:{hop.port} http://127.0.0.1:{last.port}"
+    assert line["dialed"] == f"127.0.0.1:{hop.port}" and line["target"] == f"127.0.0.1:{target.port}"
+
+
+def test_start_lines(logged, origin):
+    proxy, _api, path = logged("--access-log-start")
+    talk(wire.through_socks5(proxy.address, "127.0.0.1", origin().port))
+    refused(proxy)
+    start, end, failed = wait_for_lines(path, 3)
+    assert (start["event"], end["event"], failed["event"]) == ("start", "end", "end")
+    assert start["id"] == end["id"] and start["result"] is None and start["dialed"] == end["dialed"]
+
+
+# --- what clients choose ---
+
+def test_hostile_texts(logged):
+    """Nobody ends a line, a field or a string; nothing that is secret is there."""
+    proxy, _api, path = logged()
+    user = b'a\n{"event":"end"}\r\x1b[31m\\"\xff\xc3\xa9'
+    refused_by_name(proxy, user)
+    refused(proxy, b"me", b"/p?query-secret=1")
+    named, line = wait_for_lines(path, 2)
+    assert named["user"] == 'a\n{"event":"end"}\r\x1b[31m\\"\ufffd\u00e9' and line["path"] == "/p" and line["user"] == "me"
+    raw = open(path, "rb").read()
+    assert raw.count(b"\n") == 2 and not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", raw)
+    assert b"secret" not in raw
+
+
+def test_query_when_asked_for(logged):
+    proxy, _api, path = logged("--access-log-query")
+    refused(proxy, path=b"/p?a=b")
+    line, = wait_for_lines(path, 1)
+    assert line["path"] == "/p?a=b"
+
+
+def test_long_path_is_cut(logged):
+    proxy, _api, path = logged()
+    refused(proxy, path=b"/" + b"%22" * 7000)
+    line, = wait_for_lines(path, 1)
+    assert line["truncated"] and 900 <= len(line["path"]) < 2048 and line["result"] == "refused"
+
+
+@pytest.mark.parametrize("form, named, asked", [
+    ("logfmt", rb'time=\S+ event=end .* client=127\.0\.0\.1:\d+ user="x\\u000ay \\"z\\"\xef\xbf\xbd" target=127\.0\.0\.1:1 .*',
+     rb'.* method=GET host=127\.0\.0\.1 path="/a\\"b" status=502 .*'),
+    ("clf", rb'127\.0\.0\.1 - x\\x0ay\\x20\\x22z\\x22\\xff \[[^\]]+ \+0000\] "connect 127\.0\.0\.1:1 socks4" - 0',
+     rb'127\.0\.0\.1 - me \[[^\]]+ \+0000\] "GET http://127\.0\.0\.1:1/a\\x22b http" 502 0'),
+    ("{client} {user} {path}", rb'127\.0\.0\.1:\d+ x\\x0ay\\x20\\x22z\\x22\\xff -', rb'127\.0\.0\.1:\d+ me /a\\x22b'),
+], ids=["logfmt", "clf", "template"])
+def test_other_formats_are_lines(logged, form, named, asked):
+    proxy, _api, path = logged("--access-log-format", form)
+    refused_by_name(proxy, b'x\ny "z"\xff')
+    refused(proxy, b"me", b'/a"b')
+    assert process.wait_until(lambda: open(path, "rb").read().count(b"\n") == 2)
+    raw = open(path, "rb").read()
+    first, second = raw.splitlines()
+    assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", raw) and b"secret" not in raw
+    assert re.fullmatch(named, first) and re.fullmatch(asked, second), raw
+
+
+def test_jq_reads_it(logged):
+    jq = shutil.which("jq")
+    if not jq:
+        pytest.skip("jq is missing: apt-get install jq")
+    proxy, _api, path = logged()
+    for number in range(3):
+        refused(proxy, b"user%d" % number)
+    wait_for_lines(path, 3)
+    done = subprocess.run([jq, "-s", "-r", "map(select(.total_us >= 0) | .user) | sort | join(\" \")", path], capture_output=True, check=True)
+    assert done.stdout == b"user0 user1 user2\n"
+
+
+# --- rotation ---
+
+def open_files(proxy):
+    found = []
+    for name in os.listdir(f"/proc/{proxy.pid}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{proxy.pid}/fd/{name}"))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("hangup", [False, True])
+def test_moved_file_is_let_go(logged, hangup):
+    """While nothing is written at all."""
+    proxy, _api, path = logged()
+    refused(proxy)
+    wait_for_lines(path, 1)
+    os.rename(path, path + ".1")
+    if hangup:
+        proxy.signal(signal.SIGHUP)
+    assert process.wait_until(lambda: path in open_files(proxy), LATE)
+    assert path + ".1" not in open_files(proxy)
+    refused(proxy)
+    wait_for_lines(path, 1)
+    assert len(lines_of(path + ".1")) == 1
+
+
+def test_truncated_file_has_no_hole(logged):
+    proxy, _api, path = logged()
+    for _ in range(3):
+        refused(proxy)
+    wait_for_lines(path, 3)
+    os.truncate(path, 0)
+    refused(proxy)
+    wait_for_lines(path, 1)
+    assert b"\0" not in open(path, "rb").read()
+
+
+def test_file_that_cannot_be_opened_again(logged):
+    """The one that is open stays, and a line says so, once."""
+    proxy, _api, path = logged()
+    refused(proxy)
+    wait_for_lines(path, 1)
+    os.rename(path, path + ".1")
+    os.mkdir(path)
+    assert process.wait_until(lambda: "cannot be opened again" in proxy.log(), LATE)
+    refused(proxy)
+    wait_for_lines(path + ".1", 2)
+    time.sleep(1.2)  # two more looks
+    assert proxy.log().count("cannot be opened again") == 1
+    os.rmdir(path)
+    assert process.wait_until(lambda: os.path.exists(path), LATE)
+    refused(proxy)
+    wait_for_lines(path, 1)
+
+
+# --- full disks, readers that sleep or go ---
+
+def in_mounts(command):
+    """A prefix: the program runs in a mount namespace of its own, in which the command was run before it."""
+    return ("unshare", "--mount", "sh", "-c", f'{command} || exit 77; exec "$@"', "sh")
+
+
+@pytest.fixture
+def mounts():
+    if subprocess.run([*in_mounts("mount -t tmpfs tmpfs /mnt"), "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mount namespaces here")
+    return in_mounts
+
+
+def test_full_disk(ruled, mounts, tmp_path, origin):
+    """Traffic goes on, what is lost is counted and said, and behind the free space each line is whole."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    proxy, api = ruled(None, "--workers", "1", "--access-log", str(disk / "access.log"),
+                       prefix=mounts(f"mount -t tmpfs -o size=1m tmpfs {disk} && dd if=/dev/zero of={disk}/filler bs=1k count=900 status=none"))
+    inside = f"/proc/{proxy.pid}/root{disk}"
+    long = b"/" + b"x" * 1300
+    target = origin()
+    count = 0
+    while metric(api, "sluice_access_log_lost_total") == 0:
+        assert count < 20000
+        for _ in range(250):
+            refused(proxy, b"u" * 250, long)
+        count += 250
+    assert "No space left on device" in proxy.log() and metric(api, "sluice_access_log_broken") == 1
+    assert process.wait_until(lambda: re.search(r"lines are lost", proxy.log()))
+    assert proxy.rss() < 120 << 20 or process.SANITIZED
+    talk(wire.through_socks5(proxy.address, "127.0.0.1", target.port))
+    os.truncate(f"{inside}/filler", 0)
+    os.truncate(f"{inside}/access.log", 0)
+    assert process.wait_until(lambda: "takes lines again" in proxy.log() or os.path.getsize(f"{inside}/access.log") > 0)
+    lines = [line for line in open(f"{inside}/access.log", "rb").read().split(b"\n")[1:-1] if line]
+    assert lines and all(json.loads(line)["result"] for line in lines)
+    assert b"\0" not in open(f"{inside}/access.log", "rb").read()
+
+
+def unix_reader(path, kind):
+    reader = socket.socket(socket.AF_UNIX, kind)
+    reader.bind(path)
+    reader.settimeout(15 * process.SLOW)
+    if kind == socket.SOCK_STREAM:
+        reader.listen(4)
+    return reader
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM], ids=["datagrams", "stream"])
+def test_reader_that_goes_and_comes_back(ruled, tmp_path, kind):
+    where = str(tmp_path / "log.socket")
+    proxy, api = ruled(None, "--access-log", f"unix:{where}")
+    proxy.check_descriptors = False  # the log's own comes and goes
+    refused(proxy, b"nobody")  # waits until somebody reads
+    assert process.wait_until(lambda: "nobody reads there" in proxy.log())
+
+    def read_users(reader, count):
+        users, stream = [], reader
+        if kind == socket.SOCK_STREAM:
+            stream, _ = reader.accept()
+            stream.settimeout(15 * process.SLOW)
+        data = b""
+        while len(users) < count:
+            part = stream.recv(65536)
+            assert part
+            data = data + part + (b"\n" if kind == socket.SOCK_DGRAM else b"")
+            *whole, data = data.split(b"\n")
+            users += [json.loads(line)["user"] for line in whole]
+        return users, stream
+
+    first = unix_reader(where, kind)
+    refused(proxy, b"one")
+    users, stream = read_users(first, 2)
+    assert users == ["nobody", "one"]
+    stream.close()
+    first.close()
+    os.unlink(where)
+    second = unix_reader(where, kind)
+    refused(proxy, b"two")
+    refused(proxy, b"three")
+    users, stream = read_users(second, 2 if kind == socket.SOCK_DGRAM else 1)
+    assert users[-1] in ("two", "three")
+    assert metric(api, "sluice_access_log_lost_total") == 0
+    stream.close()
+    second.close()
+
+
+def test_reader_that_sleeps(ruled, tmp_path, origin):
+    """What it does not read is lost in the end, and no client waits for that."""
+    where = str(tmp_path / "log.socket")
+    reader = unix_reader(where, socket.SOCK_DGRAM)
+    proxy, api = ruled(None, "--workers", "1", "--access-log", f"unix:{where}")
+    target, count = origin(), 0
+    while metric(api, "sluice_access_log_lost_total") == 0:
+        assert count < 20000
+        for _ in range(250):
+            refused(proxy, b"u" * 250, b"/" + b"x" * 1300)
+        count += 250
+        talk(wire.through_socks5(proxy.address, "127.0.0.1", target.port))
+    assert process.wait_until(lambda: re.search(r"access-log: \d+ lines are lost", proxy.log()))
+    reader.recv(65536)
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait() == 0
+    lost = sum(int(number) for number in re.findall(r"access-log: (\d+) lines are lost", proxy.log()))
+    assert lost > 0
+    reader.close()
+
+
+def read_entry(data):
+    """The fields of an entry of journald's native protocol."""
+    fields = {}
+    while data:
+        end = data.index(b"\n")
+        if b"=" in data[:end]:
+            name, value = data[:end].split(b"=", 1)
+            data = data[end + 1:]
+        else:
+            name, size = data[:end], int.from_bytes(data[end + 1:end + 9], "little")
+            value, data = data[end + 9:end + 9 + size], data[end + 9 + size:]
+            assert data[:1] == b"\n"
+            data = data[1:]
+        fields[name.decode()] = value
+    return fields
+
+
+def test_journald(ruled, mounts):
+    proxy, _api = ruled(None, "--access-log", "journald", prefix=mounts("mkdir -p /run/systemd/journal && mount -t tmpfs tmpfs /run/systemd/journal"))
+    proxy.check_descriptors = False
+    reader = unix_reader(f"/proc/{proxy.pid}/root/run/systemd/journal/socket", socket.SOCK_DGRAM)
+    refused_by_name(proxy, b"a\nMESSAGE=forged\xff")
+    data, ancillary, _, _ = reader.recvmsg(1 << 20, socket.CMSG_SPACE(64))
+    if not data:
+        descriptors = array.array("i")
+        descriptors.frombytes(ancillary[0][2])
+        with os.fdopen(descriptors[0], "rb") as file:
+            file.seek(0)
+            data = file.read()
+    fields = read_entry(data)
+    assert fields["SYSLOG_IDENTIFIER"] == b"sluice" and fields["PRIORITY"] == b"6"
+    assert fields["SLUICE_USER"] == b"a\nMESSAGE=forged\xff" and fields["SLUICE_RESULT"] == b"refused"
+    assert json.loads(fields["MESSAGE"])["result"] == "refused" and "SLUICE_CHAIN" not in fields
+    reader.close()
+
+
+def test_standard_output(sluice):
+    proxy = sluice("--access-log", "stdout", "--access-log-format", "{result} {target} {up}")
+    refused(proxy)
+    assert process.wait_until(lambda: "refused 127.0.0.1:1 0\n" in proxy.log())
+
+
+# --- a stop, privileges, wrong options ---
+
+def test_nothing_is_lost_at_a_stop(logged):
+    proxy, _api, path = logged()
+    for number in range(300):
+        refused(proxy, b"u%d" % number)
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait() == 0
+    assert sorted(line["user"] for line in lines_of(path) if line["user"]) == sorted(f"u{number}" for number in range(300))
+
+
+def test_after_privileges_have_gone(sluice, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.geteuid() and str(parent) != "/":
+            os.chmod(parent, 0o755)
+    path = str(folder / "access.log")
+    proxy = sluice("--access-log", path, "-u", "65534:65534")
+    assert os.stat(path).st_uid == 65534 and os.stat(path).st_mode & 0o777 == 0o640
+    os.rename(path, path + ".1")
+    assert process.wait_until(lambda: os.path.exists(path), LATE), proxy.log()
+    refused(proxy)
+    wait_for_lines(path, 1)
+
+
+@pytest.mark.parametrize("words, cause, remedy", [
+    (["--access-log", ""], "names nothing", "FILE, unix:/path"),
+    (["--access-log", "/nonexistent/x/access.log"], "No such file or directory", "make its folder first"),
+    (["--access-log", "/"], "Is a directory", "name a file in it"),
+    (["--access-log", "unix:relative"], "is no path of a socket", "absolute path"),
+    (["--access-log", "unix:/" + "x" * 120], "is no path of a socket", "107 octets"),
+    (["--access-log", "stdout", "-d"], "has no standard output", "name a file"),
+    (["--access-log", "stdout", "--access-log-format", "{password}"], 'unknown field "password"', "docs/access-log.md"),
+    (["--access-log", "stdout", "--access-log-format", "jsn"], "no field stands in it", "give json"),
+    (["--access-log", "stdout", "--access-log-format", "{up"], "a field is {name}", "give json"),
+    (["--access-log-start"], "there is no access log", "give --access-log"),
+    (["--access-log-query"], "there is no access log", "leave it out"),
+])
+def test_what_cannot_be(words, cause, remedy):
+    code, _out, err = process.run("-l", f"127.0.0.1:{process.free_port()}", *words)
+    assert code == 1
+    line, = [line for line in err.splitlines() if "access-log" in line]
+    assert cause in line and remedy in line
+
+
+def test_fifo_without_reader(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    code, _out, err = process.run("-l", f"127.0.0.1:{process.free_port()}", "--access-log", str(tmp_path / "fifo"))
+    assert code == 1 and "FIFO that nobody reads" in err
