@@ -370,7 +370,7 @@ DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev liblua5.4-dev libtre-dev l
              libjansson-dev libgnutls28-dev libsqlite3-dev
 DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy-bin \
-             proxychains4 iproute2 nftables util-linux lua5.4 prometheus python3-yaml chromium \
+             proxychains4 jq iproute2 nftables util-linux lua5.4 prometheus python3-yaml chromium \
              $(if $(shell command -v node),,nodejs) $(if $(shell command -v npm),,npm)
 DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format cppcheck
 DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server tinyproxy-bin squid wrk iperf3 proxychains4 \
