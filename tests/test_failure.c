@@ -128,6 +128,7 @@ static void test_codes(void **state)
         {FAIL_RESOLVE_SHARE, 0x5b, 1, 503},
         {FAIL_LIMIT_CONNECTIONS, 0x5b, 2, 429},
         {FAIL_LIMIT_RATE, 0x5b, 2, 429},
+        {FAIL_LIMIT_RESOLVING, 0x5b, 2, 429},
         {FAIL_LIMIT_KEYS, 0x5b, 1, 503},
         {FAIL_QUOTA, 0x5b, 2, 403},
         {FAIL_UPSTREAM_RESPONSE, 0x5b, 1, 502},
