@@ -12,6 +12,7 @@
 #include "core/session/worker.h"
 #include "core/session/worker_loop.h"
 #include "tests/sim.h"
+#include "tests/sim_access.h"
 #include "tests/sim_commands.h"
 #include "tests/sim_errands.h"
 #include "tests/sim_limits.h"
@@ -64,6 +65,7 @@ static struct world {
     struct errands errands;
     struct commands commands;
     struct sim_limits limits;
+    struct sim_access access;
     bool operates;
     bool stuffed;        /* the coordinator does not read, until a question has found no room */
     uint64_t stop_at_us; /* a stop in the middle of the work; 0: when all is over */
@@ -467,7 +469,7 @@ static void world_plan(void)
 
 /* --- running --- */
 
-static void world_open(void)
+static void world_open(uint64_t seed)
 {
     struct worker *w = &world.worker;
     struct ring_options options = {.entries = 8};
@@ -490,6 +492,7 @@ static void world_open(void)
     w->resolver = (struct mailbox){.queue = world.names, .sleeper = &world.far_sleeper, .ring = &world.far_ring};
     w->own = sim_own();
     sim_limits_open(&world.limits, w);
+    sim_access_open(&world.access, w, seed);
     if (worker_open(w) < 0) sim_fail("worker_open() failed");
     worker_arm_listeners(w);
     /* With a ruleset every session's first word is a question. */
@@ -526,6 +529,7 @@ static void world_turn(uint32_t *turns)
     if (++*turns > TURNS_MAX) sim_fail("no end in sight: the worker goes round and round");
     if (worker_turn(&world.worker, TURN_MS) < 0) sim_fail("worker_turn() failed");
     check_flows(&world.worker);
+    sim_access_read(&world.access);
     uint64_t moved = counter_read(&world.worker.stats.bytes_splice) - before;
     if (moved > bulk + world.config.pipe_size)
         sim_fail("bulk flows moved %llu octets in one turn, which others wait for", (unsigned long long)moved);
@@ -642,6 +646,7 @@ static void world_close(void)
     queue_close(world.names);
     ring_destroy(world.far_ring);
     sim_limits_close(&world.limits);
+    sim_access_close(&world.access);
     check_zero(sim_descriptors(), "open descriptors");
 }
 
@@ -656,11 +661,13 @@ uint64_t sim_world_run(uint64_t seed, const uint8_t *script, size_t script_size)
     }
     sim_begin(seed, script, script_size, &world_ops, &world);
     world_plan();
-    world_open();
+    world_open(seed);
     world_run_all();
     check_pools(&world.worker);
     check_counters(&world.worker);
     sim_limits_check(&world.limits, &world.worker, !world.errands.on);
+    sim_access_read(&world.access);
+    sim_access_check(&world.access, &world.worker);
     world_close();
     return sim_random() ^ sim_now_us();
 }
