@@ -59,6 +59,7 @@ def sluice_proxies(binary, extra):
         sluice("sluice-two", "socks5", "two workers", *two),
         sluice("sluice-two", "forward", "two workers", *two, *forward),
         sluice("sluice-nobody", "forward", "one worker, -u nobody", *one, "-u", "nobody", *forward),
+        sluice("sluice-logged", "socks5", "with an access log", *one, "--access-log", "{dir}/access.log"),
         sluice("sluice-ruleset", "socks5", "with pass-through.lua", *one, *rules, template="pass-through.lua"),
         sluice("sluice-cached", "socks5", "with cached.lua", *one, *rules, template="cached.lua"),
         sluice("sluice-million", "socks5", "with million.lua", *one, *rules, template="million.lua"),

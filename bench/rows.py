@@ -114,6 +114,8 @@ def connections():
         connect("name-fresh", "SOCKS5 by name, each connection another name", "socks5", SOCKS_PEERS, "--fresh-names",
                 variants={"by address": (SUBJECT, by_address)}),
         connect("chain", "SOCKS5 connections through a chain of two SOCKS5 hops", "chain", ("neosocksd",)),
+        connect("access-log", "SOCKS5 connections, each with a line in an access log", "socks5", ("sluice",), subject="sluice-logged",
+                paced=False),
         connect("ruleset", "SOCKS5 connections with a pass-through ruleset, client resets", "socks5",
                 ("sluice", "neosocksd-ruleset"), subject="sluice-ruleset", floor=FLOOR),
         connect("ruleset-cache", "The same with a verdict that is declared constant", "socks5", ("sluice-ruleset", "sluice"),
