@@ -127,7 +127,7 @@ static void *take_in_turn(void *argument)
     uint64_t total = 0, takes = 0, lag = (uint64_t)(uintptr_t)argument * 100;
     for (;;) {
         uint64_t now = atomic_fetch_add(&shared.now, 1000);
-        if (now >= HOUR_US / 6) break;
+        if (now >= HOUR_US) break;
         uint64_t mine = now > lag ? now - lag : 0;
         while (bucket_take(&shared.bucket, &shared.rate, 1400, mine) == 0) {
             total += 1400;
@@ -156,9 +156,16 @@ static void threads_are_exact(bool gives_back)
     atomic_store(&shared.total, 0);
     bucket_open(&shared.bucket, 0);
     run_threads(take_in_turn);
-    uint64_t due = shared.rate.pieces * 600;
+    uint64_t due = shared.rate.pieces * 3600, total = atomic_load(&shared.total);
+    assert_true(total <= due + shared.rate.burst);
+    assert_true(total >= due - due / 100);
+    /* Twelve hours of nothing, and a clock that steps back in between, are worth one burst. */
+    atomic_store(&shared.now, HOUR_US - SECOND_US);
+    run_threads(take_in_turn);
     assert_true(atomic_load(&shared.total) <= due + shared.rate.burst);
-    assert_true(atomic_load(&shared.total) >= due - due / 100);
+    uint64_t later = 13 * HOUR_US, got = 0;
+    while (bucket_take(&shared.bucket, &shared.rate, 1400, later) == 0) got += 1400;
+    assert_in_range(got, shared.rate.burst - 1400, shared.rate.burst);
 }
 
 static void test_threads_together_get_the_rate(void **state)

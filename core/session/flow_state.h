@@ -42,6 +42,7 @@ struct limit_ticket {
     uint64_t due_us;
     uint32_t octets;
     bool waits;                          /* counted as waiting */
+    bool ahead;                          /* what was granted last moves in front of those that wait */
     uint16_t versions[KEYS_PER_SESSION]; /* of the limits that it was booked with: in one that has changed it is void */
 };
 

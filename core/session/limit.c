@@ -84,6 +84,7 @@ void limit_open(struct limit *limit, const struct limit_rules *rules, const stru
     bucket_open(&limit->rate, time->now_us);
     for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++) {
         bucket_open(&limit->speed[d], time->now_us);
+        bucket_open(&limit->ahead[d], time->now_us);
         quota_open(&limit->quota[d], period_of(rules, d, time));
     }
     atomic_store_explicit(&limit->rules, rules, memory_order_release);
@@ -283,6 +284,41 @@ void limit_unbook(struct limit *limit, enum limit_direction from, uint32_t octet
 {
     unbook(limit, from, octets);
     unbook(limit, LIMIT_BOTH, octets);
+}
+
+static bool read_ahead(const struct limit_rules *rules, unsigned direction, struct bucket_rate *out)
+{
+    uint64_t speed = READ(rules->speed[direction]), burst = speed / 100; /* 10 ms */
+    *out = (struct bucket_rate){
+        .pieces = speed, .seconds = LIMIT_AHEAD_SHARE, .burst = burst > LIMIT_AHEAD_MIN ? burst : LIMIT_AHEAD_MIN};
+    return speed > 0;
+}
+
+static bool pass_ahead(struct limit *limit, unsigned direction, uint32_t octets, uint64_t now_us)
+{
+    struct bucket_rate rate;
+    if (!read_ahead(rules_of(limit), direction, &rate)) return true;
+    return bucket_take(&limit->ahead[direction], &rate, octets, now_us) == 0;
+}
+
+static void keep_ahead(struct limit *limit, unsigned direction, uint32_t octets)
+{
+    struct bucket_rate rate;
+    if (read_ahead(rules_of(limit), direction, &rate)) bucket_give_back(&limit->ahead[direction], &rate, octets);
+}
+
+bool limit_pass_ahead(struct limit *limit, enum limit_direction from, uint32_t octets, uint64_t now_us)
+{
+    if (!pass_ahead(limit, from, octets, now_us)) return false;
+    if (pass_ahead(limit, LIMIT_BOTH, octets, now_us)) return true;
+    keep_ahead(limit, from, octets);
+    return false;
+}
+
+void limit_keep_ahead(struct limit *limit, enum limit_direction from, uint32_t octets)
+{
+    keep_ahead(limit, from, octets);
+    keep_ahead(limit, LIMIT_BOTH, octets);
 }
 
 void limit_wait(struct limit *limit, enum limit_direction from, int waiting)

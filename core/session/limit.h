@@ -22,6 +22,12 @@
 /* Octets of one turn: about a segment, so that a slow key does not move crumbs; and what a pipe holds. */
 #define LIMIT_QUANTUM_MIN 1400u
 #define LIMIT_QUANTUM_MAX (1u << 20)
+/* A flow that has not moved anything for so long may move LIMIT_QUANTUM_MIN octets in front of those that wait: so an
+ * exchange of a few octets, or a key that is pressed, is answered at once beside any number of bulk flows. What moves
+ * so is a fiftieth of the speed, at most, and is booked as all else is: those that wait, wait longer by it. */
+#define LIMIT_SPARSE_US   100000u
+#define LIMIT_AHEAD_SHARE 50u
+#define LIMIT_AHEAD_MIN   (2 * LIMIT_QUANTUM_MIN) /* at once: a request, and its response */
 /* Octets: a burst that is smaller would let no large datagram pass. */
 #define LIMIT_DATAGRAMS 65536u
 
@@ -39,6 +45,7 @@ struct limit {
     _Atomic(const struct limit_rules *) rules; /* its own, those of its kind, or none */
     struct limit_rules own;
     struct bucket rate, speed[LIMIT_DIRECTIONS];
+    struct bucket ahead[LIMIT_DIRECTIONS]; /* of `speed`: what moves in front of those that wait */
     struct quota quota[LIMIT_DIRECTIONS];
     _Atomic uint32_t version;                   /* of what was booked: it counts changes of the rules */
     _Atomic uint32_t waiting[LIMIT_DIRECTIONS]; /* flows that have booked and wait */
@@ -130,6 +137,10 @@ uint32_t limit_quantum(const struct limit *limit, enum limit_direction from);
 uint64_t limit_book(struct limit *limit, enum limit_direction from, uint32_t octets, uint64_t now_us);
 /* Booked and not used. */
 void limit_unbook(struct limit *limit, enum limit_direction from, uint32_t octets);
+/* Whether octets that are booked may move now, though it is not their turn: LIMIT_QUANTUM_MIN at most, see above. */
+bool limit_pass_ahead(struct limit *limit, enum limit_direction from, uint32_t octets, uint64_t now_us);
+/* They were allowed that, and have not moved. */
+void limit_keep_ahead(struct limit *limit, enum limit_direction from, uint32_t octets);
 void limit_wait(struct limit *limit, enum limit_direction from, int waiting); /* 1: one more waits, -1: one less */
 
 /* Takes octets of the quotas, as many as all of them have. *spent becomes true when none is left, and none will come

@@ -254,10 +254,32 @@ static void unbook(struct worker *w, struct session *s, enum session_side from, 
         if (ticket->versions[i] == version_of(w, s, i)) limit_unbook(limit_of(w, s, i), direction_of(from), octets);
 }
 
+static void keep_ahead(struct worker *w, struct session *s, enum session_side from, unsigned limits, uint32_t octets)
+{
+    while (limits > 0) limit_keep_ahead(limit_of(w, s, --limits), direction_of(from), octets);
+}
+
+/* It has not moved anything for a while: all its limits may let a little pass that is booked for later. */
+static void go_ahead(struct worker *w, struct session *s, enum session_side from, uint64_t now)
+{
+    struct limit_ticket *ticket = &s->flows[from].ticket;
+    uint32_t octets = ticket->octets < LIMIT_QUANTUM_MIN ? ticket->octets : LIMIT_QUANTUM_MIN;
+    for (unsigned i = 0; i < s->limit_count; i++) {
+        if (limit_pass_ahead(limit_of(w, s, i), direction_of(from), octets, now)) continue;
+        keep_ahead(w, s, from, i, octets);
+        return;
+    }
+    unbook(w, s, from, ticket->octets - octets);
+    ticket->octets = octets;
+    ticket->due_us = now;
+    ticket->ahead = true;
+}
+
 static void book(struct worker *w, struct session *s, enum session_side from, uint32_t wanted)
 {
     struct limit_ticket *ticket = &s->flows[from].ticket;
     uint64_t now = ring_now_us(w->ring), due = now;
+    bool sparse = ticket->due_us + LIMIT_SPARSE_US <= now;
     *ticket = (struct limit_ticket){.octets = wanted};
     for (unsigned i = 0; i < s->limit_count; i++) {
         ticket->versions[i] = version_of(w, s, i);
@@ -269,7 +291,8 @@ static void book(struct worker *w, struct session *s, enum session_side from, ui
         if (at > due) due = at;
     }
     ticket->due_us = due;
-    set_waiting(w, s, from, due > now);
+    if (sparse && due > now) go_ahead(w, s, from, now);
+    set_waiting(w, s, from, ticket->due_us > now);
 }
 
 static uint32_t hour_of(const struct limit_time *time)
@@ -321,6 +344,8 @@ void limited_settle(struct worker *w, struct session *s, enum session_side from,
     for (unsigned i = 0; i < s->limit_count; i++)
         limit_settle(limit_of(w, s, i), direction_of(from), f->granted, moved, same);
     unbook(w, s, from, f->granted - moved);
+    if (f->ticket.ahead) keep_ahead(w, s, from, s->limit_count, f->granted - moved);
+    f->ticket.ahead = false;
     f->granted = 0;
     f->taken += moved;
 }

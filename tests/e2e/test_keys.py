@@ -73,8 +73,7 @@ def pour(size, behind=0):
 
 # --- connections ---
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("key", ["source", "total", "source:127.0.0.1"])
+@pytest.mark.parametrize("workers, key", [(1, "source"), (4, "source"), (16, "source"), (2, "total"), (16, "total"), (2, "source:127.0.0.1")])
 def test_connections_at_a_time(ruled, origin, workers, key):
     proxy, api = ruled(None, "--workers", workers, "--limit", f"{key}: connections=3")
     target = origin()
