@@ -151,7 +151,7 @@ static void run_threads(void *(*function)(void *))
 
 static void threads_are_exact(bool gives_back, uint64_t seconds)
 {
-    shared.rate = (struct bucket_rate){.pieces = 1250000, .seconds = 1, .burst = 125000};
+    shared.rate = (struct bucket_rate){.pieces = 125000, .seconds = 1, .burst = 12500};
     shared.gives_back = gives_back;
     shared.until = seconds * SECOND_US;
     atomic_store(&shared.now, 0);
