@@ -25,7 +25,7 @@ STD    = -std=c11 -D_GNU_SOURCE -I. -isystem /usr/include/lua5.4 -DSLUICE_VERSIO
 WARN   = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
 HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIE
 LINK   = -pie -Wl,-z,relro,-z,now,-z,noexecstack
-LIBS   = -luring -lcares -lsqlite3 -lpthread
+LIBS   = -luring -lcares -lidn2 -lsqlite3 -lpthread
 LIBS_LUA = -llua5.4 -ltre -ldeflate -lmicrohttpd -ljansson -lgnutls -lm
 
 # gcc brings its own LTO; clang's needs a linker that knows it.
@@ -366,7 +366,7 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 	install -m 644 docs/logrotate/sluice $(DESTDIR)$(PREFIX)/share/doc/sluice/sluice.logrotate
 	sed 's|@PREFIX@|$(PREFIX)|' docs/sluice.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluice.service
 
-DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
+DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev libidn2-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
              libjansson-dev libgnutls28-dev libsqlite3-dev
 DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy-bin \

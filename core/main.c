@@ -14,6 +14,7 @@
 #include "api/server.h"
 #include "core/control/access_log.h"
 #include "core/control/coordinator.h"
+#include "core/control/list_load.h"
 #include "core/control/supervisor.h"
 #include "core/control/workers.h"
 #include "core/io/log.h"
@@ -131,7 +132,18 @@ static int main_drop_privileges(void)
     if (error < 0) return error;
     main_look_at_script("--ruleset", config.ruleset);
     main_look_at_script("--config", config.boot);
+    for (uint32_t i = 0; i < config.list_count; i++)
+        if (config.lists_given[i].text[0] == '@') main_look_at_script("list", config.lists_given[i].text + 1);
     return 0;
+}
+
+/* As the user that starts us; SIGHUP reads the files again as the user that we are then. */
+static int main_load_lists(void)
+{
+    char why[LIST_WHY_SIZE];
+    int error = list_load(&config, &config.lists, why, sizeof why);
+    if (error < 0) LOGE("%s", why);
+    return error;
 }
 
 /* What a start would do next, but for the ports, which a process that is to be replaced may still have. */
@@ -255,6 +267,7 @@ static int main_run(int *status)
     if (error == 0 && parts.supervisor) supervisor_attach(parts.supervisor, parts.coordinator);
     if (error == 0) error = main_open_scripts();
     if (error == 0 && coordinator_exit_status(parts.coordinator) >= 0) error = -1; /* a script has ended it */
+    if (error == 0 && !config.dump_only) error = main_load_lists();
     if (error == 0 && config.dump_only) {
         error = config_dump(&config);
         parts.said = error < 0;

@@ -107,6 +107,8 @@ static void test_codes(void **state)
         {FAIL_ADDRESS_TYPE, 0x5b, 8, 400},
         {FAIL_REJECTED, 0x5b, 1, 403},
         {FAIL_BLOCKED, 0x5b, 2, 403},
+        {FAIL_CLIENT_DENIED, 0x5b, 2, 403},
+        {FAIL_TARGET_DENIED, 0x5b, 2, 403},
         {FAIL_SELF, 0x5b, 2, 403},
         {FAIL_LOOP, 0x5b, 2, 502},
         {FAIL_RESOLVE, 0x5b, 4, 502},

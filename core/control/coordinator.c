@@ -9,6 +9,7 @@
 #include "core/control/access_log.h"
 #include "core/control/coordinator_private.h"
 #include "core/io/log.h"
+#include "core/session/lists.h"
 
 /* The API and scripts wait on this ring as well. */
 #define COORDINATOR_RING_ENTRIES 1024u
@@ -128,10 +129,14 @@ int coordinator_exit_status(const struct coordinator *c)
 void coordinator_reload(struct coordinator *c)
 {
     if (!c->names_stopped) resolver_thread_reload(c->resolver, c->ring);
-    if (c->hooks.on_reload) c->hooks.on_reload(c->hooks.context);
+    bool lists = c->config->list_count > 0;
+    if (c->hooks.on_reload)
+        c->hooks.on_reload(c->hooks.context); /* reads a -c file again, and the lists that it names */
+    else
+        coordinator_reload_lists(c);
     if (c->reload) c->reload(c->reload_context);
     if (c->access_log) access_log_reopen(c->access_log);
-    if (!c->hooks.on_reload && !c->reload && !c->access_log) LOGN("SIGHUP: nothing to reload");
+    if (!c->hooks.on_reload && !c->reload && !c->access_log && !lists) LOGN("SIGHUP: nothing to reload");
 }
 
 /* --- from other threads --- */
@@ -297,6 +302,7 @@ void coordinator_close(struct coordinator *c)
     pthread_cond_destroy(&c->changed);
     pthread_mutex_destroy(&c->lock);
     own_close(c->own);
+    lists_release(c->config->lists);
     free(c->owned);
     free(c);
 }

@@ -2,16 +2,20 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/control/config_change.h"
 #include "core/control/coordinator_private.h"
 #include "core/control/errands.h"
+#include "core/control/list_load.h"
 #include "core/control/workers.h"
+#include "core/io/log.h"
 
 /* The last worker that comes back frees what nobody obeys any more. */
 struct reconfiguration {
-    struct config *old;             /* NULL: main's, which is not ours to free */
+    struct config *old; /* NULL: main's, which is not ours to free */
+    struct lists *old_lists;
     uint32_t left;                  /* errands on their way */
     struct config_errand errands[]; /* by worker */
 };
@@ -21,6 +25,7 @@ static void reconfiguration_release(struct reconfiguration *all, uint32_t errand
     assert(errands <= all->left);
     all->left -= errands;
     if (all->left > 0) return;
+    lists_release(all->old_lists);
     free(all->old);
     free(all);
 }
@@ -52,7 +57,7 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
     struct reconfiguration *all = calloc(1, sizeof *all + count * sizeof *all->errands);
     if (!all) return -ENOMEM;
     config_take_fixed(fresh, c->config);
-    *all = (struct reconfiguration){.old = c->owned, .left = count};
+    *all = (struct reconfiguration){.old = c->owned, .old_lists = c->config->lists, .left = count};
     limiting_configure(c, c->config, fresh);
     c->config = c->owned = fresh;
     for (uint32_t i = 0; i < count; i++) {
@@ -63,6 +68,34 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
     reconfiguration_release(all, stopped);
     settings_show(c, fresh);
     return 0;
+}
+
+static int settings_take_lists(struct coordinator *c, struct lists *lists)
+{
+    struct config *fresh = malloc(sizeof *fresh);
+    if (!fresh) return -ENOMEM;
+    *fresh = *c->config;
+    fresh->lists = lists;
+    int error = coordinator_configure(c, fresh);
+    if (error < 0) free(fresh);
+    return error;
+}
+
+void coordinator_reload_lists(struct coordinator *c)
+{
+    char why[LIST_WHY_SIZE];
+    struct lists *lists;
+    if (c->config->list_count == 0) return;
+    int error = list_load(c->config, &lists, why, sizeof why);
+    if (error == 0) error = settings_take_lists(c, lists);
+    if (error == -EAGAIN || error == -ENOMEM) {
+        lists_release(lists);
+        snprintf(why, sizeof why, "%s", error == -EAGAIN ? "the workers are busy, try again" : "not enough memory");
+    }
+    if (error == 0)
+        LOGN("reload: the lists have %zu entries now", lists_entries(lists));
+    else
+        LOGE("reload: %s; the old lists stay", why);
 }
 
 const struct config *coordinator_config(const struct coordinator *c)

@@ -9,9 +9,12 @@
 
 struct coordinator;
 
-/* Lets all workers, and ourselves, obey other settings. Takes over `fresh` (malloc), whose derived sizes and listeners
- * become those of the one in force. 0 or -errno, then nothing has changed and `fresh` is still the caller's. */
+/* Lets all workers, and ourselves, obey other settings. Takes over `fresh` (malloc) with one hold of its lists, whose
+ * derived sizes and listeners become those of the one in force. 0 or -errno, then nothing has changed and `fresh` is
+ * still the caller's. */
 int coordinator_configure(struct coordinator *c, struct config *fresh);
+/* Reads the files of lists again and lets the workers obey; a fault leaves all as it was. One line says which. */
+void coordinator_reload_lists(struct coordinator *c);
 const struct config *coordinator_config(const struct coordinator *c);
 uint32_t coordinator_drain_ms(const struct coordinator *c);   /* of the settings in force; any thread */
 uint32_t coordinator_timeout_ms(const struct coordinator *c); /* any thread */

@@ -129,6 +129,21 @@ static void dump_limits(const struct config *c, const char *key)
     puts(c->limit_count > 0 ? "\"," : ",");
 }
 
+static void dump_lists(const struct config *c, const struct option_row *row)
+{
+    bool any = false;
+
+    printf("    %s = ", row->key);
+    for (uint32_t i = 0; i < c->list_count; i++) {
+        const struct list_option *option = &c->lists_given[i];
+        if (option->kind != row->list || option->scope != LIST_SCOPE_PROCESS) continue;
+        putchar(any ? ',' : '"');
+        dump_octets(option->text);
+        any = true;
+    }
+    puts(any ? "\"," : "nil,");
+}
+
 static void dump_row(const struct config *c, const struct option_row *row)
 {
     switch (row->kind) {
@@ -145,6 +160,7 @@ static void dump_row(const struct config *c, const struct option_row *row)
     case OPTION_HTTP_LISTEN: dump_listeners(c, row->key, true); return;
     case OPTION_FORWARD: dump_forwards(c, row->key); return;
     case OPTION_SCRIPTS: dump_scripts(c, row->key); return;
+    case OPTION_LISTS: dump_lists(c, row); return;
     case OPTION_LIMITS: dump_limits(c, row->key); return;
     }
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/process/kept_text.h"
+#include "core/process/list_options.h"
 
 /* The value is kept and not empty. 0, or -1 after option_complain(). */
 typedef int listener_function(struct option_parse *p, struct listener_config *l, const char *value);
@@ -24,14 +25,40 @@ static int read_protocol(struct option_parse *p, struct listener_config *l, cons
     return option_complain(p, "protocol \"%s\" is unknown, give one of auto, http, socks", value);
 }
 
+static int add_list(struct option_parse *p, const struct listener_config *l, enum list_kind kind, const char *value)
+{
+    return list_options_add(p, kind, (unsigned)(l - p->config->listeners), value);
+}
+
+static int read_allow_client(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    return add_list(p, l, LIST_ALLOW_CLIENT, value);
+}
+
+static int read_deny_client(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    return add_list(p, l, LIST_DENY_CLIENT, value);
+}
+
+static int read_allow_target(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    return add_list(p, l, LIST_ALLOW_TARGET, value);
+}
+
+static int read_deny_target(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    return add_list(p, l, LIST_DENY_TARGET, value);
+}
+
 static const struct {
     const char *name;
     listener_function *read;
 } rows[] = {
-    {"protocol", read_protocol},
+    {"protocol", read_protocol},         {"allow-client", read_allow_client}, {"deny-client", read_deny_client},
+    {"allow-target", read_allow_target}, {"deny-target", read_deny_target},
 };
 
-#define KNOWN "protocol=" /* of rows, for messages */
+#define KNOWN "protocol=, allow-client=, deny-client=, allow-target=, deny-target=" /* of rows, for messages */
 
 /* One `name=value`. */
 static int read_option(struct option_parse *p, struct listener_config *l, const char *text, size_t size)

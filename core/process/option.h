@@ -42,6 +42,7 @@ enum option_kind {
     OPTION_HTTP_LISTEN, /* the listeners of LISTENER_HTTP; likewise */
     OPTION_FORWARD,     /* what OPTION_LISTEN's listeners forward to, in the same order; likewise */
     OPTION_SCRIPTS,     /* paths of scripts; likewise, in their order */
+    OPTION_LISTS,       /* members of config.lists_given of one enum list_kind; a string, separated by commas */
     OPTION_LIMITS,      /* config.limits; a string, separated by semicolons */
     OPTION_RULESET,     /* const char *, the path of a script; that path, or the ruleset itself as a table */
 };
@@ -65,6 +66,7 @@ struct option_row {
     double least, most;       /* of numbers, and of seconds in seconds */
     const char *const *words; /* OPTION_WORD: index is the value, NULL ends */
     uint32_t class;           /* OPTION_CLASS: one of enum policy_class */
+    uint8_t list;             /* OPTION_LISTS: enum list_kind */
 };
 
 enum option_request { OPTION_SETTINGS, OPTION_HELP, OPTION_VERSION }; /* what the command line asks for */

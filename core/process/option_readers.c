@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "core/control/access_log.h"
+#include "core/process/list_options.h"
 #include "core/process/option_values.h"
 #include "core/session/policy.h"
 #include "protocols/limit_text.h"
@@ -133,6 +134,11 @@ int option_add_limit(struct option_parse *p, const char *operand)
                                CONFIG_LIMITS_MAX);
     c->limits[c->limit_count++] = operand;
     return 0;
+}
+
+int option_add_lists(struct option_parse *p, const char *operand)
+{
+    return list_options_add(p, (enum list_kind)p->row->list, LIST_SCOPE_PROCESS, operand);
 }
 
 int option_set_workers(struct option_parse *p, const char *operand)

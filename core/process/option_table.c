@@ -24,6 +24,7 @@ static const char *const log_words[] = {
 #define FAMILY(k, member)            FIELD(k, FAMILY), AT(member)
 #define WORD(k, member, w)           FIELD(k, WORD), AT(member), .words = (w)
 #define CLASS(k, c)                  FIELD(k, CLASS), .class = (c)
+#define LISTS(k, l)                  FIELD(k, LISTS), .list = (l)
 #define NUMBER(k, member, from, to)  FIELD(k, NUMBER), AT(member), .least = (from), .most = (to)
 #define SECONDS(k, member, from, to) FIELD(k, SECONDS), AT(member), .least = (from), .most = (to)
 
@@ -52,6 +53,13 @@ const struct option_row option_rows[] = {
      FLAG("socks5_bind", socks5_bind)},
     {0, "enable-socks5-udp", NULL, GROUP_LISTENERS, "allow the SOCKS5 command UDP ASSOCIATE", option_set_flag,
      FLAG("socks5_udp", socks5_udp)},
+    {0, "allow-client", "LIST", GROUP_LISTENERS,
+     "let in clients of these addresses and networks only: address, address/bits, @FILE with one a line; commas "
+     "between them; may be repeated, as the three below",
+     option_add_lists, LISTS("allow_client", LIST_ALLOW_CLIENT)},
+    {0, "deny-client", "LIST", GROUP_LISTENERS,
+     "reset connections of these clients; the longest match of both lists decides, --deny-client where two are as long",
+     option_add_lists, LISTS("deny_client", LIST_DENY_CLIENT)},
     {0, "no-fastopen", NULL, GROUP_LISTENERS, "do not offer TCP Fast Open to clients", option_clear_flag,
      FLAG("tcp_fastopen", fastopen)},
     {0, "reuseport", NULL, GROUP_LISTENERS, "let another process listen on the same ports", option_set_flag,
@@ -76,6 +84,13 @@ const struct option_row option_rows[] = {
     {KEY_ALONE, CLASS("block_multicast", POLICY_MULTICAST)},
     {KEY_ALONE, CLASS("block_local", POLICY_LOCAL)},
     {KEY_ALONE, CLASS("block_global", POLICY_GLOBAL)},
+    {0, "allow-target", "LIST", GROUP_OUTBOUND,
+     "connect clients to these targets only: name, .name (and all below it), address, address/bits, *, each with :port "
+     "or :from-to if wanted; @FILE with one a line",
+     option_add_lists, LISTS("allow_target", LIST_ALLOW_TARGET)},
+    {0, "deny-target", "LIST", GROUP_OUTBOUND,
+     "never connect clients to these, neither by name nor by the address that a name has; the longest match decides",
+     option_add_lists, LISTS("deny_target", LIST_DENY_TARGET)},
     {0, "allow-self", NULL, GROUP_OUTBOUND,
      "let clients connect to the API, listeners and scripts' sockets of this process (default: refused)",
      option_set_flag, FLAG("allow_self", allow_self)},

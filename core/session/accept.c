@@ -7,6 +7,7 @@
 #include "core/io/net.h"
 #include "core/session/conn_cache.h"
 #include "core/session/crowd.h"
+#include "core/session/lists.h"
 #include "core/session/newcomer.h"
 #include "core/session/spare.h"
 #include "core/session/steps.h"
@@ -79,6 +80,7 @@ static bool accept_admits_startup(struct worker *w)
 
 enum accept_verdict {
     ACCEPT_IN,
+    ACCEPT_DENIED,
     ACCEPT_STOPS,
     ACCEPT_NO_SLOT,
     ACCEPT_SESSIONS,
@@ -88,8 +90,10 @@ enum accept_verdict {
 };
 
 /* Contract section 2.9, over all workers. */
-static enum accept_verdict accept_judge(struct worker *w, const struct host_port *client)
+static enum accept_verdict accept_judge(struct worker *w, unsigned listener, const struct host_port *client)
 {
+    struct address address = host_port_address(client);
+    if (address.kind != ADDRESS_NONE && !lists_admit_client(w->config->lists, listener, &address)) return ACCEPT_DENIED;
     if (w->draining && ring_now_ms(w->ring) >= w->drain_until_ms) return ACCEPT_STOPS;
     uint64_t left = accept_sessions_left(w);
     if (left == 0) return accept_is_limited(w) ? ACCEPT_SESSIONS : ACCEPT_NO_SLOT;
@@ -98,9 +102,16 @@ static enum accept_verdict accept_judge(struct worker *w, const struct host_port
     return crowd_admits(w, client, left) ? ACCEPT_IN : ACCEPT_SHARE;
 }
 
+/* What docs/fail2ban/ reads is written at the level that is the default. */
+static int accept_refusal_level(enum accept_verdict why)
+{
+    return why == ACCEPT_DENIED ? LOG_LEVEL_NOTICE : LOG_LEVEL_INFO;
+}
+
 static void accept_log_refusal(const struct host_port *client, enum accept_verdict why)
 {
-    static const char *const words[] = {[ACCEPT_STOPS] = "the server stops",
+    static const char *const words[] = {[ACCEPT_DENIED] = "it is denied by a list",
+                                        [ACCEPT_STOPS] = "the server stops",
                                         [ACCEPT_NO_SLOT] = "no slot is free",
                                         [ACCEPT_SESSIONS] = "--max-sessions",
                                         [ACCEPT_STARTUPS] = "--max-startups",
@@ -109,17 +120,17 @@ static void accept_log_refusal(const struct host_port *client, enum accept_verdi
     char peer[ADDRESS_TEXT_SIZE] = "a local process";
     struct address address = host_port_address(client);
     if (address.kind != ADDRESS_NONE) address_format(&address, peer, sizeof peer);
-    LOGI("connection from %s refused: %s", peer, words[why]);
+    LOG(accept_refusal_level(why), "connection from %s refused: %s", peer, words[why]);
 }
 
 static void accept_refuse(struct worker *w, int fd, const struct host_port *client, enum accept_verdict why)
 {
-    counter_add(&w->stats.refused_limit, 1);
+    counter_add(why == ACCEPT_DENIED ? &w->stats.failures[FAIL_CLIENT_DENIED] : &w->stats.refused_limit, 1);
     if (why == ACCEPT_SESSIONS) counter_add(&w->stats.refused_sessions, 1);
     if (why == ACCEPT_STARTUPS) counter_add(&w->stats.refused_startups, 1);
     if (why == ACCEPT_SHARE) counter_add(&w->stats.refused_share, 1);
     if (why == ACCEPT_HALF_OPEN) counter_add(&w->stats.refused_half_open, 1);
-    if (LOG_ON(LOG_LEVEL_INFO)) accept_log_refusal(client, why);
+    if (LOG_ON(accept_refusal_level(why))) accept_log_refusal(client, why);
     net_reset_on_close(fd);
     ring_close(w->ring, fd);
 }
@@ -178,7 +189,7 @@ static void accept_take(struct worker *w, unsigned listener, int fd)
     }
     /* Asked once, now: whoever resets the connection is nobody to the kernel later on. */
     struct host_port client = net_peer_host_port(fd);
-    enum accept_verdict verdict = accept_judge(w, &client);
+    enum accept_verdict verdict = accept_judge(w, listener, &client);
     uint32_t source;
     if (verdict == ACCEPT_IN && !newcomer_admits(w->keys, &client, ring_now_us(w->ring), &source))
         verdict = ACCEPT_HALF_OPEN;

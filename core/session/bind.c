@@ -9,6 +9,7 @@
 #include "core/io/net.h"
 #include "core/session/egress.h"
 #include "core/session/end.h"
+#include "core/session/lists.h"
 #include "core/session/policy.h"
 #include "core/session/reply.h"
 #include "core/session/session.h"
@@ -44,18 +45,35 @@ static bool bind_expects(const struct setup *setup, const struct address *peer)
     return setup->resolve.count == 0;
 }
 
-/* Takes out the addresses that we would not talk to. False: none is left. */
-static bool bind_apply_policy(const struct worker *w, struct setup *setup)
+/* Whom we would not talk to, by his address. His own port is any; what counts is the one that the request names. */
+static enum failure bind_judge_address(const struct worker *w, const struct session *s, const struct address *peer)
 {
-    struct resolve_request *resolve = &setup->resolve;
+    const struct setup *setup = setup_of(w, s);
+    struct address address = *peer;
+    uint8_t allowed = setup->allowed;
+    address.port = setup->target.port;
+    if (!policy_allows(w->config->blocked, &address)) return FAIL_BLOCKED;
+    if (!lists_admit_target(w->config->lists, s->listener, &address, &allowed, true)) return FAIL_TARGET_DENIED;
+    return FAIL_NONE;
+}
+
+/* Takes out the addresses that we would not talk to. FAIL_NONE: one is left. */
+static enum failure bind_apply_policy(const struct worker *w, struct session *s)
+{
+    struct resolve_request *resolve = &setup_of(w, s)->resolve;
+    enum failure last = FAIL_NONE;
     struct address address;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < resolve->count; i++) {
-        bind_address_at(setup, i, &address);
-        if (policy_allows(w->config->blocked, &address)) resolve->results[kept++] = resolve->results[i];
+        bind_address_at(setup_of(w, s), i, &address);
+        enum failure refused = bind_judge_address(w, s, &address);
+        if (refused == FAIL_NONE)
+            resolve->results[kept++] = resolve->results[i];
+        else
+            last = refused;
     }
     resolve->count = kept;
-    return kept > 0;
+    return kept > 0 ? FAIL_NONE : last;
 }
 
 /* --- listening --- */
@@ -127,14 +145,16 @@ static enum session_state bind_on_resolved(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     if (s->result < 0 || setup->resolve.count == 0) return session_fail(w, s, failure_from_resolver(s->result));
-    if (!bind_apply_policy(w, setup)) return session_fail(w, s, FAIL_BLOCKED);
-    return bind_listen(w, s);
+    enum failure refused = bind_apply_policy(w, s);
+    return refused == FAIL_NONE ? bind_listen(w, s) : session_fail(w, s, refused);
 }
 
 static enum session_state bind_resolve(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     setup->resolve.name = setup->target;
+    if (!lists_admit_target(w->config->lists, s->listener, &setup->target, &setup->allowed, false))
+        return session_fail(w, s, FAIL_TARGET_DENIED);
     enum failure failure = session_ask_address(w, s, &setup->resolve);
     return failure == FAIL_NONE ? SESSION_BIND : session_fail(w, s, failure);
 }
@@ -161,13 +181,14 @@ enum session_state bind_begin(struct worker *w, struct session *s)
     counter_add(&w->stats.requests, 1);
     setup->request_complete = true;
     setup->resolve.count = 0;
+    setup->allowed = 0;
     if (setup->target.kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
     bind_watch_client(w, s);
     if (setup->target.kind == ADDRESS_NAME) return bind_resolve(w, s);
     if (bind_takes_anybody(&setup->target)) return bind_listen(w, s);
     bind_expect_literal(setup);
-    if (!bind_apply_policy(w, setup)) return session_fail(w, s, FAIL_BLOCKED);
-    return bind_listen(w, s);
+    enum failure refused = bind_apply_policy(w, s);
+    return refused == FAIL_NONE ? bind_listen(w, s) : session_fail(w, s, refused);
 }
 
 /* --- the peer --- */
@@ -177,7 +198,7 @@ static bool bind_is_welcome(struct worker *w, struct session *s, int fd, struct 
 {
     struct net_address address;
     if (net_peer_address(fd, &address) < 0 || !net_address_to(&address, peer)) return false;
-    if (bind_expects(setup_of(w, s), peer) && policy_allows(w->config->blocked, peer)) return true;
+    if (bind_expects(setup_of(w, s), peer) && bind_judge_address(w, s, peer) == FAIL_NONE) return true;
     session_log(w, s, LOG_LEVEL_INFO, "bind: a connection from somebody else was refused");
     return false;
 }

@@ -18,6 +18,19 @@
 #define CONFIG_WORKERS_MAX   256u
 #define CONFIG_SCRIPTS_MAX   64u
 #define CONFIG_LIMITS_MAX    256u
+#define CONFIG_LISTS_MAX     1024u
+
+struct lists;
+
+enum list_kind { LIST_ALLOW_CLIENT, LIST_DENY_CLIENT, LIST_ALLOW_TARGET, LIST_DENY_TARGET, LIST_KINDS };
+#define LIST_SCOPE_PROCESS CONFIG_LISTENERS_MAX /* a smaller number is a listener's */
+
+/* One member of --allow-client, --deny-client, --allow-target or --deny-target. */
+struct list_option {
+    uint8_t kind;     /* enum list_kind */
+    uint8_t scope;    /* LIST_SCOPE_PROCESS, or the index of a listener */
+    const char *text; /* an entry as protocols/list_text.h has it, or @FILE */
+};
 
 enum listener_kind {
     LISTENER_AUTO,    /* SOCKS4, 4A, 5 and HTTP: the first octet tells */
@@ -78,6 +91,9 @@ struct config {
     const char *state_dir;                   /* NULL: none */
     uint32_t blocked;                        /* set of enum policy_class */
     bool blocked_given;                      /* by the operator: not the default */
+    struct list_option lists_given[CONFIG_LISTS_MAX];
+    uint32_t list_count;
+    struct lists *lists;                     /* what these hold, see lists.h; held once; NULL: nothing is listed */
     bool allow_self;                         /* clients may reach what the process itself listens on */
     uint32_t workers;                        /* 0: one per CPU of the affinity mask; resolved by config_check() */
     const char *ruleset;                     /* -r, or named by the -c script; NULL: none; "-": stdin */

@@ -12,6 +12,7 @@
 #include "core/session/end.h"
 #include "core/session/established.h"
 #include "core/session/hop.h"
+#include "core/session/lists.h"
 #include "core/session/policy.h"
 #include "core/session/self.h"
 #include "core/session/session.h"
@@ -134,6 +135,30 @@ static void dial_fail_attempt(struct dial *dial, enum failure failure)
     if (!dial_met_self(dial->failure)) dial->failure = (uint8_t)failure;
 }
 
+/* Whether lists let the client be connected to this address of its target. A hop of the chain is none, and our own
+ * connections are no client's. */
+static bool dial_is_listed(const struct worker *w, const struct session *s, const struct address *to)
+{
+    const struct setup *setup = setup_of(w, s);
+    uint8_t allowed = setup->dial.allowed;
+    if (s->protocol == PROTOCOL_INTERNAL || setup->route.verdict.hop_count > 0) return true;
+    if (to->kind != ADDRESS_IPV4 && to->kind != ADDRESS_IPV6) return true;
+    return lists_admit_target(w->config->lists, s->listener, to, &allowed, true);
+}
+
+/* The target that the verdict names, which may be another than the one that was asked for. Behind a chain nobody here
+ * will see the address of its name. */
+static bool dial_target_is_listed(const struct worker *w, const struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    const struct route_verdict *verdict = &setup->route.verdict;
+    bool named = verdict->target.kind == ADDRESS_NAME, chain = verdict->hop_count > 0;
+    setup->dial.allowed = s->protocol == PROTOCOL_INTERNAL ? 0 : setup->allowed;
+    if (s->protocol == PROTOCOL_INTERNAL || (!named && !chain)) return true; /* addresses come to dial_is_listed() */
+    if (!named && verdict->target.kind != ADDRESS_IPV4 && verdict->target.kind != ADDRESS_IPV6) return true;
+    return lists_admit_target(w->config->lists, s->listener, &verdict->target, &setup->dial.allowed, chain);
+}
+
 /* Starts the next candidate that may be dialled. False: none is left, or no attempt is free. */
 static bool dial_start(struct worker *w, struct session *s)
 {
@@ -148,6 +173,7 @@ static bool dial_start(struct worker *w, struct session *s)
         bool again = setup->resolve.name.kind == ADDRESS_NAME && self_may_return(w, s, &to);
         if (refused == FAIL_NONE && again && self_came_back(w, s)) refused = FAIL_LOOP;
         if (refused == FAIL_NONE && !policy_allows(w->config->blocked, &to)) refused = FAIL_BLOCKED;
+        if (refused == FAIL_NONE && !dial_is_listed(w, s, &to)) refused = FAIL_TARGET_DENIED;
         if (refused != FAIL_NONE) {
             if (dial->failure == FAIL_NONE || dial_met_self(refused)) dial_fail_attempt(dial, refused);
             continue;
@@ -194,6 +220,7 @@ enum session_state dial_begin(struct worker *w, struct session *s)
     setup->resolve.name = *to;
     setup->resolve.count = 1;
     enum failure refused = verdict->hop_count > 0 ? self_forbids_behind_chain(w, s) : FAIL_NONE;
+    if (refused == FAIL_NONE && !dial_target_is_listed(w, s)) refused = FAIL_TARGET_DENIED;
     if (refused != FAIL_NONE) return session_fail(w, s, refused);
     if (to->kind == ADDRESS_NAME) return dial_resolve(w, s);
     if (to->kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);

@@ -141,6 +141,13 @@ static enum session_state session_end_trial(struct worker *w, struct session *s,
     return SESSION_ROUTE;
 }
 
+/* What docs/fail2ban/ reads is written at the level that is the default. */
+static int failure_log_level(enum failure failure)
+{
+    bool denied = failure == FAIL_CLIENT_DENIED || failure == FAIL_TARGET_DENIED;
+    return denied ? LOG_LEVEL_NOTICE : LOG_LEVEL_INFO;
+}
+
 enum session_state session_fail(struct worker *w, struct session *s, enum failure failure)
 {
     if (session_is_trial(w, s, failure)) return session_end_trial(w, s, failure);
@@ -150,7 +157,7 @@ enum session_state session_fail(struct worker *w, struct session *s, enum failur
     if (failure == FAIL_AUTH)
         session_log_intruder(w, s);
     else
-        session_log(w, s, LOG_LEVEL_INFO, failure_row(failure)->word);
+        session_log(w, s, failure_log_level(failure), failure_row(failure)->word);
     if (!reply_append_refusal(w, s, failure)) {
         session_close(w, s, SESSION_ORDERLY);
         return SESSION_CLOSING;

@@ -19,7 +19,9 @@ enum failure {
     FAIL_COMMAND,             /* a command that is unknown or switched off */
     FAIL_ADDRESS_TYPE,        /* an address type that is unknown */
     FAIL_REJECTED,            /* the ruleset said no, or failed to answer */
+    FAIL_CLIENT_DENIED,       /* lists of clients let it in no longer, or not at all */
     FAIL_BLOCKED,             /* the outbound policy said no */
+    FAIL_TARGET_DENIED,       /* lists of targets said no */
     FAIL_SELF,                /* the client wants what this process itself listens on */
     FAIL_LOOP,                /* the connection has come back to a listener that it has passed */
     FAIL_RESOLVE,             /* the name does not exist, or the resolver reported an error */

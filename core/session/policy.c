@@ -107,25 +107,44 @@ static enum policy_class policy_classify_ipv4(const uint8_t *octets)
     return class;
 }
 
-static enum policy_class policy_classify_carried(const struct policy_carrier *carrier, const uint8_t *octets)
+static void policy_read_carried(const struct policy_carrier *carrier, const uint8_t *octets, uint8_t ipv4[4])
 {
-    uint8_t carried[4];
-    assert(carrier->offset + sizeof carried <= 16);
-    for (size_t i = 0; i < sizeof carried; i++) carried[i] = octets[carrier->offset + i] ^ carrier->inverted;
-    enum policy_class class = policy_classify_ipv4(carried);
-    return class == POLICY_GLOBAL ? (enum policy_class)carrier->at_most : class;
+    assert(carrier->offset + 4u <= 16);
+    for (size_t i = 0; i < 4; i++) ipv4[i] = octets[carrier->offset + i] ^ carrier->inverted;
+}
+
+/* NULL: it is of none of these forms. */
+static const struct policy_carrier *policy_find_carrier(const uint8_t *octets)
+{
+    for (size_t i = 0; i < sizeof policy_carriers / sizeof *policy_carriers; i++) {
+        const struct policy_carrier *carrier = &policy_carriers[i];
+        if (policy_in_net(octets, carrier->octets, carrier->bits)) return carrier;
+    }
+    return NULL;
 }
 
 static enum policy_class policy_classify_ipv6(const uint8_t *octets)
 {
     enum policy_class class = POLICY_GLOBAL;
     if (POLICY_LOOK_UP(policy_ipv6, octets, &class)) return class;
-    for (size_t i = 0; i < sizeof policy_carriers / sizeof *policy_carriers; i++) {
-        const struct policy_carrier *carrier = &policy_carriers[i];
-        if (policy_in_net(octets, carrier->octets, carrier->bits)) return policy_classify_carried(carrier, octets);
+    const struct policy_carrier *carrier = policy_find_carrier(octets);
+    if (carrier) {
+        uint8_t carried[4];
+        policy_read_carried(carrier, octets, carried);
+        class = policy_classify_ipv4(carried);
+        return class == POLICY_GLOBAL ? (enum policy_class)carrier->at_most : class;
     }
     POLICY_LOOK_UP(policy_ipv6_wide, octets, &class);
     return class;
+}
+
+bool policy_carried(const struct address *address, uint8_t ipv4[4])
+{
+    enum policy_class class;
+    if (address->kind != ADDRESS_IPV6 || POLICY_LOOK_UP(policy_ipv6, address->ipv6, &class)) return false;
+    const struct policy_carrier *carrier = policy_find_carrier(address->ipv6);
+    if (carrier) policy_read_carried(carrier, address->ipv6, ipv4);
+    return carrier != NULL;
 }
 
 enum policy_class policy_classify(const struct address *address)

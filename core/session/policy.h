@@ -23,6 +23,8 @@ enum policy_class {
 
 /* The class of an IPv4 or IPv6 address; Unix sockets come from the operator and are LOOPBACK; a NAME asserts. */
 enum policy_class policy_classify(const struct address *address);
+/* Whether an IPv6 address is of a form that carries an IPv4 address inside, which is written then. */
+bool policy_carried(const struct address *address, uint8_t ipv4[4]);
 /* blocked: a set of enum policy_class. */
 bool policy_allows(uint32_t blocked, const struct address *address);
 /* Parses "loopback,multicast,local,global", blanks and empty list allowed; replaces the whole set. False: `bad` points

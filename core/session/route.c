@@ -6,6 +6,7 @@
 #include "core/session/end.h"
 #include "core/session/established.h"
 #include "core/session/limited.h"
+#include "core/session/lists.h"
 #include "core/session/reply.h"
 #include "core/session/self.h"
 #include "core/session/session.h"
@@ -61,6 +62,22 @@ enum session_state route_obey(struct worker *w, struct session *s)
     return conn_cache_take(w, s) ? established_begin(w, s) : dial_begin(w, s);
 }
 
+/* The target as it was asked for, before anybody is asked about it. A client that has been let in may send requests for
+ * hours: what lists say of it now holds for each. */
+static enum failure route_look_at_lists(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    const struct address *target = &setup->target;
+    struct address client = host_port_address(&s->client);
+    bool named = target->kind == ADDRESS_NAME;
+    setup->allowed = 0;
+    if (client.kind != ADDRESS_NONE && !lists_admit_client(w->config->lists, s->listener, &client))
+        return FAIL_CLIENT_DENIED;
+    if (!named && target->kind != ADDRESS_IPV4 && target->kind != ADDRESS_IPV6) return FAIL_NONE;
+    bool passes = lists_admit_target(w->config->lists, s->listener, target, &setup->allowed, !named);
+    return passes ? FAIL_NONE : FAIL_TARGET_DENIED;
+}
+
 enum session_state route_begin(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
@@ -78,7 +95,8 @@ enum session_state route_begin(struct worker *w, struct session *s)
     bool open = s->protocol == PROTOCOL_FORWARD && revision > 0;
     if (setup->target.kind == ADDRESS_NONE && !open) return session_fail(w, s, FAIL_RESOLVE);
     if (self_came_back(w, s)) return session_fail(w, s, FAIL_LOOP);
-    enum failure failure = limited_admit_client(w, s);
+    enum failure failure = route_look_at_lists(w, s);
+    if (failure == FAIL_NONE) failure = limited_admit_client(w, s);
     if (failure != FAIL_NONE) return session_fail(w, s, failure);
     if (revision == 0) {
         route_decide_builtin(route, w->config->hops, (uint8_t)w->config->hop_count);

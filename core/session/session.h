@@ -121,6 +121,7 @@ struct dial {
     uint8_t order[DIAL_ATTEMPTS_MAX];                /* the candidate of each: the lowest was started first */
     uint8_t polled;                                  /* bits of attempts that were begun by net_connect() */
     uint8_t failure;                                 /* enum failure of the last attempt that failed */
+    uint8_t allowed;                                 /* as setup.allowed, with what the verdict's name adds */
 };
 
 #define SETUP_HEAD_SIZE 8192u /* nearly every request fits; see head_buffer.h for the others */
@@ -140,6 +141,7 @@ struct setup {
     bool request_complete;       /* a time-out from here on is the upstream's fault */
     bool repeatable;             /* plain HTTP: the request may be sent twice, see struct http_forward_request */
     bool by_name;                /* the target came as a name, even if it reads as an address */
+    uint8_t allowed;             /* scopes whose lists have allowed the target that was asked for, see lists.h */
     bool asking;                 /* ROUTE: the question could not be posted yet */
     bool trial;                  /* the verdict was ROUTE_TRY, and its end is not reported yet */
     uint32_t revision;           /* of the ruleset that is asked */

@@ -12,6 +12,7 @@
 #include "core/session/egress.h"
 #include "core/session/end.h"
 #include "core/session/limited.h"
+#include "core/session/lists.h"
 #include "core/session/policy.h"
 #include "core/session/reply.h"
 #include "core/session/session.h"
@@ -222,9 +223,9 @@ static bool udp_passes(struct worker *w, struct session *s, enum session_side fr
     return passage == LIMITED_PASSES;
 }
 
-/* False: the datagram is to be dropped. */
+/* allowed  what lists have said of the name that the target is an address of. False: the datagram is to be dropped. */
 static bool udp_send_up(struct worker *w, struct session *s, uint16_t buffer, const struct address *target,
-                        struct iovec payload)
+                        uint8_t allowed, struct iovec payload)
 {
     struct association *a = association_of(w, s);
     struct udp_send *send = &w->udp->sends[buffer];
@@ -234,6 +235,7 @@ static bool udp_send_up(struct worker *w, struct session *s, uint16_t buffer, co
     net_address_from(&plain, &send->to);
     enum udp_socket by = plain.kind == ADDRESS_IPV4 ? UDP_IPV4 : UDP_IPV6;
     if (plain.port == 0 || !policy_allows(w->config->blocked, &plain)) return false;
+    if (!lists_admit_target(w->config->lists, s->listener, &plain, &allowed, true)) return false;
     if (!w->config->allow_self && own_is_datagrams(w->own, w->machine, &plain)) return false;
     if (a->sends >= UDP_SENDS_MAX || !udp_open_outbound(w, s, by)) return false;
     if (!udp_passes(w, s, CLIENT, payload.iov_len)) return false;
@@ -308,35 +310,50 @@ static struct udp_name *name_find(const struct worker *w, struct association *a,
     return NULL;
 }
 
-/* The first address that the policy allows: they are in the order in which they should be tried, and a datagram has one
- * try only. */
-static void name_choose(const struct worker *w, const struct resolve_request *resolve, struct address *out)
+/* Whether lists let datagrams go to that name, as long as its address may. */
+static bool name_is_listed(const struct worker *w, const struct session *s, const struct address *target,
+                           uint8_t *allowed)
 {
+    *allowed = 0;
+    return lists_admit_target(w->config->lists, s->listener, target, allowed, false);
+}
+
+/* The first address that the policy and lists allow: they are in the order in which they should be tried, and a
+ * datagram has one try only. The port is that of the first datagram; each is judged with its own when it is sent. */
+static void name_choose(const struct worker *w, const struct session *s, const struct resolve_request *resolve,
+                        struct address *out)
+{
+    uint8_t by_name, allowed;
+    bool listed = name_is_listed(w, s, &resolve->name, &by_name);
     for (uint32_t i = 0; i < resolve->count; i++) {
-        *out = (struct address){.kind = resolve->results[i].kind};
+        *out = (struct address){.kind = resolve->results[i].kind, .port = resolve->name.port};
         memcpy(out->ipv6, resolve->results[i].octets, sizeof out->ipv6);
-        if (policy_allows(w->config->blocked, out)) return;
+        allowed = by_name;
+        if (!policy_allows(w->config->blocked, out)) continue;
+        if (listed && lists_admit_target(w->config->lists, s->listener, out, &allowed, true)) return;
     }
     *out = (struct address){.kind = ADDRESS_NONE};
 }
 
-static void name_remember(const struct worker *w, struct association *a, int32_t result)
+static void name_remember(const struct worker *w, const struct session *s, int32_t result)
 {
+    struct association *a = association_of(w, s);
     struct udp_name *entry = &a->names[a->names_next];
     a->names_next = (uint8_t)((a->names_next + 1) % UDP_NAMES);
     entry->name = a->resolve.name;
     entry->name.port = 0;
     entry->address = (struct address){.kind = ADDRESS_NONE};
-    if (result == 0) name_choose(w, &a->resolve, &entry->address);
+    if (result == 0) name_choose(w, s, &a->resolve, &entry->address);
     entry->until_ms = ring_now_ms(w->ring) + (entry->address.kind == ADDRESS_NONE ? UDP_NAME_FAILED_MS : UDP_NAME_MS);
 }
 
 static bool udp_send_to_name(struct worker *w, struct session *s, uint16_t buffer, const struct udp_name *name,
-                             uint16_t port, struct iovec payload)
+                             const struct address *asked, struct iovec payload)
 {
     struct address target = name->address;
-    target.port = port;
-    return udp_send_up(w, s, buffer, &target, payload);
+    uint8_t allowed;
+    target.port = asked->port;
+    return name_is_listed(w, s, asked, &allowed) && udp_send_up(w, s, buffer, &target, allowed, payload);
 }
 
 /* The datagram waits for the address of its name. False: it is to be dropped. */
@@ -344,6 +361,8 @@ static bool name_wait(struct worker *w, struct session *s, uint16_t buffer, int3
                       const struct address *target)
 {
     struct association *a = association_of(w, s);
+    uint8_t allowed;
+    if (!name_is_listed(w, s, target, &allowed)) return false;
     if (a->waiting_count == UDP_WAITING_MAX || w->udp->waiting >= UDP_WAITING_MAX_ALL) return false;
     if (!(s->inflight & SESSION_BIT(SESSION_ANSWER))) {
         a->resolve.name = *target;
@@ -396,10 +415,10 @@ static bool udp_take_from_client(struct worker *w, struct session *s, uint16_t b
     struct socks5_udp_header header;
     struct iovec payload;
     if (!udp_parse(datagram, &header, &payload) || !udp_is_from_client(a, datagram)) return false;
-    if (header.target.kind != ADDRESS_NAME) return udp_send_up(w, s, buffer, &header.target, payload);
+    if (header.target.kind != ADDRESS_NAME) return udp_send_up(w, s, buffer, &header.target, 0, payload);
     const struct udp_name *name = name_find(w, a, &header.target);
     if (!name) return name_wait(w, s, buffer, filled, &header.target);
-    return udp_send_to_name(w, s, buffer, name, header.target.port, payload);
+    return udp_send_to_name(w, s, buffer, name, &header.target, payload);
 }
 
 static void udp_take(struct worker *w, struct session *s, enum udp_socket from, uint16_t buffer, int32_t filled)
@@ -497,7 +516,7 @@ static bool name_retry(struct worker *w, struct session *s, const struct udp_wai
         a->resolve.name = header.target;
         if (session_ask_address(w, s, &a->resolve) == FAIL_NONE) return true;
     }
-    if (!name || !udp_send_to_name(w, s, waiting->buffer, name, header.target.port, payload))
+    if (!name || !udp_send_to_name(w, s, waiting->buffer, name, &header.target, payload))
         udp_discard(w, waiting->buffer);
     return false;
 }
@@ -506,7 +525,7 @@ void udp_on_answer(struct worker *w, struct session *s)
 {
     struct association *a = association_of(w, s);
     unsigned kept = 0;
-    name_remember(w, a, s->result);
+    name_remember(w, s, s->result);
     for (unsigned i = 0; i < a->waiting_count; i++) {
         struct udp_waiting waiting = a->waiting[i];
         if (name_retry(w, s, &waiting))

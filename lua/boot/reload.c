@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/control/config_change.h"
+#include "core/control/list_load.h"
 #include "core/io/log.h"
 #include "core/process/config_check.h"
 #include "core/session/config.h"
@@ -96,13 +97,17 @@ static bool run_both(struct engine *e, const char *path, struct config *fresh, s
 static bool run_and_take(struct engine *e, const char *path, struct config *fresh)
 {
     struct engine_text error = {0};
-    char why[256] = "";
-    bool good = run_both(e, path, fresh, &error);
-    bool taken = good && may_take(e, fresh, why, sizeof why) && take(e, fresh, why, sizeof why);
+    char why[LIST_WHY_SIZE] = "";
+    bool ran = run_both(e, path, fresh, &error);
+    struct lists *lists = NULL;
+    bool good = ran && may_take(e, fresh, why, sizeof why) && list_load(fresh, &lists, why, sizeof why) == 0;
+    fresh->lists = lists;
+    bool taken = good && take(e, fresh, why, sizeof why);
+    if (!taken) lists_release(lists);
     if (taken)
         LOGN("reload: config successfully reloaded");
     else
-        log_reload_error("config", good ? why : boot_error_text(&error), "everything stays as it was");
+        log_reload_error("config", ran ? why : boot_error_text(&error), "everything stays as it was");
     engine_text_free(&error);
     return taken;
 }
@@ -140,9 +145,12 @@ void boot_reload(struct engine *e)
 {
     const struct config *config = coordinator_config(e->c);
     const char *path = config->boot ? config->boot : config->ruleset;
-    if (is_readable_again(config->boot))
+    if (is_readable_again(config->boot)) {
         reload_config(e, path);
-    else if (!config->boot && is_readable_again(config->ruleset))
+        return;
+    }
+    coordinator_reload_lists(e->c);
+    if (!config->boot && is_readable_again(config->ruleset))
         reload_ruleset(e, path);
     else if (path)
         LOGN("reload: the script came from standard input, which cannot be read again; all stays as it was");

@@ -9,6 +9,7 @@
 
 #include "core/io/log.h"
 #include "core/process/kept_text.h"
+#include "core/process/list_options.h"
 #include "core/process/option_table.h"
 #include "core/process/option_values.h"
 #include "core/process/options.h"
@@ -34,6 +35,7 @@ static const char *kind_text(enum option_kind kind)
     case OPTION_HTTP_LISTEN:
     case OPTION_FORWARD:
     case OPTION_LIMITS:
+    case OPTION_LISTS:
     case OPTION_SCRIPTS: return "a string";
     case OPTION_ACTION:
     case OPTION_RULESET: break;
@@ -323,13 +325,19 @@ static void read_words(lua_State *L, const struct boot_file *file, const char *f
                rest ? rest + 2 : why);
 }
 
+static void drop_listeners(struct config *c)
+{
+    for (unsigned i = 0; i < c->listener_count; i++) list_options_clear(c, LIST_KINDS, i);
+    c->listener_count = 0;
+}
+
 static void apply_texts(lua_State *L, const struct boot_file *file, int table)
 {
     struct words words = {.count = 0};
     int top = lua_gettop(L);
     add_word(L, &words, "sluice", 6);
     if (field_text(L, table, "listen") || field_text(L, table, "forward") || field_text(L, table, "http_listen"))
-        file->config->listener_count = 0;
+        drop_listeners(file->config);
     add_listeners(L, file, table, &words);
     read_words(L, file, "listen", &words);
     words.count = 1;
@@ -345,9 +353,11 @@ static void apply_texts(lua_State *L, const struct boot_file *file, int table)
     read_words(L, file, "limit", &words);
     for (size_t i = 0; i < option_row_count; i++) {
         const struct option_row *row = &option_rows[i];
-        if (!row->key || (row->kind != OPTION_TEXT && row->kind != OPTION_WORD)) continue;
+        bool lists = row->kind == OPTION_LISTS;
+        if (!row->key || (row->kind != OPTION_TEXT && row->kind != OPTION_WORD && !lists)) continue;
         const char *text = field_text(L, table, row->key);
         lua_settop(L, top);
+        if (text && lists) list_options_clear(file->config, (enum list_kind)row->list, LIST_SCOPE_PROCESS);
         if (!text || !*text) continue; /* it is the table's: the stack need not hold it */
         words.count = 1;
         add_option(L, &words, row->long_name, text, strlen(text));
@@ -418,6 +428,23 @@ static void push_limits(lua_State *L, const struct config *c)
     lua_pushnil(L);
 }
 
+static void push_lists(lua_State *L, const struct config *c, const struct option_row *row)
+{
+    luaL_Buffer b;
+    bool any = false;
+    luaL_buffinit(L, &b);
+    for (uint32_t i = 0; i < c->list_count; i++) {
+        if (c->lists_given[i].kind != row->list || c->lists_given[i].scope != LIST_SCOPE_PROCESS) continue;
+        if (any) luaL_addchar(&b, ',');
+        luaL_addstring(&b, c->lists_given[i].text);
+        any = true;
+    }
+    luaL_pushresult(&b);
+    if (any) return;
+    lua_pop(L, 1);
+    lua_pushnil(L);
+}
+
 static void push_forward(lua_State *L, const struct config *c)
 {
     for (uint32_t i = 0; i < c->listener_count; i++) {
@@ -458,6 +485,7 @@ static void push_field(lua_State *L, const struct config *c, const struct option
     case OPTION_HTTP_LISTEN: push_listeners(L, c, true); return;
     case OPTION_FORWARD: push_forward(L, c); return;
     case OPTION_SCRIPTS: push_scripts(L, c); return;
+    case OPTION_LISTS: push_lists(L, c, row); return;
     case OPTION_LIMITS: push_limits(L, c); return;
     }
 }

@@ -6,27 +6,9 @@
 #include <string.h>
 
 #include "lua/engine/quote.h"
+#include "protocols/list_text.h"
 
 #define SHOWN_SIZE 80u /* of a wrong entry, in its message */
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r';
-}
-
-/* A line without blanks and comment; it may be empty. */
-static const char *next_line(struct entries *e, size_t *size)
-{
-    const char *start = e->at, *stop = memchr(e->at, '\n', (size_t)(e->end - e->at));
-    if (!stop) stop = e->end;
-    e->at = stop < e->end ? stop + 1 : e->end;
-    const char *comment = memchr(start, '#', (size_t)(stop - start));
-    if (comment) stop = comment;
-    while (start < stop && is_blank(*start)) start++;
-    while (stop > start && is_blank(stop[-1])) stop--;
-    *size = (size_t)(stop - start);
-    return start;
-}
 
 static const char *next_element(struct entries *e, size_t *size)
 {
@@ -42,7 +24,7 @@ const char *entries_next(struct entries *e, size_t *size)
     const char *entry;
     do {
         if (e->at)
-            entry = e->at < e->end ? next_line(e, size) : NULL;
+            entry = list_next_line(&e->at, e->end, size);
         else
             entry = next_element(e, size);
     } while (entry && *size == 0);
