@@ -1,7 +1,7 @@
 #include "protocols/list_text.h"
 
+#include <arpa/inet.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #define NAME_MAX_SIZE  253u /* RFC 1035 section 2.3.4, without the dot at its end */
 #define LABEL_MAX_SIZE 63u

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/io/idn.h"
+#include "core/session/lists.h"
 #include "core/session/lists_private.h"
 #include "protocols/list_text.h"
 

@@ -1,10 +1,11 @@
-#include "core/session/lists_private.h"
+#include "core/session/lists.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/io/idn.h"
+#include "core/session/lists_private.h"
 #include "core/session/policy.h"
 
 /* --- holding --- */

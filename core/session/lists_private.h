@@ -5,9 +5,12 @@
 #ifndef SLUICE_CORE_SESSION_LISTS_PRIVATE_H
 #define SLUICE_CORE_SESSION_LISTS_PRIVATE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "core/io/name_table.h"
 #include "core/io/prefix_table.h"
-#include "core/session/lists.h"
 
 enum { SAYS_NOTHING, SAYS_ALLOW, SAYS_DENY, SAYS_BY_PORT }; /* from the last on: rows */
 
