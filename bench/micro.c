@@ -6,6 +6,7 @@
 #include "core/io/pool.h"
 #include "core/io/queue.h"
 #include "core/io/timer.h"
+#include "core/session/lists.h"
 #include "core/session/policy.h"
 #include "protocols/http_connect.h"
 #include "protocols/http_head.h"
@@ -208,6 +209,83 @@ static void run_policy_ipv6(unsigned count)
     classify(addresses, 3, count);
 }
 
+/* --- lists: a million entries, hosts in an order that no cache foresees --- */
+
+enum { LIST_ENTRIES = 1000000, LIST_HOSTS = 65536 };
+static struct lists *lists;
+static struct address *list_hosts[3]; /* IPv4, IPv6, names */
+
+static uint32_t scramble(uint32_t i)
+{
+    return (i * 2654435761u >> 8) % LIST_ENTRIES;
+}
+
+static void list_text(char *out, size_t size, unsigned kind, uint32_t i, bool entry)
+{
+    if (kind == 0)
+        snprintf(out, size, entry ? "%u.%u.%u.0/24\n" : "%u.%u.%u.9", 1 + (i >> 16), i >> 8 & 255, i & 255);
+    else if (kind == 1)
+        snprintf(out, size, entry ? "2001:db8:%x:%x::/64\n" : "2001:db8:%x:%x::9", i >> 16, i & 65535);
+    else
+        snprintf(out, size, entry ? ".host%u.example%u.test\n" : "www.host%u.example%u.test", i, i % 1000);
+}
+
+static void list_open(void)
+{
+    char *text = malloc((size_t)LIST_ENTRIES * 96), *at = text, one[80];
+    struct list_fault fault;
+    lists = lists_new();
+    require(text && lists, "no memory for the lists");
+    for (unsigned kind = 0; kind < 3; kind++)
+        for (uint32_t i = kind; i < LIST_ENTRIES; i += 3) { /* a million of them all */
+            list_text(one, sizeof one, kind, i, true);
+            at = stpcpy(at, one);
+        }
+    struct list_part part = {.text = text, .size = (size_t)(at - text), .denies = true};
+    struct list_side **side = &lists->sides[LIST_TARGETS][LIST_SCOPE_PROCESS];
+    require(list_side_build(LIST_TARGETS, &part, 1, side, &fault) == 0, "the lists are wrong");
+    free(text);
+    for (unsigned kind = 0; kind < 3; kind++) {
+        list_hosts[kind] = calloc(LIST_HOSTS, sizeof **list_hosts);
+        require(list_hosts[kind] != NULL, "no memory for the hosts");
+        for (uint32_t i = 0; i < LIST_HOSTS; i++) {
+            list_text(one, sizeof one, kind, scramble(i) / 3 * 3 + kind, false);
+            require(address_from_host(one, strlen(one), 443, &list_hosts[kind][i]), "this is no host");
+        }
+    }
+}
+
+static void list_close(void)
+{
+    for (unsigned kind = 0; kind < 3; kind++) free(list_hosts[kind]);
+    lists_release(lists);
+}
+
+static void look_up(const struct address *hosts, unsigned count)
+{
+    unsigned passed = 0;
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t allowed = 0;
+        passed += lists_admit_target(lists, 0, &hosts[i % LIST_HOSTS], &allowed, true);
+    }
+    require(passed < count / 100 + 2, "a host is not found");
+}
+
+static void run_list_ipv4(unsigned count)
+{
+    look_up(list_hosts[0], count);
+}
+
+static void run_list_ipv6(unsigned count)
+{
+    look_up(list_hosts[1], count);
+}
+
+static void run_list_names(unsigned count)
+{
+    look_up(list_hosts[2], count);
+}
+
 /* --- measuring --- */
 
 static const struct subject {
@@ -220,6 +298,8 @@ static const struct subject {
     {"queue: push and pop", run_queue, BATCH},         {"pool: take and give", run_pool, BATCH},
     {"timer: move a deadline", run_timer_move, SLOTS}, {"timer: set and expire", run_timer_expire, SLOTS},
     {"policy: classify IPv4", run_policy_ipv4, 1},     {"policy: classify IPv6", run_policy_ipv6, 1},
+    {"list of a million: IPv4", run_list_ipv4, 1},     {"list of a million: IPv6", run_list_ipv6, 1},
+    {"list of a million: name", run_list_names, 1},
 };
 
 static uint64_t cpu_ns(void)
@@ -265,8 +345,10 @@ int main(void)
     require(queue_open(&queue, QUEUE_CAPACITY) == 0, "no memory for the queue");
     require(pool_open(&pool, SLOTS, SLOT_SIZE) == 0, "no memory for the pool");
     require(timer_open(&wheel, SLOTS, 0, TIMER_TICK_MS) == 0, "no memory for the timers");
+    list_open();
     printf("%-26s %10s %10s %10s\n", "ns per operation", "median", "least", "greatest");
     for (size_t i = 0; i < sizeof subjects / sizeof subjects[0]; i++) measure(&subjects[i]);
+    list_close();
     timer_close(wheel);
     pool_close(&pool);
     queue_close(queue);

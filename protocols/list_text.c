@@ -1,6 +1,7 @@
 #include "protocols/list_text.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <string.h>
 
 #define NAME_MAX_SIZE  253u /* RFC 1035 section 2.3.4, without the dot at its end */
@@ -66,8 +67,8 @@ static const char *parse_network(int family, const char *text, size_t size, stru
     struct subnet subnet;
     bool bare = !memchr(text, '/', size);
     if (size + 5 > sizeof whole) return "this is no network, give address/bits";
-    memcpy(whole, text, size);
-    memcpy(whole + size, family == AF_INET ? "/32" : "/128", 5);
+    snprintf(whole, sizeof whole, "%.*s%s", (int)size, text, family == AF_INET ? "/32" : "/128");
+    if (strlen(whole) < size) return "this is no network, give address/bits"; /* a zero octet */
     const char *wrong = subnet_parse(family, whole, bare ? strlen(whole) : size, &subnet);
     if (wrong && strcmp(wrong, "prefix size") == 0)
         return "the size of the network is wrong, give /0 to /32, IPv6: /0 to /128";

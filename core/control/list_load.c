@@ -1,5 +1,6 @@
 #include "core/control/list_load.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -67,6 +68,7 @@ static int fail_file(struct load *load, const struct list_option *option, const 
 static int fail_entry(struct load *load, const struct list_fault *fault)
 {
     const struct list_option *option = load->sources[fault->part].option;
+    assert(fault->part < load->count && option);
     char raw[SHOWN_MAX + 1], shown[4 * SHOWN_MAX + 1], line[24] = "";
     size_t used = write_place(load, option), size = fault->entry_size < SHOWN_MAX ? fault->entry_size : SHOWN_MAX;
     memcpy(raw, fault->entry, size);

@@ -205,6 +205,6 @@ bool lists_admit_target(const struct lists *lists, unsigned listener, const stru
     bool by_process = *allowed & 1, by_listener = *allowed & 2;
     bool passes = side_admits_target(side_at(lists, LIST_TARGETS, LIST_SCOPE_PROCESS), target, &by_process, last) &&
                   side_admits_target(side_at(lists, LIST_TARGETS, listener), target, &by_listener, last);
-    *allowed = (uint8_t)(by_process | by_listener << 1);
+    *allowed = (uint8_t)((by_process ? 1u : 0u) | (by_listener ? 2u : 0u));
     return passes;
 }
