@@ -66,9 +66,8 @@ static const char *parse_network(int family, const char *text, size_t size, stru
     char whole[64];
     struct subnet subnet;
     bool bare = !memchr(text, '/', size);
-    if (size + 5 > sizeof whole) return "this is no network, give address/bits";
+    if (size + 5 > sizeof whole || memchr(text, '\0', size)) return "this is no network, give address/bits";
     snprintf(whole, sizeof whole, "%.*s%s", (int)size, text, family == AF_INET ? "/32" : "/128");
-    if (strlen(whole) < size) return "this is no network, give address/bits"; /* a zero octet */
     const char *wrong = subnet_parse(family, whole, bare ? strlen(whole) : size, &subnet);
     if (wrong && strcmp(wrong, "prefix size") == 0)
         return "the size of the network is wrong, give /0 to /32, IPv6: /0 to /128";

@@ -97,6 +97,8 @@ static void test_entries_of_clients(void **state)
     for (const char *const *bad = (const char *const[]){"example.com", ".x", "10.0.0.1:80", "[::1]:80", "*:1", NULL};
          *bad; bad++)
         assert_non_null(list_parse_entry(*bad, strlen(*bad), false, &entry));
+    assert_non_null(list_parse_entry("10.0.0.1\0", 9, false, &entry));
+    assert_non_null(list_parse_entry("10.0.0.0/8\0", 11, false, &entry));
 }
 
 static void test_lines(void **state)

@@ -356,6 +356,7 @@ def bad_requests(own_port):
         ("command", 0, [hello, (wire.socks5("127.0.0.1", 9, 2), None)]),
         ("address_type", 0, [hello, (b"\5\1\0\2\x7f\0\0\1\0\x50", None)]),
         ("blocked", 1, [(wire.socks4("224.0.0.1", 9), None)]),
+        ("target_denied", 1, [hello, (wire.socks5("192.0.2.99", 9), None)]),
         ("self", 1, [hello, (wire.socks5("127.0.0.1", own_port), None)]),
         ("resolve", 1, [hello, (wire.socks5(b"a b", 9), None)]),
         ("peer", 0, [(b"\5\1\0", 2)]),
@@ -363,7 +364,12 @@ def bad_requests(own_port):
 
 
 def test_requests_that_are_refused(metered, dns, tmp_path):
-    meter = metered("--nameserver", dns().text, "-l", f"unix:{tmp_path}/forward", "-f", f"unix:{tmp_path}/nobody")
+    meter = metered("--nameserver", dns().text, "-l", f"unix:{tmp_path}/forward", "-f", f"unix:{tmp_path}/nobody",
+                    "--deny-target", "192.0.2.99", "--deny-client", "127.9.9.9")
+    with pytest.raises(ConnectionResetError):
+        with wire.Client(meter.proxy.address, source=("127.9.9.9", 0)) as client:
+            client.socket.recv(1)
+    meter.check(fail_client_denied=1)
     for label, requests, lines in bad_requests(meter.proxy.port):
         said, heard = exchange(meter, *lines)
         meter.check(**refused(label, said, heard, requests))
