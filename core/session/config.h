@@ -82,15 +82,15 @@ struct config {
     uint32_t startup_start, startup_rate, startup_full; /* --max-startups */
     const char *limits[CONFIG_LIMITS_MAX];              /* --limit as given, see protocols/limit_text.h */
     uint32_t limit_count;
-    const char *access_log;                  /* FILE, unix:/path, syslog, journald, stdout; NULL: none */
-    const char *access_log_format;           /* json, logfmt, clf, or a template */
-    bool access_log_starts;                  /* a line at the start of a session, too */
-    bool access_log_queries;                 /* paths keep their query */
-    uint32_t limit_keys;                     /* that are known at the same time, see keys.h */
-    const char *usage;                       /* --usage as given, see usage_text.h; NULL: below state_dir, if given */
-    const char *state_dir;                   /* NULL: none */
-    uint32_t blocked;                        /* set of enum policy_class */
-    bool blocked_given;                      /* by the operator: not the default */
+    const char *access_log;        /* FILE, unix:/path, syslog, journald, stdout; NULL: none */
+    const char *access_log_format; /* json, logfmt, clf, or a template */
+    bool access_log_starts;        /* a line at the start of a session, too */
+    bool access_log_queries;       /* paths keep their query */
+    uint32_t limit_keys;           /* that are known at the same time, see keys.h */
+    const char *usage;             /* --usage as given, see usage_text.h; NULL: below state_dir, if given */
+    const char *state_dir;         /* NULL: none */
+    uint32_t blocked;              /* set of enum policy_class */
+    bool blocked_given;            /* by the operator: not the default */
     struct list_option lists_given[CONFIG_LISTS_MAX];
     uint32_t list_count;
     struct lists *lists;                     /* what these hold, see lists.h; held once; NULL: nothing is listed */

@@ -23,5 +23,7 @@ int sluice_tag(lua_State *L);
 int sluice_unauthorized(lua_State *L);
 /* own.c */
 int sluice_is_own(lua_State *L);
+/* listed.c */
+int sluice_list(lua_State *L);
 
 #endif

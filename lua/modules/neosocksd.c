@@ -275,6 +275,7 @@ int luaopen_neosocksd(lua_State *L)
                                          {"cache", sluice_cache},
                                          {"invoke", neosocksd_invoke},
                                          {"is_own", sluice_is_own},
+                                         {"list", sluice_list},
                                          {"limit", sluice_limit},
                                          {"now", neosocksd_now},
                                          {"parse_ipv4", neosocksd_parse_ipv4},

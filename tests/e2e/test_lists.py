@@ -12,6 +12,7 @@ from test_auth import ROOT
 from test_bind import ON as BIND
 from test_bind import ask, is_reset
 from test_keys import failures
+from test_ruleset import DIRECT
 from test_udp import ON as UDP
 from test_udp import Association, Target
 
@@ -156,6 +157,18 @@ def test_datagrams(sluice, dns):
     finally:
         for target in (one, other, inner):
             target.close()
+
+
+def test_scripts_ask(ruled):
+    _, api = ruled(DIRECT, "--deny-client", "192.0.2.0/24", "--deny-target", "10.0.0.0/8,.evil.test,*:25", "--allow-target", ".good.test,10.0.0.0/8")
+    asked = [("'client', '192.0.2.7'", False), ("'client', '192.0.3.7'", True), ("'target', 'x.good.test', 80", True),
+             ("'target', 'x.good.test', 25", True), ("'target', 'x.good.test', 80, '10.0.0.1'", False),
+             ("'target', 'x.good.test', 80, '192.0.2.1'", True), ("'target', 'other.test', 80", True),
+             ("'target', 'other.test', 80, '192.0.2.1'", False), ("'target', 'x.evil.test', 80", False), ("'target', '10.0.0.1', 80", False)]
+    for words, expected in asked:
+        assert api.call(f"return sluice.list({words})") == f"return true,{str(expected).lower()}", words
+    for words in ("'client', 'name'", "'target', 'a b', 1", "'target', 'a', 70000", "'target', 'a', 1, 'b'", "'nobody', 'a'", ""):
+        assert "bad argument" in api.call(f"return select(2, pcall(sluice.list, {words}))".replace(", )", ")")), words
 
 
 # --- clients ---
