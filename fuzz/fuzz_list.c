@@ -20,18 +20,22 @@ static void check_entry(const char *text, size_t size, const struct list_entry *
 
 static void try_entry(const char *text, size_t size, bool targets)
 {
-    struct list_entry entry, before;
-    memset(&entry, 0xa5, sizeof entry);
-    before = entry;
-    const char *wrong = list_parse_entry(text, size, targets, &entry);
+    union {
+        struct list_entry entry;
+        uint8_t octets[sizeof(struct list_entry)];
+    } given, before;
+    memset(before.octets, 0xa5, sizeof before.octets);
+    given = before;
+    const char *wrong = list_parse_entry(text, size, targets, &given.entry);
     if (wrong) {
-        assert(wrong[0] != '\0' && memcmp(&entry, &before, sizeof entry) == 0);
+        assert(wrong[0] != '\0' && memcmp(given.octets, before.octets, sizeof before.octets) == 0);
         return;
     }
-    check_entry(text, size, &entry);
+    check_entry(text, size, &given.entry);
     if (targets) return;
-    assert(!list_entry_has_ports(&entry) && entry.kind != LIST_ENTRY_NAME && entry.kind != LIST_ENTRY_SUFFIX);
-    assert(list_parse_entry(text, size, true, &before) == NULL); /* what may be a client may be a target */
+    assert(!list_entry_has_ports(&given.entry) && given.entry.kind != LIST_ENTRY_NAME &&
+           given.entry.kind != LIST_ENTRY_SUFFIX);
+    assert(list_parse_entry(text, size, true, &before.entry) == NULL); /* what may be a client may be a target */
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

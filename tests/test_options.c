@@ -274,11 +274,15 @@ static void test_open_listeners(void **state)
                                          "-l :9 --block-outbound local",
                                          "-l :9 -f a:1",
                                          "-l :9 -r x --auth-required",
-                                         "-l :9 --block-outbound ''"};
+                                         "-l :9 --block-outbound ''",
+                                         "-l :9 --allow-client 10.0.0.0/8",
+                                         "-l :9,allow-client=@x -l 127.0.0.1:8"};
     for (size_t i = 0; i < sizeof closed / sizeof *closed; i++) {
         assert_int_equal(run(closed[i], true), CONFIG_RUN);
         assert_string_equal(err, "");
     }
+    assert_int_equal(run("-l :9,allow-client=10.0.0.0/8 -l :8 --deny-client 10.0.0.0/8", true), CONFIG_RUN);
+    assert_non_null(strstr(err, "listener \":8\": whoever reaches it may use the proxy")); /* the other one */
 }
 
 static void test_api_wants_a_token(void **state)

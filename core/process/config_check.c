@@ -311,16 +311,26 @@ static bool is_open(const struct listener_config *l)
            policy_classify(&l->address) != POLICY_LOOPBACK;
 }
 
+/* Whether only clients of a list may come, there or everywhere. */
+static bool selects_clients(const struct config *c, uint32_t listener)
+{
+    for (uint32_t i = 0; i < c->list_count; i++) {
+        const struct list_option *option = &c->lists_given[i];
+        if (option->kind != LIST_ALLOW_CLIENT) continue;
+        if (option->scope == LIST_SCOPE_PROCESS || option->scope == listener) return true;
+    }
+    return false;
+}
+
 void config_warn_open(const struct config *c)
 {
     if (c->auth_required || c->blocked_given) return;
     for (uint32_t i = 0; i < c->listener_count; i++) {
-        if (!is_open(&c->listeners[i])) continue;
-        LOGW(
-            "listener \"%s\": whoever reaches it may use the proxy, also towards this machine's loopback and inner "
-            "networks; give --block-outbound loopback,multicast,local, or --auth-required with a ruleset, or listen on "
-            "127.0.0.1",
-            c->listeners[i].text);
+        if (!is_open(&c->listeners[i]) || selects_clients(c, i)) continue;
+        LOGW("listener \"%s\": whoever reaches it may use the proxy, also towards this machine's loopback and inner "
+             "networks; give --block-outbound loopback,multicast,local, or --allow-client, or --auth-required with a "
+             "ruleset, or listen on 127.0.0.1",
+             c->listeners[i].text);
         return;
     }
 }

@@ -1,6 +1,7 @@
 #include "core/session/lists.h"
 
 #include <assert.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,7 @@ void lists_release(struct lists *lists)
     for (unsigned subject = 0; subject < LIST_SUBJECTS; subject++)
         for (unsigned scope = 0; scope < LIST_SCOPES; scope++) list_side_release(lists->sides[subject][scope]);
     free(lists);
+    (void)malloc_trim(0); /* a million entries are some 50 MiB, which the C library would keep for later */
 }
 
 /* --- what a side says --- */
