@@ -113,6 +113,43 @@ def test_refusals_of_every_kind_leave_nothing_behind(ruled, origin):
     assert failures(api, "limit_connections") == 4
 
 
+def refuse(proxy, target, stage, gone):
+    """One connection that fails there, with its protocol's answer."""
+    user, password = (b"mallory", b"x") if stage == "login" else (stage.encode(), b"x")
+    with wire.Client(proxy.address) as client:
+        client.send(b"\5\1\2" + wire.socks5_auth(user, password))
+        if stage == "login":
+            assert client.read(4) == b"\5\2\1\1"
+            return
+        assert client.read(4) == b"\5\2\1\0"
+        client.send(wire.socks5("127.0.0.1", gone if stage == "dial" else target.port))
+        assert wire.read_socks5_reply(client)[0] != 0
+
+
+@pytest.mark.parametrize("stage", ["login", "reject", "rate", "dial", "chain"])
+def test_a_thousand_refusals_leave_no_trace(ruled, origin, stage):
+    """At whatever stage: nobody is counted as there, and exactly as many are admitted as may come."""
+    target, gone = origin(), process.free_port()
+    script = """return {login = function(user) return user ~= "mallory" end, route = function(addr, user)
+        if user == "reject" then return nil end
+        if user == "chain" then return addr, "socks5://127.0.0.1:%d" end
+        return addr end}""" % gone
+    proxy, api = ruled(script, "--workers", "2", "--auth-required", "--limit", "total: connections=5",
+                       "--limit", "user:rate: rate=1/h")
+    if stage == "rate":
+        with wire.greet(wire.Client(proxy.address), b"rate", b"x") as client:
+            client.send(wire.socks5("127.0.0.1", target.port))
+            assert wire.read_socks5_reply(client)[0] == 0
+    for _ in range(1000):
+        refuse(proxy, target, stage, gone)
+    assert process.wait_until(lambda: api.get("/limits/total").json()["connections"] == 0)
+    clients = []
+    for i in range(8):
+        clients.append(wire.greet(wire.Client(proxy.address), b"alice", b"x").send(wire.socks5("127.0.0.1", target.port)))
+        assert wire.read_socks5_reply(clients[-1])[0] == (0 if i < 5 else 2)
+    assert api.get("/limits/total").json()["connections"] == 5
+
+
 def test_new_connections_in_a_time(ruled, origin):
     proxy, api = ruled(None, "--limit", "source: rate=2/h burst=3")
     target = origin()
@@ -138,6 +175,22 @@ def test_a_speed_is_kept_and_every_octet_arrives(sluice, origin, relay):
         client.send(data).shut()
         assert client.read_all().decode() == hashlib.sha256(data).hexdigest()
     assert time.monotonic() - begin >= (len(data) - 200000) / 2e6
+
+
+@pytest.mark.parametrize("way", ["direct", "chained"])
+@pytest.mark.parametrize("flows", [1, 8])
+@pytest.mark.parametrize("limit, speed, size", [("100kB/s", 1e5, 160000), ("300Mbit/s", 37.5e6, 16000000), ("10Gbit/s", 1.25e9, 16000000)])
+def test_flows_together_get_the_speed_and_no_more(sluice, origin, way, flows, limit, speed, size):
+    """With a proxy behind it, too. What may come at once: 100 ms, what goes in front of bulk, and a piece for each flow."""
+    target = origin(pour(size // flows))
+    chain = ["-x", f"socks5://{sluice().url}"] if way == "chained" else []
+    proxy = sluice("--workers", "2", "--limit", f"source: down={limit}", *chain)
+    begin = time.monotonic()
+    clients = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(flows)]
+    for client in clients:
+        assert len(client.shut().read_all()) == size // flows
+    at_once = speed / 10 + max(2800, speed / 100) + flows * 1400
+    assert time.monotonic() - begin >= (size - at_once) / (speed * 1.02)
 
 
 def test_flows_of_a_key_share_it(sluice, origin):
