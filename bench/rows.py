@@ -116,6 +116,7 @@ def connections():
         connect("chain", "SOCKS5 connections through a chain of two SOCKS5 hops", "chain", ("neosocksd",)),
         connect("access-log", "SOCKS5 connections, each with a line in an access log", "socks5", ("sluice",), subject="sluice-logged",
                 paced=False),
+        connect("limits", "SOCKS5 connections, each under three limits", "socks5", ("sluice",), subject="sluice-limits", paced=False),
         connect("ruleset", "SOCKS5 connections with a pass-through ruleset, client resets", "socks5",
                 ("sluice", "neosocksd-ruleset"), subject="sluice-ruleset", floor=FLOOR),
         connect("ruleset-cache", "The same with a verdict that is declared constant", "socks5", ("sluice-ruleset", "sluice"),
@@ -137,6 +138,9 @@ def bulks():
         bulk("bulk-1", "Bulk, 1 flow", BULK_PEERS, 1),
         bulk("bulk-4", "Bulk, 4 flows", BULK_PEERS, 4),
         bulk("bulk-256", "Bulk, 256 flows", BULK_PEERS, 256),
+        bulk("limited-4", "Bulk, 4 flows that share a limit, against flows without one", ("sluice",), 4, subject="sluice-limited"),
+        bulk("limited-256", "Bulk, 256 flows that share a limit, against flows without one", ("sluice",), 256,
+             subject="sluice-limited"),
         bulk("bulk-256-nobody", "Bulk, 256 flows, as user nobody", ("haproxy-nobody", "neosocksd-pipe-nobody"), 256,
              subject="sluice-nobody"),
     ]
