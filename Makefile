@@ -297,8 +297,9 @@ tsan: ## queue, log, scripts and end to end under ThreadSanitizer, without the t
 test-kernel: ## unit, simulator and end to end tests on Debian 12's kernels in a virtual machine, as root (KERNEL=release)
 	@$(MAKE) --no-print-directory deps-kernel
 	@$(MAKE) --no-print-directory -j$(JOBS) test-programs node-modules
+	@$(MAKE) --no-print-directory -s BUILD=$(BUILD)/e2e $(BUILD)/e2e/load $(BUILD)/e2e/floor # the guest has no liburing-dev
 	@$(PYTHON) tests/kernel/boot.py --build $(BUILD) $(addprefix --kernel ,$(KERNEL)) $(addprefix --accel ,$(ACCEL)) $(addprefix --cpus ,$(CPUS)) \
-		$(addprefix --only ,$(ONLY)) $(STEPS)
+		$(addprefix --guests ,$(GUESTS)) $(addprefix --only ,$(ONLY)) $(STEPS)
 
 test-container: ## build docs/Dockerfile with buildah and try the image, as root
 	@$(MAKE) --no-print-directory deps-container
@@ -370,7 +371,7 @@ DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev libidn2-dev liblua5.4-dev 
              libjansson-dev libgnutls28-dev libsqlite3-dev
 DEPS_TEST  = $(DEPS_BUILD) clang libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy-bin \
-             proxychains4 jq iproute2 nftables util-linux lua5.4 prometheus python3-yaml chromium \
+             proxychains4 jq nginx iproute2 nftables util-linux lua5.4 prometheus python3-yaml chromium \
              $(if $(shell command -v node),,nodejs) $(if $(shell command -v npm),,npm)
 DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format cppcheck
 DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server tinyproxy-bin squid wrk iperf3 proxychains4 \

@@ -631,7 +631,7 @@ def test_clients_come_before_idle_connections(ruled, origin):
 @pytest.fixture
 def nginx(tmp_path):
     """A server of Debian, which closes its idle connections of itself: port."""
-    binary = conftest.require("nginx", "nginx-light")
+    binary = conftest.require("nginx", "nginx")
     port, root = process.free_port(), tmp_path / "www"
     root.mkdir()
     for i in range(20):

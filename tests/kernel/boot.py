@@ -2,7 +2,7 @@
 """Runs the tests on the kernels that Debian 12 ships, in a virtual machine.
 
     boot.py [--build DIR] [--kernel release|backports]... [--accel auto|kvm|tcg] [--cpus N] [--memory MIB]
-            [--only FILE]... [STEP...]
+            [--guests N] [--only FILE]... [STEP...]
 
 The guest's root is a Debian 12 made by mmdebstrap, with both kernels, and kept in BUILD/kernel until the list of
 packages changes; this checkout, with what was built, is copied into it. No initramfs is needed: the cloud kernel has NVMe
@@ -10,11 +10,15 @@ and ext4 built in. The guest has the product's defaults: huge pages `always`, De
 tests/run.py and writes to the serial console, which is read here; the last line is `N passed, N failed, N skipped` over
 all kernels. Needs root, for the root file system's owners and devices.
 
+One emulated CPU keeps one of this machine's busy. With --guests N so many guests run at a time, and each takes the next part
+of the work, until all is done: unit programs, seeds, some end to end files.
+
 Without a working KVM the guest is emulated, by default with one CPU whose clock follows the instructions that it executes
 (-icount): so the guest does not notice how busy this machine is. More CPUs are emulated on threads and have this machine's
 clock; with -icount QEMU 7.2 never comes to run the second one while the first is busy. An emulated CPU is slower by its own
 clock, too, so the tests wait longer (SLUICE_TEST_SLOW)."""
 import argparse
+import concurrent.futures
 import glob
 import hashlib
 import os
@@ -27,6 +31,8 @@ import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tests"))
+import run  # noqa: E402  tests/run.py, which knows the end to end files
 GUEST_PACKAGES = [
     # what the programs are linked with
     "libc-ares2", "liburing2", "liblua5.4-0", "libtre5", "libdeflate0", "libmicrohttpd12", "libjansson4",
@@ -79,6 +85,7 @@ def make_root(folder, packages):
     log = os.path.join(os.path.dirname(folder), "mmdebstrap.log")
     with open(log, "w", encoding="utf-8") as output:
         done = subprocess.run(["mmdebstrap", "--mode=root", "--variant=minbase", "--components=main",
+                               "--dpkgopt=force-unsafe-io",  # what a crash leaves is made anew: no waiting for the disk
                                f"--include={','.join([*packages, 'linux-image-cloud-amd64'])}",
                                f"--customize-hook={backports}", "bookworm", fresh,
                                f"deb {mirror} bookworm main", f"deb {mirror}-security bookworm-security main"],
@@ -118,15 +125,27 @@ def copy_tree(options, folder):
             shutil.copytree(source, os.path.join(target, "build", name), symlinks=True)
         elif os.path.exists(source):
             shutil.copy2(source, os.path.join(target, "build", name))
-    with open(os.path.join(target, "build", "command"), "w", encoding="utf-8") as script:
-        script.write(guest_command(options) + "\n")
+    for number, command in enumerate(guest_commands(options)):
+        with open(os.path.join(target, "build", f"command-{number}"), "w", encoding="utf-8") as script:
+            script.write(command + "\n")
 
 
-def guest_command(options):
-    """In a file: of the words on its command line the kernel passes 32 to init, and no quotes."""
-    only = "".join(f"--only {name} " for name in options.only)
-    return options.command or ("exec python3 tests/run.py --build build --first 1 --count 5000 "
-                               + only + " ".join(options.step))
+def guest_commands(options):
+    """One for each part of the work. In files: of the words on its command line the kernel passes 32 to init, and no quotes."""
+    if options.command:
+        return [options.command]
+    return ["exec python3 tests/run.py --build build --first 1 --count 5000 "
+            + "".join(f"--only {name} " for name in files) + " ".join(steps) for steps, files in parts(options)]
+
+
+def parts(options):
+    """[(steps, end to end files)]. Several guests at a time: more parts than guests, so that all of them end at about the
+    same time, but few, because each part costs a boot. The files that take longest are the first of run.e2e_files()."""
+    if options.guests == 1:
+        return [(options.step, options.only)]
+    files = (options.only or run.e2e_files()) if "e2e" in options.step else []
+    count = min(len(files), 3 * options.guests)
+    return [*(([step], []) for step in options.step if step != "e2e"), *((["e2e"], files[i::count]) for i in range(count))]
 
 
 def make_image(folder, image):
@@ -162,9 +181,10 @@ def slowness(options, accel):
     return 1 if accel == "kvm" else 4 if (options.cpus or 1) == 1 else 8
 
 
-def qemu(options, accel, kernel, image, init):
+def qemu(options, accel, kernel, image, init, part=0):
     quick = " mitigations=off" if accel == "tcg" else ""
-    slow = f"SLUICE_TEST_SLOW={slowness(options, accel)}"  # the kernel puts it into the environment of init
+    # The kernel puts these into the environment of init.
+    slow = f"SLUICE_TEST_SLOW={slowness(options, accel)} SLUICE_TEST_PART={part}"
     return ["qemu-system-x86_64", *machine(options, accel), "-m", str(options.memory), "-nodefaults", "-display", "none",
             "-no-reboot", "-serial", "stdio", "-kernel", kernel,
             "-drive", f"file={image},format=raw,if=none,id=disk,snapshot=on,cache=unsafe",
@@ -184,13 +204,13 @@ def kvm_works(options, kernel, image):
     return b"Kernel panic" in done.stdout
 
 
-def run_guest(options, accel, name, kernel, image):
+def run_guest(options, accel, name, kernel, image, part):
     """Shows the console as it comes; (passed, failed, skipped)."""
-    print(f"== {name}: {os.path.basename(kernel)}, {accel}", flush=True)
-    log = os.path.join(options.build, "kernel", f"console-{name}.log")
+    label = name if options.guests == 1 else f"{name} {part}"
+    log = os.path.join(options.build, "kernel", f"console-{label.replace(' ', '-')}.log")
     begin, text = time.monotonic(), ""
     with open(log, "w", encoding="utf-8") as console, subprocess.Popen(
-            qemu(options, accel, kernel, image, "/sluice/tests/kernel/guest.sh"), stdin=subprocess.DEVNULL,
+            qemu(options, accel, kernel, image, "/sluice/tests/kernel/guest.sh", part), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as guest:
         clock = threading.Timer(RUN_SECONDS[accel], guest.kill)  # also of a guest that says nothing any more
         clock.start()
@@ -199,17 +219,26 @@ def run_guest(options, accel, name, kernel, image):
                 console.write(line)
                 console.flush()
                 text += line
-                print(f"   {line.rstrip()}", flush=True)
+                print(f"{label} | {line.rstrip()}", flush=True)
         finally:
             clock.cancel()
             guest.kill()
     ended = re.search(r"^guest: exit (\d+)\s*$", text, re.MULTILINE)
     answers = ANSWER.findall(text)
-    print(f"== {name}: {time.monotonic() - begin:.0f} s; the console is in {log}", flush=True)
+    print(f"== {label}: {time.monotonic() - begin:.0f} s; the console is in {log}", flush=True)
     if not ended or not answers:
         return 0, 1, 0
     passed, failed, skipped = map(int, answers[-1])
     return passed, max(failed, 1) if ended[1] != "0" else failed, skipped
+
+
+def run_kernel(options, accel, name, kernel, image):
+    """All parts of the work; (passed, failed, skipped)."""
+    print(f"== {name}: {os.path.basename(kernel)}, {accel}", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(options.guests) as guests:
+        counts = guests.map(lambda part: run_guest(options, accel, name, kernel, image, part),
+                            range(len(guest_commands(options))))
+        return tuple(map(sum, zip(*counts)))
 
 
 def main():
@@ -218,6 +247,7 @@ def main():
     parser.add_argument("--kernel", action="append", choices=["release", "backports"])
     parser.add_argument("--accel", default="auto", choices=["auto", "kvm", "tcg"])
     parser.add_argument("--cpus", type=int, default=0, help="0: all with KVM, else one")
+    parser.add_argument("--guests", type=int, default=1, help="at a time, each with a part of the work")
     parser.add_argument("--only", action="append", default=[], metavar="FILE", help="end to end: this file of tests/e2e")
     parser.add_argument("--memory", type=int, default=3072, help="MiB")
     parser.add_argument("--slow", type=int, default=0, help="how many times longer tests may wait; 0: what the machine needs")
@@ -225,6 +255,8 @@ def main():
     parser.add_argument("step", nargs="*", default=["unit", "sim", "e2e"])
     options = parser.parse_args()
     options.build = os.path.abspath(options.build)
+    if options.guests < 1:
+        fail("--guests takes a number from 1 on")
     if os.geteuid() != 0:
         fail("needs root to make the guest's file system: sudo make test-kernel")
     folder = root_folder(os.path.join(options.build, "kernel"))
@@ -238,10 +270,15 @@ def main():
         if accel == "auto":
             accel = "kvm" if kvm_works(options, kernels["release"], image) else "tcg"
         for name in options.kernel or ["release", "backports"]:
-            totals = tuple(map(sum, zip(totals, run_guest(options, accel, name, kernels[name], image))))
+            totals = tuple(map(sum, zip(totals, run_kernel(options, accel, name, kernels[name], image))))
     print("{} passed, {} failed, {} skipped".format(*totals))
     return 1 if totals[1] else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        fail("interrupted")
+    except (OSError, subprocess.CalledProcessError) as trouble:
+        fail(trouble)

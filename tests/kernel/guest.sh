@@ -1,6 +1,6 @@
 #!/bin/sh
 # The first process of the guest that tests/kernel/boot.py starts: makes of a bare root what a Debian 12 offers to the
-# tests, runs build/command, which boot.py has written, and switches the machine off. The last line that it writes to the
+# tests, runs build/command-PART, which boot.py has written, and switches the machine off. The last line that it writes to the
 # serial console is `guest: exit STATUS`.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH HOME=/root LANG=C.UTF-8 CI=true
@@ -24,7 +24,7 @@ trap '' INT HUP
 
 echo "guest: Linux $(uname -r), $(grep MemTotal /proc/meminfo | tr -s ' '), huge pages $(cat /sys/kernel/mm/transparent_hugepage/enabled)"
 cd /sluice || status=1
-setsid -w sh build/command </dev/null 2>&1
+setsid -w sh "build/command-$SLUICE_TEST_PART" </dev/null 2>&1
 status=$?
 echo "guest: exit $status"
 sync
