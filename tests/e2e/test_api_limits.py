@@ -39,6 +39,7 @@ def test_limits_are_put_shown_and_taken_away(ruled, origin):
     assert put(api, "source:127.0.0.1", connections=3).json()["put"] is True
     assert serves(proxy, target)
     assert {one["key"]: one["each"] for one in all_limits(api)} == {"source": True, "source:127.0.0.1": False, "total": False}
+    assert process.wait_until(lambda: api.get("/limits/total").json()["connections"] == 2)  # the last one has been closed
     assert all_limits(api, 1) == all_limits(api)
     assert api.ask("DELETE", "/limits/source:127.0.0.1").status == 204
     assert api.ask("DELETE", "/limits/source:127.0.0.1").status == 404
