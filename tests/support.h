@@ -13,6 +13,14 @@
 
 #include "protocols/parse.h"
 
+/* Whether this is built with a sanitizer. It sees a wrong access when that happens once, and takes ten times as long
+ * for all the others: where chance needs many rounds and one processor in full, the plain program has them. */
+#ifdef __has_feature
+#define SUPPORT_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define SUPPORT_SANITIZED 0
+#endif
+
 /* How many times longer than usual everything takes here, from SLUICE_TEST_SLOW as in tests/run.py: 1 unless a machine
  * is emulated. What a script needs time for gets so many times its time budget. */
 unsigned support_slow(void);

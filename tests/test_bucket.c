@@ -79,21 +79,22 @@ static void test_idleness_and_clocks_give_no_more_than_the_burst(void **state)
     assert_true(bucket_book(&b, &rate, 1400, now - HOUR_US) > now);
 }
 
-/* All that a greedy taker gets in `seconds`, who asks each `step_us` for as much as there is. */
-static uint64_t greed(const struct bucket_rate *rate, uint64_t piece, uint64_t step_us, uint64_t seconds)
+/* All that a greedy taker gets in `time_us`, who asks each `step_us` for as much as there is. */
+static uint64_t greed(const struct bucket_rate *rate, uint64_t piece, uint64_t step_us, uint64_t time_us)
 {
     struct bucket b;
     uint64_t total = 0;
     bucket_open(&b, 0);
-    for (uint64_t now = 0; now <= seconds * SECOND_US; now += step_us)
+    for (uint64_t now = 0; now <= time_us; now += step_us)
         while (bucket_take(&b, rate, piece, now) == 0) total += piece;
     return total;
 }
 
-static void is_exact(uint64_t per_second, uint64_t piece, uint64_t step_us, uint64_t seconds)
+static void is_exact(uint64_t per_second, uint64_t piece, uint64_t step_us, uint64_t time_us)
 {
-    const struct bucket_rate rate = {.pieces = per_second, .seconds = 1, .burst = per_second / 10 + 1};
-    uint64_t total = greed(&rate, piece, step_us, seconds), due = per_second * seconds;
+    uint64_t due = per_second * time_us / SECOND_US, tenth = per_second / 10 < due / 10 ? per_second / 10 : due / 10;
+    const struct bucket_rate rate = {.pieces = per_second, .seconds = 1, .burst = tenth + 1};
+    uint64_t total = greed(&rate, piece, step_us, time_us);
     assert_true(total <= due + rate.burst);
     assert_true(total >= due - due / 100);
 }
@@ -101,14 +102,14 @@ static void is_exact(uint64_t per_second, uint64_t piece, uint64_t step_us, uint
 static void test_rates_are_exact_from_slow_to_fast(void **state)
 {
     (void)state;
-    is_exact(1000, 1, 1000, 3600);
-    is_exact(1000, 100, 1000, 3600);
-    is_exact(37500000, 1400, 1000, 60);    /* 300 Mbit/s */
-    is_exact(64000000, 16384, 1000, 60);   /* 512 Mbit/s */
-    is_exact(67000000, 16384, 1000, 60);   /* where 32 bits would wrap */
-    is_exact(1250000000, 65536, 1000, 60); /* 10 Gbit/s */
-    is_exact(1250000000, 2, 1, 1);
-    is_exact(UINT64_C(125000000000), 1 << 20, 1000, 10); /* 1 Tbit/s */
+    is_exact(1000, 1, 1000, HOUR_US);
+    is_exact(1000, 100, 1000, HOUR_US);
+    is_exact(37500000, 1400, 1000, 60 * SECOND_US);                  /* 300 Mbit/s */
+    is_exact(64000000, 16384, 1000, 60 * SECOND_US);                 /* 512 Mbit/s */
+    is_exact(67000000, 16384, 1000, 60 * SECOND_US);                 /* where 32 bits would wrap */
+    is_exact(1250000000, 65536, 1000, 60 * SECOND_US);               /* 10 Gbit/s */
+    is_exact(1250000000, 2, 1, SECOND_US / 50);                      /* by 625 at a time */
+    is_exact(UINT64_C(125000000000), 1 << 20, 1000, 10 * SECOND_US); /* 1 Tbit/s */
 }
 
 /* --- many threads --- */

@@ -529,16 +529,25 @@ static void test_a_quota_leaves_when_its_period_is_over(void **state)
 /* --- threads --- */
 
 static struct {
-    _Atomic uint32_t admitted, full, wrong, go;
+    _Atomic uint32_t admitted, full, wrong;
 } shared;
+static pthread_barrier_t start; /* of all threads: who waits for it leaves its processor to the others */
+
+static void run_threads(void *(*function)(void *))
+{
+    pthread_t threads[THREADS];
+    memset(&shared, 0, sizeof shared);
+    assert_int_equal(pthread_barrier_init(&start, NULL, THREADS), 0);
+    for (uintptr_t i = 0; i < THREADS; i++) assert_int_equal(pthread_create(&threads[i], NULL, function, (void *)i), 0);
+    for (unsigned i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&start);
+}
 
 static void *admit_many(void *argument)
 {
     uint64_t salt = (uintptr_t)argument;
     struct limit_time time = keys_time(keys, NOW_US);
-    atomic_fetch_add(&shared.go, 1);
-    while (atomic_load(&shared.go) < THREADS) {
-    }
+    pthread_barrier_wait(&start);
     for (unsigned i = 0; i < 3000; i++) {
         char text[40];
         struct limit_key key;
@@ -567,12 +576,8 @@ static void *admit_many(void *argument)
  * exactly as many are admitted as its limit says. */
 static void admit_by_threads(void)
 {
-    pthread_t threads[THREADS];
     put("user", "connections=3");
-    memset(&shared, 0, sizeof shared);
-    for (uintptr_t i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, admit_many, (void *)i), 0);
-    for (unsigned i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    run_threads(admit_many);
     assert_int_equal(shared.wrong, 0);
     assert_int_equal(shared.full, 0);
     assert_int_equal(shared.admitted, 50 * 3);
@@ -595,7 +600,8 @@ static void test_threads_make_each_key_once(void **state)
 static void *make_and_leave(void *argument)
 {
     uint64_t salt = (uintptr_t)argument + 99;
-    for (unsigned i = 0; i < 20000; i++) {
+    pthread_barrier_wait(&start);
+    for (unsigned i = 0; i < (SUPPORT_SANITIZED ? 2500 : 20000); i++) {
         char text[40];
         struct limit_key key;
         uint32_t held;
@@ -618,12 +624,8 @@ static void *make_and_leave(void *argument)
 static void test_threads_forget_no_quota(void **state)
 {
     (void)state;
-    pthread_t threads[THREADS];
     put("user", "quota=7B");
-    memset(&shared, 0, sizeof shared);
-    for (uintptr_t i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, make_and_leave, (void *)i), 0);
-    for (unsigned i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    run_threads(make_and_leave);
     assert_int_equal(shared.admitted, 128 * 7);
 }
 
