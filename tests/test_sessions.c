@@ -1,21 +1,17 @@
 /* Whole sessions on the simulated ring: fixed seeds, and a fresh range that is printed. SIM_SEED=n runs that one alone,
  * with everything that happens in it. */
 #include <inttypes.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "tests/sim_world.h"
+#include "tests/support.h"
 
-#define FIXED_COUNT 5000u
-#define FRESH_COUNT 1000u
+#define FIXED_COUNT (SUPPORT_SANITIZED ? 2000u : 5000u)
+#define FRESH_COUNT (SUPPORT_SANITIZED ? 500u : 1000u)
 
 static uint64_t running;
 
