@@ -56,7 +56,7 @@ class Origin:
         if result is not KEEP:
             connection.close()
 
-    def wait(self, what, count=1, timeout=15):
+    def wait(self, what, count=1, timeout=60):
         """The first `count` entries of 'connections' or 'results'."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(getattr(self, what)) >= count, timeout), (

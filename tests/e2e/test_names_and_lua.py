@@ -151,7 +151,8 @@ def test_a_cached_name_does_not_run_others(sluice, dns, tmp_path):
         await.sleep(60)""")
     proxy = sluice("--nameserver", server.text, "--lua-budget", "150", "--script", tmp_path / "burner.lua",
                    "--script", tmp_path / "sleeper.lua")
-    assert process.wait_until(lambda: (tmp_path / "done").exists() or "budget" in proxy.log(), 60), proxy.log()
+    # It computes for two seconds, of which a busy machine gives a small part to anybody.
+    assert process.wait_until(lambda: (tmp_path / "done").exists() or "budget" in proxy.log(), 300), proxy.log()
     assert "budget" not in proxy.log(), proxy.log()
     proxy.sockets_at_start = proxy.sockets()  # when it was counted, the first question's may have been open
 

@@ -198,7 +198,7 @@ def test_a_call_that_is_over_holds_nothing(ruled, origin):
     before = proxy.sockets()
     assert api.call(f"return await.rpcall({{ '127.0.0.1:{over.port}' }}, 'add')") == "return true,true,1"
     assert process.wait_until(lambda: proxy.sockets() == before), "after an answer"
-    noise = "local t = {} for i = 1, 60000 do t[i] = string.pack('I4', math.random(0) & 0xffffffff) end local bytes = table.concat(t) "
+    noise = "local random = io.open('/dev/urandom', 'rb') local bytes = random:read(240000) random:close() "
     send = f"for _, size in ipairs {{ 1, 20 }} do neosocksd.sendmsg({{ '127.0.0.1:{silent.port}' }}, 'note', bytes:rep(size)) end"
     assert api.post("/ruleset/invoke", noise + send).status == 200
     assert process.wait_until(lambda: proxy.sockets() >= before + 4)

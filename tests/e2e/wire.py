@@ -21,9 +21,10 @@ def socks5_failure(code):
 
 
 class Client:
-    """A socket that reads exactly, and tells an orderly end from a reset."""
+    """A socket that reads exactly, and tells an orderly end from a reset. `timeout`: seconds after which nothing comes any more
+    on the busiest of machines."""
 
-    def __init__(self, address, timeout=15.0, family=None, source=None):
+    def __init__(self, address, timeout=60.0, family=None, source=None):
         if family is None:
             family = socket.AF_UNIX if isinstance(address, str) else (
                 socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
