@@ -1,5 +1,7 @@
 """docs/openapi.yaml against what the routes really answer, in both directions."""
+import glob
 import os
+import pathlib
 import re
 import zlib
 
@@ -130,9 +132,10 @@ def test_parameters(ruled):
         assert {one["name"] for one in listed if one["in"] == "query"} == set(parameters.group(1).split()), path
         checked += 1
     assert checked >= 8
-    with open(os.path.join(ROOT, "api", "endpoints.c"), encoding="utf-8") as one, \
-            open(os.path.join(ROOT, "api", "sessions.c"), encoding="utf-8") as two:
-        asked = set(re.findall(r'call_query\w*\(call, "(\w+)"', one.read() + two.read()))
+    code = "".join(pathlib.Path(path).read_text(encoding="utf-8") for path in glob.glob(os.path.join(ROOT, "api", "*.c")))
+    asked = set(re.findall(r'call_query\w*\(call, "(\w+)"', code))
+    for names in re.findall(r'const char \*const names\[\] = \{([^}]*)\};[^}]*call_query_given\(call, names\[', code):
+        asked |= set(re.findall(r'"(\w+)"', names))
     listed = {one["name"] for operations in DOCUMENT["paths"].values() for operation in operations.values()
               for one in operation.get("parameters", []) if one["in"] == "query"}
     assert asked | {"name"} == listed
