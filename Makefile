@@ -25,7 +25,7 @@ STD    = -std=c11 -D_GNU_SOURCE -I. -isystem /usr/include/lua5.4 -DSLUICE_VERSIO
 WARN   = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
 HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIE
 LINK   = -pie -Wl,-z,relro,-z,now,-z,noexecstack
-LIBS   = -luring -lcares -lidn2 -lsqlite3 -lpthread
+LIBS   = -luring -lcares -lcrypt -lidn2 -lsqlite3 -lpthread
 LIBS_LUA = -llua5.4 -ltre -ldeflate -lmicrohttpd -ljansson -lgnutls -lm
 
 # gcc brings its own LTO; clang's needs a linker that knows it.
@@ -84,7 +84,7 @@ FULL_FUZZERS  := $(filter fuzz_lua_% fuzz_api_%,$(FUZZERS))
 PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
 # GCSTRESS_UNIT and GCSTRESS_SLOW of tests/run.py
 STRESSED  := $(addprefix test_lua_,hostile data socket socket_proxy coroutine engine rpc execute boot match limits modules script sets)
-THREADED  := test_queue test_letter test_log test_bucket test_keys test_lua_script test_resolver_thread# what more than one thread calls
+THREADED  := test_queue test_letter test_log test_bucket test_keys test_lua_script test_resolver_thread test_checkers# what more than one thread calls
 CLANG_FORMAT_FILES := $(wildcard core/*.c core/*/*.[ch] protocols/*.[ch] lua/*/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE
@@ -375,7 +375,7 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 	install -m 644 docs/logrotate/sluice $(DESTDIR)$(PREFIX)/share/doc/sluice/sluice.logrotate
 	sed 's|@PREFIX@|$(PREFIX)|' docs/sluice.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluice.service
 
-DEPS_BUILD = gcc libc6-dev liburing-dev libc-ares-dev libidn2-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
+DEPS_BUILD = gcc libc6-dev libcrypt-dev liburing-dev libc-ares-dev libidn2-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
              libjansson-dev libgnutls28-dev libsqlite3-dev
 DEPS_TEST  = $(DEPS_BUILD) clang lld libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy-bin \

@@ -134,6 +134,7 @@ static int main_drop_privileges(void)
     main_look_at_script("--config", config.boot);
     for (uint32_t i = 0; i < config.list_count; i++)
         if (config.lists_given[i].text[0] == '@') main_look_at_script("list", config.lists_given[i].text + 1);
+    for (uint32_t i = 1; i <= config.user_file_count; i++) main_look_at_script("--users", config.user_files[i]);
     return 0;
 }
 
@@ -268,6 +269,7 @@ static int main_run(int *status)
     if (error == 0) error = main_open_scripts();
     if (error == 0 && coordinator_exit_status(parts.coordinator) >= 0) error = -1; /* a script has ended it */
     if (error == 0 && !config.dump_only) error = main_load_lists();
+    if (error == 0 && !config.dump_only) error = coordinator_open_users(parts.coordinator, &config);
     if (error == 0 && config.dump_only) {
         error = config_dump(&config);
         parts.said = error < 0;

@@ -93,6 +93,16 @@ enum http_auth_result http_parse_proxy_authorization(const uint8_t *data, const 
     return split_credentials(decoded, size, credentials) ? HTTP_AUTH_OK : HTTP_AUTH_BAD;
 }
 
+void http_hide_proxy_authorization(uint8_t *data, const struct http_head *head)
+{
+    for (size_t i = 0; i < head->field_count; i++) {
+        struct http_span token;
+        if (!http_span_is(data, head->fields[i].name, "Proxy-Authorization")) continue;
+        take_scheme(data, head->fields[i].value, &token);
+        memset(data + token.at, '*', token.size);
+    }
+}
+
 size_t http_write_established(uint8_t *out, size_t size)
 {
     struct http_writer w = {.out = out, .size = size};

@@ -25,6 +25,10 @@ enum http_auth_result { HTTP_AUTH_ABSENT, HTTP_AUTH_OK, HTTP_AUTH_OTHER, HTTP_AU
 enum http_auth_result http_parse_proxy_authorization(const uint8_t *data, const struct http_head *head,
                                                      struct credentials *credentials);
 
+/* Overwrites the credentials of each such field, behind the scheme, with asterisks: the head stays one of the same
+ * length, without the secret. */
+void http_hide_proxy_authorization(uint8_t *data, const struct http_head *head);
+
 #define HTTP_REPLY_SIZE_MAX 1024u
 /* The success line of a tunnel: "HTTP/1.1 200 Connection established\r\n\r\n". Returns octets. */
 size_t http_write_established(uint8_t *out, size_t size);

@@ -154,6 +154,24 @@ static void test_listeners_are_resolved(void **state)
     refuses("-l unix:/a --http unix:/a", "are the same address");
 }
 
+/* Each file is one store, whoever names it. */
+static void test_users_of_listeners(void **state)
+{
+    (void)state;
+    assert_int_equal(run("--users all -l 127.0.0.1:1 -l 127.0.0.1:2,users=some --http 127.0.0.1:3,users=none "
+                         "-l 127.0.0.1:4,users=some -l 127.0.0.1:5,users=all -l 127.0.0.1:6,users=none -f a:1",
+                         true),
+                     CONFIG_RUN);
+    assert_int_equal(config.user_file_count, 2);
+    assert_string_equal(config.user_files[1], "all");
+    assert_string_equal(config.user_files[2], "some");
+    static const uint8_t files[] = {1, 2, 0, 2, 1, 0};
+    for (size_t i = 0; i < sizeof files; i++) assert_int_equal(config.listeners[i].user_file, files[i]);
+    assert_int_equal(run("-l 127.0.0.1:1 -l 127.0.0.1:2,users=some", true), CONFIG_RUN);
+    assert_int_equal(config.user_file_count, 1);
+    assert_int_equal(config.listeners[0].user_file, 0);
+}
+
 static void test_wildcards_warn(void **state)
 {
     (void)state;
@@ -244,7 +262,7 @@ static void test_dump_defaults(void **state)
         "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
         "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
         "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
-        "    startup_limit_full = 0,\n    allow_client = nil,\n    deny_client = nil,\n"
+        "    startup_limit_full = 0,\n    users = nil,\n    allow_client = nil,\n    deny_client = nil,\n"
         "    allow_target = nil,\n    deny_target = nil,\n    allow_self = false,\n    conn_cache = true,\n    ruleset "
         "= nil,\n"
         "    scripts = nil,\n"
@@ -441,6 +459,7 @@ int main(void)
         cmocka_unit_test(test_listener_syntax),
         cmocka_unit_test(test_listener_count),
         cmocka_unit_test(test_listeners_are_resolved),
+        cmocka_unit_test(test_users_of_listeners),
         cmocka_unit_test(test_wildcards_warn),
         cmocka_unit_test(test_conflicts),
         cmocka_unit_test(test_missing_interface_warns),

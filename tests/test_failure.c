@@ -103,6 +103,7 @@ static void test_codes(void **state)
         {FAIL_HEAD_TOO_LARGE, 0x5b, 1, 431},
         {FAIL_AUTH, 0x5b, 2, 407},
         {FAIL_AUTH_METHOD, 0x5b, 2, 407},
+        {FAIL_AUTH_BUSY, 0x5b, 2, 429},
         {FAIL_COMMAND, 0x5b, 7, 501},
         {FAIL_ADDRESS_TYPE, 0x5b, 8, 400},
         {FAIL_REJECTED, 0x5b, 1, 403},

@@ -334,6 +334,11 @@ static void test_listener_options(void **state)
     accepts("-l 127.0.0.1:1,protocol=socks -l 127.0.0.1:2 --http"); /* the one that has no protocol yet */
     assert_int_equal(config.listeners[0].kind, LISTENER_SOCKS);
     assert_int_equal(config.listeners[1].kind, LISTENER_HTTP);
+    accepts("--users all -l 127.0.0.1:1 -l 127.0.0.1:2,users=some,protocol=http -l 127.0.0.1:3,users=none -l "
+            "127.0.0.1:4,users=some");
+    assert_null(config.listeners[0].users);
+    assert_string_equal(config.listeners[1].users, "some");
+    refuses("-l 127.0.0.1:1,users=", "\"users=\" has no value");
     refuses("-l 127.0.0.1:1,protocol=ftp", "-l: protocol \"ftp\" is unknown, give one of auto, http, socks");
     refuses("-l 127.0.0.1:1,colour=red", "-l: \"colour\" is no option of a listener, give one of ");
     refuses("-l 127.0.0.1:1,protocol=", "-l: \"protocol=\" has no value");

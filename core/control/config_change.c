@@ -27,6 +27,14 @@ static bool has_same_scripts(const struct config *a, const struct config *b)
     return true;
 }
 
+/* Behind has_same_listeners(). */
+static bool has_same_users(const struct config *a, const struct config *b)
+{
+    for (uint32_t i = 0; i < a->listener_count; i++)
+        if (!is_same_text(a->listeners[i].users, b->listeners[i].users)) return false;
+    return is_same_text(a->users, b->users);
+}
+
 /* The name in a -c file of a setting whose sockets, threads, states or rights are made at the start, or NULL. */
 static const char *find_fixed(const struct config *now, const struct config *fresh)
 {
@@ -36,6 +44,7 @@ static const char *find_fixed(const struct config *now, const struct config *fre
     if (!has_same_scripts(now, fresh)) return "scripts";
     if (now->reuseport != fresh->reuseport) return "reuseport";
     if (now->fastopen != fresh->fastopen) return "tcp_fastopen";
+    if (!has_same_users(now, fresh)) return "users";
     if (now->limit_keys != fresh->limit_keys) return "limit_keys";
     if (!is_same_text(now->usage, fresh->usage)) return "usage";
     if (!is_same_text(now->state_dir, fresh->state_dir)) return "state_dir";
@@ -75,7 +84,11 @@ void config_take_fixed(struct config *fresh, const struct config *now)
     for (uint32_t i = 0; i < now->listener_count; i++) {
         fresh->listeners[i].text = now->listeners[i].text;
         fresh->listeners[i].address = now->listeners[i].address;
+        fresh->listeners[i].users = now->listeners[i].users;
+        fresh->listeners[i].user_file = now->listeners[i].user_file;
     }
+    fresh->user_file_count = now->user_file_count;
+    memcpy(fresh->user_files, now->user_files, sizeof fresh->user_files);
     fresh->workers = now->workers;
     fresh->sessions = now->sessions;
     fresh->setups = now->setups;

@@ -136,7 +136,9 @@ void coordinator_reload(struct coordinator *c)
         coordinator_reload_lists(c);
     if (c->reload) c->reload(c->reload_context);
     if (c->access_log) access_log_reopen(c->access_log);
-    if (!c->hooks.on_reload && !c->reload && !c->access_log && !lists) LOGN("SIGHUP: nothing to reload");
+    accounts_reload(c);
+    bool any = c->reload || c->access_log || lists || c->user_stores > 0;
+    if (!c->hooks.on_reload && !any) LOGN("SIGHUP: nothing to reload");
 }
 
 /* --- from other threads --- */
@@ -213,7 +215,8 @@ int coordinator_start(struct coordinator *c, const int *fds)
         LOGE("no memory for the table of limits (%s); lower --limit-keys", strerror(-error));
         return error;
     }
-    error = coordinator_open_usage(c);
+    error = accounts_start(c); /* its limits are there before what they have used comes back */
+    if (error == 0) error = coordinator_open_usage(c);
     return error < 0 ? error : workers_start(c, fds);
 }
 
@@ -226,6 +229,7 @@ static void coordinator_end_waits(struct coordinator *c)
     if (c->names_stopped || ring_now_ms(c->ring) < c->drained_ms) return;
     if (c->hooks.on_stop) c->hooks.on_stop(c->hooks.context);
     names_stop(c);
+    accounts_stop(c);
 }
 
 static uint64_t coordinator_wait_us(const struct coordinator *c)
@@ -296,6 +300,7 @@ void coordinator_close(struct coordinator *c)
     workers_close(c);
     usage_stop(c->usage, c->ring);
     usage_close(c->usage);
+    accounts_close(c);
     limiting_close(c);
     waiters_close(c);
     if (c->ring) ring_destroy(c->ring);

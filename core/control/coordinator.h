@@ -9,6 +9,7 @@
 #ifndef SLUICE_CORE_CONTROL_COORDINATOR_H
 #define SLUICE_CORE_CONTROL_COORDINATOR_H
 
+#include "core/control/accounts.h"
 #include "core/control/errands.h"
 #include "core/control/heartbeat.h"
 #include "core/control/hooks.h"

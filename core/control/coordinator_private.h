@@ -1,11 +1,12 @@
 /* What the parts of the coordinator have in common: coordinator.c, waiters.c, names.c, workers.c, errands.c,
- * settings.c. */
+ * settings.c, limiting.c, accounts.c. */
 #ifndef SLUICE_CORE_CONTROL_COORDINATOR_PRIVATE_H
 #define SLUICE_CORE_CONTROL_COORDINATOR_PRIVATE_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "core/control/checkers.h"
 #include "core/control/heartbeat.h"
 #include "core/control/hooks.h"
 #include "core/io/letter.h"
@@ -61,6 +62,11 @@ struct coordinator {
     uint64_t clock_due_us; /* when it is to be told the time */
 
     struct usage *usage; /* NULL: nobody keeps accounts */
+
+    /* accounts.c */
+    struct checkers *checkers; /* NULL: no listener has users */
+    uint32_t user_stores;
+    uint32_t user_limits_left_out; /* since that was said last */
 
     /* waiters.c */
     struct pool waiters;        /* of struct waiter * */
@@ -141,6 +147,14 @@ void limiting_close(struct coordinator *c);
 void limiting_turn(struct coordinator *c);
 /* The settings `fresh` are to take the place of `now`. */
 void limiting_configure(struct coordinator *c, const struct config *now, const struct config *fresh);
+
+/* --- accounts.c --- */
+
+int accounts_start(struct coordinator *c); /* limits, threads: 0, or -errno after one log line */
+void accounts_reload(struct coordinator *c);
+void accounts_stop(struct coordinator *c); /* every password that waits is answered with VERIFY_STOPPED from now on */
+void accounts_end(struct coordinator *c);  /* nobody is answered any more */
+void accounts_close(struct coordinator *c);
 
 /* --- settings.c --- */
 

@@ -185,6 +185,7 @@ static void thread_init(struct coordinator *c, uint32_t index, const int *fds)
     w->own = c->own;
     w->keys = c->keys;
     if (c->access_log) w->access = access_log_feed(c->access_log, index);
+    if (c->checkers) w->verifier = checkers_verifier(c->checkers);
     w->inbox = thread->inbox;
     w->coordinator = (struct mailbox){
         .queue = thread->outbox, .sleeper = &c->sleeper, .ring = &c->ring, .wake = {.op = COORDINATOR_OP_WAKE}};
@@ -250,10 +251,11 @@ static void workers_release(struct coordinator *c, bool go)
     pthread_mutex_unlock(&c->lock);
 }
 
-/* The resolver first: it may be about to wake a worker by way of its ring. */
+/* The resolver and the checkers first: they may be about to wake a worker by way of its ring. */
 void workers_join(struct coordinator *c)
 {
     names_end(c);
+    accounts_end(c);
     pthread_mutex_lock(&c->lock);
     c->over = true;
     pthread_cond_broadcast(&c->changed);

@@ -180,6 +180,51 @@ static int check_usage(const struct config *c)
     return 0;
 }
 
+/* Each file once, whatever names it: whoever listens with it has its index. */
+static uint8_t add_user_file(struct config *c, const char *path)
+{
+    for (uint32_t i = 1; i <= c->user_file_count; i++)
+        if (strcmp(c->user_files[i], path) == 0) return (uint8_t)i;
+    c->user_files[++c->user_file_count] = path;
+    return (uint8_t)c->user_file_count;
+}
+
+static const char *users_of(const struct config *c, const struct listener_config *l)
+{
+    const char *path = l->users ? l->users : c->users;
+    return path && strcmp(path, CONFIG_NO_USERS) != 0 ? path : NULL;
+}
+
+static int check_listener_users(struct config *c, struct listener_config *l)
+{
+    const char *path = users_of(c, l);
+
+    l->user_file = 0;
+    if (!path) return 0;
+    if (!listener_asks_target(l->kind))
+        return fault(c,
+                     "--users: clients of --forward and --tproxy cannot say who they are, which concerns listener "
+                     "\"%s\"; give that one users=none",
+                     l->text);
+    l->user_file = add_user_file(c, path);
+    return 0;
+}
+
+/* What stands in the files is read later, by who starts with them. */
+static int check_users(struct config *c)
+{
+    int result = 0;
+
+    c->user_file_count = 0;
+    for (uint32_t i = 0; i < c->listener_count && result == 0; i++) result = check_listener_users(c, &c->listeners[i]);
+    if (c->user_file_count > 0 && c->auth_required)
+        result = fault(c, "--users and --auth-required exclude each other: passwords that --users judges reach no "
+                          "ruleset; leave one of them out");
+    if (c->users && c->listener_count == 0)
+        result = fault(c, "--users: there is no listener that would ask for them, give -l, or leave it out");
+    return result;
+}
+
 static int check_user(const struct config *c)
 {
     struct process_identity identity;
@@ -326,10 +371,11 @@ void config_warn_open(const struct config *c)
 {
     if (c->auth_required || c->blocked_given) return;
     for (uint32_t i = 0; i < c->listener_count; i++) {
-        if (!is_open(&c->listeners[i]) || selects_clients(c, i)) continue;
+        const struct listener_config *l = &c->listeners[i];
+        if (l->user_file != 0 || !is_open(l) || selects_clients(c, i)) continue;
         LOGW("listener \"%s\": whoever reaches it may use the proxy, also towards this machine's loopback and inner "
-             "networks; give --block-outbound loopback,multicast,local, or --allow-client, or --auth-required with a "
-             "ruleset, or listen on 127.0.0.1",
+             "networks; give --block-outbound loopback,multicast,local, or --users, --allow-client, or --auth-required "
+             "with a ruleset, or listen on 127.0.0.1",
              c->listeners[i].text);
         return;
     }
@@ -375,6 +421,7 @@ int config_check(struct config *config)
     if (check_keys(config) < 0) result = -1;
     if (check_usage(config) < 0) result = -1;
     if (check_user(config) < 0) result = -1;
+    if (check_users(config) < 0) result = -1;
     for (uint32_t i = 0; i < config->listener_count; i++)
         if (check_listener(config, i) < 0) result = -1;
     if (config->api_text && check_api(config) < 0) result = -1;

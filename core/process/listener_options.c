@@ -50,15 +50,24 @@ static int read_deny_target(struct option_parse *p, struct listener_config *l, c
     return add_list(p, l, LIST_DENY_TARGET, value);
 }
 
+static int read_users(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    (void)p;
+    l->users = value;
+    return 0;
+}
+
 static const struct {
     const char *name;
     listener_function *read;
 } rows[] = {
-    {"protocol", read_protocol},         {"allow-client", read_allow_client}, {"deny-client", read_deny_client},
+    {"protocol", read_protocol},         {"users", read_users},
+    {"allow-client", read_allow_client}, {"deny-client", read_deny_client},
     {"allow-target", read_allow_target}, {"deny-target", read_deny_target},
 };
 
-#define KNOWN "protocol=, allow-client=, deny-client=, allow-target=, deny-target=" /* of rows, for messages */
+#define KNOWN "protocol=, users=, allow-client=, deny-client=, allow-target=, deny-target=" /* of rows, for messages   \
+                                                                                             */
 
 /* One `name=value`. */
 static int read_option(struct option_parse *p, struct listener_config *l, const char *text, size_t size)

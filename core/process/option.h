@@ -69,7 +69,7 @@ struct option_row {
     uint8_t list;             /* OPTION_LISTS: enum list_kind */
 };
 
-enum option_request { OPTION_SETTINGS, OPTION_HELP, OPTION_VERSION }; /* what the command line asks for */
+enum option_request { OPTION_SETTINGS, OPTION_HELP, OPTION_VERSION, OPTION_HASH }; /* what the command line asks for */
 
 /* A command line that is being read. */
 struct option_parse {

@@ -213,6 +213,13 @@ int option_ask_version(struct option_parse *p, const char *operand)
     return 0;
 }
 
+int option_ask_hash(struct option_parse *p, const char *operand)
+{
+    (void)operand;
+    p->request = OPTION_HASH;
+    return 0;
+}
+
 /* --- obsolete options --- */
 
 int option_warn_obsolete(struct option_parse *p, const char *operand)

@@ -9,7 +9,7 @@ option_function option_set_proxy, option_set_family, option_set_nameserver, opti
 option_function option_set_socket_buffer, option_set_startups, option_add_limit, option_add_lists, option_set_workers;
 option_function option_set_access_log, option_set_access_log_format;
 option_function option_set_user, option_add_script;
-option_function option_ask_help, option_ask_version;
+option_function option_ask_help, option_ask_version, option_ask_hash;
 
 option_function option_warn_obsolete, option_block_ingress, option_block_egress;
 

@@ -38,7 +38,7 @@ static const char *const log_words[] = {
 const struct option_row option_rows[] = {
     {'l', "listen", "ADDRESS", GROUP_LISTENERS,
      "accept SOCKS4, SOCKS4A, SOCKS5 and HTTP proxy clients on host:port, :port (all addresses) or unix:/path; options "
-     "for this listener alone stand behind it: ,protocol=auto|http|socks",
+     "for this listener alone stand behind it: ,protocol=auto|http|socks ,users=FILE|none",
      option_set_listen, FIELD("listen", LISTEN)},
     {0, "http", "[ADDRESS]", GROUP_LISTENERS,
      "accept HTTP proxy clients only, on ADDRESS; without it, on the -l that stands before", option_set_http,
@@ -53,6 +53,10 @@ const struct option_row option_rows[] = {
      FLAG("socks5_bind", socks5_bind)},
     {0, "enable-socks5-udp", NULL, GROUP_LISTENERS, "allow the SOCKS5 command UDP ASSOCIATE", option_set_flag,
      FLAG("socks5_udp", socks5_udp)},
+    {0, "users", "FILE", GROUP_LISTENERS,
+     "demand user and password of every client: those of this file, name:hash[:groups[:limit]] a line; SOCKS4 clients "
+     "are refused",
+     option_set_text, TEXT("users", users)},
     {0, "allow-client", "LIST", GROUP_LISTENERS,
      "let in clients of these addresses and networks only: address, address/bits, @FILE with one a line; commas "
      "between them; may be repeated, as the three below",
@@ -193,6 +197,9 @@ const struct option_row option_rows[] = {
 
     {'h', "help", NULL, GROUP_INFORMATION, "print this text and exit", option_ask_help, ACTION},
     {0, "version", NULL, GROUP_INFORMATION, "print the version and exit", option_ask_version, ACTION},
+    {0, "hash-password", NULL, GROUP_INFORMATION,
+     "read a password from the terminal, or a line of standard input, print its hash for --users and exit",
+     option_ask_hash, ACTION},
     {0, "check", NULL, GROUP_INFORMATION, "check the options and exit with 0 or 1", option_set_flag,
      FLAG(NULL, check_only)},
     {0, "dump-config", NULL, GROUP_INFORMATION, "check the options, print them as a Lua table and exit",

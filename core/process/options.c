@@ -12,6 +12,7 @@
 #include "core/io/log.h"
 #include "core/process/config_check.h"
 #include "core/process/config_dump.h"
+#include "core/process/hash_password.h"
 #include "core/process/option_help.h"
 #include "core/process/option_listeners.h"
 #include "core/process/option_table.h"
@@ -90,10 +91,9 @@ void config_defaults(struct config *config)
 
 static enum config_action tell(enum option_request request)
 {
-    if (request == OPTION_HELP)
-        option_print_help();
-    else
-        option_print_version();
+    if (request == OPTION_HASH && hash_password_run() < 0) return CONFIG_EXIT_FAILURE;
+    if (request == OPTION_HELP) option_print_help();
+    if (request == OPTION_VERSION) option_print_version();
     return fflush(stdout) == 0 ? CONFIG_EXIT_SUCCESS : CONFIG_EXIT_FAILURE;
 }
 

@@ -13,12 +13,14 @@
 #include "protocols/address.h"
 #include "protocols/url.h"
 
-#define CONFIG_LISTENERS_MAX 32u
-#define CONFIG_HOPS_MAX      8u
-#define CONFIG_WORKERS_MAX   256u
-#define CONFIG_SCRIPTS_MAX   64u
-#define CONFIG_LIMITS_MAX    256u
-#define CONFIG_LISTS_MAX     1024u
+#define CONFIG_LISTENERS_MAX  32u
+#define CONFIG_HOPS_MAX       8u
+#define CONFIG_WORKERS_MAX    256u
+#define CONFIG_SCRIPTS_MAX    64u
+#define CONFIG_LIMITS_MAX     256u
+#define CONFIG_LISTS_MAX      1024u
+#define CONFIG_NO_USERS       "none"
+#define CONFIG_USER_FILES_MAX (CONFIG_LISTENERS_MAX + 2u) /* --users, and one of each listener; 0 is none */
 
 struct lists;
 
@@ -47,6 +49,8 @@ struct listener_config {
     struct address address;   /* numeric or UNIX after config_check(): the wildcard "" is resolved there */
     struct address forward;   /* LISTENER_FORWARD: IPV4, IPV6, NAME or UNIX */
     const char *forward_text; /* -f as given; NULL unless LISTENER_FORWARD */
+    const char *users;        /* users=, in the place of config.users; CONFIG_NO_USERS: anybody; NULL: not given */
+    uint8_t user_file;        /* index in config.user_files, 0: anybody may come; after config_check() */
 };
 
 enum relay_mode { RELAY_AUTO, RELAY_SPLICE, RELAY_COPY };
@@ -101,7 +105,10 @@ struct config {
     bool boot_rules;                         /* it has brought a ruleset of its own */
     const char *scripts[CONFIG_SCRIPTS_MAX]; /* --script, in their order */
     uint32_t script_count;
-    bool auth_required;         /* clients must give credentials, which the ruleset judges */
+    bool auth_required; /* clients must give credentials, which the ruleset judges */
+    const char *users;  /* file of the users of all listeners whose clients can say who they are; NULL: none */
+    const char *user_files[CONFIG_USER_FILES_MAX]; /* from 1 on, each once; after config_check() */
+    uint32_t user_file_count;
     bool traceback;             /* of Lua errors */
     uint32_t memlimit_mib;      /* of the Lua state; 0: none */
     uint32_t lua_budget_ms;     /* time of one entry into Lua, see lua/engine/limits.h */

@@ -63,6 +63,7 @@ void session_release_setup(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     session_label(w, s);
     access_keep_texts(w, s);
+    if (setup->credentials.present) explicit_bzero(setup->credentials.password, sizeof setup->credentials.password);
     head_buffer_shrink(w, &setup->head, setup->head_small, sizeof setup->head_small);
     head_buffer_shrink(w, &setup->hop_in, setup->hop_small, sizeof setup->hop_small);
     crowd_give(w, s->setup);
@@ -84,6 +85,7 @@ static void session_withdraw_request(struct worker *w, struct session *s)
     if (session_asks_ruleset(s)) session_tell(w, s, MESSAGE_CANCEL, 0);
     atomic_store_explicit(&setup->route.cancelled, 1, memory_order_relaxed);
     atomic_store_explicit(&setup->resolve.cancelled, 1, memory_order_relaxed);
+    atomic_store_explicit(&setup->verify.cancelled, 1, memory_order_relaxed);
 }
 
 static void session_drop_upstream(struct worker *w, struct session *s, enum session_end end)

@@ -16,6 +16,7 @@ enum failure {
     FAIL_HEAD_TOO_LARGE,      /* HTTP: its fields are, or there are too many of them */
     FAIL_AUTH_METHOD,         /* no acceptable authentication method, or no credentials where they are required */
     FAIL_AUTH,                /* credentials that are not accepted */
+    FAIL_AUTH_BUSY,           /* too many of its source have their password checked, or of all */
     FAIL_COMMAND,             /* a command that is unknown or switched off */
     FAIL_ADDRESS_TYPE,        /* an address type that is unknown */
     FAIL_REJECTED,            /* the ruleset said no, or failed to answer */

@@ -11,6 +11,7 @@
 #include "core/session/route.h"
 #include "core/session/session.h"
 #include "core/session/udp.h"
+#include "core/session/verify.h"
 #include "core/session/worker.h"
 #include "protocols/http_connect.h"
 #include "protocols/http_forward.h"
@@ -68,7 +69,8 @@ static enum session_state hello_socks4(struct worker *w, struct session *s)
     setup->credentials.password[0] = '\0';
     setup->credentials.present = setup->credentials.user_only = true;
     setup->by_name = request.by_name;
-    if (!request.user[0] && route_wants_credentials(w)) return session_fail(w, s, FAIL_AUTH_METHOD);
+    bool named = request.user[0] && !verify_is_due(w, s); /* its name comes without a proof */
+    if (!named && route_knows_client(w, s)) return session_fail(w, s, FAIL_AUTH_METHOD);
     if (request.command != SOCKS4_CONNECT) return session_fail(w, s, FAIL_COMMAND);
     return route_begin(w, s);
 }
@@ -80,7 +82,7 @@ static enum session_state hello_socks5(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     uint8_t method;
     size_t used;
-    switch (socks5_parse_greeting(head_at(setup), head_left(setup), route_wants_credentials(w), &method, &used)) {
+    switch (socks5_parse_greeting(head_at(setup), head_left(setup), route_knows_client(w, s), &method, &used)) {
     case PARSE_MORE: return SESSION_HELLO;
     case PARSE_OK: break;
     default: return session_fail(w, s, FAIL_SYNTAX);
@@ -92,7 +94,7 @@ static enum session_state hello_socks5(struct worker *w, struct session *s)
     return method == SOCKS5_METHOD_PASSWORD ? SESSION_AUTH : SESSION_REQUEST;
 }
 
-/* Whether the pair is right is for the ruleset to say; here it only has to be whole. */
+/* Whether the pair is right is for the listener's users, or the ruleset, to say; here it only has to be whole. */
 enum session_state handshake_auth_step(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
@@ -102,9 +104,11 @@ enum session_state handshake_auth_step(struct worker *w, struct session *s)
     case PARSE_OK: break;
     default: return session_fail(w, s, FAIL_SYNTAX);
     }
+    explicit_bzero(setup->head.data + setup->consumed, used); /* as soon as the password has been judged it is gone */
     setup->consumed += (uint32_t)used;
     if (!setup->credentials.user[0] || !setup->credentials.password[0]) return session_fail(w, s, FAIL_AUTH);
-    return route_login(w, s);
+    if (!verify_is_due(w, s)) return route_login(w, s);
+    return verify_knows(w, s) ? route_admit(w, s) : verify_begin(w, s);
 }
 
 /* What is not routed comes under its limits here. */
@@ -113,7 +117,7 @@ static enum session_state request_directly(struct worker *w, struct session *s,
 {
     access_on_request(w, s);
     enum failure failure = limited_admit_client(w, s);
-    if (failure == FAIL_NONE) failure = limited_admit_request(w, s, route_wants_credentials(w), NULL, 0);
+    if (failure == FAIL_NONE) failure = limited_admit_request(w, s, route_knows_client(w, s), NULL, 0);
     if (failure == FAIL_NONE) return begin(w, s);
     counter_add(&w->stats.requests, 1);
     return session_fail(w, s, failure);
@@ -186,6 +190,12 @@ static enum session_state hello_http_too_large(struct worker *w, struct session 
     return session_fail(w, s, line ? FAIL_LINE_TOO_LONG : FAIL_HEAD_TOO_LARGE);
 }
 
+static enum session_state hello_http_request(struct worker *w, struct session *s, const struct http_head *head)
+{
+    bool connect = http_span_equals(setup_of(w, s)->head.data, head->method, "CONNECT");
+    return connect ? hello_http_connect(w, s, head) : hello_http_plain(w, s, head);
+}
+
 static enum session_state hello_http(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
@@ -200,11 +210,34 @@ static enum session_state hello_http(struct worker *w, struct session *s)
     }
     setup->consumed = (uint32_t)used;
     enum http_auth_result auth = http_parse_proxy_authorization(data, &head, &setup->credentials);
-    if (auth != HTTP_AUTH_OK && route_wants_credentials(w)) /* most clients give them when they are asked to */
+    if (auth != HTTP_AUTH_OK && route_knows_client(w, s)) /* most clients give them when they are asked to */
         return session_fail(w, s, auth == HTTP_AUTH_BAD ? FAIL_AUTH : FAIL_AUTH_METHOD);
     if (auth == HTTP_AUTH_BAD) return session_fail(w, s, FAIL_SYNTAX);
-    if (http_span_equals(data, head.method, "CONNECT")) return hello_http_connect(w, s, &head);
-    return hello_http_plain(w, s, &head);
+    if (!verify_is_due(w, s)) return hello_http_request(w, s, &head);
+    http_hide_proxy_authorization(setup->head.data, &head);
+    return verify_knows(w, s) ? hello_http_request(w, s, &head) : verify_begin(w, s);
+}
+
+/* Behind VERIFY: the head is read again, as it is when the upstream is there. */
+static enum session_state hello_http_again(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    struct http_head head;
+    size_t used, scanned = 0;
+    enum parse_result parsed = http_parse_request(setup->head.data, setup->consumed, &scanned, &head, &used);
+    assert(parsed == PARSE_OK && used == setup->consumed); /* hello_http() has seen it whole */
+    (void)parsed;
+    return hello_http_request(w, s, &head);
+}
+
+/* --- the word of the checkers (--users) --- */
+
+enum session_state handshake_verify_step(struct worker *w, struct session *s)
+{
+    if (s->op != SESSION_ANSWER) return SESSION_VERIFY;
+    enum failure failure = verify_finish(w, s);
+    if (failure != FAIL_NONE) return session_fail(w, s, failure);
+    return s->protocol == PROTOCOL_SOCKS5 ? route_admit(w, s) : hello_http_again(w, s);
 }
 
 /* --- the first octet tells --- */

@@ -9,6 +9,7 @@
 enum session_state handshake_begin(struct worker *w, struct session *s);
 enum session_state handshake_hello_step(struct worker *w, struct session *s);
 enum session_state handshake_auth_step(struct worker *w, struct session *s);
+enum session_state handshake_verify_step(struct worker *w, struct session *s);
 enum session_state handshake_request_step(struct worker *w, struct session *s);
 
 #endif

@@ -6,6 +6,8 @@
 
 /* Runs steps from here, `next` being the state that the caller has decided on. */
 void session_proceed(struct worker *w, struct session *s, enum session_state next);
+/* The letter of a struct verify_request that has come back. */
+void session_hook_verified(struct letter *letter);
 /* The session is about to close: gives up what its state holds besides sockets. */
 void session_hook_drop(struct worker *w, struct session *s);
 /* The upstream is given up: ends attempts to connect, and the listener of a BIND. */

@@ -102,6 +102,7 @@ static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size,
     case SESSION_HELLO:
         return failure == FAIL_AUTH_METHOD ? socks5_write_method(out, size, SOCKS5_METHOD_UNACCEPTABLE) : 0;
     case SESSION_AUTH: return failure == FAIL_AUTH ? socks5_write_auth_status(out, size, false) : 0;
+    case SESSION_VERIFY:
     case SESSION_LOGIN: return code == 0 ? 0 : socks5_write_auth_status(out, size, false);
     case SESSION_BIND: return refusal_bind(s, out, size, code);
     default: return code == 0 ? 0 : socks5_write_reply(out, size, code, NULL);

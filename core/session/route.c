@@ -10,6 +10,7 @@
 #include "core/session/reply.h"
 #include "core/session/self.h"
 #include "core/session/session.h"
+#include "core/session/verify.h"
 #include "core/session/worker.h"
 
 /* Contract sections 2.4, 2.5 and 2.7: HTTP always asks by name, the others by what the client, or the option, gave. */
@@ -55,8 +56,7 @@ enum session_state route_obey(struct worker *w, struct session *s)
     s->rule = verdict->rule;
     s->hops = verdict->hop_count;
     setup->trial = verdict->order == ROUTE_TRY;
-    enum failure failure =
-        limited_admit_request(w, s, route_wants_credentials(w), verdict->limits, verdict->limit_count);
+    enum failure failure = limited_admit_request(w, s, route_knows_client(w, s), verdict->limits, verdict->limit_count);
     if (failure != FAIL_NONE) return session_fail(w, s, failure);
     setup->dialled_us = ring_now_us(w->ring);
     return conn_cache_take(w, s) ? established_begin(w, s) : dial_begin(w, s);
@@ -138,7 +138,12 @@ bool route_wants_credentials(const struct worker *w)
     return w->config->auth_required || (revision & ROUTE_REVISION_AUTH) != 0;
 }
 
-static enum session_state route_admit(struct worker *w, struct session *s)
+bool route_knows_client(const struct worker *w, const struct session *s)
+{
+    return verify_is_due(w, s) || route_wants_credentials(w);
+}
+
+enum session_state route_admit(struct worker *w, struct session *s)
 {
     reply_append_admission(w, s);
     session_flush(w, s);

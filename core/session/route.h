@@ -19,6 +19,10 @@ void route_ask(struct worker *w, struct session *s);
 
 /* Whether clients must give user and password: by the settings, or by the word of the ruleset that is in force. */
 bool route_wants_credentials(const struct worker *w);
+/* Whether somebody has checked, or is about to check, who the client is. */
+bool route_knows_client(const struct worker *w, const struct session *s);
+/* SOCKS5: user and password are accepted. */
+enum session_state route_admit(struct worker *w, struct session *s);
 /* SOCKS5: user and password have come, the target has not: LOGIN, or what their judgement leads to. */
 enum session_state route_login(struct worker *w, struct session *s);
 enum session_state route_login_step(struct worker *w, struct session *s);

@@ -20,9 +20,10 @@
 /* Which states may follow. */
 static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_FREE] = STATE(HELLO),
-    [SESSION_HELLO] =
-        STATE(HELLO) | STATE(AUTH) | STATE(REQUEST) | STATE(EXCHANGE) | STATE(RELAY) | STATES_UPSTREAM | STATES_END,
-    [SESSION_AUTH] = STATE(AUTH) | STATE(LOGIN) | STATE(REQUEST) | STATES_END,
+    [SESSION_HELLO] = STATE(HELLO) | STATE(AUTH) | STATE(VERIFY) | STATE(REQUEST) | STATE(EXCHANGE) | STATE(RELAY) |
+                      STATES_UPSTREAM | STATES_END,
+    [SESSION_VERIFY] = STATE(VERIFY) | STATE(REQUEST) | STATE(EXCHANGE) | STATES_UPSTREAM | STATES_END,
+    [SESSION_AUTH] = STATE(AUTH) | STATE(VERIFY) | STATE(LOGIN) | STATE(REQUEST) | STATES_END,
     [SESSION_LOGIN] = STATE(LOGIN) | STATE(REQUEST) | STATES_END,
     [SESSION_REQUEST] = STATE(REQUEST) | STATES_UPSTREAM | STATES_END,
     [SESSION_ROUTE] = STATES_UPSTREAM | STATE(EXCHANGE) | STATES_END,
@@ -53,6 +54,7 @@ const char *session_state_name(enum session_state state)
         [SESSION_EXCHANGE] = "exchange", [SESSION_ASSOCIATE] = "associate",
         [SESSION_CLOSING] = "closing",   [SESSION_LOGIN] = "login",
         [SESSION_PARTING] = "parting",   [SESSION_IDLE] = "idle",
+        [SESSION_VERIFY] = "verify",
     };
     assert(state < SESSION_STATE_COUNT);
     return names[state];
@@ -120,6 +122,7 @@ static void session_set_deadline(struct worker *w, struct session *s, enum sessi
     uint64_t now = ring_now_ms(w->ring);
     uint64_t deadline = session_deadline_ms(w, s);
     switch (next) {
+    case SESSION_VERIFY:
     case SESSION_LOGIN:
     case SESSION_ROUTE:
     case SESSION_RESOLVE:
@@ -177,11 +180,17 @@ void session_log(struct worker *w, struct session *s, int level, const char *tex
  * clients name stands behind the source, escaped, so that nobody can name another source in its place. */
 void session_log_intruder(struct worker *w, struct session *s)
 {
+    static const char *const reasons[] = {[VERIFY_RIGHT] = "",
+                                          [VERIFY_WRONG] = ": wrong password",
+                                          [VERIFY_UNKNOWN] = ": unknown user",
+                                          [VERIFY_BUSY] = "",
+                                          [VERIFY_STOPPED] = ""};
     char client[ADDRESS_TEXT_SIZE], user[LOG_USER_SIZE];
     if (!LOG_ON(LOG_LEVEL_NOTICE)) return;
     session_format_client(s, client, sizeof client);
     log_quote(s->setup == POOL_NONE ? "" : setup_of(w, s)->credentials.user, user, sizeof user);
-    LOG(LOG_LEVEL_NOTICE, "[%u:%u] %s: authentication failed for user \"%s\"", w->index, s->slot, client, user);
+    LOG(LOG_LEVEL_NOTICE, "[%u:%u] %s: authentication failed for user \"%s\"%s", w->index, s->slot, client, user,
+        s->setup == POOL_NONE ? "" : reasons[setup_of(w, s)->verdict_on_user]);
 }
 
 /* --- taking slots --- */
@@ -217,6 +226,7 @@ static void setup_renew(struct setup *setup, uint64_t deadline_ms)
     setup->by_name = setup->asking = setup->trial = false;
     setup->retry_after_s = 0;
     setup->revision = 0;
+    setup->verdict_on_user = VERIFY_RIGHT;
     setup->target.kind = ADDRESS_NONE;
     setup->credentials.present = setup->credentials.user_only = setup->route.admitted = false;
     setup->dial.next = setup->dial.live = setup->dial.polled = 0;

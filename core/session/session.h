@@ -22,6 +22,7 @@
 #include "core/session/message.h"
 #include "core/session/route_request.h"
 #include "core/session/session_state.h"
+#include "core/session/verified.h"
 #include "core/session/worker.h"
 #include "protocols/host_port.h"
 #include "protocols/socks5.h"
@@ -144,6 +145,7 @@ struct setup {
     uint8_t allowed;             /* scopes whose lists have allowed the target that was asked for, see lists.h */
     bool asking;                 /* ROUTE: the question could not be posted yet */
     bool trial;                  /* the verdict was ROUTE_TRY, and its end is not reported yet */
+    uint8_t verdict_on_user;     /* enum verify_result: why, where FAIL_AUTH is that of --users */
     uint32_t revision;           /* of the ruleset that is asked */
     uint32_t era;                /* in which the verdict was obeyed, see conn_cache.h */
     uint32_t retry_after_s;      /* a refusal by a rate: when to come again; 0: nobody knows */
@@ -156,6 +158,7 @@ struct setup {
     struct credentials credentials;
     struct route_request route;
     struct resolve_request resolve;
+    struct verify_request verify;
     uint8_t out[SETUP_OUT_SIZE]; /* to the client */
     uint8_t hop_out[2048];       /* to a proxy of the chain */
     struct head_buffer hop_in;   /* from it */

@@ -6,6 +6,7 @@ enum session_state {
     SESSION_FREE,      /* in the pool; owns nothing */
     SESSION_HELLO,     /* client recv armed: which protocol, which auth methods */
     SESSION_AUTH,      /* client recv armed: user and password, RFC 1929 section 2 */
+    SESSION_VERIFY,    /* waiting for the checkers' word on user and password (--users) */
     SESSION_LOGIN,     /* waiting for the coordinator's word on user and password */
     SESSION_REQUEST,   /* client recv armed: the target, RFC 1928 section 4 */
     SESSION_ROUTE,     /* waiting for the coordinator's verdict */

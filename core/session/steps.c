@@ -32,6 +32,7 @@ typedef enum session_state session_step(struct worker *w, struct session *s);
 static session_step *const session_steps[SESSION_STATE_COUNT] = {
     [SESSION_HELLO] = handshake_hello_step,
     [SESSION_AUTH] = handshake_auth_step,
+    [SESSION_VERIFY] = handshake_verify_step,
     [SESSION_REQUEST] = handshake_request_step,
     [SESSION_LOGIN] = route_login_step,
     [SESSION_ROUTE] = route_step,
@@ -191,8 +192,8 @@ static bool session_on_received(struct worker *w, struct session *s)
  * not at once, for an orderly end that is there already would end it again and again. */
 static void session_watch_again(struct worker *w, const struct session *s)
 {
-    bool waits = s->state == SESSION_ROUTE || s->state == SESSION_RESOLVE || s->state == SESSION_DIAL ||
-                 s->state == SESSION_HOP || s->state == SESSION_BIND;
+    bool waits = s->state == SESSION_VERIFY || s->state == SESSION_ROUTE || s->state == SESSION_RESOLVE ||
+                 s->state == SESSION_DIAL || s->state == SESSION_HOP || s->state == SESSION_BIND;
     uint64_t soon = ring_now_ms(w->ring) + DIAL_STAGGER_MS, deadline = session_deadline_ms(w, s);
     if (!waits || s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT)) return;
     timer_set(w->timers, s->slot, soon < deadline ? soon : deadline);
@@ -299,8 +300,16 @@ void session_on_answer(struct worker *w, const struct message *answer)
         session_join(w, s);
     else if (s->state == SESSION_ASSOCIATE)
         udp_on_answer(w, s);
-    else if (session_asks_ruleset(s) || s->state == SESSION_RESOLVE || s->state == SESSION_BIND)
+    else if (session_asks_ruleset(s) || s->state == SESSION_RESOLVE || s->state == SESSION_BIND ||
+             s->state == SESSION_VERIFY)
         session_advance(w, s);
+}
+
+void session_hook_verified(struct letter *letter)
+{
+    struct verify_request *request = link_owner(letter, struct verify_request, letter);
+    struct message answer = {.slot = request->slot, .generation = request->generation};
+    session_on_answer(request->worker, &answer);
 }
 
 /* --- time --- */

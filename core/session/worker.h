@@ -4,6 +4,7 @@
 #define SLUICE_CORE_SESSION_WORKER_H
 
 #include "core/io/buffers.h"
+#include "core/io/letter.h"
 #include "core/io/list.h"
 #include "core/io/mailbox.h"
 #include "core/io/pipes.h"
@@ -19,6 +20,7 @@
 #include "core/session/own.h"
 #include "core/session/stats.h"
 #include "core/session/verdicts.h"
+#include "core/session/verified.h"
 
 struct access_feed;
 struct conn_cache;
@@ -81,6 +83,8 @@ struct worker {
     struct pipes pipes;
     struct listener listeners[CONFIG_LISTENERS_MAX];
     struct verdicts verdicts;
+    struct verifier *verifier; /* of the process; NULL: no listener has users */
+    struct verified verified;
     const _Atomic uint32_t *revision; /* of the ruleset; 0: there is none, nobody is asked */
     struct crowd *crowd;              /* of handshakes, see crowd.h */
     struct access_feed *access;       /* to the log; NULL: there is none */
@@ -104,6 +108,7 @@ struct worker {
     uint32_t pipes_ahead_count;
     const struct resolve_stats *resolver_stats; /* of which only the revision is looked at */
     struct queue *names;                        /* its answers */
+    struct letter_box letters;                  /* answers of the checkers */
 };
 
 /* Octets that bulk flows may move in the next turn: more when nobody else has had anything to do for a while, because a

@@ -43,6 +43,7 @@ static int worker_open_pools(struct worker *w)
     if (error == 0) error = share_open(&w->exchanges_held, config->exchanges);
     if (error == 0) error = pool_open(&w->heads, config->heads, HEAD_BUFFER_SIZE);
     if (error == 0) error = conn_cache_open(&w->conns, config->conns);
+    if (error == 0 && w->verifier) error = verified_open(&w->verified);
     if (error == 0) error = timer_open(&w->timers, config->sessions, ring_now_ms(w->ring), TIMER_TICK_MS);
     if (error == 0) error = timer_open(&w->rests, 2 * config->sessions, ring_now_us(w->ring), 1);
     if (error == 0)
@@ -83,6 +84,7 @@ void worker_arm_listeners(struct worker *w)
 void worker_close(struct worker *w)
 {
     verdicts_close(&w->verdicts);
+    verified_close(&w->verified);
     name_cache_close(&w->name_cache);
     pipes_close(&w->pipes);
     spare_close(w);
@@ -152,6 +154,11 @@ static void worker_read_inbox(struct worker *w)
         else
             worker_run_errand(w, &message);
     }
+}
+
+static bool worker_has_mail(const struct worker *w)
+{
+    return !queue_is_empty(w->inbox) || !queue_is_empty(w->names) || !letter_box_is_empty(&w->letters);
 }
 
 static void worker_read_names(struct worker *w)
@@ -288,7 +295,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     struct ring_completion completion;
     timeout_ms = worker_wait_ms(w, timeout_ms);
     sleeper_announce(&w->sleeper);
-    if (!queue_is_empty(w->inbox) || !queue_is_empty(w->names) || worker_must_stop(w)) timeout_ms = 0;
+    if (worker_has_mail(w) || worker_must_stop(w)) timeout_ms = 0;
     uint64_t timeout_us = timeout_ms > UINT64_MAX / 1000 ? RING_NO_TIMEOUT : timeout_ms * 1000;
     int error = worker_wait(w, least(timeout_us, flow_rest_us(w)));
     sleeper_awake(&w->sleeper);
@@ -299,6 +306,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     flow_wake_resting(w);
     worker_read_inbox(w);
     worker_read_names(w);
+    letter_box_deliver(&w->letters);
     worker_heed_stop(w);
     worker_expire(w);
     conn_cache_tend(w);
