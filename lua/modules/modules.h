@@ -12,6 +12,7 @@ int luaopen_neosocksd(lua_State *L); /* without config and setting, which boot/ 
 int luaopen_regex(lua_State *L);
 int luaopen_sets(lua_State *L);
 int luaopen_time(lua_State *L);
+int luaopen_users(lua_State *L); /* sluice.users */
 int luaopen_wakeup(lua_State *L);
 int luaopen_zlib(lua_State *L);
 

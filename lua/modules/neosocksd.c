@@ -290,5 +290,7 @@ int luaopen_neosocksd(lua_State *L)
                                          {"unauthorized", sluice_unauthorized},
                                          {NULL, NULL}};
     luaL_newlib(L, functions);
+    luaopen_users(L);
+    lua_setfield(L, -2, "users");
     return 1;
 }

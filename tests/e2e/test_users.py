@@ -439,3 +439,40 @@ def test_an_open_inner_and_an_authenticated_outer_port(tmp_path, origin, users):
     assert socks5(doors[2], target, b"carol", b"new") == (b"\1\0", 0) and socks5(doors[2], target, b"carol", b"third") == (b"\1\1", None)
     assert socks5(doors[0], target, b"alice", b"right") == (b"\1\0", 0), "its own file is wrong, and the other one is not"
     proxy.finish()
+
+
+def test_scripts_see_and_change_users(ruled, origin, users):
+    target = origin()
+    write(users, alice=("right", ":staff,eu:connections=5"), bob="other")
+    proxy, api = ruled("""
+        local function f(addr, user) _G.groups = table.concat(sluice.users.get(user).groups, "+") return addr end
+        return { resolve = f, route = f }""", "--users", users)
+
+    def call(code):
+        answer = api.call(code)
+        assert answer.startswith("return true"), answer
+        return answer[len("return true,"):]
+
+    assert socks5(proxy, target, b"alice", b"right") == (b"\1\0", 0) and call("return groups") == '"staff+eu"'
+    assert call("return sluice.users.get('alice').limit, sluice.users.get('nobody')") == '"connections=5",nil'
+    assert call("local row = sluice.users.get('alice') return row.name, row.locked, row.hash") == '"alice",false,nil'
+    assert call(f"sluice.users.set('carol', {{ hash = '{hashed(b'third')}', groups = 'x' }}) return table.concat(sluice.users.list(), ' ')") == '"alice bob carol"'
+    assert call("return table.concat(sluice.users.list('alice', 1), ' ')") == '"bob"'
+    assert socks5(proxy, target, b"carol", b"third") == (b"\1\0", 0)
+    call("sluice.users.set('alice', { hash = '!', limit = '' })")
+    assert call("local row = sluice.users.get('alice') return row.locked, row.limit, #row.groups") == 'true,nil,2'
+    assert socks5(proxy, target, b"alice", b"right") == (b"\1\1", None), "at once"
+    assert call("return sluice.users.remove('bob'), sluice.users.remove('bob')") == 'true,false'
+    assert socks5(proxy, target, b"bob", b"other") == (b"\1\1", None)
+    for code, wrong in [("set('dave', {})", "hash is missing"), ("set('a:b', { hash = '*' })", "colon"), ("set('dave', { hash = 'plain' })", "no hash of"),
+                        ("set('alice', { limit = 'fast' })", "sluice.users.set"), ("set('alice', { groups = { 'a' } })", "groups is no string"),
+                        ("get('x\\0')", "zero octet"), ("list(nil, 0)", "1 to 10000"), ("get('x', '/none')", "no listener has the users of /none")]:
+        assert wrong in api.call(f"local _, why = pcall(load[[ return sluice.users.{code} ]]) return why"), code
+    assert call(f"return sluice.users.get('carol', '{users}').name") == '"carol"'
+    reload(proxy, "2 users of")
+    assert call("return table.concat(sluice.users.list(), ' ')") == '"alice bob"', "the file is the truth again"
+
+
+def test_scripts_without_users(ruled):
+    _, api = ruled("return {}")
+    assert "there are none, give --users" in api.call("local _, why = pcall(sluice.users.list) return why")
