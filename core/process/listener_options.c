@@ -66,8 +66,8 @@ static const struct {
     {"allow-target", read_allow_target}, {"deny-target", read_deny_target},
 };
 
-#define KNOWN "protocol=, users=, allow-client=, deny-client=, allow-target=, deny-target=" /* of rows, for messages   \
-                                                                                             */
+/* Of rows, for messages. */
+#define KNOWN "protocol=, users=, allow-client=, deny-client=, allow-target=, deny-target="
 
 /* One `name=value`. */
 static int read_option(struct option_parse *p, struct listener_config *l, const char *text, size_t size)

@@ -63,7 +63,7 @@ static void push_row(lua_State *L, const struct users_row *row)
 /* sluice.users.get(name [, file]) -> {name =, groups = {...}, locked =, limit =} | nil                [-0, +1, e] */
 static int users_get(lua_State *L)
 {
-    struct users_row row;
+    struct users_row row = {.locked = false};
     struct users *users = check_store(L, 2);
     if (users_find(users, check_text(L, 1), &row))
         push_row(L, &row);
@@ -75,7 +75,7 @@ static int users_get(lua_State *L)
 /* sluice.users.list([after [, count [, file]]]) -> names, in their order, from behind `after` on      [-0, +1, e] */
 static int users_list(lua_State *L)
 {
-    struct users_row row;
+    struct users_row row = {.locked = false};
     struct users *users = check_store(L, 3);
     const char *after = lua_isnoneornil(L, 1) ? NULL : check_text(L, 1);
     lua_Integer count = luaL_optinteger(L, 2, LIST_DEFAULT);
