@@ -212,7 +212,12 @@ static void test_what_did_not_move_comes_back(void **state)
     limit_settle(limit, LIMIT_DOWN, 900, 1, true);
     assert_int_equal(limit_take(limit, LIMIT_UP, 5000, &time, &spent), 999);
     limit_settle(limit, LIMIT_UP, 999, 999, true);
+    assert_int_equal(limit_take(limit, LIMIT_DOWN, 0, &time, &spent), 0); /* nothing was wanted */
+    assert_false(spent);
     assert_int_equal(limit_take(limit, LIMIT_DOWN, 5000, &time, &spent), 0);
+    assert_true(spent);
+    spent = false;
+    assert_int_equal(limit_take(limit, LIMIT_DOWN, 1, &time, &spent), 0);
     assert_true(spent);
     assert_int_equal(row_of("user:alice").used[LIMIT_DOWN], 1); /* what the sum refused is not charged */
     limit_refund(limit, LIMIT_UP, 9, &time);
@@ -236,6 +241,10 @@ static void test_turns_are_short_however_many_wait(void **state)
     assert_int_equal(limit_quantum(limit, LIMIT_DOWN), 62500);
     put("user", "down=1Tbit/s");
     assert_int_equal(limit_quantum(limit, LIMIT_DOWN), LIMIT_QUANTUM_MAX);
+    put("user", "down=1Tbit/s both=10Mbit/s"); /* whose line has those of both directions */
+    for (unsigned i = 0; i < 4; i++) limit_wait(limit, i % 2 ? LIMIT_UP : LIMIT_DOWN, 1);
+    assert_int_equal(limit_quantum(limit, LIMIT_UP), 12500);
+    assert_int_equal(limit_quantum(limit, LIMIT_DOWN), 12500);
 }
 
 /* A burst that is smaller than a datagram would let none pass. */
@@ -264,6 +273,25 @@ static void test_both_directions_share_what_both_have(void **state)
     assert_int_equal(limit_book(limit, LIMIT_UP, 100000, NOW_US), NOW_US + 300000);
     limit_unbook(limit, LIMIT_UP, 100000);
     assert_int_equal(limit_book(limit, LIMIT_DOWN, 50000, NOW_US), NOW_US + 250000);
+    put("user", "both=1MB/s up=500kB/s both-burst=1B up-burst=1B"); /* here the direction decides */
+    uint64_t due_us = limit_book(limit, LIMIT_UP, 50000, NOW_US + SECOND_US);
+    assert_in_range(due_us, NOW_US + SECOND_US + 99000, NOW_US + SECOND_US + 100000);
+    limit_unbook(limit, LIMIT_UP, 50000);
+    assert_int_equal(limit_book(limit, LIMIT_UP, 50000, NOW_US + SECOND_US), due_us);
+}
+
+/* A datagram that the sum refuses has taken nothing of its direction. */
+static void test_datagram_that_both_refuse(void **state)
+{
+    static const struct bucket_rate up = {.pieces = 70000, .seconds = 1, .burst = 70000};
+    uint64_t later = NOW_US + 100 * SECOND_US;
+    (void)state;
+    put("user", "up=70kB/s up-burst=70kB both=1kB/s");
+    struct limit *limit = keys_at(keys, hold("user:alice"));
+    assert_true(limit_pass(limit, LIMIT_UP, 65000, later));
+    for (unsigned i = 0; i < 3; i++) assert_false(limit_pass(limit, LIMIT_UP, 1000, later));
+    assert_int_equal(bucket_take(&limit->speed[LIMIT_UP], &up, 4990, later), 0);
+    assert_int_not_equal(bucket_take(&limit->speed[LIMIT_UP], &up, 100, later), 0);
 }
 
 /* Flows of one key that ask in turn: each gets the same, and all together the rate. */
@@ -645,6 +673,7 @@ int main(void)
         TEST(test_turns_are_short_however_many_wait),
         TEST(test_datagrams_pass_as_a_whole_or_not),
         TEST(test_both_directions_share_what_both_have),
+        TEST(test_datagram_that_both_refuse),
         TEST(test_flows_get_equal_shares),
         TEST(test_nothing_is_bounded_at_first),
         TEST(test_a_key_of_its_own_counts_before_that_of_its_kind),

@@ -108,6 +108,36 @@ static void test_wrong_keys_are_refused(void **state)
     assert_non_null(limit_key_parse(text, 6 + LIMIT_NAME_MAX, &key));
 }
 
+/* Every octet but blanks and controls may be escaped, digits of both cases; what is no digit beside them is not one. */
+static void test_escapes(void **state)
+{
+    static const char *const formats[] = {"user:%%%02x", "user:%%%02X"};
+    char text[16];
+    struct limit_key key;
+    (void)state;
+    for (unsigned octet = 0; octet < 256; octet++) {
+        for (unsigned i = 0; i < 2; i++) {
+            snprintf(text, sizeof text, formats[i], octet);
+            if (limit_key_parse(text, strlen(text), &key) != NULL) {
+                assert_true(octet == 0); /* which no name holds */
+                continue;
+            }
+            assert_int_equal(key.size, 1);
+            assert_int_equal(key.name[0], octet);
+        }
+        if ((octet >= '0' && octet <= '9') || (octet >= 'a' && octet <= 'f') || (octet >= 'A' && octet <= 'F'))
+            continue;
+        snprintf(text, sizeof text, "user:%%4%c", (int)octet);
+        assert_non_null(limit_key_parse(text, 8, &key));
+        snprintf(text, sizeof text, "user:%%%c4", (int)octet);
+        assert_non_null(limit_key_parse(text, 8, &key));
+    }
+    for (unsigned octet = 0x80; octet < 0x100; octet++) {
+        snprintf(text, sizeof text, formats[0], octet);
+        assert_null(limit_key_parse(text, strlen(text), &key));
+    }
+}
+
 static void test_sources_are_networks(void **state)
 {
     (void)state;
@@ -331,6 +361,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keys_are_read_and_written),
         cmocka_unit_test(test_wrong_keys_are_refused),
+        cmocka_unit_test(test_escapes),
         cmocka_unit_test(test_sources_are_networks),
         cmocka_unit_test(test_names_are_cut_and_hosts_have_no_case),
         cmocka_unit_test(test_terms_are_read),
