@@ -599,6 +599,17 @@ static void test_config_table(void **state)
         "assert(c.block_multicast and not c.block_local and c.tcp_nodelay and not c.auth_required)\n"
         "assert(c.startup_limit_rate == 30 and c.resolve_pf == 0 and c.max_sessions == 64)\n"
         "assert(neosocksd.config() ~= c)");
+    /* Each by itself is what it is in the table, the name that restapi had, too. */
+    run("local count = 0\n"
+        "for key, value in pairs(neosocksd.config()) do\n"
+        "  local one = neosocksd.setting(key) count = count + 1\n"
+        "  assert(one == value or type(value) == 'table' and #one == #value, key)\n"
+        "end\n"
+        "assert(count > 20 and neosocksd.setting('api') == '127.0.0.1:9080' and neosocksd.setting('proxy') == "
+        "'http://x:1')\n"
+        "assert(select('#', neosocksd.setting('nosuch')) == 1 and neosocksd.setting('nosuch') == nil)\n"
+        "assert(select('#', neosocksd.setting('ruleset')) == 1 and neosocksd.setting('ruleset') == nil)\n"
+        "assert(select(2, pcall(neosocksd.setting)):find('string expected'))");
 }
 
 int main(void)

@@ -128,6 +128,49 @@ static void test_gzip_long_extra(void **state)
     free(out);
 }
 
+static enum codec_result decode_exactly(enum codec codec, const unsigned char *data, size_t size)
+{
+    char *out;
+    size_t out_size;
+    enum codec_result result = codec_decode_exactly(codec, data, size, 100, &out, &out_size);
+    if (result == CODEC_OK) free(out);
+    return result;
+}
+
+/* Wrong from the octet on that is wrong, whatever follows: nobody waits for more. */
+static void test_gzip_header_that_is_wrong(void **state)
+{
+    static const unsigned char right[] = {0x1f, 0x8b, 8, 0,    0,    0,    0,    0, 0, 3,
+                                          0x4b, 0x04, 0, 0x43, 0xbe, 0xb7, 0xe8, 1, 0, 0};
+    (void)state;
+    for (size_t at = 0; at < 4; at++) {
+        for (unsigned bit = 0; bit < 8; bit++) {
+            unsigned char data[sizeof right];
+            if (at == 3 && bit < 5) continue; /* what a header may have */
+            memcpy(data, right, sizeof right);
+            data[at] ^= (unsigned char)(1u << bit);
+            for (size_t n = 0; n <= sizeof right; n++)
+                assert_int_equal(decode_exactly(CODEC_GZIP, data, n), n > at ? CODEC_CORRUPT : CODEC_TRUNCATED);
+        }
+    }
+}
+
+/* RFC 1950 section 2.2: method 8, windows of 32 KiB at most, a checksum of 5 bits, no preset dictionary. */
+static void test_zlib_headers(void **state)
+{
+    (void)state;
+    for (unsigned first = 0; first < 256; first++) {
+        bool method = (first & 15) == 8 && first >> 4 <= 7;
+        for (unsigned second = 0; second < 256; second++) {
+            unsigned char data[] = {(unsigned char)first, (unsigned char)second};
+            bool right = method && (first << 8 | second) % 31 == 0 && !(second & 32);
+            if (first % 8 != 0 && second > 7) break; /* enough of those */
+            assert_int_equal(decode_exactly(CODEC_DEFLATE, data, 1), method ? CODEC_TRUNCATED : CODEC_CORRUPT);
+            assert_int_equal(decode_exactly(CODEC_DEFLATE, data, 2), right ? CODEC_TRUNCATED : CODEC_CORRUPT);
+        }
+    }
+}
+
 /* A member with all that a header may have, written by hand, and a second one behind it. */
 static void test_gzip_members(void **state)
 {
@@ -758,6 +801,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_zlib),
         cmocka_unit_test(test_zlib_damage),
+        cmocka_unit_test(test_gzip_header_that_is_wrong),
+        cmocka_unit_test(test_zlib_headers),
         cmocka_unit_test(test_gzip_members),
         cmocka_unit_test(test_gzip_long_extra),
         cmocka_unit_test(test_codec_limit),

@@ -53,6 +53,21 @@ def test_bind(sluice, host, listen):
     assert proxy.flat()
 
 
+def test_peer_comes_by_whichever_address(sluice):
+    """Who cannot say where its peer comes from cannot say either by which of our addresses it comes; who can, gets the one
+    address by which that peer is reached."""
+    proxy = sluice(ON)
+    client, bound = ask(proxy, "0.0.0.0")
+    peer = wire.Client(("127.0.0.2", bound[1]))
+    assert wire.read_socks5_reply(client)[0] == 0
+    assert_tunnel(client, peer)
+    client, bound = ask(proxy, "127.0.0.1")
+    with pytest.raises(ConnectionRefusedError):
+        wire.Client(("127.0.0.2", bound[1]))
+    client.close()
+    assert proxy.flat()
+
+
 def test_somebody_else_is_refused(sluice):
     proxy = sluice(ON)
     client, bound = ask(proxy, "127.0.0.9")
