@@ -685,6 +685,24 @@ def test_more_names_than_there_is_room_for(ruled_meter, dns):
     meter.check(**refused("resolve_share", said, heard), **ASKED, names_asked=most, names_timed_out=most, names_failed=most + 1, names_refused=1)
 
 
+def test_what_a_source_may_have_under_way(metered, dns):
+    """A second name while one is asked for, and a second handshake beside one: each refused by the limit of its source."""
+    server = dns()
+    server.silent.add("*")
+    meter = metered("-t", "60", "--nameserver", server.text, "--limit", "source: resolving=1 half-open=2")
+    line = wire.socks4a("first.example", 9)
+    first = wire.Client(meter.proxy.address).send(line)
+    meter.tally.update(half_open=1)
+    meter.check(accepted=1, requests=1, peak=1, handshake_in=len(line), names_asked=1)
+    said, heard = exchange(meter, (wire.socks4a("second.example", 9), None))
+    meter.check(**{**refused("limit_resolving", said, heard), "peak": 2})
+    clients = []
+    assert enters(meter, "127.0.0.1", clients) and not enters(meter, "127.0.0.1", clients)
+    meter.tally.update(half_open=1)
+    meter.check(accepted=1, handshake_in=3, handshake_out=2, refused_half_open=1)
+    close_all([first, *clients])
+
+
 def test_limits_by_key(metered, origin):
     """What is refused, what is cut in the middle, and a table of keys that is full of those who have used their quota."""
     target = origin(talker)
