@@ -26,6 +26,7 @@ WARN   = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-proto
 HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIE
 LINK   = -pie -Wl,-z,relro,-z,now,-z,noexecstack
 LIBS   = -luring -lcares -lcrypt -lidn2 -lsqlite3 -lpthread
+LIBS  += -lhiredis -lgnutls
 LIBS_LUA = -llua5.4 -ltre -ldeflate -lmicrohttpd -ljansson -lgnutls -lm
 
 # gcc brings its own LTO; clang's needs a linker that knows it.
@@ -376,10 +377,11 @@ install: all ## binary, man page, documents, service file (DESTDIR=, PREFIX=/usr
 	sed 's|@PREFIX@|$(PREFIX)|' docs/sluice.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluice.service
 
 DEPS_BUILD = gcc libc6-dev libcrypt-dev liburing-dev libc-ares-dev libidn2-dev liblua5.4-dev libtre-dev libdeflate-dev libmicrohttpd-dev \
-             libjansson-dev libgnutls28-dev libsqlite3-dev
+             libjansson-dev libgnutls28-dev libsqlite3-dev \
+             libhiredis-dev
 DEPS_TEST  = $(DEPS_BUILD) clang lld libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy-bin \
-             proxychains4 jq nginx iproute2 nftables util-linux lua5.4 prometheus python3-yaml chromium \
+             proxychains4 jq nginx iproute2 nftables util-linux lua5.4 redis-server prometheus python3-yaml chromium \
              $(if $(shell command -v node),,nodejs) $(if $(shell command -v npm),,npm)
 DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format cppcheck
 DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server tinyproxy-bin squid wrk iperf3 proxychains4 \
@@ -393,7 +395,7 @@ DEPS_FLAMEGRAPH = $(DEPS_BUILD) linux-perf gdb curl util-linux python3
 
 # Asks dpkg what is missing of $(1) and installs that alone, with sudo where we are not root. Some packages bring a service:
 # a policy keeps those from being started meanwhile, and those that were not there before are not started at boot either.
-SERVICES = openssh-server:ssh dante-server:danted microsocks:microsocks prometheus:prometheus haproxy:haproxy nginx:nginx squid:squid
+SERVICES = openssh-server:ssh dante-server:danted microsocks:microsocks prometheus:prometheus redis-server:redis-server haproxy:haproxy nginx:nginx squid:squid
 POLICY   = /usr/sbin/policy-rc.d
 define install-packages
 @missing=; for package in $(1); do \

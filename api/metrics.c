@@ -265,6 +265,21 @@ static void write_relay(struct text *out, const struct coordinator *c)
     }
 }
 
+static void write_sharing(struct text *out, const struct usage_figures *f)
+{
+    write_integer(out, GAUGE, "sluice_usage_redis_up", "Whether Redis has answered the last time.", f->connected);
+    write_integer(out, COUNTER, "sluice_usage_redis_exchanges_total", "Exchanges of sums with Redis.", f->exchanges);
+    write_integer(out, COUNTER, "sluice_usage_redis_failures_total", "Those that failed: they are tried again.",
+                  f->exchange_failures);
+    write_number(out, GAUGE, "sluice_usage_redis_age_seconds", "Since Redis has answered.",
+                 (double)f->exchange_age_us * 1e-6);
+    write_integer(out, COUNTER, "sluice_usage_redis_lost_total",
+                  "Sums of this box that Redis had lost and was told again.", f->lost);
+    write_integer(out, COUNTER, "sluice_usage_redis_recovered_bytes_total",
+                  "Octets that Redis alone knew of, since this box was killed before it could write them.",
+                  f->recovered);
+}
+
 /* Present where accounts are kept. */
 static void write_usage(struct text *out, const struct coordinator *c)
 {
@@ -282,6 +297,7 @@ static void write_usage(struct text *out, const struct coordinator *c)
     write_integer(out, GAUGE, "sluice_usage_wal_bytes", "Size of the database's write-ahead log.", f.wal_size);
     write_number(out, GAUGE, "sluice_usage_age_seconds", "Since usage was last written in full.",
                  (double)f.age_us * 1e-6);
+    if (f.shared) write_sharing(out, &f);
 }
 
 void metrics_write_dropped(struct text *out, uint64_t lines)

@@ -13,13 +13,13 @@ static bool begins_with(const char *text, size_t size, const char *scheme)
     return size >= length && strncasecmp(text, scheme, length) == 0;
 }
 
-static const char *read_path(const char *text, size_t size, struct usage_text *out)
+static const char *read_path(const char *text, size_t size, char out[USAGE_PATH_MAX + 1])
 {
     if (size > USAGE_PATH_MAX) return "the path is longer than 1024 octets";
     for (size_t i = 0; i < size; i++)
         if (text[i] == '\0') return "the path has a zero in it";
-    memcpy(out->path, text, size);
-    out->path[size] = '\0';
+    if (size > 0) memcpy(out, text, size);
+    out[size] = '\0';
     return NULL;
 }
 
@@ -34,12 +34,22 @@ static const char *read_db(const char *text, size_t size, uint32_t *db)
     return NULL;
 }
 
+static const char *read_query(const char *text, size_t size, struct usage_text *out)
+{
+    if (!out->tls || size < 4 || memcmp(text, "ca=", 3) != 0)
+        return "behind the host there may be ?ca=FILE, of rediss:// alone";
+    return read_path(text + 3, size - 3, out->ca);
+}
+
 static const char *read_redis(const char *text, size_t size, struct usage_text *out)
 {
     struct proxy_uri uri;
-    const char *slash = size > 0 ? memchr(text, '/', size) : NULL, *wrong = NULL;
+    const char *wrong = NULL, *query = size > 0 ? memchr(text, '?', size) : NULL;
+    if (query) wrong = read_query(query + 1, size - (size_t)(query - text) - 1, out);
+    if (query) size = (size_t)(query - text);
+    const char *slash = size > 0 ? memchr(text, '/', size) : NULL;
     size_t authority = slash ? (size_t)(slash - text) : size;
-    if (slash) wrong = read_db(slash + 1, size - authority - 1, &out->db);
+    if (slash && !wrong) wrong = read_db(slash + 1, size - authority - 1, &out->db);
     if (!wrong) wrong = url_authority_parse(text, authority, USAGE_REDIS_PORT, &uri);
     if (wrong) return wrong;
     out->address = uri.address;
@@ -52,7 +62,7 @@ const char *usage_text_parse(const char *text, size_t size, struct usage_text *o
     struct usage_text usage = {0};
     const char *wrong = "give sqlite:PATH, redis://[user:password@]host[:port][/db] or rediss://";
     if (begins_with(text, size, "sqlite:")) {
-        wrong = read_path(text + 7, size - 7, &usage);
+        wrong = read_path(text + 7, size - 7, usage.path);
     } else if (begins_with(text, size, "redis://")) {
         usage.kind = USAGE_REDIS;
         wrong = read_redis(text + 8, size - 8, &usage);

@@ -1,5 +1,5 @@
-/* Where usage is kept, as --usage takes it: sqlite:PATH, or redis://[user[:password]@]host[:port][/db] and rediss://.
- */
+/* Where usage is kept, as --usage takes it: sqlite:PATH, redis://[user[:password]@]host[:port][/db], or rediss:// with
+ * [?ca=FILE] behind that. */
 #ifndef SLUICE_PROTOCOLS_USAGE_TEXT_H
 #define SLUICE_PROTOCOLS_USAGE_TEXT_H
 
@@ -24,12 +24,14 @@ struct usage_text {
     char path[USAGE_PATH_MAX + 1]; /* SQLITE; "": below --state-dir */
     /* REDIS */
     bool tls;                       /* rediss:// */
+    char ca[USAGE_PATH_MAX + 1];    /* of it: certificates to trust; "": those of the system */
     struct address address;         /* host and port */
     struct credentials credentials; /* a password alone has an empty user */
     uint32_t db;
 };
 
-/* User and password are percent-decoded; an octet that is zero, a bad escape, a query and a longer path are refused.
+/* User and password are percent-decoded; an octet that is zero, a bad escape, another query and a longer path are
+ * refused.
  * NULL, or what is wrong, static text; then `out` is as it was. */
 const char *usage_text_parse(const char *text, size_t size, struct usage_text *out);
 /* Without user and password, terminated, for people. size: USAGE_TEXT_SIZE or more. Returns the length. */

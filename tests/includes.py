@@ -26,6 +26,7 @@ HOMES = {  # header: where it may be included besides tests, fuzz and bench
     "ares.h": r"core/resolver/dns_channel\.c",
     "sqlite3.h": r"core/usage/store\.c",
     "idn2.h": r"core/io/idn\.c",
+    "hiredis/hiredis.h": r"core/usage/redis\.c",
     "microhttpd.h": r"api/.*",
     "lua.h": r"lua/.*",
     "lualib.h": r"lua/.*",

@@ -16,7 +16,35 @@ void quota_restore(struct quota *quota, int64_t period, uint64_t used)
     atomic_store_explicit(&quota->given, used, memory_order_relaxed);
     atomic_store_explicit(&quota->base, 0, memory_order_relaxed);
     atomic_store_explicit(&quota->unsettled, 0, memory_order_relaxed);
+    atomic_store_explicit(&quota->elsewhere, 0, memory_order_relaxed);
+    atomic_store_explicit(&quota->elsewhere_period, QUOTA_TURNING, memory_order_relaxed);
     atomic_store_explicit(&quota->period, period, memory_order_release);
+}
+
+void quota_set_elsewhere(struct quota *quota, int64_t period, uint64_t octets)
+{
+    if (atomic_load(&quota->elsewhere_period) != period) atomic_store(&quota->elsewhere_period, QUOTA_TURNING);
+    atomic_store(&quota->elsewhere, octets);
+    atomic_store(&quota->elsewhere_period, period);
+}
+
+void quota_give(struct quota *quota, int64_t period, uint64_t octets)
+{
+    if (atomic_load(&quota->period) != period) return;
+    atomic_fetch_add(&quota->given, octets);
+    atomic_fetch_add(&quota->taken, octets);
+}
+
+static uint64_t used_elsewhere(const struct quota *quota, int64_t period)
+{
+    return atomic_load(&quota->elsewhere_period) == period ? atomic_load(&quota->elsewhere) : 0;
+}
+
+/* What of the limit is for us. */
+static uint64_t our_part(const struct quota *quota, uint64_t limit, int64_t period)
+{
+    uint64_t others = used_elsewhere(quota, period);
+    return others < limit ? limit - others : 0;
 }
 
 /* The period that `known` becomes at `period`. A clock that was put back a long way takes the period along, and what
@@ -56,6 +84,7 @@ struct quota_grant quota_take(struct quota *quota, uint64_t limit, int64_t perio
 {
     quota_turn(quota, period);
     struct quota_grant grant = {.period = atomic_load(&quota->period)};
+    limit = our_part(quota, limit, period);
     uint64_t taken = atomic_load(&quota->taken);
     atomic_fetch_add(&quota->unsettled, wanted); /* before it is taken: nobody must think that it is spent for good */
     do {
@@ -91,7 +120,7 @@ bool quota_is_spent(struct quota *quota, uint64_t limit, int64_t period)
 {
     quota_turn(quota, period);
     if (atomic_load(&quota->unsettled) > 0) return false;
-    return quota_left(limit, atomic_load(&quota->taken), atomic_load(&quota->base)) == 0;
+    return quota_left(our_part(quota, limit, period), atomic_load(&quota->taken), atomic_load(&quota->base)) == 0;
 }
 
 uint64_t quota_taken(const struct quota *quota)
@@ -104,6 +133,7 @@ uint64_t quota_used(const struct quota *quota, int64_t period)
 {
     uint64_t base = atomic_load(&quota->base), taken = atomic_load(&quota->taken);
     int64_t known = atomic_load(&quota->period);
-    if (known < period && known != QUOTA_TURNING) return 0;
-    return taken > base ? taken - base : 0;
+    uint64_t others = used_elsewhere(quota, period);
+    if (known < period && known != QUOTA_TURNING) return others;
+    return others + (taken > base ? taken - base : 0);
 }

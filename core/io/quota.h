@@ -17,6 +17,9 @@ struct quota {
     _Atomic int64_t period;     /* when it began, seconds since 1970 */
     _Atomic uint64_t unsettled; /* of `taken`: they may still come back */
     _Atomic uint64_t given;     /* of `taken`: nobody has taken them here, see quota_restore() and quota_adopt() */
+    /* What is used of it elsewhere, and counts as if it were used here: in the period that began then. */
+    _Atomic uint64_t elsewhere;
+    _Atomic int64_t elsewhere_period;
 };
 
 /* What was taken, to be settled when it has moved. */
@@ -32,6 +35,9 @@ void quota_restore(struct quota *quota, int64_t period, uint64_t used);
 /* It has this period from now on, an hour instead of a day for example, with so much used in it. One thread at a time;
  * others may take meanwhile. */
 void quota_adopt(struct quota *quota, int64_t period, uint64_t used);
+/* So much is used elsewhere in that period; and so much more was used here, if it is still this period. One thread. */
+void quota_set_elsewhere(struct quota *quota, int64_t period, uint64_t octets);
+void quota_give(struct quota *quota, int64_t period, uint64_t octets);
 /* Takes up to `wanted` octets of `limit` for the period that began at `period`. 0 octets: nothing is left. */
 struct quota_grant quota_take(struct quota *quota, uint64_t limit, int64_t period, uint64_t wanted);
 /* So many of them have moved. */
@@ -41,7 +47,8 @@ void quota_settle(struct quota *quota, const struct quota_grant *grant, uint64_t
 void quota_refund(struct quota *quota, int64_t period, uint64_t octets);
 /* Nothing is left, and nothing that was taken may come back. */
 bool quota_is_spent(struct quota *quota, uint64_t limit, int64_t period);
-uint64_t quota_taken(const struct quota *quota);                /* here, in all periods */
-uint64_t quota_used(const struct quota *quota, int64_t period); /* in that period; 0 if it has another one */
+uint64_t quota_taken(const struct quota *quota); /* here, in all periods */
+/* In that period, elsewhere too; 0 if it has another one. */
+uint64_t quota_used(const struct quota *quota, int64_t period);
 
 #endif

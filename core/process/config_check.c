@@ -166,17 +166,18 @@ static int check_keys(const struct config *c)
 
 static int check_usage(const struct config *c)
 {
-    struct usage_text usage;
+    struct usage_text usage = {0};
     const char *wrong = c->usage ? usage_text_parse(c->usage, strlen(c->usage), &usage) : NULL;
 
     if (wrong) return fault(c, "--usage: %s", wrong);
-    if (c->usage && usage.kind == USAGE_REDIS)
-        return fault(c, "--usage: this version keeps accounts in a file alone, give sqlite:PATH");
     if (c->state_dir && strlen(c->state_dir) > USAGE_PATH_MAX)
         return fault(c, "--state-dir: the path is longer than %u octets, give a shorter one", USAGE_PATH_MAX);
     if (c->usage && !c->state_dir && !*usage.path)
-        return fault(c, "--usage %.32s: there is no folder for the database, give --state-dir, or sqlite:PATH",
-                     usage.kind == USAGE_REDIS ? "redis://" : c->usage);
+        return fault(c, "--usage %.32s: there is no folder for the database, give --state-dir%s",
+                     usage.kind == USAGE_REDIS ? "redis://" : c->usage,
+                     usage.kind == USAGE_REDIS ? "" : ", or sqlite:PATH");
+    if (c->usage && *usage.ca && access(usage.ca, R_OK) != 0)
+        return fault(c, "--usage rediss://: ?ca=%s: %s, give a file of certificates (PEM)", usage.ca, strerror(errno));
     return 0;
 }
 

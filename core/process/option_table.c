@@ -160,7 +160,8 @@ const struct option_row option_rows[] = {
      option_set_number, NUMBER("limit_keys", limit_keys, 16, KEYS_MAX)},
     {0, "usage", "WHERE", GROUP_LIMITS,
      "keep octets, connections and refusals of each key and hour, and what is used of quotas, in sqlite:PATH (default: "
-     "usage.db in --state-dir; without both: nowhere)",
+     "usage.db in --state-dir; without both: nowhere), and share quotas with other boxes by "
+     "redis://[user:password@]host[:port][/db] or rediss://",
      option_set_text, TEXT("usage", usage)},
 
     {0, "workers", "N|auto", GROUP_RELAY, "threads that carry traffic (default: auto, one per CPU)", option_set_workers,

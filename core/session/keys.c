@@ -513,7 +513,7 @@ static enum keys_change kind_put(struct keys *l, const struct limit_key *key, co
     bool same = atomic_load(&kind->each) && rules_are(&kind->rules, terms);
     if (key->kind == LIMIT_SOURCE && atomic_exchange(&kind->bits, bits) != bits) same = false;
     if (same) return KEYS_SAME;
-    uint32_t periods = limit_rules_compare(&kind->rules, terms);
+    uint32_t periods = limit_rules_compare(&kind->rules, terms, &time);
     limit_rules_set(&kind->rules, terms);
     atomic_store_explicit(&kind->each, true, memory_order_release);
     kind_changed(l, key->kind, periods, &time);
@@ -526,7 +526,7 @@ static enum keys_change entry_put(struct keys *l, uint32_t held, const struct li
     struct limit *limit = keys_at(l, held);
     struct limit_time time = keys_time(l, now_us);
     if (atomic_load(&limit->rules) == &limit->own && rules_are(&limit->own, terms)) return KEYS_SAME;
-    uint32_t periods = limit_rules_compare(atomic_load(&limit->rules), terms);
+    uint32_t periods = limit_rules_compare(atomic_load(&limit->rules), terms, &time);
     limit_rules_set(&limit->own, terms);
     entry_change(l, entry_at(l, held), &limit->own, periods, &time);
     return KEYS_CHANGED;
@@ -575,7 +575,7 @@ static bool kind_remove(struct keys *l, const struct limit_key *key, const struc
     struct limit_terms none;
     if (!atomic_exchange(&kind->each, false)) return false;
     limit_terms_init(&none);
-    uint32_t periods = limit_rules_compare(&kind->rules, &none);
+    uint32_t periods = limit_rules_compare(&kind->rules, &none, time);
     limit_rules_set(&kind->rules, &none);
     kind_changed(l, key->kind, periods, time);
     return true;
@@ -587,7 +587,7 @@ static void entry_follow_kind(struct keys *l, struct entry *e, const struct limi
     const struct limit_rules *rules = rules_of_kind(l, e->key.kind);
     struct limit_terms terms;
     limit_rules_get(rules, &terms);
-    entry_change(l, e, rules, limit_rules_compare(&e->limit.own, &terms), time);
+    entry_change(l, e, rules, limit_rules_compare(&e->limit.own, &terms, time), time);
 }
 
 bool keys_remove(struct keys *keys, const struct limit_key *key, uint64_t now_us)
@@ -644,6 +644,50 @@ void keys_collect_departed(struct keys *keys, keys_take *take, void *context)
     struct limit_use use;
     while (departures_take(keys->departures, &key, &use)) take(context, &key, &use);
     while (departures_take_rest(keys->departures, &key, &use)) take(context, &key, &use);
+}
+
+static bool quota_row(struct keys *l, uint32_t held, const struct limit_time *time, struct keys_quota *row)
+{
+    struct entry *e = entry_at(l, held);
+    row->periods = limit_quota_periods(&e->limit);
+    if (row->periods == 0 || atomic_load(&e->place) == KEYS_NONE || !entry_sums(l, e, time, &row->sums)) return false;
+    row->key = e->key;
+    row->handle = keys_handle(l, held);
+    row->connections = atomic_load(&e->limit.connections);
+    for (unsigned d = 0; d < 2; d++) row->counted[d] = atomic_load(&e->limit.octets[d]);
+    return true;
+}
+
+bool keys_next_quota(struct keys *keys, uint32_t *at, uint64_t now_us, struct keys_quota *row)
+{
+    struct limit_time time = keys_time(keys, now_us);
+    uint32_t touched = atomic_load(&keys->touched);
+    while (*at < touched) {
+        uint32_t index = (*at)++;
+        if (entry_hold(entry_at(keys, index)) == 0) continue;
+        bool found = quota_row(keys, index, &time, row);
+        keys_release(keys, index);
+        if (found) return true;
+    }
+    return false;
+}
+
+void keys_set_elsewhere(struct keys *keys, uint64_t handle, enum limit_period period, int64_t begin,
+                        const uint64_t octets[2])
+{
+    uint32_t held;
+    if (!keys_hold_again(keys, handle, &held)) return;
+    limit_set_elsewhere(keys_at(keys, held), period, begin, octets);
+    keys_release(keys, held);
+}
+
+void keys_give(struct keys *keys, uint64_t handle, const uint64_t octets[2], uint64_t now_us)
+{
+    struct limit_time time = keys_time(keys, now_us);
+    uint32_t held;
+    if (!keys_hold_again(keys, handle, &held)) return;
+    limit_give(keys_at(keys, held), octets, &time);
+    keys_release(keys, held);
 }
 
 /* --- what is shown --- */

@@ -87,6 +87,22 @@ void keys_collect(struct keys *keys, keys_take *take, void *context);
 /* The same by keys that have left: once a second, as there is room for DEPARTURES_MAX of them. */
 void keys_collect_departed(struct keys *keys, keys_take *take, void *context);
 
+/* A key with a quota. */
+struct keys_quota {
+    struct limit_key key;
+    uint64_t handle;        /* see keys_handle() */
+    uint32_t periods;       /* bits (1 << enum limit_period) of its quotas */
+    uint32_t connections;   /* at the moment */
+    uint64_t counted[2];    /* octets, since it came into the table */
+    struct limit_sums sums; /* what it has used */
+};
+/* The next one from `at` on, which goes behind it. False: there are no more. */
+bool keys_next_quota(struct keys *keys, uint32_t *at, uint64_t now_us, struct keys_quota *row);
+/* limit_set_elsewhere() and limit_give() for that key, if it has not left. One thread. */
+void keys_set_elsewhere(struct keys *keys, uint64_t handle, enum limit_period period, int64_t begin,
+                        const uint64_t octets[2]);
+void keys_give(struct keys *keys, uint64_t handle, const uint64_t octets[2], uint64_t now_us);
+
 /* What is shown of a key. */
 struct keys_row {
     struct limit_key key;

@@ -70,12 +70,16 @@ static bool read_speed(const struct limit_rules *rules, unsigned direction, stru
     return speed > 0;
 }
 
-static int64_t period_of(const struct limit_rules *rules, unsigned direction, const struct limit_time *time)
+static int64_t begin_of(uint8_t period, const struct limit_time *time)
 {
     static_assert((int)LIMIT_HOUR == (int)CALENDAR_HOUR && (int)LIMIT_MONTH == (int)CALENDAR_MONTH, "the same order");
-    uint8_t period = READ(rules->period[direction]);
     if (period >= CALENDAR_PERIODS) return QUOTA_EVER;
     return calendar_find(time->calendar, (enum calendar_period)period, time->wall_s);
+}
+
+static int64_t period_of(const struct limit_rules *rules, unsigned direction, const struct limit_time *time)
+{
+    return begin_of(READ(rules->period[direction]), time);
 }
 
 void limit_open(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time)
@@ -108,11 +112,14 @@ bool limit_keeps_quota(const struct limit *limit, const struct limit_time *time)
     return false;
 }
 
+static uint64_t octets_of(unsigned direction, const uint64_t octets[2])
+{
+    return direction == LIMIT_BOTH ? octets[LIMIT_UP] + octets[LIMIT_DOWN] : octets[direction];
+}
+
 static uint64_t sum_of(const struct limit_rules *rules, unsigned direction, const struct limit_sums *sums)
 {
-    const uint64_t *octets = sums->octets[READ(rules->period[direction])];
-    return sums->under_way[direction] +
-           (direction == LIMIT_BOTH ? octets[LIMIT_UP] + octets[LIMIT_DOWN] : octets[direction]);
+    return sums->under_way[direction] + octets_of(direction, sums->octets[READ(rules->period[direction])]);
 }
 
 void limit_restore(struct limit *limit, const struct limit_sums *sums, const struct limit_time *time)
@@ -122,11 +129,12 @@ void limit_restore(struct limit *limit, const struct limit_sums *sums, const str
         quota_restore(&limit->quota[d], period_of(rules, d, time), sum_of(rules, d, sums));
 }
 
-uint32_t limit_rules_compare(const struct limit_rules *rules, const struct limit_terms *terms)
+uint32_t limit_rules_compare(const struct limit_rules *rules, const struct limit_terms *terms,
+                             const struct limit_time *time)
 {
     uint32_t changed = 0;
     for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
-        if (READ(rules->period[d]) != terms->period[d]) changed |= 1u << d;
+        if (begin_of(READ(rules->period[d]), time) != begin_of(terms->period[d], time)) changed |= 1u << d;
     return changed;
 }
 
@@ -135,6 +143,30 @@ void limit_adopt(struct limit *limit, uint32_t changed, const struct limit_sums 
     const struct limit_rules *rules = rules_of(limit);
     for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
         if (changed & 1u << d) quota_adopt(&limit->quota[d], period_of(rules, d, time), sum_of(rules, d, sums));
+}
+
+void limit_set_elsewhere(struct limit *limit, enum limit_period period, int64_t begin, const uint64_t octets[2])
+{
+    const struct limit_rules *rules = rules_of(limit);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
+        if (READ(rules->quota[d]) != LIMIT_QUOTA_NONE && READ(rules->period[d]) == period)
+            quota_set_elsewhere(&limit->quota[d], begin, octets_of(d, octets));
+}
+
+void limit_give(struct limit *limit, const uint64_t octets[2], const struct limit_time *time)
+{
+    const struct limit_rules *rules = rules_of(limit);
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
+        quota_give(&limit->quota[d], period_of(rules, d, time), octets_of(d, octets));
+}
+
+uint32_t limit_quota_periods(const struct limit *limit)
+{
+    const struct limit_rules *rules = rules_of(limit);
+    uint32_t periods = 0;
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
+        if (READ(rules->quota[d]) != LIMIT_QUOTA_NONE) periods |= 1u << READ(rules->period[d]);
+    return periods;
 }
 
 uint64_t limit_quota_used(const struct limit *limit, enum limit_direction direction, const struct limit_time *time)

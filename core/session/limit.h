@@ -99,11 +99,19 @@ void limit_change(struct limit *limit, const struct limit_rules *rules, const st
 bool limit_keeps_quota(const struct limit *limit, const struct limit_time *time);
 /* Of a key that nobody uses yet: so much of its quotas is used. */
 void limit_restore(struct limit *limit, const struct limit_sums *sums, const struct limit_time *time);
-/* Bits (1 << direction) of quotas that have another period by one than by the other. */
-uint32_t limit_rules_compare(const struct limit_rules *rules, const struct limit_terms *terms);
+/* Bits (1 << direction) of quotas whose period began at another moment by one than by the other: where it did not, what
+ * is used is the same. */
+uint32_t limit_rules_compare(const struct limit_rules *rules, const struct limit_terms *terms,
+                             const struct limit_time *time);
 /* Behind limit_change(): so much is used of the quotas that have another period now (`changed`, of
  * limit_rules_compare() before). One thread at a time. */
 void limit_adopt(struct limit *limit, uint32_t changed, const struct limit_sums *sums, const struct limit_time *time);
+/* Quotas of that period, which began then: what is used of them elsewhere, up and down. One thread. */
+void limit_set_elsewhere(struct limit *limit, enum limit_period period, int64_t begin, const uint64_t octets[2]);
+/* So much more was used here, in the periods around `time`, by a process before this one. */
+void limit_give(struct limit *limit, const uint64_t octets[2], const struct limit_time *time);
+/* Bits (1 << enum limit_period) of the periods that it has a quota for. */
+uint32_t limit_quota_periods(const struct limit *limit);
 /* Octets of that quota that are used in its period. */
 uint64_t limit_quota_used(const struct limit *limit, enum limit_direction direction, const struct limit_time *time);
 

@@ -78,6 +78,11 @@ bool ledger_load(struct ledger *ledger, const struct limit_key *key, const struc
     return true;
 }
 
+uint32_t ledger_index(struct ledger *ledger, const struct limit_key *key)
+{
+    return past_make(ledger->past, key);
+}
+
 static uint32_t find_account(struct ledger *l, const struct limit_key *key)
 {
     uint32_t index = past_make(l->past, key);

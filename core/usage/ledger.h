@@ -26,6 +26,8 @@ const struct past *ledger_past(const struct ledger *ledger);
 /* Of a key that was known before: what it had used. False: there is no room for it. */
 bool ledger_load(struct ledger *ledger, const struct limit_key *key, const struct limit_sums *sums,
                  const struct limit_time *time);
+/* The key's number, below its maximum and the kinds; it is made if it is not known. PAST_NONE: there is no room. */
+uint32_t ledger_index(struct ledger *ledger, const struct limit_key *key);
 void ledger_add(struct ledger *ledger, const struct limit_key *key, const struct limit_use *use,
                 const struct limit_time *time);
 /* Calls `write` for each row that is not written. It may refuse: then that is the answer. */

@@ -161,6 +161,12 @@ uint64_t store_wal_size(const struct store *store)
     return size > 0 && (size_t)size < sizeof path && stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
 }
 
+void store_hurry(struct store *store)
+{
+    sqlite3_busy_timeout(store->db, STORE_BUSY_MS / 5);
+    run(store, "PRAGMA synchronous = NORMAL");
+}
+
 /* --- loading --- */
 
 static uint64_t column(sqlite3_stmt *statement, int number)
@@ -234,6 +240,29 @@ int store_load(struct store *store, const struct limit_time *time,
     sqlite3_finalize(rows);
     sqlite3_finalize(totals);
     return result;
+}
+
+/* --- the node's name --- */
+
+static int read_node(struct store *s, char node[STORE_NODE_SIZE])
+{
+    sqlite3_stmt *statement = NULL;
+    node[0] = '\0';
+    int code = sqlite3_prepare_v2(s->db, "SELECT value FROM meta WHERE name = 'node'", -1, &statement, NULL);
+    if (code == SQLITE_OK) code = sqlite3_step(statement);
+    if (code == SQLITE_ROW && sqlite3_column_text(statement, 0))
+        snprintf(node, STORE_NODE_SIZE, "%s", (const char *)sqlite3_column_text(statement, 0));
+    sqlite3_finalize(statement);
+    return code == SQLITE_ROW ? 0 : -1;
+}
+
+int store_node(struct store *store, char node[STORE_NODE_SIZE], char message[STORE_MESSAGE_SIZE])
+{
+    if (run(store, "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY NOT NULL, value TEXT) WITHOUT ROWID;"
+                   "INSERT OR IGNORE INTO meta VALUES ('node', lower(hex(randomblob(16))));") != SQLITE_OK ||
+        read_node(store, node) < 0)
+        return fail(store, message);
+    return 0;
 }
 
 /* --- writing --- */

@@ -28,6 +28,12 @@ int store_load(struct store *store, const struct limit_time *time,
 /* Adds all rows of the ledger that are not written, in one transaction. -1: nothing was written, the message says why.
  */
 int store_write(struct store *store, const struct ledger *ledger, char message[STORE_MESSAGE_SIZE]);
+/* The name by which other boxes know this one: random, made with the database. 0; -1: the message says why. */
+#define STORE_NODE_SIZE 33u
+int store_node(struct store *store, char node[STORE_NODE_SIZE], char message[STORE_MESSAGE_SIZE]);
+/* From now on what is written reaches the system, not the disk: at a stop, which has no time. What is lost then is lost
+ * with the power alone. */
+void store_hurry(struct store *store);
 /* The octets of the log that stands in front of the database (-wal). */
 uint64_t store_wal_size(const struct store *store);
 

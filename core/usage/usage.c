@@ -2,30 +2,37 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/io/log.h"
 #include "core/io/queue.h"
+#include "core/usage/fleet.h"
+#include "core/usage/sharing.h"
 #include "protocols/usage_text.h"
 
 #define USAGE_RING_ENTRIES 16u
 /* How often keys that have left are looked for, and whether an hour is over. */
 #define USAGE_TURN_US UINT64_C(1000000)
+/* What a stop may take to tell other boxes of the last octets. */
+#define USAGE_LAST_MS 300u
 /* What is wrong with the disk is said so often. */
 #define USAGE_SAY_US UINT64_C(60000000)
 /* Quarters of an hour: zones differ by them, so that every hour ends with one. */
 #define USAGE_QUARTER_S 900
 
-enum usage_op { USAGE_OP_WAKE = 1 };
+enum usage_op { USAGE_OP_WAKE = 1, USAGE_OP_SHARING };
 
 struct usage {
     struct ring *ring;
     struct keys *keys;
     struct ledger *ledger;
     struct store *store;
+    struct sharing *sharing; /* NULL: with nobody */
     struct usage_text text;
     char name[USAGE_TEXT_SIZE];
     struct letter_box letters;
@@ -148,9 +155,22 @@ static void usage_on_question(struct letter *letter)
 
 static uint64_t usage_wait_us(const struct usage *u)
 {
+    uint64_t turn_us = u->sharing ? SHARING_MS * 1000 : USAGE_TURN_US;
     struct limit_time time = usage_time(u);
     uint64_t quarter_us = (uint64_t)(USAGE_QUARTER_S - time.wall_s % USAGE_QUARTER_S) * 1000000;
-    return quarter_us < USAGE_TURN_US ? quarter_us : USAGE_TURN_US;
+    return quarter_us < turn_us ? quarter_us : turn_us;
+}
+
+static void usage_arm_sharing(struct usage *u)
+{
+    ring_poll(u->ring, sharing_event_fd(u->sharing), POLLIN, (struct ring_tag){.op = USAGE_OP_SHARING});
+}
+
+static void usage_on_shared(struct usage *u)
+{
+    uint64_t count;
+    if (read(sharing_event_fd(u->sharing), &count, sizeof count) < 0) assert(errno == EAGAIN || errno == EINTR);
+    usage_arm_sharing(u);
 }
 
 static int usage_turn(struct usage *u)
@@ -161,13 +181,15 @@ static int usage_turn(struct usage *u)
     int error = ring_wait_us(u->ring, busy ? 0 : usage_wait_us(u));
     sleeper_awake(&u->sleeper);
     if (error < 0) return error;
-    while (ring_next(u->ring, &completion)) continue; /* wake-ups */
+    while (ring_next(u->ring, &completion))
+        if (completion.tag.op == USAGE_OP_SHARING) usage_on_shared(u);
     struct limit_time time = usage_time(u);
     bool due = ring_now_us(u->ring) >= u->write_us;
     if (usage_end_hour(u, &time) || due)
         usage_collect_and_write(u);
     else
         usage_collect(u, &time, false);
+    if (u->sharing) sharing_turn(u->sharing, ring_now_us(u->ring));
     letter_box_deliver(&u->letters);
     return 0;
 }
@@ -186,10 +208,13 @@ static void *usage_main(void *argument)
     if (!good) return NULL;
     u->write_us = ring_now_us(u->ring) + USAGE_WRITE_MS * 1000;
     log_attach();
+    if (u->sharing) usage_arm_sharing(u);
     while (error == 0 && !atomic_load(&u->ends)) error = usage_turn(u);
     if (error < 0)
         LOGE("--usage %s: the ring of its thread broke: %s; usage is kept no more", u->name, strerror(-error));
+    store_hurry(u->store);
     usage_collect_and_write(u);
+    if (u->sharing) sharing_end(u->sharing, ring_now_us(u->ring), USAGE_LAST_MS);
     if (u->failing)
         LOGE("--usage %s: %u rows of usage are lost, they could not be written", u->name, ledger_rows(u->ledger));
     letter_box_deliver(&u->letters);
@@ -232,6 +257,7 @@ void usage_close(struct usage *usage)
 {
     if (!usage) return;
     assert(!usage->started);
+    sharing_close(usage->sharing);
     store_close(usage->store);
     ledger_close(usage->ledger);
     pthread_cond_destroy(&usage->changed);
@@ -272,6 +298,20 @@ static int usage_open_store(struct usage *u, const struct usage_options *options
     return 0;
 }
 
+static int usage_open_sharing(struct usage *u, const struct usage_options *options)
+{
+    char node[STORE_NODE_SIZE], message[STORE_MESSAGE_SIZE];
+    static_assert(STORE_NODE_SIZE <= FLEET_NODE_SIZE, "a node's name");
+    if (u->text.kind != USAGE_REDIS) return 0;
+    if (store_node(u->store, node, message) < 0) {
+        LOGE("--usage %s: %s", u->name, message);
+        return -EIO;
+    }
+    int error = sharing_open(&u->sharing, u->keys, u->ledger, options->keys_max, &u->text, node);
+    if (error < 0) LOGE("--usage: its thread for Redis could not be started: %s; raise ulimit -u", strerror(-error));
+    return error;
+}
+
 static int usage_start(struct usage *u)
 {
     int error = -pthread_create(&u->thread, NULL, usage_main, u);
@@ -305,6 +345,7 @@ int usage_open(struct usage **out, struct keys *keys, const struct usage_options
     if (error == 0) error = keys_keep_accounts(keys, ledger_past(u->ledger));
     if (error == -ENOMEM) LOGE("--usage: there is no memory for its accounts; lower --limit-keys");
     if (error == 0) error = usage_open_store(u, options);
+    if (error == 0) error = usage_open_sharing(u, options);
     if (error == 0) usage_note(u);
     counter_set(&u->written_us, options->now_us);
     if (error == 0) error = usage_start(u);
@@ -326,5 +367,15 @@ void usage_show(const struct usage *usage, uint64_t now_us, struct usage_figures
                                       .merged = counter_read(&usage->merged),
                                       .keys = counter_read(&usage->known),
                                       .wal_size = counter_read(&usage->wal_size),
-                                      .age_us = now_us > written_us ? now_us - written_us : 0};
+                                      .age_us = now_us > written_us ? now_us - written_us : 0,
+                                      .shared = usage->sharing != NULL};
+    if (!usage->sharing) return;
+    struct sharing_figures shared;
+    sharing_show(usage->sharing, &shared);
+    figures->connected = shared.connected;
+    figures->exchanges = shared.exchanges;
+    figures->exchange_failures = shared.failures;
+    figures->lost = shared.lost;
+    figures->recovered = shared.recovered;
+    figures->exchange_age_us = now_us > shared.exchanged_us ? now_us - shared.exchanged_us : 0;
 }

@@ -48,12 +48,16 @@ bool usage_ask(struct usage *usage, struct ring *own, struct usage_question *que
 
 /* What is shown of it. */
 struct usage_figures {
-    uint64_t written, failures; /* transactions */
-    uint64_t waiting;           /* rows that are not written */
-    uint64_t merged;            /* uses that were booked on a kind, for want of room */
-    uint64_t keys;              /* whose accounts are in memory */
-    uint64_t wal_size;          /* octets of the database's log */
-    uint64_t age_us;            /* since everything was written */
+    uint64_t written, failures;                             /* transactions */
+    uint64_t waiting;                                       /* rows that are not written */
+    uint64_t merged;                                        /* uses that were booked on a kind, for want of room */
+    uint64_t keys;                                          /* whose accounts are in memory */
+    uint64_t wal_size;                                      /* octets of the database's log */
+    uint64_t age_us;                                        /* since everything was written */
+    bool shared;                                            /* with other boxes: the rest is of that */
+    bool connected;                                         /* Redis has answered the last time */
+    uint64_t exchanges, exchange_failures, lost, recovered; /* see sharing.h */
+    uint64_t exchange_age_us;                               /* since Redis has answered */
 };
 /* Any thread; now_us: of the rings' clock. */
 void usage_show(const struct usage *usage, uint64_t now_us, struct usage_figures *figures);

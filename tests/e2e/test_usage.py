@@ -2,11 +2,10 @@
 import csv
 import datetime
 import io
-import os
 import re
 import signal
 import sqlite3
-import threading
+import subprocess
 import time
 
 import pytest
@@ -242,6 +241,66 @@ def test_a_file_that_cannot_be_used_is_said_at_the_start(ruled, tmp_path, what):
 def test_texts_that_make_no_sense(words, says):
     code, _, err = process.run("-l", "127.0.0.1:0", *words)
     assert code == 1 and says in err, err
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of one MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True).returncode:
+        pytest.skip("only root can mount a disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_stops_nothing_and_what_was_used_is_written_later(ruled, origin, small_disk):
+    proxy, api = start(ruled, small_disk / "usage.db", "--limit", "user: quota=1GB/month")
+    target = origin()
+    with open(small_disk / "filler", "wb", buffering=0) as filler:
+        with pytest.raises(OSError):
+            while True:
+                filler.write(bytes(4096))
+    moved, users = 0, 0
+    while metric(api, "sluice_usage_write_failures_total") == 0:  # until the log has no room either
+        for _ in range(200):
+            client = as_user(proxy, target, b"a-long-name-of-a-user-%d" % users).send(b"x" * 100)
+            assert client.read(100) == b"x" * 100
+            client.close()
+            moved, users = moved + 100, users + 1
+        api.get("/usage?key=total")
+        assert users < 50000
+    for _ in range(3):
+        client = as_user(proxy, target).send(b"x" * 100)
+        assert client.read(100) == b"x" * 100
+        client.close()
+        api.get("/usage?key=total")
+    assert metric(api, "sluice_usage_rows_waiting") >= 1
+    assert api.get("/limits/user:alice").json()["used"] == {"quota": 600}
+    lines = [line for line in proxy.log().splitlines() if "usage cannot be written" in line]
+    assert len(lines) == 1 and "make room on that disk" in lines[0], lines
+    (small_disk / "filler").unlink()
+    assert process.wait_until(lambda: "usage is written again, nothing is missing" in proxy.log(), 30, 0.2)
+    stop(proxy)
+    rows = rows_of(small_disk / "usage.db")
+    assert rows["user:alice"] == [300, 300, 3, 0]
+    assert sum(row[0] for row in rows.values()) == moved + 300 and len(rows) == users + 1
+
+
+@pytest.mark.parametrize("relay", ["splice", "copy"])
+def test_octets_count_while_they_move_and_what_is_not_delivered_does_not(ruled, origin, tmp_path, relay):
+    """A client that stops reading in the middle of 200 MB, and then resets."""
+    proxy, api = start(ruled, tmp_path / "usage.db", "--relay", relay, "--workers", "1", "--limit", "user: quota=1GB/month")
+    client = as_user(proxy, origin(pour(200 * MB)))
+    for read in 10 * MB, 30 * MB:
+        assert client.read(20 * MB if read > 10 * MB else 10 * MB)
+        assert process.wait_until(lambda: used(api, "user:alice")[1] >= read)
+        assert used(api, "user:alice")[1] < read + 100 * MB  # that, and what sockets hold
+    client.reset()
+    assert process.wait_until(lambda: api.get("/limits/user:alice").json()["connections"] == 0)
+    delivered = re.search(r'^sluice_bytes_total{direction="down"} (\d+)$', api.get("/metrics").text, re.MULTILINE).group(1)
+    assert used(api, "user:alice")[:2] == (0, int(delivered))
+    assert api.get("/limits/user:alice").json()["used"] == {"quota": int(delivered)}
 
 
 def test_others_read_and_write_while_it_works(ruled, origin, tmp_path):

@@ -36,7 +36,7 @@ import run  # noqa: E402  tests/run.py, which knows the end to end files
 GUEST_PACKAGES = [
     # what the programs are linked with
     "libc-ares2", "liburing2", "liblua5.4-0", "libtre5", "libdeflate0", "libmicrohttpd12", "libjansson4",
-    "libgnutls30", "libidn2-0", "libsqlite3-0", "libcmocka0",
+    "libgnutls30", "libidn2-0", "libsqlite3-0", "libhiredis0.14", "libcmocka0",
     # what a bare root lacks and the tests take for granted
     "netbase", "kmod", "procps", "lua5.4",
 ]
