@@ -305,7 +305,7 @@ def test_a_server_that_is_none(box, origin, reply):
     use(proxy, origin(pour(1000)), 1000)
     assert process.wait_until(lambda: metric(api, "sluice_usage_redis_failures_total") >= 2, 30)
     use(proxy, origin(pour(1000)), 1000)
-    assert used_of(api) == 2000 and metric(api, "sluice_usage_redis_up") == 0
+    assert process.wait_until(lambda: used_of(api) == 2000) and metric(api, "sluice_usage_redis_up") == 0
     assert 1 <= len(re.findall("go on with the last sums", proxy.log())) <= 4
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
