@@ -45,19 +45,20 @@ struct sim_bytes {
 
 /* A connection; the test is its far end. Lives until sim_begin(). */
 struct sim_conn {
-    struct sim_bytes in;  /* to the proxy */
-    struct sim_bytes out; /* from the proxy */
-    bool in_ended;        /* the far end has said that it sends no more */
-    bool out_ended;       /* the proxy has */
-    bool end_read;        /* and the far end has heard it */
-    bool broken;          /* reset: nothing moves any more */
-    int error;            /* what the proxy's next call will be told, once; 0: nothing */
-    bool far_reset;       /* the far end is told ECONNRESET when it has read what is left */
-    bool far_closed;      /* the far end is gone */
-    bool closing;         /* ring_close() was called with its descriptor */
-    bool near_closed;     /* the proxy's descriptor is closed */
-    bool no_splice;       /* splice(2) says EINVAL */
-    uint64_t sent;        /* octets that the proxy's sends and splices have put in */
+    struct sim_bytes in;     /* to the proxy */
+    struct sim_bytes out;    /* from the proxy */
+    bool in_ended;           /* the far end has said that it sends no more */
+    bool out_ended;          /* the proxy has */
+    bool end_read;           /* and the far end has heard it */
+    bool broken;             /* reset: nothing moves any more */
+    int error;               /* what the proxy's next call will be told, once; 0: nothing */
+    bool far_reset;          /* the far end is told ECONNRESET when it has read what is left */
+    bool far_closed;         /* the far end is gone */
+    bool closing;            /* ring_close() was called with its descriptor */
+    bool near_closed;        /* the proxy's descriptor is closed */
+    uint64_t near_closed_us; /* since when */
+    bool no_splice;          /* splice(2) says EINVAL */
+    uint64_t sent;           /* octets that the proxy's sends and splices have put in */
     uint32_t transcript_size;
     uint8_t transcript[SIM_TRANSCRIPT_MAX];
     struct net_address near_address, far_address;

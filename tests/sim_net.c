@@ -364,6 +364,7 @@ static unsigned conn_index(const struct sim_conn *conn)
 static void conn_close_near(struct sim_conn *conn, bool reset)
 {
     conn->near_closed = true;
+    conn->near_closed_us = sim_now_us();
     sim_trace("    the proxy closes connection %u%s, %u unread", conn_index(conn), reset ? " with a reset" : "",
               conn->in.used);
     if (reset || conn->in.used > 0) {

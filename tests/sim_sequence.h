@@ -23,6 +23,7 @@ struct sequence {
     uint32_t heard;                                            /* requests that upstreams have got */
     uint32_t times[SEQUENCE_MAX];                              /* how often they have got each of them */
     uint32_t answered;                                         /* responses that the client has got */
+    uint64_t spoken_us[SEQUENCE_MAX];                          /* when the first octet of each of them came; 0: none */
 };
 
 /* What one end of a connection has read of the message that comes now; zeros before the first one. A body is compared
@@ -39,10 +40,11 @@ struct sequence_reader {
 size_t sequence_plan(struct sequence *q, const char *authority, uint8_t *out, size_t size);
 /* An upstream's view of what comes on its connection: *used octets of data[size] are done with, and are not to come
  * again. True when a request is whole, unchanged: its response is in out. It must be the next one, or the one before
- * once more, if that may be sent twice and `silent`: its client has heard nothing of a response to it. `last`: the
- * response says that it is the last one on its connection. */
+ * once more, if that may be sent twice and its client has heard nothing of a response to it. A copy may also come late:
+ * the proxy has closed its connection at closed_us (UINT64_MAX: it has not), before there was a word of the response.
+ * `last`: the response says that it is the last one on its connection. */
 bool sequence_hear_request(struct sequence *q, struct sequence_reader *reader, const uint8_t *data, size_t size,
-                           size_t *used, bool silent, bool last, uint8_t *out, size_t out_size, size_t *answer);
+                           size_t *used, uint64_t closed_us, bool last, uint8_t *out, size_t out_size, size_t *answer);
 /* The client's view, in the same way. True when a response is whole: *granted if it is that of an upstream, which must
  * be the one to the next request, unchanged; else the proxy refuses, and only the head is read. */
 bool sequence_hear_response(struct sequence *q, struct sequence_reader *reader, uint8_t *data, size_t size,

@@ -231,9 +231,10 @@ static bool sequence_hears_request(struct upstream *u)
     struct tunnel *t = u->tunnel;
     static uint8_t out[SAY_MAX];
     size_t used, answer;
-    bool silent = !t->reader.begun && t->client.heard_size == 0, weary = u->answers >= u->answers_max;
+    uint64_t closed_us = a->conn->near_closed ? a->conn->near_closed_us : UINT64_MAX;
+    bool weary = u->answers >= u->answers_max;
     bool last = u->answers + 1 == u->answers_max && u->weariness == WEARY_SAYS;
-    bool whole = sequence_hear_request(&t->sequence, &u->reader, a->heard, a->heard_size, &used, silent, last, out,
+    bool whole = sequence_hear_request(&t->sequence, &u->reader, a->heard, a->heard_size, &used, closed_us, last, out,
                                        sizeof out, &answer);
     actor_forget(a, used);
     if (u->answers > 0 && u->reader.in_body && !t->sequence.repeatable[u->reader.request])
