@@ -147,10 +147,24 @@ static int main_load_lists(void)
     return error;
 }
 
+/* Whether it could be opened, and no trace of having tried. */
+static int main_check_access_log(void)
+{
+    enum sink_kind kind;
+    const char *path;
+    if (!config.access_log) return 0;
+    (void)access_log_place(config.access_log, &kind, &path);
+    bool fresh = kind == SINK_FILE && access(path, F_OK) < 0;
+    int error = access_log_open(&parts.access_log, &config);
+    if (error == 0 && fresh) unlink(path);
+    return error;
+}
+
 /* What a start would do next, but for the ports, which a process that is to be replaced may still have. */
 static int main_check(void)
 {
-    int error = main_drop_privileges();
+    int error = main_check_access_log();
+    if (error == 0) error = main_drop_privileges();
     if (error == 0) error = api_check(&config);
     if (error == 0 && !engine_requires_auth(parts.engine)) config_warn_open(&config);
     if (error == 0) puts("configuration is valid");
