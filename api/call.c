@@ -86,6 +86,13 @@ void call_reply_text(struct call *call, unsigned status, const char *message)
     call_reply_octets(call, status, CALL_TEXT, message, strlen(message));
 }
 
+void call_reply_json(struct call *call, unsigned status, json_t *all)
+{
+    struct text text = {0};
+    text_add_json(&text, all, 17);
+    call_reply(call, status, CALL_JSON, &text);
+}
+
 /* --- what was asked --- */
 
 static const struct call_field *find_copy(const struct call *call, bool header, const char *name)

@@ -74,6 +74,7 @@ struct call {
 /* Answers; takes over the text. Sends the call back, unless its handler still runs or the supervisor has it. */
 void call_reply(struct call *call, unsigned status, const char *type, struct text *text);
 void call_reply_text(struct call *call, unsigned status, const char *message); /* text/plain */
+void call_reply_json(struct call *call, unsigned status, json_t *all); /* takes over `all`; NULL is a lack of memory */
 void call_reply_octets(struct call *call, unsigned status, const char *type, const char *data, size_t size);
 const char *call_query(struct call *call, const char *name); /* NULL: absent or without a value */
 /* The same where an empty value is a mistake: false if the parameter is there and says nothing. */

@@ -16,6 +16,7 @@
 #include "api/sessions.h"
 #include "api/stats_text.h"
 #include "api/usage.h"
+#include "api/users.h"
 #include "core/io/log.h"
 #include "core/process/option_values.h"
 #include "lua/engine/embedded.h"
@@ -314,6 +315,28 @@ static const struct endpoint endpoints[] = {
      .parameters = "",
      .handle = limits_remove},
     {.path = "/usage", .methods = READ, .scope = ACCESS_READ, .handle = usage_list},
+    {.path = "/users", .methods = READ, .scope = ACCESS_READ, .handle = users_list_all},
+    {.path = "/users",
+     .methods = READ,
+     .scope = ACCESS_READ,
+     .takes_id = true,
+     .takes_path = true,
+     .handle = users_show},
+    {.path = "/users",
+     .methods = CALL_PUT,
+     .scope = ACCESS_ADMIN,
+     .takes_id = true,
+     .takes_path = true,
+     .needs_length = true,
+     .parameters = "file",
+     .handle = users_set},
+    {.path = "/users",
+     .methods = CALL_DELETE,
+     .scope = ACCESS_ADMIN,
+     .takes_id = true,
+     .takes_path = true,
+     .parameters = "file",
+     .handle = users_drop},
     {.path = "/scripts", .methods = READ, .scope = ACCESS_READ, .handle = scripts_list},
     {.path = "/scripts",
      .methods = CALL_POST,

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -122,6 +123,17 @@ bool fields_is_rpc(const char *content_type)
         return span_is(value, "1") || span_is(value, "\"1\"");
     }
     return false;
+}
+
+/* --- queries --- */
+
+bool fields_read_number(const char *text, uint32_t otherwise, uint32_t most, uint32_t *out)
+{
+    char *end;
+    unsigned long value = text ? strtoul(text, &end, 10) : otherwise;
+    if (text && (*text < '0' || *text > '9' || *end || value > most)) return false;
+    *out = (uint32_t)value;
+    return true;
 }
 
 /* --- URLs --- */

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "lua/engine/codec.h"
 
@@ -15,6 +16,9 @@ bool fields_read_codec(const char *content_encoding, enum codec *codec);
 /* Whether a Content-Type is application/x-neosocksd-rpc; version=1: names in any case, the value perhaps quoted, other
  * parameters ignored (contract section 4). */
 bool fields_is_rpc(const char *content_type);
+
+/* A whole number of a query in decimal digits alone, `most` at most; text NULL: `otherwise`. False: it is none. */
+bool fields_read_number(const char *text, uint32_t otherwise, uint32_t most, uint32_t *out);
 
 /* Whether each % of a URL, path and query, is followed by two hexadecimal digits, and none means a zero octet: what
  * reads the text behind would see its beginning only. */

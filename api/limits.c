@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/fields.h"
 #include "api/parts.h"
 #include "core/control/coordinator.h"
 
@@ -56,25 +57,7 @@ static json_t *row_json(const struct keys_row *row)
                      (json_int_t)row->octets[0], "down", (json_int_t)row->octets[1], "used", used_json(row));
 }
 
-/* Takes over `all`; NULL is a lack of memory. */
-static void reply_json(struct call *call, unsigned status, json_t *all)
-{
-    struct text text = {0};
-    text_add_json(&text, all, 17);
-    call_reply(call, status, CALL_JSON, &text);
-}
-
 /* --- listing --- */
-
-/* A whole number in decimal digits alone. */
-static bool read_number(const char *text, uint32_t otherwise, uint32_t most, uint32_t *out)
-{
-    char *end;
-    unsigned long value = text ? strtoul(text, &end, 10) : otherwise;
-    if (text && (*text < '0' || *text > '9' || *end || value > most)) return false;
-    *out = (uint32_t)value;
-    return true;
-}
 
 /* A page: what `at` is behind it is where the next one begins. */
 static json_t *page_json(struct call *call, uint32_t at, uint32_t limit)
@@ -96,12 +79,12 @@ void limits_list(struct call *call)
     uint32_t limit, at;
     if (!call_query_given(call, "limit", &asked_limit) || !call_query_given(call, "cursor", &asked_cursor))
         call_reply_text(call, 400, "limit, cursor: give a value, or leave it out");
-    else if (!read_number(asked_limit, LIMIT_DEFAULT, LIMIT_MAX, &limit) || limit == 0)
+    else if (!fields_read_number(asked_limit, LIMIT_DEFAULT, LIMIT_MAX, &limit) || limit == 0)
         call_reply_text(call, 400, "limit: give a number of 1 to 1000");
-    else if (!read_number(asked_cursor, 0, INT32_MAX, &at))
+    else if (!fields_read_number(asked_cursor, 0, INT32_MAX, &at))
         call_reply_text(call, 400, "cursor: give what `next` of the page before says");
     else
-        reply_json(call, 200, page_json(call, at, limit));
+        call_reply_json(call, 200, page_json(call, at, limit));
 }
 
 /* --- one key --- */
@@ -118,7 +101,7 @@ static void reply_row(struct call *call, const struct limit_key *key)
 {
     struct keys_row row;
     if (keys_find(coordinator_keys(call->parts->coordinator), key, now_us(call), &row))
-        reply_json(call, 200, row_json(&row));
+        call_reply_json(call, 200, row_json(&row));
     else
         call_reply_text(call, 404, "there is no such limit");
 }

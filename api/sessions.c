@@ -36,18 +36,6 @@ struct listing {
     struct session_row buffer[ROWS_MAX];
 };
 
-/* User names and targets come from clients: what is no UTF-8 is shown as question marks. */
-static json_t *json_text(const char *text)
-{
-    json_t *string = json_string(text);
-    if (string) return string;
-    char clean[SESSION_TEXT_SIZE];
-    size_t size = strnlen(text, sizeof clean - 1);
-    for (size_t i = 0; i < size; i++) clean[i] = (char)((unsigned char)text[i] < 0x80 ? text[i] : '?');
-    clean[size] = '\0';
-    return json_string(clean);
-}
-
 /* The proxies in front of the target, in the order of travel. */
 static json_t *chain_json(const char *chain)
 {
@@ -56,7 +44,7 @@ static json_t *chain_json(const char *chain)
         char hop[SESSION_TEXT_SIZE + 16];
         size_t size = strcspn(chain, " ");
         snprintf(hop, sizeof hop, "%.*s", (int)size, chain);
-        json_array_append_new(all, json_text(hop));
+        json_array_append_new(all, text_json(hop));
         chain += size + (chain[size] == ' ');
     }
     return all;
@@ -68,9 +56,9 @@ static json_t *row_json(const struct engine *e, const struct session_row *row, u
     char id[40];
     snprintf(id, sizeof id, "%x-%x-%x", worker, row->slot, row->generation);
     return json_pack("{s:s, s:i, s:f, s:o, s:o, s:o, s:o, s:i, s:o, s:{s:I, s:I}, s:{s:s, s:s}, s:s, s:s}", "id", id,
-                     "worker", (int)worker, "age", (double)row->age_ms / 1000.0, "user", json_text(row->user), "client",
-                     json_text(row->client), "target", json_text(row->target), "rule",
-                     rule ? json_text(rule) : json_null(), "hops", (int)row->hops, "chain", chain_json(row->chain),
+                     "worker", (int)worker, "age", (double)row->age_ms / 1000.0, "user", text_json(row->user), "client",
+                     text_json(row->client), "target", text_json(row->target), "rule",
+                     rule ? text_json(rule) : json_null(), "hops", (int)row->hops, "chain", chain_json(row->chain),
                      "bytes", "up", (json_int_t)row->bytes[0], "down", (json_int_t)row->bytes[1], "path", "up",
                      row->splice[0] ? "splice" : "copy", "down", row->splice[1] ? "splice" : "copy", "state",
                      session_state_name((enum session_state)row->state), "protocol", protocol_name(row->protocol));

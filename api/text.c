@@ -50,6 +50,18 @@ void text_add_json(struct text *text, json_t *all, size_t digits)
     json_decref(all);
 }
 
+json_t *text_json(const char *text)
+{
+    json_t *string = json_string(text);
+    char *clean = string ? NULL : strdup(text);
+    if (!clean) return string;
+    for (char *c = clean; *c; c++)
+        if ((unsigned char)*c >= 0x80) *c = '?';
+    string = json_string(clean);
+    free(clean);
+    return string;
+}
+
 void text_free(struct text *text)
 {
     free(text->data);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "api/fields.h"
 #include "api/parts.h"
 #include "core/control/coordinator.h"
 
@@ -88,15 +89,6 @@ static bool read_moment(const char *text, int64_t otherwise, int64_t *out)
     return *text >= '0' && *text <= '9' && *end == '\0' && strlen(text) <= 12;
 }
 
-static bool read_number(const char *text, uint32_t otherwise, uint32_t most, uint32_t *out)
-{
-    char *end;
-    unsigned long value = text ? strtoul(text, &end, 10) : otherwise;
-    if (text && (*text < '0' || *text > '9' || *end || value > most)) return false;
-    *out = (uint32_t)value;
-    return true;
-}
-
 static bool read_by(const char *text, enum store_by *out)
 {
     static const char *const words[] = {[STORE_BY_HOUR] = "hour", [STORE_BY_DAY] = "day", [STORE_BY_MONTH] = "month"};
@@ -136,9 +128,10 @@ static const char *read_query(struct call *call, struct asking *asking)
     if (!read_by(given[3], &q->by)) return "by: give hour, day or month";
     asking->csv = given[4] && strcmp(given[4], "csv") == 0;
     if (given[4] && !asking->csv && strcmp(given[4], "json") != 0) return "format: give json or csv";
-    if (!read_number(given[5], LIMIT_DEFAULT, STORE_ROWS_MAX, &q->rows_max) || q->rows_max == 0)
+    if (!fields_read_number(given[5], LIMIT_DEFAULT, STORE_ROWS_MAX, &q->rows_max) || q->rows_max == 0)
         return "limit: give a number of 1 to 10000";
-    if (!read_number(given[6], 0, INT32_MAX, &q->skip)) return "cursor: give what `next` of the page before says";
+    if (!fields_read_number(given[6], 0, INT32_MAX, &q->skip))
+        return "cursor: give what `next` of the page before says";
     return read_key(given[0], asking);
 }
 

@@ -1,5 +1,6 @@
 """--users: who may come is in a file. Each protocol's word for who may not, reloads, and who waits for whom."""
 import ctypes
+import json
 import os
 import pty
 import re
@@ -471,6 +472,58 @@ def test_scripts_see_and_change_users(ruled, origin, users):
     assert call(f"return sluice.users.get('carol', '{users}').name") == '"carol"'
     reload(proxy, "2 users of")
     assert call("return table.concat(sluice.users.list(), ' ')") == '"alice bob"', "the file is the truth again"
+
+
+def test_the_api_sees_and_changes_users(ruled, origin, users):
+    target = origin()
+    write(users, alice=("right", ":staff,eu:connections=5"), bob="other")
+    proxy, api = ruled(None, "--users", users)
+
+    def put(name, **what):
+        return api.ask("PUT", "/users/" + name, json.dumps(what))
+
+    alice = {"name": "alice", "groups": ["staff", "eu"], "locked": False, "limit": "connections=5"}
+    assert api.get("/users/alice").json() == alice
+    assert api.get("/users").json() == {"users": [alice, {"name": "bob", "groups": [], "locked": False, "limit": None}], "next": None}
+    answer = put("carol", hash=hashed(b"third"), groups=["x"], limit="down=1MiB/s")
+    assert answer.status == 200 and "$" not in answer.text and answer.json()["groups"] == ["x"], answer.text
+    assert socks5(proxy, target, b"carol", b"third") == (b"\1\0", 0)
+    assert api.get("/limits/user:carol").json()["terms"] == {"down": "1048576B/s"}
+    assert put("alice", hash="!", limit="").json() == {**alice, "locked": True, "limit": None}, "groups stay"
+    assert socks5(proxy, target, b"alice", b"right") == (b"\1\1", None), "at once"
+    assert api.ask("DELETE", "/users/bob").status == 204 and api.ask("DELETE", "/users/bob").status == 404
+    assert socks5(proxy, target, b"bob", b"other") == (b"\1\1", None) and api.get("/users/bob").status == 404
+    for name, what, wrong in [("dave", {}, "hash is missing"), ("a:b", {"hash": "*"}, "colon"), ("dave", {"hash": "plain"}, "no hash of"),
+                              ("alice", {"limit": "fast"}, ""), ("alice", {"groups": "a"}, "list"), ("alice", {"groups": ["a,b"]}, "list"),
+                              ("alice", {"groups": ["g"] * 17}, "list"), ("alice", {"groups": ["g" * 64]}, "list"), ("alice", {"hash": 1}, "--hash-password"),
+                              ("dave", {"password": "x"}, "--hash-password"), ("n" * 256, {"hash": "*"}, "255")]:
+        answer = put(name, **what)
+        assert answer.status == 400 and wrong in answer.text, (name, what, answer.text)
+    for body in ["", "x", "[]", '"a"', '{"hash": "*", "hash": "*"}', '{"groups": ["a\\u0000"]}', " " * 70000 + '{"hash": "*"}']:
+        assert api.ask("PUT", "/users/alice", body).status == 400, body
+    assert [row["name"] for row in api.get("/users").json()["users"]] == ["alice", "carol"]
+    assert api.get(f"/users/carol?file={users}").status == 200 and api.get("/users/carol?file=/none").status == 404
+    reload(proxy, "2 users of")
+    assert [row["name"] for row in api.get("/users").json()["users"]] == ["alice", "bob"], "the file is the truth again"
+
+
+def test_pages_of_users(ruled, tmp_path):
+    """Names of any octets: the cursor is none of them."""
+    path = tmp_path / "users"
+    names = sorted([b"u%03d" % i for i in range(250)] + [b"a/b", b"a b", b"50%41", "\u00fc".encode(), b"\xff\xfe"])
+    path.write_bytes(b"".join(name + b":*\n" for name in names))
+    _, api = ruled(None, "--users", path)
+    for limit in (1, 7, 1000):
+        seen, cursor = [], None
+        while cursor is not None or not seen:
+            page = api.get(f"/users?limit={limit}" + (f"&cursor={cursor}" if cursor else "")).json()
+            assert 0 < len(page["users"]) <= limit
+            seen += [row["name"] for row in page["users"]]
+            cursor = page["next"]
+        assert seen == [name.decode() if name != b"\xff\xfe" else "??" for name in names]
+    for wrong in ["limit=0", "limit=1001", "limit=x", "cursor=x", "cursor=abc", "cursor=AB", "cursor=", "cursor=" + "61" * 256]:
+        assert api.get("/users?" + wrong).status == 400, wrong
+    assert api.get("/users/a/b").json()["name"] == "a/b" and api.get("/users/%C3%BC").json()["name"] == "\u00fc"
 
 
 def test_scripts_without_users(ruled):
