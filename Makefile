@@ -85,7 +85,7 @@ FULL_FUZZERS  := $(filter fuzz_lua_% fuzz_api_%,$(FUZZERS))
 PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
 # GCSTRESS_UNIT and GCSTRESS_SLOW of tests/run.py
 STRESSED  := $(addprefix test_lua_,hostile data socket socket_proxy coroutine engine rpc execute boot match limits modules script sets)
-THREADED  := test_queue test_letter test_log test_bucket test_keys test_usage test_lua_script test_resolver_thread test_checkers# what more than one thread calls
+THREADED  := test_queue test_letter test_log test_bucket test_keys test_usage test_lua_script test_resolver_thread test_checkers test_record_ring test_access_log# what more than one thread calls
 CLANG_FORMAT_FILES := $(wildcard core/*.c core/*/*.[ch] protocols/*.[ch] lua/*/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE

@@ -15,7 +15,7 @@ struct line {
 
 static void put(struct line *l, const char *data, size_t size)
 {
-    if (l->used + size <= l->size) memcpy(l->out + l->used, data, size);
+    if (size > 0 && l->used + size <= l->size) memcpy(l->out + l->used, data, size);
     l->used += size;
 }
 
@@ -347,6 +347,6 @@ size_t access_field_value(unsigned field, const struct access_record *record, ch
     assert(field < access_fields_count);
     struct access_text value = access_value(&access_fields[field], record, room);
     size_t taken = value.size < size ? value.size : size;
-    memcpy(out, value.data, taken);
+    if (taken > 0) memcpy(out, value.data, taken); /* an absent value has no address */
     return taken;
 }

@@ -49,7 +49,7 @@ static void put_text(struct access_note *n, enum access_note_text which, const c
         n->truncated = true;
         size = left;
     }
-    memcpy(n->texts + n->used, data, size);
+    if (size > 0) memcpy(n->texts + n->used, data, size);
     n->places[which].at = n->used;
     n->places[which].size = (uint16_t)size;
     n->used = (uint16_t)(n->used + size);
