@@ -244,7 +244,7 @@ $(BUILD)/coverage/sluice: $(call objects,coverage,$(PRODUCT) $(CONTROL) core/mai
 	$(Q)$(call link,coverage) $(LIBS) $(LIBS_LUA)
 
 FUZZ_LINK = $(call link,fuzz) -fsanitize=fuzzer $(LIBS)
-$(BUILD)/fuzz_session: $(call objects,fuzz,fuzz/fuzz_session.c $(SIMULATOR) $(SIMULATED))
+$(BUILD)/fuzz_session: $(call objects,fuzz,fuzz/fuzz_session.c) $(BUILD)/fuzz/simulated.a
 	$(call say,$@)
 	$(Q)$(FUZZ_LINK)
 

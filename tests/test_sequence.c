@@ -28,7 +28,8 @@ typedef bool hears(const uint8_t *data, size_t size, size_t *used);
 
 static bool upstream_hears(const uint8_t *data, size_t size, size_t *used)
 {
-    return sequence_hear_request(&plan, &reader, data, size, used, UINT64_MAX, false, answer, sizeof answer, &answer_size);
+    return sequence_hear_request(&plan, &reader, data, size, used, UINT64_MAX, false, answer, sizeof answer,
+                                 &answer_size);
 }
 
 static bool client_hears(const uint8_t *data, size_t size, size_t *used)

@@ -86,11 +86,10 @@ void *record_ring_peek(struct record_ring *ring)
     uint64_t at = atomic_load_explicit(&ring->read, memory_order_relaxed);
     if (at == atomic_load_explicit(&ring->written, memory_order_acquire)) return NULL;
     struct piece *piece = piece_at(ring, at);
-    if (piece->gap) { /* a record follows: both were committed together */
-        atomic_store_explicit(&ring->read, at + piece->size, memory_order_release);
-        piece = piece_at(ring, at + piece->size);
-    }
-    return piece + 1;
+    if (!piece->gap) return piece + 1;
+    at += piece->size; /* a record follows: both were committed together */
+    atomic_store_explicit(&ring->read, at, memory_order_release);
+    return piece_at(ring, at) + 1; /* the gap is the writer's again */
 }
 
 void record_ring_pop(struct record_ring *ring)

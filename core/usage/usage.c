@@ -219,7 +219,6 @@ static void *usage_main(void *argument)
         LOGE("--usage %s: %u rows of usage are lost, they could not be written", u->name, ledger_rows(u->ledger));
     letter_box_deliver(&u->letters);
     ring_wait(u->ring, 0); /* submits the last wake-ups */
-    ring_destroy(u->ring);
     log_detach();
     return NULL;
 }
@@ -250,6 +249,7 @@ void usage_stop(struct usage *usage, struct ring *own)
         ring_flush(own);
     }
     pthread_join(usage->thread, NULL);
+    ring_destroy(usage->ring); /* not by its own thread, which may end while it is being woken */
     usage->started = false;
 }
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -536,16 +537,13 @@ def test_nothing_is_lost_at_a_stop(logged):
     assert sorted(line["user"] for line in lines_of(path) if line["user"]) == sorted(f"u{number}" for number in range(300))
 
 
-def test_after_privileges_have_gone(sluice, tmp_path):
+def test_after_privileges_have_gone(request, sluice):
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    folder = tmp_path / "logs"
-    folder.mkdir()
+    folder = tempfile.mkdtemp(prefix="sluice-logs-")  # pytest closes its own folders to others whenever another run begins
+    request.addfinalizer(lambda: shutil.rmtree(folder))
     os.chown(folder, 65534, 65534)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.geteuid() and str(parent) != "/":
-            os.chmod(parent, 0o755)
-    path = str(folder / "access.log")
+    path = os.path.join(folder, "access.log")
     proxy = sluice("--access-log", path, "-u", "65534:65534")
     assert os.stat(path).st_uid == 65534 and os.stat(path).st_mode & 0o777 == 0o640
     os.rename(path, path + ".1")

@@ -384,6 +384,25 @@ def test_requests_that_are_refused(metered, dns, tmp_path):
     meter.check(**refused("resolve", said, heard), names_cached=1, names_failed=1)
 
 
+def test_passwords_that_wait(metered, tmp_path):
+    """One source at once has a bounded line of them; how many of it had been hashed before the last one came is the machine's."""
+    from test_users import SLOW, hashed
+    (tmp_path / "users").write_text(f"alice:{hashed(b'right', SLOW)}\n")
+    meter, count = metered("--users", tmp_path / "users"), 100
+    clients = [wire.Client(meter.proxy.address) for _ in range(count)]
+    assert all(client.send(b"\5\1\2").read(2) == b"\5\2" for client in clients)
+    said = wire.socks5_auth(b"alice", b"wrong")
+    for client in clients:
+        client.send(said)
+    assert all(client.read_all() == b"\1\1" for client in clients)
+    for client in clients:
+        client.close()
+    busy = read_json(meter)["failures"]["auth_busy"]
+    assert 0 < busy <= count - 64
+    meter.check(accepted=count, peak=count, fail_auth=count - busy, fail_auth_busy=busy, handshake_in=count * (3 + len(said)),
+                handshake_out=count * 4)
+
+
 def test_a_chain_that_leads_back(metered, dns):
     server, port = dns(), process.free_port()
     server.add("round.example", "127.0.0.1")
