@@ -31,7 +31,7 @@ RUN = str(uuid.uuid4())  # marks whatever this run starts
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
-    "TSAN_OPTIONS": "second_deadlock_stack=1",
+    "TSAN_OPTIONS": "second_deadlock_stack=1:suppressions=" + os.path.join(ROOT, "tests", "tsan.supp"),
 }
 # Not the tests of limits: they count descriptors and milliseconds that TSan uses up by itself.
 TSAN_E2E = ["-k", "not test_limits or start_and_stop"]
