@@ -268,7 +268,8 @@ def test_reload_under_load(sluice, origin, tmp_path):
     path.write_text(entries)
     proxy = sluice("--deny-target", f"@{path}", "--workers", "3")
     for i in range(12):
-        path.write_text(entries + f"198.51.100.{i}\n")
+        path.with_suffix(".new").write_text(entries + f"198.51.100.{i}\n")
+        os.replace(path.with_suffix(".new"), path)  # the reload of before may still be reading
         proxy.signal(signal.SIGHUP)
         for _ in range(10):
             assert code(proxy, "127.0.0.1", target.port) == 0
