@@ -148,11 +148,10 @@ void access_count(struct worker *w, struct session *s, enum session_side from, u
     if (from == UPSTREAM && n->first_byte_us == ACCESS_NONE) n->first_byte_us = since(w, n->begun_us);
 }
 
-static void note_socket(struct worker *w, struct session *s, struct access_note *n, enum session_side side)
+static void note_socket(const struct session *s, struct access_note *n, enum session_side side)
 {
     uint32_t rtt_us, retrans;
     if (s->fd[side] < 0 || (side == UPSTREAM && !n->connected)) return;
-    (void)w;
     if (!net_measure(s->fd[side], &rtt_us, &retrans)) return;
     n->rtt_us[side] = rtt_us;
     n->retrans[side] = retrans;
@@ -161,7 +160,7 @@ static void note_socket(struct worker *w, struct session *s, struct access_note 
 void access_on_close(struct worker *w, struct session *s, enum session_side side)
 {
     struct access_note *n = note_of(w, s);
-    if (n && n->open) note_socket(w, s, n, side);
+    if (n && n->open) note_socket(s, n, side);
 }
 
 /* --- records --- */
@@ -308,8 +307,8 @@ void access_end(struct worker *w, struct session *s)
     struct access_note *n = note_of(w, s);
     if (!n || (!n->open && n->up == 0 && n->down == 0)) return;
     access_keep_texts(w, s);
-    if (n->open) note_socket(w, s, n, CLIENT);
-    if (n->open) note_socket(w, s, n, UPSTREAM);
+    if (n->open) note_socket(s, n, CLIENT);
+    if (n->open) note_socket(s, n, UPSTREAM);
     n->open = false;
     send_record(w, s, n);
     n->up = n->down = 0;
