@@ -195,6 +195,22 @@ def test_listeners_do_not_share(sluice, origin):
             assert read_response(client.send(request(server.port)))[2] == b"1:/"
 
 
+def test_lists_that_deny_its_address_end_it(sluice, origin, dns, tmp_path):
+    """A request by name takes a connection that waits for it, and its address is not judged again: a reload ends those."""
+    server, names, denied = Server(origin), dns(), tmp_path / "denied"
+    names.add("a.test", "127.0.0.1")
+    denied.write_text("192.0.2.1\n")
+    proxy = sluice("--workers", "1", "--nameserver", names.text, "--deny-target", f"@{denied}")
+    for path in (b"/0", b"/1"):
+        assert fetch(proxy, server.port, path, host=b"a.test") == (200, b"0:" + path)
+    denied.with_suffix(".new").write_text("127.0.0.0/8\n")
+    os.replace(denied.with_suffix(".new"), denied)
+    proxy.signal(signal.SIGHUP)
+    assert process.wait_until(lambda: fetch(proxy, server.port, b"/there", host=b"127.0.0.1")[0] == 403)
+    assert fetch(proxy, server.port, b"/2", host=b"a.test")[0] == 403 and b"/2" not in server.paths()
+    server.wait_ended(0)
+
+
 def test_what_the_operator_alone_may_reach(ruled):
     """A connection into the API, which a rule has made, is not found by a client who names the API."""
     door = process.free_port()
