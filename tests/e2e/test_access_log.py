@@ -338,8 +338,8 @@ def test_moved_file_is_let_go(logged, hangup):
     os.rename(path, path + ".1")
     if hangup:
         proxy.signal(signal.SIGHUP)
-    assert process.wait_until(lambda: path in open_files(proxy), LATE)
-    assert path + ".1" not in open_files(proxy)
+    # the new file is open before the old one is closed
+    assert process.wait_until(lambda: path in open_files(proxy) and path + ".1" not in open_files(proxy), LATE)
     refused(proxy)
     wait_for_lines(path, 1)
     assert len(lines_of(path + ".1")) == 1
