@@ -402,6 +402,20 @@ static void test_the_hash_is_siphash(void **state)
     assert_true(hash_keyed(key, octets, 63) == 0x958a324ceb064572u);
 }
 
+/* Vectors of draft-eastlake-fnv. */
+static void test_the_plain_hash_is_fnv1a(void **state)
+{
+    (void)state;
+    assert_true(hash_plain(HASH_START, NULL, 0) == 0xcbf29ce484222325u);
+    assert_true(hash_plain(HASH_START, "a", 1) == 0xaf63dc4c8601ec8cu);
+    assert_true(hash_plain(HASH_START, "foobar", 6) == 0x85944171f73967e8u);
+    assert_true(hash_plain(hash_plain(HASH_START, "foo", 3), "bar", 3) == 0x85944171f73967e8u);
+    assert_true(hash_plain_lower(HASH_START, "fOObAr", 6) == 0x85944171f73967e8u);
+    const char edges[] = "@AZ[\xc1", lower[] = "@az[\xc1"; /* what stands beside the letters stays */
+    assert_true(hash_plain_lower(HASH_START, edges, 5) == hash_plain(HASH_START, lower, 5));
+    assert_int_equal(hash_fold(0x0000000100000003u), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -422,6 +436,7 @@ int main(void)
         cmocka_unit_test(test_periods_have_no_gaps),
         cmocka_unit_test(test_the_table_knows_what_follows),
         cmocka_unit_test(test_the_hash_is_siphash),
+        cmocka_unit_test(test_the_plain_hash_is_fnv1a),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

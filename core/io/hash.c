@@ -1,5 +1,7 @@
 #include "core/io/hash.h"
 
+#include <stdbool.h>
+
 struct sip {
     uint64_t a, b, c, d;
 };
@@ -50,4 +52,23 @@ uint64_t hash_keyed(const uint64_t key[2], const void *octets, size_t size)
     s.c ^= 0xff;
     for (unsigned i = 0; i < 4; i++) sip_round(&s);
     return s.a ^ s.b ^ s.c ^ s.d;
+}
+
+#define FNV_PRIME UINT64_C(0x100000001b3)
+
+uint64_t hash_plain(uint64_t hash, const void *octets, size_t size)
+{
+    const uint8_t *at = octets;
+    for (size_t i = 0; i < size; i++) hash = (hash ^ at[i]) * FNV_PRIME;
+    return hash;
+}
+
+uint64_t hash_plain_lower(uint64_t hash, const void *octets, size_t size)
+{
+    const uint8_t *at = octets;
+    for (size_t i = 0; i < size; i++) {
+        bool upper = at[i] >= 'A' && at[i] <= 'Z';
+        hash = (hash ^ (upper ? at[i] | 0x20u : at[i])) * FNV_PRIME;
+    }
+    return hash;
 }

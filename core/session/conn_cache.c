@@ -1,11 +1,11 @@
 #include "core/session/conn_cache.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/io/hash.h"
 #include "core/io/net.h"
 #include "core/session/own.h"
 #include "core/session/session.h"
@@ -81,20 +81,14 @@ static struct ring_tag conn_tag(const struct conn_cache *cache, const struct con
 
 /* --- keys --- */
 
-static uint32_t hash_octets(uint32_t hash, const void *data, size_t size)
-{
-    const uint8_t *octets = data; /* FNV-1a; clients that collide on purpose share a chain of as many as may wait */
-    for (size_t i = 0; i < size; i++) hash = (hash ^ (uint32_t)tolower(octets[i])) * 0x01000193u;
-    return hash;
-}
-
+/* Clients that collide on purpose share a chain of as many as may wait. */
 static struct link *conn_chain(struct conn_cache *cache, const struct address *to)
 {
-    uint32_t hash = hash_octets(0x811c9dc5u, &to->port, sizeof to->port);
+    uint64_t hash = hash_plain(HASH_START, &to->port, sizeof to->port);
     bool named = to->kind == ADDRESS_NAME || to->kind == ADDRESS_UNIX;
     size_t size = named ? to->name_size : to->kind == ADDRESS_IPV4 ? 4 : 16;
-    hash = hash_octets(hash, to->ipv6, size);
-    return &cache->chains[(hash ^ hash >> 16) & (CONN_CHAINS - 1)];
+    hash = hash_plain_lower(hash, to->ipv6, size); /* which stands where the name does */
+    return &cache->chains[hash_fold(hash) & (CONN_CHAINS - 1)];
 }
 
 static void conn_key_write(struct conn_key *key, const struct session *s, const struct setup *setup)

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/io/hash.h"
+
 struct name_entry {
     uint64_t until_ms; /* 0: free */
     uint64_t revision;
@@ -14,12 +16,11 @@ struct name_entry {
     struct resolve_result results[RESOLVE_ADDRESSES_MAX];
 };
 
-/* FNV-1a: clients that collide on purpose only displace each other's entries. */
+/* Clients that collide on purpose only displace each other's entries. */
 static uint32_t name_cache_place(const struct resolve_request *request)
 {
-    uint32_t hash = 0x811c9dc5u + (uint32_t)request->family;
-    for (size_t i = 0; i < request->name.name_size; i++) hash = (hash ^ (uint8_t)request->name.name[i]) * 0x01000193u;
-    return (hash ^ hash >> 16) & (NAME_CACHE_COUNT - 1);
+    uint64_t hash = HASH_START + (uint32_t)request->family;
+    return hash_fold(hash_plain(hash, request->name.name, request->name.name_size)) & (NAME_CACHE_COUNT - 1);
 }
 
 void name_cache_close(struct name_cache *cache)

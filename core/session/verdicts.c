@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "core/io/hash.h"
+
 struct verdict_entry {
     uint64_t until_ms; /* 0: free */
     uint32_t revision;
@@ -12,13 +14,6 @@ struct verdict_entry {
     struct route_verdict verdict; /* its hops stand behind it */
     struct proxy_uri hops[VERDICTS_HOPS_MAX];
 };
-
-static uint64_t hash_octets(uint64_t hash, const void *data, size_t size)
-{
-    const uint8_t *octets = data; /* FNV-1a: clients that collide on purpose only displace each other's entries */
-    for (size_t i = 0; i < size; i++) hash = (hash ^ octets[i]) * 0x100000001b3u;
-    return hash;
-}
 
 static size_t address_octets(const struct address *a, const void **octets)
 {
@@ -33,14 +28,15 @@ static size_t address_octets(const struct address *a, const void **octets)
     return 0;
 }
 
+/* Clients that collide on purpose only displace each other's entries. */
 static uint32_t verdicts_place(const struct route_request *request)
 {
     const void *octets;
     size_t size = address_octets(&request->target, &octets);
-    uint64_t hash = hash_octets(0xcbf29ce484222325u + request->target.port, octets, size);
+    uint64_t hash = hash_plain(HASH_START + request->target.port, octets, size);
     const struct credentials *c = request->credentials;
-    if (c->present) hash = hash_octets(hash_octets(hash, c->user, strlen(c->user)), c->password, strlen(c->password));
-    return (uint32_t)(hash ^ hash >> 32) & (VERDICTS_COUNT - 1);
+    if (c->present) hash = hash_plain(hash_plain(hash, c->user, strlen(c->user)), c->password, strlen(c->password));
+    return hash_fold(hash) & (VERDICTS_COUNT - 1);
 }
 
 /* Names octet for octet: the ruleset sees them as they were sent. */

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/io/hash.h"
 #include "lua/engine/class.h"
 #include "lua/engine/coroutine.h"
 #include "lua/engine/entry.h"
@@ -88,16 +89,9 @@ static int timer_start(void)
 
 /* --- stacks --- */
 
-static uint32_t hash_octets(const char *octets, size_t size)
-{
-    uint32_t hash = 2166136261u; /* FNV-1a */
-    for (size_t i = 0; i < size; i++) hash = (hash ^ (uint8_t)octets[i]) * 16777619u;
-    return hash;
-}
-
 static void stack_count(const char *text, size_t size, unsigned samples)
 {
-    uint32_t i = hash_octets(text, size);
+    uint32_t i = hash_fold(hash_plain(HASH_START, text, size));
     struct stack *s = &profile.slots[i % SLOTS];
     for (; s->text; s = &profile.slots[++i % SLOTS]) {
         if (s->size != size || memcmp(s->text, text, size) != 0) continue;
