@@ -2,6 +2,8 @@
  * how the families take turns. */
 #include "core/resolver/address_order.h"
 
+#include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/support.h"
@@ -66,11 +68,30 @@ static void test_unusable_last(void **state)
     sorts((const char *[]){"255.255.255.255"}, (const char *[]){"255.255.255.255"}, 1);
 }
 
+/* Rule 9: of two with the same source the one that has more of its bits in front; also where they part within an octet.
+ * In a network of our own, in which one address is the source for its whole prefix. */
+static void test_longest_prefix_first(void **state)
+{
+    (void)state;
+    if (unshare(CLONE_NEWNET) < 0) skip();
+    /* NOLINTNEXTLINE(cert-env33-c): a test without threads */
+    int status = system("ip link set lo up && ip -6 addr add 2001:db8:a::1/128 dev lo && "
+                        "ip -6 route add 2001:db8:a::/48 dev lo src 2001:db8:a::1");
+    assert_int_equal(status, 0);
+    sorts((const char *[]){"2001:db8:a:8000::1", "2001:db8:a:4000::1"},
+          (const char *[]){"2001:db8:a:4000::1", "2001:db8:a:8000::1"}, 2);
+    sorts((const char *[]){"2001:db8:a:100::1", "2001:db8:a:1::1", "2001:db8:a:2::1", "2001:db8:a:200::1"},
+          (const char *[]){"2001:db8:a:1::1", "2001:db8:a:2::1", "2001:db8:a:100::1", "2001:db8:a:200::1"}, 4);
+    sorts((const char *[]){"2001:db8:a:4000::1", "2001:db8:a:6000::1"}, /* both 49 bits: as they were */
+          (const char *[]){"2001:db8:a:4000::1", "2001:db8:a:6000::1"}, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_families_take_turns),
         cmocka_unit_test(test_unusable_last),
+        cmocka_unit_test(test_longest_prefix_first),
     };
     return cmocka_run_group_tests_name("address order", tests, NULL, NULL);
 }
