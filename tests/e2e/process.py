@@ -154,11 +154,16 @@ class Sluice:
         assert wait_until(lambda: self.thread_states() == {"T"}, 20)
 
     def thread_states(self):
-        states = set()
+        return {stat.rpartition(")")[2].split()[0] for stat in self.thread_stats()}
+
+    def thread_names(self):
+        return {stat[stat.index("(") + 1:stat.rindex(")")] for stat in self.thread_stats()}
+
+    def thread_stats(self):
+        """proc_pid_stat(5) of each thread."""
         for thread in os.listdir(f"/proc/{self.pid}/task"):
             with open(f"/proc/{self.pid}/task/{thread}/stat", encoding="ascii") as stat:
-                states.add(stat.read().rpartition(")")[2].split()[0])
-        return states
+                yield stat.read()
 
     def wait(self, timeout=20):
         return self.process.wait(timeout * SLOW)

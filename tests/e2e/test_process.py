@@ -207,6 +207,12 @@ def test_each_listener_is_one_socket_per_worker(sluice):
     assert sockets(*more) == sockets() + 3 * 2
 
 
+def test_threads_have_names(sluice):
+    """By which `top -H` and perf tell them apart."""
+    proxy = sluice("--workers", "2")
+    assert process.wait_until(lambda: {"worker-0", "worker-1", "resolver", "supervisor"} <= proxy.thread_names()), proxy.thread_names()
+
+
 def test_same_listener_twice():
     code, _, err = process.run("-l", "127.0.0.1:1", "-l", "127.0.0.1:1")
     assert code == 1
