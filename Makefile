@@ -326,11 +326,14 @@ fuzz: ## every fuzz target, two at a time, SECONDS=60 in all
 	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
 	@$(RUN) --seconds $(or $(SECONDS),60) fuzz
 
-# With all rows the document is written; a part of them is for whoever asked.
-bench: ## measure against other proxies, as root, write docs/benchmarks.md (ROWS= SAMPLES= SECONDS= NETWORKS= CONGESTION= LOADS=)
+# With all rows the document is written; a part of them is for whoever asked, or with KEEP=1 for the document, whose other
+# rows stay.
+BENCH_FILES = $(if $(and $(ROWS),$(if $(KEEP),,x)),--json $(BUILD)/bench.json --output $(BUILD)/bench.md,\
+	--json docs/benchmarks.json --output docs/benchmarks.md)
+bench: ## measure against other proxies, as root, write docs/benchmarks.md (ROWS= KEEP=1 SAMPLES= SECONDS= NETWORKS= CONGESTION= LOADS=)
 	@$(MAKE) --no-print-directory deps-bench
 	@$(MAKE) --no-print-directory -j$(JOBS) all $(BUILD)/load $(BUILD)/floor $(BUILD)/decisions
-	$(PYTHON) bench/run.py --binary $(BUILD)/sluice --json $(BUILD)/bench.json --output $(if $(ROWS),$(BUILD)/bench.md,docs/benchmarks.md) \
+	$(PYTHON) bench/run.py --binary $(BUILD)/sluice $(BENCH_FILES) $(if $(KEEP),--keep) \
 		$(if $(ROWS),--rows '$(ROWS)') $(if $(SAMPLES),--samples $(SAMPLES)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(NETWORKS),--networks '$(NETWORKS)') $(if $(CONGESTION),--congestion '$(CONGESTION)') $(if $(LOADS),--loads '$(LOADS)')
 

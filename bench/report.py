@@ -1,4 +1,4 @@
-"""docs/benchmarks.md from what was measured."""
+"""docs/benchmarks.md from a record of what was measured."""
 import os
 import platform
 import re
@@ -6,6 +6,7 @@ import resource
 
 import figures
 import goals
+import record as records
 from networks import NETWORKS
 from peers import FLOOR, HERE
 from processes import command_output, read_setting
@@ -93,9 +94,9 @@ def drop_empty(head, lines):
     return [head[i] for i in kept], [[line[i] for i in kept] for line in lines]
 
 
-def format_row(row, samples, failures):
+def format_row(row, samples, failures, run=""):
     metric = METRICS[row.metric]
-    lines = [f"#### {row.title}", "", f"`{row.name}`: {metric.title}, {'less' if metric.low_is_good else 'more'} is better.", ""]
+    lines = [f"#### {row.title}", "", f"`{row.name}`: {metric.title}, {'less' if metric.low_is_good else 'more'} is better.{run}", ""]
     head, cells = drop_empty(HEAD, [line_of(row, label, samples) for label in samples])
     lines += table(head, cells, [i for i in range(1, len(head)) if head[i]]) if cells else []
     for label, why in failures.items():
@@ -103,7 +104,7 @@ def format_row(row, samples, failures):
     return "\n".join(lines)
 
 
-def format_loads(row, by_percent):
+def format_loads(row, by_percent, run=""):
     """One table for all loads."""
     cells = []
     for load, (samples, failures) in sorted(by_percent.items()):
@@ -114,26 +115,32 @@ def format_loads(row, by_percent):
         cells += [[f"{load} %", label, "", "", "", "", "", "", "", "", f"failed: {why}"] for label, why in failures.items()
                   if label not in samples]
     head = ["load", "proxy", "operations/s", "CPU µs each", "ours / this", "", "p50 µs", "p99 µs", "p99.9 µs", "core busy", ""]
-    return "\n".join([f"#### {row.title}", "", f"`{row.name}`", "", *table(head, cells, [2, 3, 4, 6, 7, 8, 9])])
+    return "\n".join([f"#### {row.title}", "", f"`{row.name}`{run}", "", *table(head, cells, [2, 3, 4, 6, 7, 8, 9])])
 
 
 # ---- The document ----
 
 
-def format_facts(bench, started):
+def facts_of_run(bench, started):
+    """What holds for all rows of one run."""
     options = bench.options
-    facts = [
-        ("date", started.strftime("%Y-%m-%d %H:%M UTC")),
-        ("commit", commit_name()),
-        ("machine", machine_name()),
-        ("kernel", platform.release()),
-        ("cores", f"proxy on {bench.proxy_core}; load generator, origin, name server and hops on {bench.load_core}"),
-        ("congestion control", f"{options.congestion[0]} for all; extra runs: {', '.join(options.congestion[1:]) or 'none'}"),
-        ("transparent huge pages", read_setting("/sys/kernel/mm/transparent_hugepage/enabled")),
-        ("open files", str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])),
-        ("samples", f"{options.samples} of each, {bench.seconds:g} s long, alternating; medians, and their range with 95 % confidence"),
-    ]
-    return "\n".join(table(["", ""], [list(fact) for fact in facts]))
+    return {
+        "date": started.strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit_name(),
+        "machine": machine_name(),
+        "kernel": platform.release(),
+        "cores": f"proxy on {bench.proxy_core}; load generator, origin, name server and hops on {bench.load_core}",
+        "transparent huge pages": read_setting("/sys/kernel/mm/transparent_hugepage/enabled"),
+        "open files": str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        "samples": f"{options.samples} of each, {bench.seconds:g} s long, alternating; medians, and their range with 95 % confidence",
+    }
+
+
+def format_runs(runs):
+    """A column for each run."""
+    names = dict.fromkeys(name for run in runs for name in run)
+    head = ["", ""] if len(runs) == 1 else ["", *(f"run {number + 1}" for number in range(len(runs)))]
+    return "\n".join(table(head, [[name, *(run.get(name, "") for run in runs)] for name in names]))
 
 
 def format_outcome(outcome):
@@ -167,51 +174,62 @@ def format_goals(results, rows, networks, congestion):
     return "\n".join(["## What was to be reached", "", text, "", *table(head, cells)])
 
 
-def format_proxies(bench, used, verified, missing):
+def format_proxies(record):
     lines = ["## Who took part", "",
              "\"Streams equal\": two pseudo-random streams at once, compared octet by octet, each direction ended by itself, before the"
              " samples. In bulk rows each proxy then moves more of the same behind each sample, of which every octet is compared; HTTP"
              " bodies, echoes and datagrams are compared while they are measured.", ""]
-    cells = [[proxy.name, proxy.mode, proxy.version, proxy.note, verified[key]]
-             for key, proxy in ((key, bench.proxies[key]) for key in used)]
-    cells += [[name, "", "", f"not here: no program `{program}`", ""] for name, program in missing.items()]
+    cells = [[one["name"], one["mode"], one["version"], one["note"], one["verified"]] for one in record["proxies"].values()]
+    cells += [[name, "", "", f"not here: no program `{program}`", ""] for name, program in record["missing"].items()]
     return "\n".join(lines + table(["proxy", "mode", "version", "set up", "streams equal"], cells))
 
 
-def format_set(results, rows, network, congestion):
-    parts = [f"### {network}, {congestion}\n"]
-    measured = results.get((network, congestion, 0), {})
-    parts += [format_row(row, *measured[row.name]) for row in rows if row.name in measured]
-    return parts
+class Document:
+    """What the parts of the document are made from."""
+
+    def __init__(self, record, rows):
+        self.record = record
+        self.results, self.runs = records.results_of(record)
+        self.rows = [row for row in rows if any(row.name in found for found in self.results.values())]
+        self.networks = [name for name in NETWORKS if any(key[0] == name for key in self.results)]
+        congestions = list(dict.fromkeys(key[1] for key in self.results))
+        self.congestions = [name for name in congestions if name == "cubic"] + [name for name in congestions if name != "cubic"]
+        self.percents = sorted({key[2] for key in self.results} - {0})
+
+    def run_of(self, *key):
+        """A sentence, where there are several runs."""
+        return f" Run {self.runs[key] + 1}." if len(self.record["runs"]) > 1 else ""
+
+    def format_set(self, network, congestion):
+        measured = self.results.get((network, congestion, 0), {})
+        parts = [format_row(row, *measured[row.name], self.run_of(network, congestion, 0, row.name))
+                 for row in self.rows if row.name in measured]
+        return [f"### {network}, {congestion}\n", *parts] if parts else []
+
+    def format_fixed_loads(self):
+        parts, congestion = [], self.congestions[0]
+        for network in self.networks:
+            for row in self.rows:
+                by_percent = {percent: self.results[network, congestion, percent][row.name] for percent in self.percents
+                              if row.name in self.results.get((network, congestion, percent), {})}
+                if by_percent:
+                    run = self.run_of(network, congestion, min(by_percent), row.name)
+                    parts.append(f"{network}, {congestion}:\n\n" + format_loads(row, by_percent, run))
+        text = ("Operations begin at a fixed rate, whatever becomes of earlier ones, and each one's time counts from when it should have"
+                " begun: a stall is charged with all that had to wait. The load is that part of what the slowest proxy of the row did at most.")
+        return ["## At fixed loads\n", text + "\n", *parts] if parts else []
 
 
-def format_fixed_loads(results, rows, networks, congestion, percents):
-    parts = []
-    for network in networks:
-        for row in rows:
-            by_percent = {percent: results[network, congestion, percent][row.name] for percent in percents
-                          if row.name in results.get((network, congestion, percent), {})}
-            if by_percent:
-                parts.append(f"{network}, {congestion}:\n\n" + format_loads(row, by_percent))
-    text = ("Operations begin at a fixed rate, whatever becomes of earlier ones, and each one's time counts from when it should have"
-            " begun: a stall is charged with all that had to wait. The load is that part of what the slowest proxy of the row did at most.")
-    return ["## At fixed loads\n", text + "\n", *parts] if parts else []
-
-
-def format_document(bench, results, rows, used, verified, missing, started):
-    """results: (network, congestion, percent of the load or 0): {row: ({label: samples}, {label: why it failed})}"""
-    options = bench.options
-    head = ("# Benchmarks\n\nWritten by `bench/run.py`; bench/README.md says what is measured and how. Ratios compare"
-            " medians of this one run; numbers of different machines do not compare.\n")
-    if options.partial:
+def format_document(record, rows, partial):
+    """`partial`: with fewer or shorter samples than a verdict needs, or of some rows only."""
+    document = Document(record, rows)
+    head = ("# Benchmarks\n\nWritten by `bench/run.py`; bench/README.md says what is measured and how. A row is measured in alternation"
+            " within one run, and its ratios compare medians of that run; numbers of different machines do not compare.\n")
+    if partial:
         head += "\nThis is a partial or quick run, not the full measurement.\n"
-    networks = [name for name in NETWORKS if name in options.networks]
-    first = options.congestion[0]
-    parts = [head, format_facts(bench, started), format_goals(results, rows, networks, first),
-             format_proxies(bench, used, verified, missing), "## As fast as it goes\n"]
-    for congestion in options.congestion:
-        for network in networks:
-            if (network, congestion, 0) in results:
-                parts += format_set(results, rows, network, congestion)
-    parts += format_fixed_loads(results, rows, networks, first, options.loads)
-    return "\n".join(parts)
+    parts = [head, format_runs(record["runs"]), format_goals(document.results, document.rows, document.networks, document.congestions[0]),
+             format_proxies(record), "## As fast as it goes\n"]
+    for congestion in document.congestions:
+        for network in document.networks:
+            parts += document.format_set(network, congestion)
+    return "\n".join(parts + document.format_fixed_loads())

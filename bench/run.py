@@ -12,7 +12,6 @@ namespaces of the bench's own, so it needs root. See README.md for what the numb
 import argparse
 import contextlib
 import datetime
-import json
 import os
 import pathlib
 import resource
@@ -25,11 +24,12 @@ import document as sections
 import figures
 import measure
 import networks
+import record as records
 import report
 from measure import Bench, say
 from peers import FLOOR, HERE, floor_proxies, read_peers, sluice_proxies
 from processes import Failed
-from rows import METRICS, choose_rows, contestants
+from rows import METRICS, choose_rows, contestants, make_rows
 
 LOAD_SOURCES_NOT = {"micro.c", "decisions.c", "delay.c", "floor.c", "floor_udp.c"}  # other programs of this folder
 FLOOR_SOURCES = ("floor.c", "floor_udp.c")
@@ -82,8 +82,8 @@ def slowest_rate(samples):
     return min((rate for rate in rates if rate), default=None)
 
 
-def run_network(bench, rows, congestion, results, loads):
-    """All rows in the network in which we are."""
+def run_network(bench, rows, congestion, results, loads, keep):
+    """All rows in the network in which we are. `keep` is called behind each."""
     for row in rows:
         samples, failures = run_row(bench, row)
         results.setdefault((bench.network.name, congestion, 0), {})[row.name] = samples, failures
@@ -91,6 +91,7 @@ def run_network(bench, rows, congestion, results, loads):
         for percent in loads if slowest else ():
             found = run_row(bench, row, slowest * percent / 100, f"{row.name} at {percent} %")
             results.setdefault((bench.network.name, congestion, percent), {})[row.name] = found
+        keep()
 
 
 def verify_all(bench, rows, verified):
@@ -109,15 +110,14 @@ def verified_text(by_network):
     return "; ".join(f"{network}: {text}" for network, text in by_network.items())
 
 
-def keep_json(bench, results):
-    if not bench.options.json:
-        return
-    raw = {"/".join(map(str, key)): {name: {"samples": samples, "failures": failures} for name, (samples, failures) in found.items()}
-           for key, found in results.items()}
-    pathlib.Path(bench.options.json).write_text(json.dumps(raw, indent=1))
+def proxies_of_run(bench, rows, verified):
+    """As the record has them."""
+    found = {f"{mode} {name}": (bench.proxies[name, mode], verified_text(verified[name, mode])) for name, mode in used_proxies(bench, rows)}
+    return {key: {"name": proxy.name, "mode": proxy.mode, "version": proxy.version, "note": proxy.note, "verified": text}
+            for key, (proxy, text) in found.items()}
 
 
-def run_pass(bench, network, congestion, rows, results, verified, first):
+def run_pass(bench, network, congestion, rows, results, verified, first, keep):
     """One network under one congestion control. Only the first one is measured at fixed loads as well."""
     with contextlib.ExitStack() as stack:
         networks.set_congestion_control(network.spaces(), congestion)
@@ -129,13 +129,17 @@ def run_pass(bench, network, congestion, rows, results, verified, first):
         if first:
             verify_all(bench, rows, verified)
         run_network(bench, rows if first else [row for row in rows if row.congested], congestion, results,
-                    bench.options.loads if first else ())
-        keep_json(bench, results)
+                    bench.options.loads if first else (), keep)
 
 
-def run(bench, rows, missing):
-    started = datetime.datetime.now(datetime.timezone.utc)
+def run(bench, rows, missing, keep):
+    """Hands the record of this run to `keep` behind each row: what ends early has not measured in vain."""
+    facts = report.facts_of_run(bench, datetime.datetime.now(datetime.timezone.utc))
     results, verified = {}, {}
+
+    def keep_all():
+        keep(records.make_record(facts, results, proxies_of_run(bench, rows, verified), missing))
+
     with contextlib.ExitStack() as stack:
         networks.allow_congestion_control(stack, bench.options.congestion)
         bench.resolv = networks.open_private_mounts(bench.directory)
@@ -145,9 +149,7 @@ def run(bench, rows, missing):
                 networks.set_congestion_control(network.spaces(), congestion)
         for congestion in bench.options.congestion:
             for network in opened:
-                run_pass(bench, network, congestion, rows, results, verified, congestion == bench.options.congestion[0])
-    used = used_proxies(bench, rows)
-    return report.format_document(bench, results, rows, used, {key: verified_text(verified[key]) for key in used}, missing, started)
+                run_pass(bench, network, congestion, rows, results, verified, congestion == bench.options.congestion[0], keep_all)
 
 
 # ---- Main ----
@@ -183,6 +185,8 @@ def parse_arguments(arguments=None):
     parser.add_argument("--floor", help="bench/floor, built (the same)")
     parser.add_argument("--output", help="Markdown file to write (stdout)")
     parser.add_argument("--json", help="file for every single sample")
+    parser.add_argument("--keep", action="store_true",
+                        help="what is in that file stays, but for the rows that are measured, and the output is written from all")
     parser.add_argument("--quick", action="store_true", help="one sample of one second each, without fixed loads")
     parser.add_argument("--samples", type=int, help=f"of each proxy in each row ({SAMPLES_MIN})")
     parser.add_argument("--seconds", type=float, help=f"length of a sample ({SECONDS_MIN:g})")
@@ -200,8 +204,9 @@ def parse_arguments(arguments=None):
     options.samples = options.samples or (1 if options.quick else SAMPLES_MIN)
     options.seconds = options.seconds or (1.0 if options.quick else SECONDS_MIN)
     options.loads = [] if options.quick else options.loads
-    options.partial = bool(options.rows or options.quick or options.samples < SAMPLES_MIN or options.seconds < SECONDS_MIN
-                           or len(options.networks) < len(networks.NETWORKS))
+    options.partial = options.samples < SAMPLES_MIN or options.seconds < SECONDS_MIN
+    if options.keep and (options.partial or not options.json):
+        parser.error(f"--keep is for full samples, {SAMPLES_MIN} of {SECONDS_MIN:g} s, and needs --json")
     return options
 
 
@@ -241,6 +246,20 @@ def write_output(options, text):
     path.write_text(sections.keep_sections(path.read_text() if path.exists() else "", text))
 
 
+def make_keeper(options):
+    """What writes the files, from what was there before the run and what the run has measured so far."""
+    old = records.read(options.json) if options.keep else None
+    some = options.rows or len(options.networks) < len(networks.NETWORKS)
+    partial = options.partial or bool(some and not options.keep)
+
+    def keep(measured):
+        whole = records.merge(old, measured) if old else measured
+        if options.json:
+            records.write(options.json, whole)
+        write_output(options, report.format_document(whole, make_rows(), partial))
+    return keep
+
+
 def bench_all(options, rows):
     proxies, missing = read_peers(HERE / "peers.tsv")
     if options.list:
@@ -259,7 +278,11 @@ def bench_all(options, rows):
         find_programs(options, directory)
         bench = Bench(options, directory)
         bench.proxies = proxies | floor_proxies(options.floor)
-        write_output(options, run(bench, rows, missing))
+        last = []
+        keep = make_keeper(options) if options.output else last.append
+        run(bench, rows, missing, keep)
+    if last:
+        make_keeper(options)(last[-1])
 
 
 def main():

@@ -20,6 +20,7 @@ import measure  # noqa: E402
 import networks  # noqa: E402
 import peers  # noqa: E402
 import processes  # noqa: E402
+import record as records  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
 import run as bench  # noqa: E402
@@ -269,14 +270,9 @@ def test_times_of_wrk():
         measure.wrk_sample("unable to connect", 1)
 
 
-def make_document(options, results, made):
-    given = bench.parse_arguments(options)
-    known = {key: peers.Proxy(*key, "-", [], "1.0", "as it is") for key in names_of_peers()[0]}
-    holder = measure.Bench(given, "/tmp")
-    holder.proxies = known
-    used = [(made[0].subject, made[0].mode)]
-    return report.format_document(holder, results, made, used, {used[0]: "yes"}, {"gost": "gost"},
-                                  datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc))
+def make_record(results, run, missing=()):
+    proxies = {"forward sluice": {"name": "sluice", "mode": "forward", "version": "1.0", "note": "as it is", "verified": "yes"}}
+    return records.make_record(run, results, proxies, dict(missing))
 
 
 def test_the_document():
@@ -287,7 +283,7 @@ def test_the_document():
     results = {("loopback", "cubic", 0): {"rtt-1": (fast, {"haproxy": "does not listen"})},
                ("loopback", "cubic", 50): {"rtt-1": (half, {})}, ("veth", "cubic", 0): {"rtt-1": ({"nginx": fast["nginx"]}, {})},
                ("loopback", "bbr", 0): {"rtt-1": (fast, {})}}
-    text = make_document([], results, [row])
+    text = report.format_document(make_record(results, {"date": "2026-01-02"}, {"gost": "gost"}), rows.make_rows(), False)
     lines = text.splitlines()
     title = row.title
     assert f"| {title} | nginx | CPU µs per operation | 0.50 | ≤ 0.9 | met | - | ≤ 0.9 | not measured |" in lines
@@ -297,6 +293,44 @@ def test_the_document():
     assert "| 50 % | nginx | 450 | 6.0 | 0.83 | better | 1.00 | 8.00 | 10.0 |  |  |" in lines
     assert "haproxy: it failed: does not listen" in lines and "### loopback, bbr" in lines
     assert "| gost |  |  | not here: no program `gost` |  |" in lines
-    assert "partial" not in text
-    assert "partial" in make_document(["--samples", "6"], results, [row])
-    assert "partial" in make_document(["--rows", "rtt-1"], results, [row])
+    assert "partial" not in text and "Run 1." not in text and "| date | 2026-01-02 |" in lines
+    assert "partial" in report.format_document(make_record(results, {}), rows.make_rows(), True)
+    assert list(report.facts_of_run(measure.Bench(bench.parse_arguments([]), "/tmp"),
+                                    datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.timezone.utc)).items())[0] == (
+                                        "date", "2026-01-02 03:04 UTC")
+
+
+def test_rows_of_several_runs(tmp_path):
+    """A run of some rows replaces those, and each row names its run; a run of which nothing is left goes."""
+    def found(value):
+        return {"sluice": taken(*[value] * 7)}, {"hev": "no \"hev\""}
+
+    def keep(*words):
+        return bench.make_keeper(bench.parse_arguments(["--json", str(tmp_path / "r.json"), "--output", str(tmp_path / "r.md"), *words]))
+
+    both, key, far = ["rtt-1", "rtt-64"], ("loopback", "cubic", 0), ("veth", "cubic", 0)
+    first = make_record({key: {name: found(4) for name in both}, far: {"rtt-1": found(5)}}, {"date": "one"}, {"gost": "gost"})
+    keep()(first)
+    assert records.read(tmp_path / "r.json") == first
+    second = make_record({key: {"rtt-64": found(6)}}, {"date": "two"})
+    keep("--keep", "--rows", "rtt-64")(second)
+    results, runs = records.results_of(records.read(tmp_path / "r.json"))
+    assert results == {key: {"rtt-1": found(4), "rtt-64": found(6)}, far: {"rtt-1": found(5)}}
+    assert runs == {(*key, "rtt-1"): 0, (*key, "rtt-64"): 1, (*far, "rtt-1"): 0}
+    text = (tmp_path / "r.md").read_text()
+    assert "|  | run 1 | run 2 |\n|---|---|---|\n| date | one | two |" in text and "partial" not in text
+    assert [line for line in text.splitlines() if line.startswith("`rtt")] == [
+        f"`{name}`: CPU µs per operation, less is better. Run {number}." for name, number in (("rtt-1", 1), ("rtt-64", 2), ("rtt-1", 1))]
+    # Until the last row of the first run has been measured anew.
+    third = make_record({key: {name: found(7) for name in both}, far: {"rtt-1": found(8)}}, {"date": "three"})
+    keep("--keep")(third)
+    assert records.read(tmp_path / "r.json") == {**third, "missing": {"gost": "gost"}}
+    for words in ["--keep", "--samples", "6"], ["--keep"]:
+        with pytest.raises(SystemExit):
+            bench.parse_arguments(words)
+
+
+def test_a_proxy_that_has_come_is_not_missing():
+    old = make_record({}, {}, {"gost": "gost", "hev": "hev"})
+    new = {**old, "missing": {"hev": "hev"}, "proxies": {"udp gost": {"name": "gost"}}}
+    assert records.merge(old, new)["missing"] == {"hev": "hev"}
