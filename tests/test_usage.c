@@ -458,6 +458,35 @@ static void test_a_change_of_periods_counts_what_is_not_collected(void **state)
     ledger_close(ledger);
 }
 
+/* Limits of the settings are put before the accounts are read. */
+static void test_keys_that_were_put_before_take_over(void **state)
+{
+    (void)state;
+    struct ledger *ledger;
+    struct keys *keys;
+    assert_int_equal(ledger_open(&ledger, 64), 0);
+    assert_int_equal(keys_open(&keys, 16, NOW_US, WALL_S), 0);
+    put(keys, "user:a", "quota=1000B/day");
+    put(keys, "total", "quota-down=500B/month");
+    put(keys, "user:new", "quota=1000B");
+    put(keys, "user", "quota=300B/hour");
+    add(ledger, "user:a", 599, WALL_S);
+    add(ledger, "total", 70, WALL_S);
+    add(ledger, "user:b", 99, WALL_S);
+    assert_int_equal(keys_keep_accounts(keys, ledger_past(ledger)), 0);
+    keys_restore(keys, NOW_US);
+    assert_true(used(keys, "user:a") == 600 && used(keys, "user:new") == 0);
+    uint32_t a = hold(keys, "user:a"), b = hold(keys, "user:b"), total = hold(keys, "total");
+    assert_int_equal(move(keys, a, 1000), 400);
+    assert_int_equal(move(keys, b, 1000), 200);
+    assert_int_equal(move(keys, total, 1000), 499);
+    keys_release(keys, a);
+    keys_release(keys, b);
+    keys_release(keys, total);
+    keys_close(keys);
+    ledger_close(ledger);
+}
+
 static void test_what_others_have_used_is_set_by_handle(void **state)
 {
     (void)state;
@@ -711,6 +740,7 @@ int main(void)
         cmocka_unit_test(test_use_is_collected_once),
         cmocka_unit_test(test_who_leaves_hands_over_and_finds_it_again),
         cmocka_unit_test(test_a_change_of_periods_counts_what_is_not_collected),
+        cmocka_unit_test(test_keys_that_were_put_before_take_over),
         cmocka_unit_test(test_what_others_have_used_is_set_by_handle),
         cmocka_unit_test(test_threads_lose_nothing),
         cmocka_unit_test(test_what_was_written_is_read),

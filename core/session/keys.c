@@ -621,6 +621,19 @@ void keys_set_past(struct keys *keys, const struct past *past)
     atomic_store_explicit(&keys->past, past, memory_order_release);
 }
 
+void keys_restore(struct keys *keys, uint64_t now_us)
+{
+    struct limit_time time = keys_time(keys, now_us);
+    uint32_t touched = atomic_load(&keys->touched);
+    struct limit_sums sums;
+    for (uint32_t i = 0; i < touched; i++) {
+        struct entry *e = entry_at(keys, i);
+        if (entry_hold(e) == 0) continue;
+        if (entry_sums(keys, e, &time, &sums)) limit_restore(&e->limit, &sums, &time);
+        keys_release(keys, i);
+    }
+}
+
 /* It counts in the past before it counts as collected: who adds both up may see some octets twice, none is missing. */
 void keys_collect(struct keys *keys, keys_take *take, void *context)
 {

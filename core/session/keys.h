@@ -80,6 +80,8 @@ bool keys_remove(struct keys *keys, const struct limit_key *key, uint64_t now_us
  * any more. */
 int keys_keep_accounts(struct keys *keys, const struct past *past);
 void keys_set_past(struct keys *keys, const struct past *past);
+/* Keys that were put before the past was filled have used what it says, too. Before there are workers. */
+void keys_restore(struct keys *keys, uint64_t now_us);
 
 typedef void keys_take(void *context, const struct limit_key *key, const struct limit_use *use);
 /* Hands out what was used since the last call. One thread. */

@@ -345,6 +345,7 @@ int usage_open(struct usage **out, struct keys *keys, const struct usage_options
     if (error == 0) error = keys_keep_accounts(keys, ledger_past(u->ledger));
     if (error == -ENOMEM) LOGE("--usage: there is no memory for its accounts; lower --limit-keys");
     if (error == 0) error = usage_open_store(u, options);
+    if (error == 0) keys_restore(keys, options->now_us);
     if (error == 0) error = usage_open_sharing(u, options);
     if (error == 0) usage_note(u);
     counter_set(&u->written_us, options->now_us);

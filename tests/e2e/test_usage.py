@@ -61,8 +61,8 @@ def start(ruled, path, *options):
 # --- quotas go on ---
 
 def test_a_quota_goes_on_behind_a_kill(ruled, origin, tmp_path):
-    """Killed at 3 of 5 MB: after the restart the user is cut at 5, not at 8."""
-    options = ("--limit", "user: quota=5MB/month")
+    """Killed at 3 of 5 MB: after the restart the user is cut at 5, not at 8. So do quotas of single keys, which are put before the accounts are read."""
+    options = ("--limit", "user: quota=5MB/month", "--limit", "total: quota=100MB/day", "--limit", "user:carol: quota=1MB")
     proxy, api = start(ruled, tmp_path / "usage.db", *options)
     target = origin(pour(3 * MB, behind=1000))
     client = as_user(proxy, target).send(b"x" * 1000)
@@ -70,6 +70,8 @@ def test_a_quota_goes_on_behind_a_kill(ruled, origin, tmp_path):
     assert used(api, "user:alice") == (1000, 3 * MB, 1, 0)
     kill(proxy)
     proxy, api = start(ruled, tmp_path / "usage.db", *options)
+    assert api.get("/limits/total").json()["used"] == {"quota": 3 * MB + 1000}
+    assert api.get("/limits/user:carol").json()["used"] == {"quota": 0}
     target = origin(pour(8 * MB, behind=1000))
     client = as_user(proxy, target).send(b"x" * 1000)
     assert len(read_until_cut(client)) == 2 * MB - 2000
