@@ -6,11 +6,16 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/support.h"
 
-#define MESSAGES (SUPPORT_SANITIZED ? 200000u : 2000000u)
+/* Of each thread. A busy machine switches threads so seldom that it takes minutes for all of them: it ends with fewer.
+ */
+#define MESSAGES     (SUPPORT_SANITIZED ? 200000u : 2000000u)
+#define MESSAGES_MIN 20000u
+#define ENOUGH_MS    5000u
 
 static void test_edges(void **state)
 {
@@ -89,25 +94,46 @@ struct line {
     int bell;
     uint32_t pause_every;
     uint32_t wakes;
+    _Atomic uint32_t produced; /* 0: not known yet */
     uint64_t numbers[256];
 };
+
+static void wake(struct line *line)
+{
+    if (!sleeper_must_wake(line->sleeper)) return;
+    line->wakes++;
+    eventfd_write(line->bell, 1);
+}
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
 
 static void *produce(void *argument)
 {
     struct line *line = argument;
-    for (uint32_t i = 0; i < MESSAGES; i++) {
+    uint64_t begin = now_ms();
+    uint32_t i = 0;
+    for (; i < MESSAGES && (i < MESSAGES_MIN || i % 1024 != 0 || now_ms() - begin < ENOUGH_MS); i++) {
         /* The queue holds 64 and the consumer reads a body before it pops the next one: 256 bodies never collide. */
         uint64_t *number = &line->numbers[i % 256];
         *number = (uint64_t)i * 7;
         struct message message = {.slot = i, .body = number};
         while (!queue_push(line->queue, &message)) sched_yield();
-        if (sleeper_must_wake(line->sleeper)) {
-            line->wakes++;
-            eventfd_write(line->bell, 1);
-        }
+        wake(line);
         if (line->pause_every != 0 && i % line->pause_every == 0) sched_yield();
     }
+    atomic_store_explicit(&line->produced, i, memory_order_release);
+    wake(line);
     return NULL;
+}
+
+static bool is_done(const struct line *line, uint32_t next)
+{
+    return atomic_load_explicit(&line->produced, memory_order_acquire) == next && next > 0;
 }
 
 static uint32_t drain(struct line *line, uint32_t *next)
@@ -138,10 +164,11 @@ static void test_threads(void **state)
         assert_int_equal(queue_open(&lines[i].queue, 64), 0);
         assert_int_equal(pthread_create(&threads[i], NULL, produce, &lines[i]), 0);
     }
-    while (next[0] < MESSAGES || next[1] < MESSAGES) {
+    while (!is_done(&lines[0], next[0]) || !is_done(&lines[1], next[1])) {
         if (drain(&lines[0], &next[0]) + drain(&lines[1], &next[1]) > 0) continue;
         sleeper_announce(&sleeper);
-        if (drain(&lines[0], &next[0]) + drain(&lines[1], &next[1]) == 0) {
+        bool idle = drain(&lines[0], &next[0]) + drain(&lines[1], &next[1]) == 0;
+        if (idle && (!is_done(&lines[0], next[0]) || !is_done(&lines[1], next[1]))) {
             /* A lost wake shows as a sleep without end. */
             assert_int_equal(poll(&(struct pollfd){.fd = bell, .events = POLLIN}, 1, 20000), 1);
             sleeps++;
