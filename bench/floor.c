@@ -364,6 +364,12 @@ static void on_pair(uint64_t tag, int result)
         return;
     }
     p->armed[direction] = false;
+    /* On Linux 6.1, when the send before it was finished by a kernel thread: a receive that polls first is not tried
+     * there. */
+    if (result == -EAGAIN && !failed && !p->broken) {
+        pair_receive(p, direction);
+        return;
+    }
     if (failed || p->broken || result < 0 || (result == 0 && p->state < PAIR_RELAY))
         pair_break(p);
     else
