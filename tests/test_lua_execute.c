@@ -143,7 +143,7 @@ static void test_abandoned(void **state)
     engine_job_cancel(call);
     while (!execute_is_idle()) assert_int_equal(coordinator_turn(coordinator), 0);
     assert_int_equal(kill(pid, 0), -1); /* reaped */
-    for (int i = 0; i < 100 && !is_dead(child); i++) usleep(10000);
+    for (int i = 0; i < 2000 && !is_dead(child); i++) usleep(10000);
     assert_true(is_dead(child));
     assert_false(answer.called);
     unlink(path);

@@ -36,14 +36,14 @@ static void test_timeout(void **state)
 {
     (void)state;
     struct ask ask, late;
-    bench_open(dns_address(), 900);
+    bench_open(dns_address(), 1800);
     ask_start(&ask, "never.test.", AF_UNSPEC);
     bench_sleep(300);
     ask_start(&late, "never.test.", AF_UNSPEC);
     uint64_t took_ms = 300 + bench_run(2);
     assert_int_equal(ask.status, -ETIMEDOUT);
     assert_int_equal(late.status, -ETIMEDOUT);
-    assert_in_range(took_ms, 700, 1400);
+    assert_in_range(took_ms, 1500, 8000);
     assert_int_equal(dns_questions("never.test", DNS_A), 2); /* two tries */
     assert_int_equal(resolve_get_stats(bench.resolver)->timeouts, 2);
     assert_int_equal(resolve_get_stats(bench.resolver)->cached, 0);
@@ -55,20 +55,25 @@ static void test_timeout(void **state)
     bench_close();
 }
 
-/* The request's own deadline passes, the question goes on and fills the cache. */
+/* The request's own deadline passes, the question goes on and fills the cache. Where this thread had no time for so
+ * long that deadline and answer came at once, it is tried again. */
 static void test_deadline_of_request(void **state)
 {
     (void)state;
-    struct ask ask;
-    char twice[80]; /* c-ares is patient for 600 ms with two servers */
+    struct ask ask = {.status = 0};
+    char name[32], twice[80]; /* c-ares is patient for 600 ms with two servers */
     snprintf(twice, sizeof twice, "%s,%s", dns_address(), dns_address());
     bench_open(twice, 100);
-    ask_start(&ask, "snail.test", AF_INET);
-    assert_in_range(bench_run(1), 95, 390);
+    for (int i = 0; i < 5 && ask.status != -ETIMEDOUT; i++) {
+        snprintf(name, sizeof name, "snail%d.test", i);
+        ask_start(&ask, name, AF_INET);
+        assert_true(bench_run(i + 1) >= 95);
+    }
     assert_int_equal(ask.status, -ETIMEDOUT);
-    bench_sleep(500);
+    uint64_t known = resolve_get_stats(bench.resolver)->cached;
+    for (int i = 0; i < 100 && resolve_get_stats(bench.resolver)->cached == known; i++) bench_sleep(50);
     int answers = bench.answers;
-    ask_start(&ask, "snail.test", AF_INET);
+    ask_start(&ask, name, AF_INET);
     bench_turn(0);
     assert_int_equal(bench.answers, answers + 1);
     assert_int_equal(ask.status, 0);
@@ -273,7 +278,7 @@ static void test_polls_are_cancelled(void **state)
 {
     (void)state;
     struct ask open, ask;
-    bench_open(dns_address(), 5000);
+    bench_open(dns_address(), 60000); /* it is still open in the end */
     ask_start(&open, "never.test.", AF_INET);
     for (int i = 0; i < 300; i++) {
         assert_int_equal(resolve_set_nameservers(bench.resolver, dns_address()), 0);

@@ -28,6 +28,8 @@ class NameServer:
         self.broken = set()  # names that are answered with SERVFAIL
         self.forged = set()  # names for which an answer to another question comes first
         self.ttl = 60
+        self.held = None  # answers that wait for release()
+        self.lock = threading.Lock()
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
 
@@ -36,6 +38,18 @@ class NameServer:
 
     def count(self, name, kind=A):
         return self.queries.count((name.lower(), kind))
+
+    def hold(self):
+        """Answers wait from now on, until release()."""
+        with self.lock:
+            self.held = []
+
+    def release(self):
+        """In the order of their questions, and none waits any more."""
+        with self.lock:
+            for answer, peer in self.held:
+                self.socket.sendto(answer, peer)
+            self.held = None
 
     def _serve(self):
         while True:
@@ -46,6 +60,10 @@ class NameServer:
             if len(query) < 13:  # close() wakes us with a short one
                 return
             answer = self._answer(query)
+            with self.lock:
+                if answer and self.held is not None:
+                    self.held.append((answer, peer))
+                    answer = None
             if answer and read_name(query, 12)[0] in self.forged:
                 self.socket.sendto(answer[:13] + b"!" + answer[14:], peer)
             if answer:

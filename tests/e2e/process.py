@@ -36,6 +36,12 @@ def is_free(host, port, kind):
     return True
 
 
+def listens(host, port):
+    """Whether somebody does. To look at it with is_free() would take the port from who is about to."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
 def free_port(*hosts, kind=socket.SOCK_STREAM):
     """Free on all these addresses (127.0.0.1 by default). Below the ephemeral range, so that no outgoing connection of
     anybody takes it before we do. None is given twice: what it is for may not listen yet."""
@@ -61,6 +67,18 @@ def wait_until(condition, timeout=10.0, pause=0.01):
         if value or time.monotonic() > end:
             return value
         time.sleep(pause)
+
+
+def becomes(read, expected, timeout=10.0):
+    """Fails unless read() yields that in the end: for what follows an event, a counter behind an answer, say, which the
+    client may read before the worker has counted it."""
+    seen = []
+
+    def is_there():
+        seen[:] = [read()]
+        return seen[0] == expected
+
+    assert wait_until(is_there, timeout), f"{seen[0]!r}, not {expected!r}"
 
 
 def run(*args, timeout=20, **options):
@@ -104,8 +122,15 @@ class Sluice:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def log(self):
+        """Whole lines, as long as it runs: the kernel shows the front of a line before the rest is written."""
+        over = self.process.poll() is not None
         with open(self.log_path, encoding="utf-8", errors="replace") as log:
-            return log.read()
+            text = log.read()
+        return text if over else text[:text.rfind("\n") + 1]
+
+    def says(self, text, timeout=10):
+        """Whether that stands in the log, now or soon: what a worker logs is written by another thread."""
+        return wait_until(lambda: text in self.log(), timeout)
 
     def descriptors(self, kind=""):
         count = 0
@@ -139,7 +164,7 @@ class Sluice:
     def alive(self):
         return self.process.poll() is None
 
-    def flat(self, timeout=8):
+    def flat(self, timeout=20):
         """Whether the sockets that it holds are as many as at start."""
         return wait_until(lambda: self.sockets() == self.sockets_at_start, timeout)
 
@@ -154,16 +179,19 @@ class Sluice:
         assert wait_until(lambda: self.thread_states() == {"T"}, 20)
 
     def thread_states(self):
-        return {stat.rpartition(")")[2].split()[0] for stat in self.thread_stats()}
+        return {stat.rpartition(")")[2].split()[0] for stat in self.threads("stat")}
 
     def thread_names(self):
-        return {stat[stat.index("(") + 1:stat.rindex(")")] for stat in self.thread_stats()}
+        return {name.rstrip("\n") for name in self.threads("comm")}
 
-    def thread_stats(self):
-        """proc_pid_stat(5) of each thread."""
+    def threads(self, name):
+        """What the file of that name says of each thread; those of the kernel come and go."""
         for thread in os.listdir(f"/proc/{self.pid}/task"):
-            with open(f"/proc/{self.pid}/task/{thread}/stat", encoding="ascii") as stat:
-                yield stat.read()
+            try:
+                with open(f"/proc/{self.pid}/task/{thread}/{name}", encoding="ascii") as file:
+                    yield file.read()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
 
     def wait(self, timeout=20):
         return self.process.wait(timeout * SLOW)

@@ -289,7 +289,7 @@ def test_rpcall_that_takes_too_long(ruled):
     _, api = ruled(DIRECT, "-t", "5")
     start = time.monotonic()
     assert api.post("/ruleset/rpcall", "await.sleep(60)", {"Content-Type": scripts.RPC_TYPE}).status == 504
-    assert time.monotonic() - start < 8 * process.SLOW
+    assert time.monotonic() - start < 30  # and not the minute that it sleeps
     assert api.call("return neosocksd.stats().num_thread_active") == "return true,1"
 
 
@@ -349,7 +349,7 @@ def test_wrong_urls(ruled, url):
                                     b"Content-Length: -1\r\n", b"Content-Length: 1x\r\n", b"Content-Length: \r\n"])
 def test_doubtful_fields(ruled, fields):
     _, api = ruled(DIRECT)
-    client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\n" + fields + b"\r\nx=1", timeout=3 * process.SLOW)
+    client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\n" + fields + b"\r\nx=1")
     assert client.read_head().startswith(b"HTTP/1.1 400")
 
 
@@ -381,8 +381,8 @@ def test_slow_requests_have_an_end(ruled):
     crowd = [raw(api, b"GET /hea") for _ in range(255)]
     body = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 1000\r\n\r\n")
     start = time.monotonic()
-    assert trickle(body, 20 * process.SLOW) < 10 * process.SLOW
-    assert api.get("/healthy").status == 200 and time.monotonic() - start < 12 * process.SLOW
+    assert trickle(body, 60) < 50
+    assert api.get("/healthy").status == 200 and time.monotonic() - start < 55
     for client in [*crowd, body]:
         client.close()
     assert proxy.flat()
@@ -390,7 +390,7 @@ def test_slow_requests_have_an_end(ruled):
 
 def test_idle_connections(ruled):
     """One that may be used again is kept for the timeout; one whose client has gone, for a moment."""
-    proxy, api = ruled(DIRECT, "-t", "8")
+    proxy, api = ruled(DIRECT, "-t", "20")
     connection = api.connect()
     for pause in [6, 0]:
         connection.request("GET", "/healthy")
@@ -399,7 +399,7 @@ def test_idle_connections(ruled):
     before = proxy.sockets()
     for _ in range(20):
         raw(api, b"GET /healthy HTTP/1.1\r\n\r\n").close()
-    assert process.wait_until(lambda: proxy.sockets() <= before, timeout=4)
+    assert process.wait_until(lambda: proxy.sockets() <= before, timeout=15 / process.SLOW)
     connection.close()
 
 

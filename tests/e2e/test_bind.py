@@ -31,6 +31,17 @@ def assert_tunnel(client, peer):
     assert client.read_all() == b"more"
 
 
+def is_refused(address):
+    """Whether nobody listens there."""
+    try:
+        wire.Client(address).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:  # the listener was closed while the connection was made
+        pass
+    return False
+
+
 def is_reset(address, **options):
     """Whether a connection is made and reset, be it so early that connecting reports it."""
     try:
@@ -135,9 +146,8 @@ def test_nobody_comes(sluice):
     client, bound = ask(proxy)
     assert wire.read_socks5_reply(client) == (6, *bound)
     assert client.ends_with() == "end"
-    assert 4.5 < time.monotonic() - start < 8 * process.SLOW
-    with pytest.raises(ConnectionRefusedError):
-        wire.Client(bound)
+    assert 4.5 < time.monotonic() - start < 30
+    assert process.wait_until(lambda: is_refused(bound))
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
@@ -145,7 +155,7 @@ def test_client_gives_up(sluice, ending):
     proxy = sluice(ON)
     client, bound = ask(proxy)
     getattr(client, ending)()
-    assert proxy.flat(3)
+    assert proxy.flat()
     with pytest.raises(ConnectionRefusedError):
         wire.Client(bound)
 
@@ -185,14 +195,14 @@ def test_socksify_listens(sluice, tmp_path):
         line = child.stdout.readline()
         assert line, child.stderr.read()
         host, port = line.split()
-        assert process.wait_until(lambda: proxy.sockets() > proxy.sockets_at_start, 3)
+        assert process.wait_until(lambda: proxy.sockets() > proxy.sockets_at_start)
         peer = wire.Client((host, int(port)))
         expected = b"to %d" % peer.socket.getsockname()[1]
         assert peer.read(len(expected)) == expected
         peer.send(b"hello")
         assert peer.read(5) == b"hello"
         peer.close()
-        assert child.wait(10) == 0
+        assert child.wait(20 * process.SLOW) == 0
     finally:
         child.kill()
         child.wait()

@@ -77,10 +77,14 @@ def test_calls_of_the_api_are_counted_at_once(ruled):
         end }""")
     read = "local s = neosocksd.stats() return s.num_api_request, s.num_api_success"
     assert [api.call(read) for _ in range(3)] == [f"return true,{n},{n - 1}" for n in (1, 2, 3)]
-    assert process.wait_until(lambda: api.call("return table.unpack(seen)"))
-    time.sleep(0.2)
-    requests, successes = map(int, api.call("return table.unpack(seen)").split(",")[1:])
-    assert requests == successes, "a tick in between is not behind"
+
+    def is_even():
+        """A tick that comes when the call that reads it has begun sees that one, too."""
+        time.sleep(0.1)
+        _, *counts = api.call("return table.unpack(seen)").split(",")
+        return len(counts) == 2 and counts[0] == counts[1]
+
+    assert process.wait_until(is_even), "a tick in between is behind"
     # one that waits sees what has happened meanwhile
     assert api.call("local s = neosocksd.stats().num_api_success await.sleep(0.01) return neosocksd.stats().num_api_request > s") == (
         "return true,true")
@@ -124,7 +128,7 @@ def test_healthy_answers_any_method(ruled):
 def test_port_zero_takes_any(sluice, origin):
     """Listeners and the API say which one they took: in the log and in neosocksd.config()."""
     proxy = sluice("-l", "127.0.0.1:0", "--http", "[::1]:0", "--api", "127.0.0.1:0", "--workers", "2", listen=None)
-    assert process.wait_until(lambda: proxy.log().count("listening on") == 2)
+    assert process.wait_until(lambda: proxy.log().count("listening on") == 2 and "API on" in proxy.log())
     socks = re.search(r"listening on 127.0.0.1:(\d+)$", proxy.log(), re.MULTILINE).group(1)
     http = re.search(r"listening on \[::1\]:(\d+)$", proxy.log(), re.MULTILINE).group(1)
     api = scripts.Api(("127.0.0.1", int(re.search(r"API on 127.0.0.1:(\d+)", proxy.log()).group(1))))
@@ -140,7 +144,8 @@ def test_port_zero_takes_any(sluice, origin):
 
 def test_port_zero_in_the_settings(ruled):
     proxy, api = ruled("return {}", "--http", "127.0.0.1:0")
-    port = re.search(r"listening on 127.0.0.1:(?!%d$)(\d+)$" % proxy.port, proxy.log(), re.MULTILINE).group(1)
+    found = process.wait_until(lambda: re.search(r"listening on 127.0.0.1:(?!%d$)(\d+)$" % proxy.port, proxy.log(), re.MULTILINE))
+    port = found.group(1)
     assert api.call("local c = neosocksd.config() return c.http_listen") == f'return true,"127.0.0.1:{port}"'
 
 
@@ -165,12 +170,13 @@ def test_a_verdict_is_kept_for_the_ruleset_that_gave_it(ruled, origin):
     """The old ruleset answers after an update, and wants its answer remembered: the new one is asked all the same."""
     old, new = origin(), origin()
     proxy, api = ruled(f"""return {{ route = function()
-        await.sleep(0.4)
+        _G.begun = true
+        repeat await.sleep(0.01) until _G.asked
         sluice.cache(3600)
         return "127.0.0.1:{old.port}"
     end }}""", "--workers", "1")
     waiting = wire.greet(wire.Client(proxy.address)).send(wire.socks5("192.0.2.1", 80))
-    time.sleep(0.1)
+    assert process.wait_until(lambda: api.call("return begun") == "return true,true")
     assert api.post("/ruleset/update", f'_G.asked = 0 return {{ route = function() asked = asked + 1 return "127.0.0.1:{new.port}" end }}'
                     ).status == 200
     assert waiting.read(10)[1] == 0, "the old one still answers"

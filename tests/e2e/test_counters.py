@@ -80,6 +80,12 @@ def exchange(meter, *lines):
     return said, heard
 
 
+def is_over_in(meter):
+    """Waits until no session is left, and looks once more: nothing moves any more then."""
+    assert process.wait_until(lambda: not meter.look() or meter.metrics["sluice_sessions{state=\"established\"}"] == 0)
+    meter.look()
+
+
 def read_json(meter):
     status, text, _ = meter.ask("GET", "/stats?format=json")
     assert status == 200
@@ -161,7 +167,7 @@ def test_bulk(metered, origin):
     with wire.through_socks5(meter.proxy.address, "127.0.0.1", target.port) as client:
         client.send(bytes(size)).shut()
         assert len(client.read_all()) == 64
-    assert process.wait_until(lambda: not meter.look() or meter.metrics["sluice_sessions{state=\"established\"}"] == 0)
+    is_over_in(meter)
     spliced = meter.metrics['sluice_relay_bytes_total{worker="0",path="splice"}']
     turned = [meter.metrics[f'sluice_to_{path}_total{{worker="0"}}'] for path in ("splice", "copy")]
     assert size / 2 < spliced <= size and turned[0] - 1 <= turned[1] <= turned[0] and turned[0] > 0
@@ -197,7 +203,7 @@ def test_bulk_of_plain_http(metered, origin, way, framing):
     moved = {"up": heard[0], "down": answer}[way]
     if framing != "one-chunk":
         assert moved.endswith(b"\r\n\r\n" + content)
-    assert process.wait_until(lambda: not meter.look() or meter.metrics["sluice_sessions{state=\"established\"}"] == 0)
+    is_over_in(meter)
     spliced = meter.metrics['sluice_relay_bytes_total{worker="0",path="splice"}']
     turned = [meter.metrics[f'sluice_to_{path}_total{{worker="0"}}'] for path in ("splice", "copy")]
     assert size / 2 < spliced <= size and turned[0] > 0
@@ -388,7 +394,7 @@ def test_passwords_that_wait(metered, tmp_path):
     """One source at once has a bounded line of them; how many of it had been hashed before the last one came is the machine's."""
     from test_users import SLOW, hashed
     (tmp_path / "users").write_text(f"alice:{hashed(b'right', SLOW)}\n")
-    meter, count = metered("--users", tmp_path / "users"), 100
+    meter, count = metered("--users", tmp_path / "users"), 200
     clients = [wire.Client(meter.proxy.address) for _ in range(count)]
     assert all(client.send(b"\5\1\2").read(2) == b"\5\2" for client in clients)
     said = wire.socks5_auth(b"alice", b"wrong")

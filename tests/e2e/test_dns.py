@@ -1,5 +1,6 @@
 """Names: answers, silence, several addresses of which some are dead."""
 import os
+import select
 import signal
 import threading
 import time
@@ -42,7 +43,13 @@ def test_ipv6_goes_first(sluice, origin, dns):
     server, six, four = dns(), origin(host="::1", port=port), origin(port=port)
     server.add("both.example", "127.0.0.1", "::1")
     proxy = sluice("--nameserver", server.text)
-    connect(proxy, "both.example", six.port)
+    server.hold()
+    client = wire.greet(wire.Client(proxy.address)).send(wire.socks5(b"both.example", port))
+    assert process.wait_until(lambda: len(server.queries) == 2)
+    proxy.stop()  # it gets both answers at once, with less than the 50 ms between them that the second one may have
+    server.release()
+    proxy.signal(signal.SIGCONT)
+    assert wire.read_socks5_reply(client)[0] == 0
     assert six.wait("connections")
     assert not four.connections
 
@@ -116,11 +123,11 @@ def test_silence(sluice, origin, dns):
     http = wire.Client(proxy.address, timeout=30).send(wire.http_connect("silent.example", 80))
     connect(proxy, "other.example", target.port)
     connect(proxy, "127.0.0.1", target.port)
-    assert time.monotonic() - start < 2 * process.SLOW
-    assert five.read_all() == b"\5\0" + wire.socks5_failure(4)
+    assert five.read(2) == b"\5\0" and not select.select([one.socket for one in (five, four, http)], [], [], 0)[0], "they have waited"
+    assert five.read_all() == wire.socks5_failure(4)
     assert four.read_all() == wire.SOCKS4_REJECTED
     assert wire.status_of(http.read_all()) == (504, "Gateway Timeout")
-    assert 5 < time.monotonic() - start < 13 * process.SLOW
+    assert 5 < time.monotonic() - start < 30
     for client in (five, four, http):
         client.close()
 
@@ -135,7 +142,7 @@ def test_one_family_is_never_answered(sluice, origin, dns, kind):
     start = time.monotonic()
     connect(proxy, "half.example", target.port)
     connect(proxy, "half.example", target.port, "http")
-    assert time.monotonic() - start < 3 * process.SLOW
+    assert time.monotonic() - start < 8
 
 
 def test_names_are_counted_once(sluice, origin, dns, tmp_path):
@@ -173,7 +180,7 @@ def test_client_that_leaves_while_its_name_is_sought(sluice, dns):
     time.sleep(0.5)
     for client in clients:
         client.reset()
-    assert process.wait_until(lambda: sockets_but_udp(proxy) <= proxy.sockets_at_start, 3)
+    assert process.wait_until(lambda: sockets_but_udp(proxy) <= proxy.sockets_at_start)
     connect_refused = ask(proxy, "127.0.0.1", process.free_port())
     assert connect_refused == wire.socks5_failure(5)
     assert proxy.flat(15)
@@ -231,14 +238,22 @@ def test_a_changed_resolv_conf(sluice, origin, namespace, tmp_path):
 
 # --- several addresses (RFC 8305) ---
 
+def connects_within(proxy, target, seconds):
+    """Whether that happens once in some attempts: of a busy machine each may get no time for a while."""
+    for _ in range(20):
+        start = time.monotonic()
+        connect(proxy, "some.example", target.port)
+        if time.monotonic() - start < seconds:
+            return True
+    return False
+
+
 def test_refused_address_is_followed_by_the_next_at_once(sluice, origin, dns):
     port = process.free_port("127.0.0.1", "127.0.0.2", "127.0.0.3")
     server, target = dns(), origin(host="127.0.0.3", port=port)
     server.add("some.example", "127.0.0.1", "127.0.0.2", "127.0.0.3")
     proxy = sluice("--nameserver", server.text)
-    start = time.monotonic()
-    connect(proxy, "some.example", target.port)
-    assert time.monotonic() - start < 0.2 * process.SLOW
+    assert connects_within(proxy, target, 0.2), "it has waited for a stagger"
 
 
 @pytest.mark.parametrize("dead, alive", [("127.0.0.2", "127.0.0.1"), ("::1", "127.0.0.1")])
@@ -248,10 +263,8 @@ def test_silent_address_costs_a_stagger(sluice, origin, dns, blackhole, dead, al
     blackhole(host=dead, port=port)
     server.add("some.example", dead, alive)
     proxy = sluice("--nameserver", server.text)
-    start = time.monotonic()
-    connect(proxy, "some.example", target.port)
-    assert time.monotonic() - start < 1 * process.SLOW
-    assert proxy.flat(3), "the attempt that lost is still there"
+    assert connects_within(proxy, target, 0.8), "it has waited for the kernel"
+    assert proxy.flat(), "the attempt that lost is still there"
 
 
 def test_many_silent_addresses_and_one_that_answers(sluice, origin, dns, blackhole):
@@ -262,10 +275,8 @@ def test_many_silent_addresses_and_one_that_answers(sluice, origin, dns, blackho
         blackhole(host=host, port=port)
     server.add("some.example", *hosts)
     proxy = sluice("--nameserver", server.text)
-    start = time.monotonic()
-    connect(proxy, "some.example", target.port)
-    assert time.monotonic() - start < 3 * process.SLOW
-    assert proxy.flat(3)
+    assert connects_within(proxy, target, 3)
+    assert proxy.flat()
 
 
 def test_all_addresses_are_dead(sluice, dns):

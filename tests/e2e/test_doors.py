@@ -2,7 +2,6 @@
 in a circle. The operator's own words keep working."""
 import os
 import socket
-import struct
 
 import pytest
 
@@ -65,7 +64,7 @@ def test_the_api_is_no_target(ruled, dns, tmp_path, script):
     client = wire.Client(proxy.address).send(wire.socks4("127.0.0.1", api.address[1]) + attack(mark))
     assert client.read_all() == wire.SOCKS4_REJECTED
     assert count(api, "self") == 4 * len(FORMS) + 1
-    assert "the target is this proxy itself" in proxy.log()
+    assert proxy.says("the target is this proxy itself")
     assert not mark.exists()
     assert api.post("/ruleset/invoke", f"os.execute('touch {mark}')").status in (200, 500)  # the machine's own users
 
@@ -253,7 +252,7 @@ def test_sockets_of_scripts_are_no_targets(ruled, origin):
               f"local u = socket.new('inet', 'udp') u:bind('127.0.0.1', {datagrams}) _G.got = 0 "
               "while true do local text = u:receive(100) if text then neosocksd.invoke(function() end) end end")
     assert api.post("/scripts?name=server", source).status in (200, 201)
-    assert process.wait_until(lambda: not process.is_free("127.0.0.1", port, socket.SOCK_STREAM))
+    assert process.wait_until(lambda: process.listens("127.0.0.1", port))
     refused(proxy, "127.0.0.1", port, 2)
     refused(proxy, b"localhost", port, 2)
     # a datagram to it is dropped, one to somebody else is not
@@ -292,7 +291,7 @@ def test_the_socks4_example_keeps_clients_from_the_api(sluice, tmp_path, host):
     mark = tmp_path / "taken"
     api_port = one.api.address[1]
     for to in (api_port, port):
-        assert process.wait_until(lambda: not process.is_free("127.0.0.1", port, socket.SOCK_STREAM))
+        assert process.wait_until(lambda: process.listens("127.0.0.1", port))
         request = wire.socks4a(host, to) if isinstance(host, bytes) else wire.socks4(host, to)
         client = wire.Client(("127.0.0.1", port)).send(request + attack(mark))
         assert client.read(8) == wire.SOCKS4_REJECTED

@@ -3,6 +3,7 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 
 import pytest
@@ -312,23 +313,19 @@ def test_timeouts(sluice, blackhole):
             assert wire.status_of(heard) == (expected, reason[expected]), name
         else:
             assert heard == expected, name
-        assert 4.5 < time.monotonic() - start < 7 * process.SLOW, name
+        assert 4.5 < time.monotonic() - start < 30, name
         clients[name].close()
 
 
 def test_slow_client_has_no_more_time_than_others(sluice):
     """The limit counts from accept: an octet now and then does not extend it."""
     proxy = sluice("-t", "5")
-    start = time.monotonic()
     with wire.Client(proxy.address) as client:
         request = wire.http_connect("127.0.0.1", 80, b"X: " + b"x" * 1000 + b"\r\n")
-        try:
-            for i in range(100):
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            for i in range(400):  # 40 seconds at least
                 client.send(request[i:i + 1])
                 time.sleep(0.1)
-        except (ConnectionResetError, BrokenPipeError):
-            pass
-        assert time.monotonic() - start < 9 * process.SLOW
 
 
 # --- the answer arrives ---
@@ -359,14 +356,14 @@ def test_refused_client_that_never_closes_is_forgotten(sluice):
     with wire.Client(proxy.address) as client:
         client.send(wire.socks4("224.0.0.1", 80))
         assert client.read_all() == wire.SOCKS4_REJECTED
-        assert proxy.flat(6)
+        assert proxy.flat()
 
 
 def test_refused_client_that_sends_for_ever_is_forgotten(sluice):
     proxy = sluice()
     with wire.Client(proxy.address) as client:
         client.send(wire.socks4("224.0.0.1", 80))
-        end = time.monotonic() + 8 * process.SLOW
+        end = time.monotonic() + 30
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             while time.monotonic() < end:
                 client.send(b"z" * 10000)
@@ -413,18 +410,19 @@ def test_client_that_leaves_at_each_stage(sluice, origin, way, ending):
 def test_client_that_resets_while_we_connect(sluice, blackhole):
     proxy, nowhere = sluice("-t", "60"), blackhole()
     clients = [wire.Client(proxy.address).send(wire.socks4(nowhere.host, nowhere.port)) for _ in range(20)]
-    time.sleep(0.4)
-    assert proxy.sockets() >= proxy.sockets_at_start + 20
+    assert process.wait_until(lambda: proxy.sockets() >= proxy.sockets_at_start + 40)  # both sides of each
     for client in clients:
         client.reset()
-    assert proxy.flat(3)
+    assert proxy.flat()
 
 
 def test_upstream_that_resets_at_once(sluice, origin):
-    proxy = sluice()
-    target = origin(lambda _origin, connection: origins.reset(connection))
+    """As soon as the client knows of it: a reset that comes before the worker has seen the connection is a refusal."""
+    proxy, granted = sluice(), threading.Semaphore(0)
+    target = origin(lambda _origin, connection: granted.acquire(timeout=60) and origins.reset(connection))
     for way, tunnel in wire.WAYS.items():
         with tunnel(proxy.address, "127.0.0.1", target.port) as client:
+            granted.release()
             assert client.ends_with() == "reset", way
 
 

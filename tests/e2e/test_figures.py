@@ -131,7 +131,7 @@ def test_refusals_by_limits(sluice, origin):
     assert stats(api)["refusals"] == {"max_sessions": 1, "max_startups": 1, "share": 0, "half_open": 0, "pool": 0, "resource": 0} and stats(api)["refused"] == 2
     got = samples(api)
     assert got['sluice_connections_refused_total{reason="max_sessions"}'] == got['sluice_connections_refused_total{reason="max_startups"}'] == 1
-    assert process.wait_until(lambda: f"connection from {name} refused: --max-startups" in proxy.log())
+    assert proxy.says(f"connection from {name} refused: --max-startups") and proxy.says("refused: --max-sessions")
     assert re.search(r"I \S+ accept\.c:\d+ connection from 127\.0\.0\.1:\d+ refused: --max-sessions", proxy.log())
     connections = stats(api)["api"]["connections"]
     assert len(re.findall(r"I \S+ \S+ api: connection from 127\.0\.0\.1:\d+", proxy.log())) == connections >= 4
@@ -150,7 +150,7 @@ def test_last_minute_and_history(ruled, origin):
     history = api.get("/history").json()
     seconds = history["seconds"]
     assert seconds["uptime"] == sorted(seconds["uptime"]) and seconds["uptime"][-1] <= history["uptime"]
-    assert all(0.5 < later - earlier for earlier, later in zip(seconds["uptime"], seconds["uptime"][1:]))
+    assert len(seconds["uptime"]) <= seconds["uptime"][-1] + 1  # a second each, or more on a busy machine
     assert {len(column) for column in [*seconds.values()]} == {len(seconds["uptime"])} and len(history["minutes"]["uptime"]) == 1
     for name, value in [("accepted", 1), ("requests", 1), ("successes", 1), ("failures", 0), ("bytes_down", 5000), ("revision", 1)]:
         assert seconds[name][-1] == value and seconds[name] == sorted(seconds[name])

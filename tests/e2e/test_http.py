@@ -341,7 +341,7 @@ def test_timeouts(sluice, origin, blackhole):
     }
     for name, (client, status) in clients.items():
         assert wire.status_of(client.read_all())[0] == status, name
-        assert 4.5 < time.monotonic() - start < 8 * process.SLOW
+        assert 4.5 < time.monotonic() - start < 30
         client.close()
     halfway.origin.connection().close()
 

@@ -278,7 +278,7 @@ def test_client_that_leaves_between_requests(sluice, origin):
 def test_idle_connection_ends(sluice, origin):
     """Nobody waits for ever: --timeout is the limit, or --idle-timeout where that is less."""
     target = origin(teller(b"x"))
-    for options in (("-t", "5"), ("--idle-timeout", "2")):
+    for options in (("-t", "5"), ("--idle-timeout", "4")):
         proxy = sluice(*options)
         with wire.Client(proxy.address) as client:
             assert read_response(client.send(request(target.port)))[0] == 200

@@ -551,30 +551,35 @@ def test_few_wait_for_the_same_origin(ruled, origin):
     for client in clients:
         assert read_response(client)[0] == 200
     assert process.wait_until(lambda: len(server.ended) == 8)
-    conns = conns_of(api)
-    assert (conns["opened"], conns["evicted"], conns["idle"]) == (40, 8, 32)
+    process.becomes(lambda: tuple(conns_of(api)[name] for name in ("opened", "evicted", "idle")), (40, 8, 32))
 
 
 def test_all_workers_together_are_bounded(ruled, origin):
     """Sixteen workers hold no more than a thirty-second of the descriptors, and give them back."""
     server = Server(origin, host="0.0.0.0")
     proxy, api = ruled(None, "--workers", "16", files=2048)
-    for i in range(150):
-        assert fetch(proxy, server.port, host=b"127.0.1.%d" % (i + 1))[0] == 200
-    assert process.wait_until(lambda: conns_of(api)["idle"] <= 64)
+    clients = [ask(proxy, b"GET http://127.0.1.%d:%d/ HTTP/1.1\r\nHost: x\r\n\r\n" % (i + 1, server.port))
+               for i in range(150)]  # all at once, long before the first one has waited for its 15 s
+    for client in clients:
+        assert read_response(client)[0] == 200
+    process.becomes(lambda: sum(conns_of(api)[name] for name in ("idle", "evicted")), 150)
     conns = conns_of(api)
-    assert conns["idle"] <= 64 and conns["opened"] == 150 and conns["idle"] + conns["evicted"] == 150
-    assert proxy.flat(60) and conns_of(api)["idle"] == 0
+    assert 0 < conns["idle"] <= 64 and conns["opened"] == 150
+    for client in clients:
+        client.close()
+    assert proxy.flat(60)
+    process.becomes(lambda: conns_of(api)["idle"], 0)
 
 
 def test_idle_connection_ends(ruled, origin):
     """Nothing waits for ever."""
     proxy, api = ruled(None, "--workers", "1")
     server = Server(origin)
-    assert fetch(proxy, server.port)[0] == 200 and conns_of(api)["idle"] == 1
+    assert fetch(proxy, server.port)[0] == 200
+    process.becomes(lambda: conns_of(api)["idle"], 1)
     server.wait_ended(0)
-    conns = conns_of(api)
-    assert conns["idle"] == conns["evicted"] == 0
+    process.becomes(lambda: conns_of(api)["idle"], 0)
+    assert conns_of(api)["evicted"] == 0
 
 
 def test_stop_ends_what_waits(sluice, origin):
@@ -633,13 +638,14 @@ def test_clients_come_before_idle_connections(ruled, origin):
     proxy, api = ruled(None, "--workers", "1")
     for i in range(20):
         assert fetch(proxy, server.port, host=b"127.0.1.%d" % (i + 1))[0] == 200
-    assert conns_of(api)["idle"] == 20
+    process.becomes(lambda: conns_of(api)["idle"], 20)
+    process.becomes(proxy.sockets, proxy.sockets_at_start + 20)  # neither clients nor callers of the API are left
     _, most = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (proxy.descriptors(), most))
     assert fetch(proxy, server.port, host=b"127.0.2.1")[0] == 200
     resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (most, most))
-    conns = conns_of(api)
-    assert conns["evicted"] == 20 and conns["idle"] == 1
+    process.becomes(lambda: conns_of(api)["idle"], 1)
+    assert conns_of(api)["evicted"] == 20
 
 
 # --- real ones ---
@@ -663,7 +669,7 @@ def nginx(tmp_path):
             server {{ listen 127.0.0.1:{port}; root {root}; }}
         }}""")
     server = subprocess.Popen([binary, "-c", str(tmp_path / "nginx.conf"), "-e", str(tmp_path / "error.log")])
-    assert process.wait_until(lambda: not process.is_free("127.0.0.1", port, 1))
+    assert process.wait_until(lambda: process.listens("127.0.0.1", port))
     yield port
     server.terminate()
     server.wait()

@@ -17,7 +17,7 @@ import wire
 def is_refused(proxy):
     """Whether a fresh connection is turned away at once."""
     try:
-        client = wire.Client(proxy.address, timeout=5)
+        client = wire.Client(proxy.address)
         client.send(b"\5\1\0")
         answer = client.read(2)
         client.close()
@@ -45,7 +45,7 @@ def test_max_sessions(sluice, origin, workers):
         client.send(b"alive")
         assert client.read(5) == b"alive"
     clients.pop().close()
-    assert process.wait_until(lambda: serves(proxy, target), 3)
+    assert process.wait_until(lambda: serves(proxy, target))
     for client in clients:
         client.close()
 
@@ -70,6 +70,7 @@ def test_one_source_cannot_take_all_handshakes(ruled):
         assert is_let_in(proxy, f"127.0.0.{last}", clients)
     assert not is_let_in(proxy, "127.0.0.1", clients)
     assert api.get("/stats?format=json").json()["refusals"]["share"] == 321 - taken
+    assert proxy.says("handshakes under way")
     assert len([line for line in proxy.log().splitlines() if "handshakes under way" in line]) == 1
     for client in clients:
         client.close()
@@ -83,7 +84,7 @@ def test_max_sessions_counts_handshakes(sluice, origin):
     assert is_refused(proxy)
     for client in clients:
         client.close()
-    assert process.wait_until(lambda: serves(proxy, target), 3)
+    assert process.wait_until(lambda: serves(proxy, target))
 
 
 def test_peak_is_of_all_workers_at_a_time(ruled):
@@ -109,7 +110,7 @@ def test_startups_full(sluice, origin):
         assert is_refused(proxy)
     clients[0].send(wire.socks5("127.0.0.1", target.port))
     assert wire.read_socks5_reply(clients[0])[0] == 0
-    assert process.wait_until(lambda: serves(proxy, target), 3)  # an established session does not count
+    assert process.wait_until(lambda: serves(proxy, target))  # an established session does not count
     for client in clients:
         client.close()
 
@@ -130,7 +131,7 @@ def test_startups_rate_100(sluice, origin):
     for _ in range(20):
         assert is_refused(proxy)
     clients.pop().close()
-    assert process.wait_until(lambda: serves(proxy, target), 3)
+    assert process.wait_until(lambda: serves(proxy, target))
     for client in clients:
         client.close()
 
@@ -141,7 +142,7 @@ def test_small_descriptor_limit(sluice, origin):
     clients = []
     for _ in range(100):
         try:
-            client = wire.greet(wire.Client(proxy.address, timeout=5))
+            client = wire.greet(wire.Client(proxy.address))
             client.send(wire.socks5("127.0.0.1", target.port))
             if wire.read_socks5_reply(client)[0] == 0:
                 clients.append(client)
@@ -154,7 +155,7 @@ def test_small_descriptor_limit(sluice, origin):
         client.send(b"alive")
         assert client.read(5) == b"alive"
         client.close()
-    assert process.wait_until(lambda: serves(proxy, target), 3)
+    assert process.wait_until(lambda: serves(proxy, target))
 
 
 def test_descriptors_suffice_for_the_sessions_of_all_workers(ruled, origin):
@@ -165,7 +166,7 @@ def test_descriptors_suffice_for_the_sessions_of_all_workers(ruled, origin):
     clients = []
     for _ in range(2 * told):
         try:
-            client = wire.greet(wire.Client(proxy.address, timeout=5)).send(wire.socks5("127.0.0.1", target.port))
+            client = wire.greet(wire.Client(proxy.address)).send(wire.socks5("127.0.0.1", target.port))
             assert wire.read_socks5_reply(client)[0] == 0
             clients.append(client)
         except (ConnectionResetError, BrokenPipeError):
@@ -222,14 +223,14 @@ def exhaust(proxy, target):
             if wire.read_socks5_reply(client)[0] != 0:
                 client.close()
                 held = proxy.sockets_at_start + 2 * len(sessions)
-                assert process.wait_until(lambda: proxy.sockets() == held, 5)  # it has given that one back
+                assert process.wait_until(lambda: proxy.sockets() == held)  # it has given that one back
                 break
             sessions.append(client)
         while len(handshakes) < 10:
             handshakes.append(wire.greet(wire.Client(proxy.address)))
     except (ConnectionResetError, BrokenPipeError):
         pass
-    assert process.wait_until(lambda: "no descriptor left" in proxy.log(), 2), proxy.log()
+    assert process.wait_until(lambda: "no descriptor left" in proxy.log()), proxy.log()
     assert 20 < len(sessions) < 60 and len(handshakes) < 10
     return sessions, handshakes
 
@@ -252,7 +253,7 @@ def test_no_descriptor_left_at_accept(starved):
         assert client.read(5) == b"alive"
     for client in sessions[:3]:
         client.close()
-    assert process.wait_until(lambda: serves(proxy, target), 3)  # the limit is what it was
+    assert process.wait_until(lambda: serves(proxy, target))  # the limit is what it was
     for client in sessions + handshakes:
         client.close()
 
@@ -269,7 +270,7 @@ def test_no_descriptor_left_for_the_upstream(sluice, origin):
     assert client.read_all() == wire.socks5_failure(1)
     for one in [client, *handshakes]:
         one.close()
-    assert process.wait_until(lambda: serves(proxy, target), 3)
+    assert process.wait_until(lambda: serves(proxy, target))
 
 
 def test_no_descriptor_left_for_a_crowd(starved):
@@ -279,7 +280,7 @@ def test_no_descriptor_left_for_a_crowd(starved):
         crowd = []
         for _ in range(30):
             try:
-                crowd.append(wire.Client(proxy.address, timeout=10))
+                crowd.append(wire.Client(proxy.address))
             except ConnectionResetError:  # it was quicker than we
                 pass
         for client in crowd:
@@ -292,7 +293,7 @@ def test_no_descriptor_left_for_a_crowd(starved):
     assert_calm(proxy)
     for client in sessions + handshakes:
         client.close()
-    assert process.wait_until(lambda: serves(proxy, target), 3)
+    assert process.wait_until(lambda: serves(proxy, target))
 
 
 # --- crowds ---
@@ -310,7 +311,7 @@ def test_slow_loris(sluice, origin):
         start = time.monotonic()
         assert serves(proxy, target)
         slowest = max(slowest, time.monotonic() - start)
-    assert slowest < 0.5 * process.SLOW
+    assert slowest < 5 * process.SLOW
     if not process.SANITIZED:
         assert proxy.rss() < 100 << 20
     for client, _ in crowd:
@@ -397,7 +398,7 @@ def test_descriptors_are_flat_after_all_kinds(sluice, origin):
                 assert len(client.read(100000)) == 100000
         assert is_refused(proxy) is False
     assert proxy.flat()
-    assert process.wait_until(lambda: len(os.listdir(f"/proc/{proxy.pid}/fd")) == len(before), 3)
+    assert process.wait_until(lambda: len(os.listdir(f"/proc/{proxy.pid}/fd")) == len(before))
 
 
 def test_pipes_go_back_to_the_pool(sluice, origin):

@@ -2,8 +2,10 @@
 
 What takes the kernel minutes is made short on the proxy's own sockets, of which the test gets duplicates."""
 import ctypes
+import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -24,11 +26,23 @@ KERNEL = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def duplicate(pidfd, descriptor):
-    taken = _libc.syscall(SYS_PIDFD_GETFD, pidfd, descriptor, 0)
+def duplicate(proxy, pidfd, name):
+    """None: it is no socket, or has been closed meanwhile."""
+    try:
+        if not os.readlink(f"/proc/{proxy.pid}/fd/{name}").startswith("socket:"):
+            return None
+    except FileNotFoundError:
+        return None
+    taken = _libc.syscall(SYS_PIDFD_GETFD, pidfd, int(name), 0)
+    if taken < 0 and ctypes.get_errno() == errno.EBADF:
+        return None
     if taken < 0:
         pytest.skip(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
-    return socket.socket(fileno=taken)
+    try:
+        return socket.socket(fileno=taken)
+    except OSError:  # another file has the number by now
+        os.close(taken)
+        return None
 
 
 def is_connected(one):
@@ -46,12 +60,11 @@ def tcp_sockets(proxy):
     pidfd = os.pidfd_open(proxy.pid)
     try:
         for name in os.listdir(f"/proc/{proxy.pid}/fd"):
-            if not os.readlink(f"/proc/{proxy.pid}/fd/{name}").startswith("socket:"):
-                continue
-            one = duplicate(pidfd, int(name))
-            if is_connected(one):
+            one = duplicate(proxy, pidfd, name)
+            if one and is_connected(one):
                 yield one
-            one.close()
+            if one:
+                one.close()
     finally:
         os.close(pidfd)
 
@@ -162,7 +175,7 @@ def test_peer_that_is_gone_without_a_word(sluice, cable, gone):
         assert settled(proxy)
         assert hurry(proxy) == 4
         cut()
-        assert proxy.flat(12), proxy.log()
+        assert proxy.flat(30), proxy.log()
     finally:
         server.close()
 
@@ -172,29 +185,24 @@ def test_peer_that_is_gone_without_a_word(sluice, cable, gone):
 @pytest.mark.parametrize("first", ["client", "upstream"])
 def test_half_close_timeout(sluice, origin, first):
     """Only where one direction has ended, only when nothing moves in the other."""
-    proxy, target = sluice("--half-close-timeout", "2", "--idle-timeout", "0"), origin(origins.hold)
+    proxy, target = sluice("--half-close-timeout", "4", "--idle-timeout", "0"), origin(origins.hold)
     clients = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(3)]
     ends = target.wait("connections", 3)
     for i in (1, 2):  # the first stays whole
         (clients[i].socket if first == "client" else ends[i]).shutdown(socket.SHUT_WR)
     start = time.monotonic()
-    while time.monotonic() - start < 6:  # the last one moves
+    waiting = clients[1].socket if first == "client" else ends[1]
+    while time.monotonic() - start < 9 or not select.select([waiting], [], [], 0)[0]:  # the last one moves
         ends[2].sendall(b"x") if first == "client" else clients[2].send(b"x")
         assert (clients[2].socket if first == "client" else ends[2]).recv(1) == b"x"
         time.sleep(0.3)
-    waiting = clients[1] if first == "client" else ends[1]
-    assert wire_ends(waiting) == "reset"
+        assert time.monotonic() - start < 60
+    with pytest.raises(ConnectionResetError):
+        waiting.recv(1)
     ends[0].sendall(b"whole")
     assert clients[0].read(5) == b"whole"
     for client in clients:
         client.close()
-
-
-def wire_ends(end):
-    try:
-        return end.ends_with() if isinstance(end, wire.Client) else ("end" if end.recv(1) == b"" else "octets")
-    except ConnectionResetError:
-        return "reset"
 
 
 # --- closing ---
@@ -247,7 +255,7 @@ def test_a_parting_client_does_not_hold_a_stop(sluice, origin):
     target.result()
     time.sleep(0.3)
     proxy.process.terminate()
-    assert proxy.wait(5) == 0
+    assert proxy.wait() == 0
     assert client.read(8) == wire.SOCKS4_GRANTED
     assert client.read_all() == TAIL  # the kernel goes on with it
     client.close()
@@ -261,7 +269,7 @@ def tcp_state(one):
 
 def stays(condition):
     """Whether it holds, and still does a moment later: nobody is at work on it."""
-    return condition() and not process.wait_until(lambda: not condition(), 0.3, 0.02)
+    return condition() and not process.wait_until(lambda: not condition(), 1.2 / process.SLOW, 0.02)
 
 
 def unread_by(proxy, port, state=None):

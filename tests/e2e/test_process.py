@@ -240,7 +240,7 @@ def test_closed_standard_descriptors(tmp_path, origin):
             client.close()
         finally:
             child.terminate()
-        assert child.wait(10) == 0
+        assert child.wait(20 * process.SLOW) == 0
 
 
 def test_a_file_is_not_replaced(tmp_path):
@@ -262,7 +262,7 @@ def test_a_file_is_not_replaced(tmp_path):
 def test_no_io_uring(no_uring, number, word):
     for mode in [[], ["--check"]]:
         done = subprocess.run([no_uring, str(number), process.BINARY, "-l", f"127.0.0.1:{process.free_port()}", *mode],
-                              capture_output=True, text=True, timeout=20)
+                              capture_output=True, text=True, timeout=20 * process.SLOW)
         assert done.returncode == 1 and done.stdout == ""
         line = one_line(done.stderr)
         assert "io_uring" in line and word in line and "seccomp" in line
@@ -280,7 +280,7 @@ def test_stop_resets_what_runs(sluice, origin, number):
     assert client.ends_with() == "reset"
     assert waiting.ends_with() in ("end", "reset")
     assert proxy.wait() == 0
-    assert time.monotonic() - start < 1 * process.SLOW
+    assert time.monotonic() - start < 10
     with pytest.raises(ConnectionResetError):
         target.connection().recv(1)
 
@@ -299,7 +299,7 @@ def test_drain_lets_a_relay_finish(sluice, origin):
     proxy, target = sluice("--drain", "20"), origin()
     client = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
     proxy.signal(signal.SIGTERM)
-    assert process.wait_until(lambda: not accepts(proxy.address), 3), "it still accepts"
+    assert process.wait_until(lambda: not accepts(proxy.address)), "it still accepts"
     for i in range(10):
         client.send(b"%d" % i)
         assert client.read(1) == b"%d" % i
@@ -308,20 +308,20 @@ def test_drain_lets_a_relay_finish(sluice, origin):
     client.shut()
     assert client.read_all() == b""
     client.close()
-    assert proxy.wait(5) == 0
+    assert proxy.wait() == 0
 
 
 def test_drain_lets_a_handshake_finish(sluice, origin):
     proxy, target = sluice("--drain", "20"), origin()
     client = wire.greet(wire.Client(proxy.address))
     proxy.signal(signal.SIGTERM)
-    time.sleep(0.3)
+    assert process.wait_until(lambda: not accepts(proxy.address))
     client.send(wire.socks5("127.0.0.1", target.port))
     assert wire.read_socks5_reply(client)[0] == 0
     client.send(b"x")
     assert client.read(1) == b"x"
     client.close()
-    assert proxy.wait(5) == 0
+    assert proxy.wait() == 0
 
 
 def accepts(address):
@@ -335,18 +335,18 @@ def test_drain_has_an_end(sluice, origin):
     start = time.monotonic()
     proxy.signal(signal.SIGTERM)
     assert client.ends_with() == "reset"
-    assert proxy.wait(5) == 0
-    assert 1.2 < time.monotonic() - start < 4 * process.SLOW
+    assert proxy.wait() == 0
+    assert 1.2 < time.monotonic() - start < 20
 
 
 def test_second_signal_ends_a_drain(sluice, origin):
     proxy, target = sluice("--drain", "60"), origin()
     client = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
     proxy.signal(signal.SIGTERM)
-    time.sleep(0.3)
+    assert process.wait_until(lambda: not accepts(proxy.address))  # two of them in a moment would be one
     proxy.signal(signal.SIGTERM)
     assert client.ends_with() == "reset"
-    assert proxy.wait(5) == 0
+    assert proxy.wait() == 0
 
 
 # --- users and daemons ---
@@ -371,17 +371,16 @@ def test_user_is_dropped_after_binding(sluice, origin, spec):
     proxy = sluice("-l", f"127.0.0.1:{port}", "-u", spec, "--workers", "2", listen=None)
     nobody = pwd.getpwnam("nobody")
     uid, gid = nobody.pw_uid, nobody.pw_gid if ":" in spec else os.getegid()
-    for task in os.listdir(f"/proc/{proxy.pid}/task"):  # threads have users of their own
-        with open(f"/proc/{proxy.pid}/task/{task}/status", encoding="ascii") as status:
-            text = status.read()
+    for text in proxy.threads("status"):  # they have users of their own
         assert re.search(r"^Uid:\s+(.*)$", text, re.MULTILINE).group(1).split() == [str(uid)] * 4
         assert re.search(r"^Gid:\s+(.*)$", text, re.MULTILINE).group(1).split() == [str(gid)] * 4
         assert re.search(r"^Groups:(.*)$", text, re.MULTILINE).group(1).split() == []
         assert re.search(r"^CapEff:\s+(.*)$", text, re.MULTILINE).group(1) == "0" * 16
     for way in ("socks5", "http"):
         with wire.WAYS[way](("127.0.0.1", port), "localhost", target.port) as client:
-            client.send(b"x" * 1000000)
-            assert len(client.read(1000000)) == 1000000
+            for _ in range(10):
+                client.send(b"x" * 100000)
+                assert len(client.read(100000)) == 100000
 
 
 def find_daemon(port):
@@ -399,6 +398,15 @@ def find_daemon(port):
     return None
 
 
+def is_over(pid):
+    """Whether it has ended; somebody else reaps it."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+            return stat.read().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def test_daemon(origin):
     target, port = origin(), process.free_port()
     code, out, err = process.run("-d", "-l", f"127.0.0.1:{port}")
@@ -413,8 +421,7 @@ def test_daemon(origin):
     finally:
         if pid:
             os.kill(pid, signal.SIGTERM)
-    assert process.wait_until(lambda: not os.path.exists(f"/proc/{pid}") or
-                              open(f"/proc/{pid}/stat", encoding="ascii").read().rsplit(")")[1].split()[0] == "Z", 5)
+    assert process.wait_until(lambda: is_over(pid))
 
 
 def test_daemon_tells_that_it_could_not_bind():
@@ -443,7 +450,7 @@ def test_log_levels_and_form(sluice, origin):
     with wire.greet(wire.Client(proxy.address)) as client:
         client.send(wire.socks5("127.0.0.1", process.free_port()))
         client.read_all()
-    assert process.wait_until(lambda: "refused" in proxy.log(), 3)
+    assert proxy.says("refused")
     for line in proxy.log().splitlines():
         assert re.match(r"[FEWIDV] \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d [a-z_]+\.c:\d+ \S", line), line
 
@@ -507,6 +514,6 @@ def test_secrets_are_not_logged(sluice, origin):
     with wire.greet(wire.Client(proxy.address), b"someone", b"topsecret") as client:
         client.send(wire.socks5("127.0.0.1", target.port))
         assert wire.read_socks5_reply(client)[0] == 0
+    assert process.wait_until(lambda: proxy.log().count("\n") > 5)
     time.sleep(0.3)
-    assert proxy.log().count("\n") > 5
     assert "hunter2" not in proxy.log() and "topsecret" not in proxy.log()

@@ -75,14 +75,13 @@ def test_one_at_a_time_and_others_go_on(ruled):
     proxy, api = ruled(BUSY)
     start_work(api)
     answers = []
-    first = threading.Thread(target=lambda: answers.append(post(api, 4)))
+    first = threading.Thread(target=lambda: answers.append(post(api, 8)))
     first.start()
     assert process.wait_until(lambda: "/profile profile" in proxy.log())
     assert post(api, 1).status == 409
-    start = time.monotonic()
     assert api.get("/healthy").status == 200
     assert api.call("return pcall(sluice.profile, 1)").startswith('return true,false,"a profile is being taken already')
-    assert time.monotonic() - start < 1 * process.SLOW
+    assert not answers, "they have waited for it"
     first.join()
     assert answers[0].status == 200 and "spin " in answers[0].text
     assert post(api, 1).status == 200
@@ -139,7 +138,7 @@ def test_coroutines_of_scripts_and_the_time_budget(ruled):
     """A coroutine that a script resumes, one that wrap() made, and a loop that the budget ends meanwhile."""
     _, api = ruled(BUSY, "--lua-budget", "300")
     code = """
-    local function inner() local till = time.monotonic() + 0.05 while time.monotonic() < till do end end
+    local function inner() local till = os.clock() + 0.03 while os.clock() < till do end end
     neosocksd.async(function() end, function()
         for i = 1, 10 do
             coroutine.resume(coroutine.create(inner))
@@ -148,7 +147,7 @@ def test_coroutines_of_scripts_and_the_time_budget(ruled):
         end
     end)
     neosocksd.async(function() end, function() await.sleep(0.1) while true do end end)
-    return sluice.profile(1.5)
+    return sluice.profile(2.5)
     """
     answer = api.call(code)
     assert "function at 2 (rpc):2" in answer and "function at 10 (rpc):10" in answer

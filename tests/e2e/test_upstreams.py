@@ -38,7 +38,7 @@ def test_fastopen_and_servers_that_speak_first(sluice, namespace):
             carried = carried_in_syn(server.connection(i))  # which is open for as long as the client's
             client.close()
         assert carried
-        client = inside.call(wire.Client, proxy.address, timeout=5).send(wire.socks4("127.0.0.1", server.port))
+        client = inside.call(wire.Client, proxy.address).send(wire.socks4("127.0.0.1", server.port))
         assert client.read(8 + len(BANNER)) == wire.SOCKS4_GRANTED + BANNER
         client.close()
     finally:
