@@ -18,10 +18,12 @@
 #define SUPERVISOR_RING_ENTRIES 512u /* a stop wakes every worker at once */
 /* How often log lines are written out, and stops looked for that others have asked for. */
 #define SUPERVISOR_TURN_MS 100u
-/* What an orderly end may take behind the drain. */
+/* What scripts may take behind the drain to return. */
 #define SUPERVISOR_GRACE_MS 800u
-/* And behind that, the last line in the log: stderr may be a pipe that nobody reads. */
-#define SUPERVISOR_LAST_MS 150u
+/* What the end may take behind the drain where no script holds it: a busy machine cuts off nothing that is written. */
+#define SUPERVISOR_END_MS 5000u
+/* And what a turn of ours may take then, with its lines in the log: stderr may be a pipe that nobody reads. */
+#define SUPERVISOR_LAST_MS 1500u
 
 enum supervisor_op { SUPERVISOR_OP_SIGNAL = 1, SUPERVISOR_OP_WAKE, SUPERVISOR_OP_GUEST };
 
@@ -39,7 +41,9 @@ struct supervisor {
     struct guest *guest;
     bool polling, ready; /* the guest's descriptor */
     uint32_t stops;      /* as the coordinator counts them, or as we do while there is none */
-    uint64_t end_ms;     /* when the process ends at the latest; UINT64_MAX: nobody has asked */
+    uint64_t stop_ms;    /* when it was asked to stop for the first time; 0: not yet */
+    uint64_t end_ms;     /* when the process ends if a script holds it; UINT64_MAX: nobody has asked */
+    uint64_t last_ms;    /* when it ends in any case */
     struct letter reload;
     _Atomic bool reloading; /* the letter is on its way */
 
@@ -149,7 +153,7 @@ static void on_alarm(int number)
     _exit(atomic_load(&last_status));
 }
 
-/* Should even the last line find nobody who takes it. */
+/* Should a line find nobody who takes it. Each call begins anew. */
 static void supervisor_arm_alarm(uint64_t wait_ms)
 {
     struct sigaction action = {.sa_handler = on_alarm};
@@ -159,7 +163,8 @@ static void supervisor_arm_alarm(uint64_t wait_ms)
     if (sigaction(SIGALRM, &action, NULL) == 0) setitimer(ITIMER_REAL, &when, NULL);
 }
 
-static void supervisor_begin_end(struct supervisor *s, uint32_t stops)
+/* `now_ms`: before anybody was told. */
+static void supervisor_begin_end(struct supervisor *s, uint32_t stops, uint64_t now_ms)
 {
     struct coordinator *c = supervisor_coordinator(s);
     bool serving = atomic_load(&s->serving);
@@ -167,12 +172,24 @@ static void supervisor_begin_end(struct supervisor *s, uint32_t stops)
     if (c && coordinator_exit_status(c) >= 0) atomic_store(&last_status, coordinator_exit_status(c));
     s->stops = stops;
     atomic_store(&s->stopping, true);
-    s->end_ms = clock_ms() + drain_ms + SUPERVISOR_GRACE_MS;
+    if (s->stop_ms == 0) s->stop_ms = now_ms;
+    s->end_ms = now_ms + drain_ms + SUPERVISOR_GRACE_MS;
+    s->last_ms = now_ms + drain_ms + SUPERVISOR_END_MS;
     supervisor_arm_alarm(drain_ms + SUPERVISOR_GRACE_MS + SUPERVISOR_LAST_MS);
     if (drain_ms > 0)
         LOGN("stopping: no new connections; sessions may finish for %g s (--drain)", (double)drain_ms / 1000);
     else
         LOGN("stopping: %s", stops > 1 ? "asked again, what is left is reset" : "what runs is ended");
+}
+
+/* Whether the coordinator runs Lua, or is still where it was when the process was asked to stop. Else the end is under
+ * way, and needs nothing but time. */
+static bool supervisor_is_held(const struct supervisor *s)
+{
+    struct coordinator *c = supervisor_coordinator(s);
+    if (!c) return true;
+    struct heartbeat_reading reading = heartbeat_read(coordinator_heartbeat(c));
+    return reading.entry_ms > 0 || (reading.turn_ms > 0 && reading.turn_ms < s->stop_ms);
 }
 
 /* A script, most likely, does not return. Everything that the process holds the kernel takes back: sockets of sessions
@@ -183,6 +200,7 @@ static void supervisor_cut(struct supervisor *s)
     struct coordinator *c = supervisor_coordinator(s);
     void (*last)(void) = atomic_load(&s->last);
     uint64_t busy_ms = supervisor_busy_ms(s, who, sizeof who);
+    supervisor_arm_alarm(SUPERVISOR_LAST_MS);
     unsigned long long resets = c ? (unsigned long long)coordinator_drain_resets(c) : 0;
     if (last) last();
     log_flush();
@@ -216,8 +234,9 @@ static void supervisor_reload(struct supervisor *s)
 static void supervisor_stop(struct supervisor *s)
 {
     struct coordinator *c = supervisor_coordinator(s);
+    uint64_t now_ms = clock_ms();
     if (c) coordinator_stop_from(c, s->ring);
-    supervisor_begin_end(s, c ? coordinator_stops(c) : s->stops + 1);
+    supervisor_begin_end(s, c ? coordinator_stops(c) : s->stops + 1, now_ms);
 }
 
 static void supervisor_arm(struct supervisor *s, int fd, enum supervisor_op op)
@@ -284,6 +303,14 @@ static uint64_t supervisor_serve_guest(struct supervisor *s)
     return wait;
 }
 
+static void supervisor_judge_end(struct supervisor *s)
+{
+    uint64_t now_ms = clock_ms();
+    if (now_ms < s->end_ms) return;
+    if (now_ms >= s->last_ms || supervisor_is_held(s)) supervisor_cut(s);
+    supervisor_arm_alarm(SUPERVISOR_LAST_MS); /* we have had this turn, and shall have another */
+}
+
 static void supervisor_tend(struct supervisor *s)
 {
     struct coordinator *c = supervisor_coordinator(s);
@@ -291,9 +318,9 @@ static void supervisor_tend(struct supervisor *s)
         if (s->stops > coordinator_stops(c))
             coordinator_stop_from(c, s->ring);
         else
-            supervisor_begin_end(s, coordinator_stops(c));
+            supervisor_begin_end(s, coordinator_stops(c), clock_ms());
     }
-    if (clock_ms() >= s->end_ms) supervisor_cut(s);
+    supervisor_judge_end(s);
     log_flush();
 }
 
@@ -406,5 +433,6 @@ void supervisor_close(struct supervisor *s)
     atomic_store(&s->over, true);
     supervisor_wake(s);
     pthread_join(s->thread, NULL);
+    if (atomic_load(&s->stopping)) supervisor_arm_alarm(SUPERVISOR_END_MS); /* for what is left no script is needed */
     supervisor_free(s);
 }

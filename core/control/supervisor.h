@@ -3,7 +3,8 @@
  *
  *     SIGTERM --> workers drain (a word of theirs, and a wake-up), coordinator ends its work, main closes everything
  *         \
- *          --drain + 0.8 s later: the process ends here, and a line says what was cut
+ *          --drain + 0.8 s later, if Lua runs or nothing has happened: the process ends here, and a line says what was
+ *          cut; 5 s later in any case
  *
  * It owns a ring, to wait on and to wake others with. Nothing that it calls waits for the coordinator. */
 #ifndef SLUICE_CORE_CONTROL_SUPERVISOR_H
