@@ -3,9 +3,11 @@
 #include <string.h>
 
 #include "core/session/keys.h"
+#include "core/session/tally.h"
 #include "tests/sim.h"
 
 #define WALL_S INT64_C(1796000000)
+#define USERS  4u /* who may be counted at a time: fewer than there are */
 
 static const struct limit_key total = {.kind = LIMIT_TOTAL};
 
@@ -56,9 +58,23 @@ static void put(struct sim_limits *limits, enum limit_kind kind)
     keys_put(limits->keys, &key, &terms, sim_now_us());
 }
 
+static void open_tally(struct sim_limits *limits, struct worker *w)
+{
+    static struct tally_count users[USERS], rules[TALLY_RULES + 1];
+    const struct limit_key each = {.kind = LIMIT_USER, .every = true};
+    struct limit_terms none;
+    limit_terms_init(&none);
+    limits->tally = (struct tally){.user_counts = users, .rule_counts = rules};
+    for (unsigned i = 0; i < USERS; i++) users[i] = (struct tally_count){0};
+    if (keys_open(&limits->tally.users, USERS, sim_now_us(), WALL_S) < 0) sim_fail("no keys");
+    keys_put(limits->tally.users, &each, &none, sim_now_us());
+    w->tally = &limits->tally;
+}
+
 void sim_limits_open(struct sim_limits *limits, struct worker *w)
 {
     static const enum limit_kind kinds[] = {LIMIT_SOURCE, LIMIT_USER, LIMIT_TARGET};
+    open_tally(limits, w);
     if (!limits->on) return;
     if (keys_open(&limits->keys, 64, sim_now_us(), WALL_S) < 0) sim_fail("no keys");
     put(limits, LIMIT_TOTAL);
@@ -119,10 +135,30 @@ static void check_total(const struct sim_limits *limits, struct keys_row *row)
     check_quotas(limits, row);
 }
 
+/* Nobody is counted any more, no place is held, and nothing was counted twice. */
+static void check_tally(const struct sim_limits *limits, const struct worker *w)
+{
+    const struct tally *tally = &limits->tally;
+    uint64_t octets[2] = {0, 0};
+    for (unsigned i = 0; i < USERS; i++) {
+        if (counter_read(&tally->user_counts[i].connections) != 0) sim_fail("user %u is counted as there for ever", i);
+        for (unsigned d = 0; d < 2; d++) octets[d] += counter_read(&tally->user_counts[i].octets[d]);
+    }
+    if (octets[0] > counter_read(&w->stats.bytes_up) || octets[1] > counter_read(&w->stats.bytes_down))
+        sim_fail("users have moved more than everybody together");
+    for (unsigned i = 0; i < USERS; i++) {
+        struct limit_key key = {.kind = LIMIT_USER, .size = 1, .name = {(uint8_t)i}};
+        uint32_t held;
+        if (keys_hold(tally->users, &key, false, sim_now_us(), &held) != KEYS_FOUND)
+            sim_fail("a user's place is held for ever");
+    }
+}
+
 void sim_limits_check(const struct sim_limits *limits, const struct worker *w, bool alone)
 {
     struct keys_row row;
     uint32_t at = 0;
+    check_tally(limits, w);
     if (!limits->on) return;
     while (keys_next(limits->keys, &at, sim_now_us(), &row)) check_row(&row);
     check_total(limits, &row);
@@ -137,5 +173,6 @@ void sim_limits_check(const struct sim_limits *limits, const struct worker *w, b
 void sim_limits_close(struct sim_limits *limits)
 {
     keys_close(limits->keys);
-    limits->keys = NULL;
+    keys_close(limits->tally.users);
+    limits->keys = limits->tally.users = NULL;
 }

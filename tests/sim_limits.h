@@ -4,6 +4,7 @@
 #define SLUICE_TESTS_SIM_LIMITS_H
 
 #include "core/session/errand_kinds.h"
+#include "core/session/tally.h"
 #include "core/session/worker.h"
 
 struct sim_limits {
@@ -12,6 +13,7 @@ struct sim_limits {
     struct keys *keys;         /* NULL unless on */
     struct errand heed;
     bool heeding;
+    struct tally tally; /* of who moves how much, whether on or not */
 };
 
 /* calm: nothing is refused or cut, all of it only takes its time. */

@@ -215,7 +215,9 @@ int coordinator_start(struct coordinator *c, const int *fds)
         LOGE("no memory for the table of limits (%s); lower --limit-keys", strerror(-error));
         return error;
     }
-    error = accounts_start(c); /* its limits are there before what they have used comes back */
+    error = tallying_open(c);
+    if (error < 0) LOGE("no memory to count users and rules: %s", strerror(-error));
+    if (error == 0) error = accounts_start(c); /* its limits are there before what they have used comes back */
     if (error == 0) error = coordinator_open_usage(c);
     return error < 0 ? error : workers_start(c, fds);
 }
@@ -302,6 +304,7 @@ void coordinator_close(struct coordinator *c)
     usage_close(c->usage);
     accounts_close(c);
     limiting_close(c);
+    tallying_close(c);
     waiters_close(c);
     if (c->ring) ring_destroy(c->ring);
     pthread_cond_destroy(&c->changed);

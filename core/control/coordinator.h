@@ -16,6 +16,7 @@
 #include "core/control/limiting.h"
 #include "core/control/names.h"
 #include "core/control/settings.h"
+#include "core/control/tallying.h"
 #include "core/control/waiters.h"
 #include "core/control/workers.h"
 #include "core/io/letter.h"

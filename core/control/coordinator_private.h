@@ -1,5 +1,5 @@
 /* What the parts of the coordinator have in common: coordinator.c, waiters.c, names.c, workers.c, errands.c,
- * settings.c, limiting.c, accounts.c. */
+ * settings.c, limiting.c, tallying.c, accounts.c. */
 #ifndef SLUICE_CORE_CONTROL_COORDINATOR_PRIVATE_H
 #define SLUICE_CORE_CONTROL_COORDINATOR_PRIVATE_H
 
@@ -16,6 +16,7 @@
 #include "core/resolver/resolver_thread.h"
 #include "core/session/config.h"
 #include "core/session/own.h"
+#include "core/session/tally.h"
 #include "core/session/worker.h"
 #include "core/usage/usage.h"
 
@@ -60,6 +61,11 @@ struct coordinator {
     /* limiting.c */
     struct keys *keys;     /* workers use it, too */
     uint64_t clock_due_us; /* when it is to be told the time */
+
+    /* tallying.c */
+    struct keys *tally_users; /* workers use it, too */
+    struct tally *tallies;    /* by worker */
+    uint32_t tally_count;
 
     struct usage *usage; /* NULL: nobody keeps accounts */
 
@@ -147,6 +153,11 @@ void limiting_close(struct coordinator *c);
 void limiting_turn(struct coordinator *c);
 /* The settings `fresh` are to take the place of `now`. */
 void limiting_configure(struct coordinator *c, const struct config *now, const struct config *fresh);
+
+/* --- tallying.c --- */
+
+int tallying_open(struct coordinator *c); /* 0 or -ENOMEM; before the workers */
+void tallying_close(struct coordinator *c);
 
 /* --- accounts.c --- */
 

@@ -14,6 +14,7 @@
 #include "core/session/newcomer.h"
 #include "core/session/reply.h"
 #include "core/session/self.h"
+#include "core/session/tally.h"
 
 /* --- sockets and slots --- */
 
@@ -98,6 +99,7 @@ static void session_drop_upstream(struct worker *w, struct session *s, enum sess
 static void session_release(struct worker *w, struct session *s)
 {
     limited_leave(w, s);
+    tally_release(w, s);
     session_hook_release(w, s);
     session_release_setup(w, s);
     access_release(w, s);

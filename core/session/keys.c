@@ -712,12 +712,18 @@ uint32_t keys_count(const struct keys *keys)
     return count;
 }
 
+uint32_t keys_room(const struct keys *keys)
+{
+    return keys->count;
+}
+
 static void entry_show(struct keys *l, uint32_t held, uint64_t now_us, struct keys_row *row)
 {
     const struct entry *e = entry_at(l, held);
     const struct limit *limit = &e->limit;
     struct limit_time time = keys_time(l, now_us);
     *row = (struct keys_row){.key = e->key,
+                             .handle = keys_handle(l, held),
                              .put = atomic_load(&e->put),
                              .connections = atomic_load(&limit->connections),
                              .half_open = atomic_load(&limit->half_open),
@@ -742,21 +748,35 @@ static bool kind_show(struct keys *l, unsigned number, struct keys_row *row)
     return true;
 }
 
+enum keys_place keys_look(struct keys *keys, uint32_t *at, uint64_t now_us, struct keys_row *row)
+{
+    if (*at < LIMIT_NAMED) return kind_show(keys, (*at)++, row) ? KEYS_ROW : KEYS_GAP;
+    uint32_t index = *at - LIMIT_NAMED;
+    if (index >= atomic_load(&keys->touched)) return KEYS_END;
+    struct entry *e = entry_at(keys, index);
+    (*at)++;
+    if (entry_hold(e) == 0) return KEYS_GAP;
+    bool found = atomic_load(&e->place) != KEYS_NONE;
+    if (found) entry_show(keys, index, now_us, row);
+    keys_release(keys, index);
+    return found ? KEYS_ROW : KEYS_GAP;
+}
+
 bool keys_next(struct keys *keys, uint32_t *at, uint64_t now_us, struct keys_row *row)
 {
-    uint32_t touched = atomic_load(&keys->touched);
-    while (*at < LIMIT_NAMED)
-        if (kind_show(keys, (*at)++, row)) return true;
-    while (*at - LIMIT_NAMED < touched) {
-        uint32_t index = (*at)++ - LIMIT_NAMED;
-        struct entry *e = entry_at(keys, index);
-        if (entry_hold(e) == 0) continue;
-        bool found = atomic_load(&e->place) != KEYS_NONE;
-        if (found) entry_show(keys, index, now_us, row);
-        keys_release(keys, index);
-        if (found) return true;
-    }
-    return false;
+    enum keys_place place;
+    do place = keys_look(keys, at, now_us, row);
+    while (place == KEYS_GAP);
+    return place == KEYS_ROW;
+}
+
+bool keys_show(struct keys *keys, uint64_t handle, uint64_t now_us, struct keys_row *row)
+{
+    uint32_t held;
+    if (!keys_hold_again(keys, handle, &held)) return false;
+    entry_show(keys, held, now_us, row);
+    keys_release(keys, held);
+    return true;
 }
 
 bool keys_find(struct keys *keys, const struct limit_key *key, uint64_t now_us, struct keys_row *row)

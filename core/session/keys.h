@@ -108,6 +108,7 @@ void keys_give(struct keys *keys, uint64_t handle, const uint64_t octets[2], uin
 /* What is shown of a key. */
 struct keys_row {
     struct limit_key key;
+    uint64_t handle; /* see keys_handle(); its lower half is below keys_room(). The limit of each has none */
     struct limit_terms terms;
     bool put; /* it has terms of its own, which stay */
     uint32_t connections, half_open, resolving, waiting;
@@ -115,7 +116,13 @@ struct keys_row {
 };
 /* The next key from `at` on, with limits for each first; `at` goes behind it. False: there are no more. */
 bool keys_next(struct keys *keys, uint32_t *at, uint64_t now_us, struct keys_row *row);
+enum keys_place { KEYS_ROW, KEYS_GAP, KEYS_END };
+/* The same, one place at a time: for who has little time. GAP: there is no key in it. */
+enum keys_place keys_look(struct keys *keys, uint32_t *at, uint64_t now_us, struct keys_row *row);
+/* The key of that handle. False: it has left. */
+bool keys_show(struct keys *keys, uint64_t handle, uint64_t now_us, struct keys_row *row);
 bool keys_find(struct keys *keys, const struct limit_key *key, uint64_t now_us, struct keys_row *row);
 uint32_t keys_count(const struct keys *keys); /* keys in the table */
+uint32_t keys_room(const struct keys *keys);  /* as many as there may be */
 
 #endif

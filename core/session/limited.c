@@ -5,6 +5,7 @@
 
 #include "core/io/log.h"
 #include "core/session/keys.h"
+#include "core/session/tally.h"
 #include "core/session/worker.h"
 
 /* While others may still give octets of a quota back. */
@@ -179,10 +180,9 @@ enum failure limited_admit_client(struct worker *w, struct session *s)
     return withdraw(w, s, failure, 0);
 }
 
-enum failure limited_admit_request(struct worker *w, struct session *s, bool proven, const uint64_t *named,
-                                   uint8_t named_count)
+static enum failure admit_request(struct worker *w, struct session *s, bool proven, const uint64_t *named,
+                                  uint8_t named_count)
 {
-    if (!w->keys || s->protocol == PROTOCOL_INTERNAL) return FAIL_NONE;
     leave_earlier(w, s, named, named_count);
     uint8_t before = s->limit_count, named_before = s->limit_named;
     enum failure failure = come_under_kind(w, s, LIMIT_USER, !proven);
@@ -194,6 +194,15 @@ enum failure limited_admit_request(struct worker *w, struct session *s, bool pro
     }
     if (failure != FAIL_NONE) s->limit_named = named_before;
     return withdraw(w, s, failure, before);
+}
+
+enum failure limited_admit_request(struct worker *w, struct session *s, bool proven, const uint64_t *named,
+                                   uint8_t named_count)
+{
+    if (s->protocol == PROTOCOL_INTERNAL) return FAIL_NONE;
+    enum failure failure = w->keys ? admit_request(w, s, proven, named, named_count) : FAIL_NONE;
+    if (failure == FAIL_NONE) tally_begin(w, s, proven);
+    return failure;
 }
 
 bool limited_knows(struct worker *w, const uint64_t *named, uint8_t named_count)
@@ -224,6 +233,7 @@ void limited_refund(struct worker *w, struct session *s, enum session_side from)
 
 void limited_leave(struct worker *w, struct session *s)
 {
+    tally_end(w, s);
     if (s->limit_count == 0) return;
     limited_refund(w, s, CLIENT);
     limited_refund(w, s, UPSTREAM);
@@ -374,6 +384,7 @@ bool limited_is_stale(struct worker *w, const struct session *s, enum session_si
 void limited_count(struct worker *w, struct session *s, enum session_side from, uint64_t octets)
 {
     for (unsigned i = 0; i < s->limit_count; i++) limit_count(limit_of(w, s, i), direction_of(from), octets);
+    tally_count(w, s, from, octets);
 }
 
 /* --- datagrams --- */

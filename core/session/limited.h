@@ -50,7 +50,7 @@ enum limited_passage { LIMITED_PASSES, LIMITED_DROPPED, LIMITED_OVER };
 enum limited_passage limited_pass(struct worker *w, struct session *s, enum session_side from, uint32_t octets);
 /* It passed, and could not be sent. */
 void limited_return(struct worker *w, struct session *s, enum session_side from, uint32_t octets);
-/* Octets are delivered. */
+/* Octets are delivered: also of a session that no limit bounds, for the tally. */
 void limited_count(struct worker *w, struct session *s, enum session_side from, uint64_t octets);
 
 #endif

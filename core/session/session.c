@@ -208,6 +208,7 @@ static void session_init(struct worker *w, struct session *s, uint32_t slot, uns
         .note = OWN_NO_NOTE,
         .conn = POOL_NONE,
         .source = KEYS_NONE,
+        .tally_user = KEYS_NONE,
         .record = POOL_NONE,
         .opened_ms = ring_now_ms(w->ring),
     };

@@ -100,6 +100,9 @@ struct session {
     bool spent;                        /* a quota of it is: it ends when what was taken is delivered */
     bool asks_name;                    /* a question of it to the resolver is under way */
     uint32_t limits[KEYS_PER_SESSION]; /* that it is under, see limited.h */
+    bool tallied;                      /* it counts under the next two, see tally.h */
+    uint32_t tally_user;               /* place of its user; else KEYS_NONE */
+    uint32_t tally_rule;               /* tag of its rule; 0: none */
     uint32_t source;                   /* key that its handshake counts under, see newcomer.h; else KEYS_NONE */
     uint64_t opened_ms;
     uint32_t record;             /* slot of its note for the access log, POOL_NONE: there is none; see access.h */

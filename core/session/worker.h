@@ -26,6 +26,7 @@ struct access_feed;
 struct conn_cache;
 struct crowd;
 struct keys;
+struct tally;
 struct udp;
 
 enum worker_op {
@@ -92,6 +93,7 @@ struct worker {
     struct conn_cache *conns;         /* NULL: upstream connections are not kept */
     struct own *own;                  /* of the process */
     struct keys *keys;                /* of the process; NULL: nobody is under a limit */
+    struct tally *tally;              /* NULL: it is not counted who moves how much */
     int machine;                      /* to ask the kernel what is ours, see machine.h */
     struct stats stats;
     struct worker **peers; /* all workers of the process, for process-wide limits */
