@@ -10,11 +10,13 @@
 #include "api/health.h"
 #include "api/history.h"
 #include "api/limits.h"
+#include "api/limits_list.h"
 #include "api/metrics.h"
 #include "api/parts.h"
 #include "api/scripts.h"
 #include "api/sessions.h"
 #include "api/stats_text.h"
+#include "api/top.h"
 #include "api/usage.h"
 #include "api/users.h"
 #include "core/io/log.h"
@@ -292,6 +294,7 @@ static const struct endpoint endpoints[] = {
      .takes_id = true,
      .parameters = "",
      .handle = sessions_end},
+    {.path = "/top", .methods = READ, .scope = ACCESS_READ, .handle = top_list},
     {.path = "/limits", .methods = READ, .scope = ACCESS_READ, .handle = limits_list},
     {.path = "/limits",
      .methods = READ,

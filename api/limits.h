@@ -4,7 +4,6 @@
 
 #include "api/call.h"
 
-void limits_list(struct call *call);
 /* The key stands behind the path, written as --limit has it. */
 void limits_show(struct call *call);
 void limits_put(struct call *call);

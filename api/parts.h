@@ -11,6 +11,7 @@
 struct coordinator;
 struct engine;
 struct history;
+struct listings;
 struct supervisor;
 
 struct api_parts {
@@ -21,6 +22,7 @@ struct api_parts {
     struct snapshot_api counters;       /* the coordinator's; up to date when a handler is called */
     struct stats_previous previous;
     struct history *history;         /* by recorder_open() */
+    struct listings *listings;       /* the coordinator's */
     uint64_t lines_dropped;          /* lines that rulesets added to /metrics and that were left out */
     uint32_t lines_dropped_revision; /* of the ruleset that the log has spoken of */
     double started;                  /* seconds of the monotonic clock */

@@ -9,6 +9,7 @@
 
 #include "api/fields.h"
 #include "api/listener.h"
+#include "api/listing.h"
 #include "api/recorder.h"
 #include "api/visit.h"
 #include "core/control/supervisor.h"
@@ -212,9 +213,11 @@ int api_open(struct api **out, struct supervisor *s, struct coordinator *c, stru
         api_dispose(api);
         return -EINVAL;
     }
-    api->recorder = recorder_open(&api->parts);
+    api->parts.listings = listings_open(c);
+    api->recorder = api->parts.listings ? recorder_open(&api->parts) : NULL;
     if (!api->recorder) {
         LOGE("--api %s: there is no memory for its history", config->api_text);
+        listings_close(api->parts.listings);
         api_dispose(api);
         return -ENOMEM;
     }
@@ -275,6 +278,7 @@ void api_close(struct api *api)
 {
     if (!api) return;
     lend_close(&api->visits.lending);
+    listings_close(api->parts.listings);
     recorder_close(api->recorder);
     engine_set_api_reader(api->parts.engine, NULL, NULL);
     supervisor_do(api->parts.supervisor, api_move_out, api);

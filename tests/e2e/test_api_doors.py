@@ -138,7 +138,7 @@ def rows_of_the_table():
 
 
 # What a token of the scope `read` may do, and what nobody needs one for. Everything else changes something.
-FOR_READERS = {("GET", path) for path in ["/stats", "/metrics", "/sessions", "/scripts", "/history", "/limits", "/limits/0-0-0", "/usage", "/users", "/users/0-0-0"]}
+FOR_READERS = {("GET", path) for path in ["/stats", "/metrics", "/sessions", "/scripts", "/history", "/top", "/limits", "/limits/0-0-0", "/usage", "/users", "/users/0-0-0"]}
 FOR_READERS |= {("HEAD", path) for _, path in FOR_READERS}
 FOR_ALL = {(method, path) for method in ["GET", "HEAD"] for path in ["/", "/healthy", "/ready"]} | {("POST", "/healthy")}
 

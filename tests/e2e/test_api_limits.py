@@ -1,9 +1,13 @@
 """/limits: who is bounded by what, what is used of it, and changes that act on sessions which run."""
 import json
+import signal
+import socket
+import threading
 import urllib.parse
 
 import pytest
 
+import origins
 import process
 import wire
 from test_keys import is_refused, pour, read_until_cut, serves
@@ -125,3 +129,81 @@ def test_pages_of_many_keys(ruled):
     for i in range(300):
         assert put(api, f"user:u{i}", connections=1).status == 200
     assert len({row["key"] for row in all_limits(api, 7)}) == 300
+
+
+def keys_of(api, query):
+    return [row["key"] for row in api.get("/limits?" + query).json()["limits"]]
+
+
+def test_keys_by_their_beginning(ruled):
+    """A page is filled with those that begin so, whatever stands between them."""
+    _, api = ruled(None)
+    assert put(api, "user", connections=7).status == 200
+    for i in range(40):
+        assert put(api, f"user:al%2520{i}" if i % 4 == 0 else f"target:al{i}.test", connections=1).status == 200
+    wanted = {f"user:al%20{i}" for i in range(0, 40, 4)}
+    assert set(keys_of(api, "prefix=user:al%2520")) == wanted and set(keys_of(api, "prefix=user:")) == wanted
+    assert set(keys_of(api, "prefix=user")) == wanted | {"user"}
+    first = api.get("/limits?prefix=user:al&limit=7").json()
+    rest = api.get(f"/limits?prefix=user:al&limit=7&cursor={first['next']}").json()
+    assert len(first["limits"]) == 7 and rest["next"] is None
+    assert {row["key"] for row in first["limits"] + rest["limits"]} == wanted
+    assert keys_of(api, "prefix=user:al%25200&limit=1") == ["user:al%200"] and keys_of(api, "prefix=al") == []
+    for query in ["prefix=" + "a" * 784, "prefix=", "sort=key", "sort=", "sort=rate&cursor=7"]:
+        assert api.get("/limits?" + query).status == 400, query
+
+
+def test_who_moves_most(ruled, origin):
+    """Users without any limit and with one, and rules; what has ended is gone, and so is what only has been asked."""
+    script = """return { route = function(address, user)
+        if user then sluice.tag(user:sub(1, 1) == "s" and "slow" or "fast") end
+        if user == "fast" then sluice.limit("gold", { connections = 5 }) end
+        return address end }"""
+    proxy, api = ruled(script, "--workers", "2", "--limit", "user:fast: both=4MB/s quota=1GB", "--limit", "user:slow: both=400kB/s")
+    target = origin(origins.flood)
+    assert api.get("/top").json() == {"top": [], "missed": 0}
+    clients = {name: wire.greet(wire.Client(proxy.address), name, b"x").send(wire.socks5("127.0.0.1", target.port))
+               for name in [b"silent", b"slow", b"fast", b"\xff<b>"]}
+    nobody = wire.through_socks5(proxy.address, "127.0.0.1", target.port)
+    threads = [threading.Thread(target=swallow, args=(clients[name],)) for name in [b"slow", b"fast"]]
+    for thread in threads:
+        thread.start()
+    names = process.wait_until(lambda: (top := [row["name"] for row in api.get("/top").json()["top"]])[:2] == ["fast", "slow"] and len(top) == 4 and top, 30)
+    assert set(names) == {"fast", "slow", "silent", "?<b>"}
+    rows = {row["name"]: row for row in api.get("/top?limit=1000").json()["top"]}
+    assert all(row["connections"] == 1 for row in rows.values()) and rows["?<b>"]["key"] == "user:%FF<b>"
+    assert rows["silent"]["limit"] is None and rows["fast"]["limit"]["terms"]["both"] == "4000000B/s"
+    assert rows["fast"]["limit"]["used"]["quota"] > 0 and rows["fast"]["rate"]["down"] > rows["slow"]["rate"]["down"] > 0
+    rules = api.get("/top?by=rule").json()["top"]
+    assert [(row["name"], row["connections"], row["limit"]) for row in rules] == [("fast", 2, None), ("slow", 2, None)]
+    assert [row["name"] for row in api.get("/top?by=rule&limit=1").json()["top"]] == ["fast"]
+    first = api.get("/limits?sort=rate").json()
+    assert first["next"] is None and first["limits"][0]["rate"]["down"] > 0 and {row["key"] for row in first["limits"]} == {"user:fast", "user:slow", "gold"}
+    assert keys_of(api, "sort=rate&prefix=user:&limit=1") == ["user:fast"]
+    assert keys_of(api, "sort=rate&prefix=user:s") == ["user:slow"]
+    for client in clients.values():
+        client.socket.shutdown(socket.SHUT_RDWR)  # who reads comes back
+    for thread in threads:
+        thread.join()
+    for client in [*clients.values(), nobody]:
+        client.close()
+    assert process.wait_until(lambda: api.get("/top").json()["top"] == [], 30)
+    for query in ["by=source", "by=", "limit=0", "limit=1001", "limit=x"]:
+        assert api.get("/top?" + query).status == 400, query
+
+
+def swallow(client):
+    while client.socket.recv(1 << 20):
+        pass
+
+
+def test_the_server_stops_while_lists_are_made(ruled):
+    """Those that rest are answered, and the end does not wait for them."""
+    proxy, api = ruled(None)
+    assert put(api, "user:a", connections=1).status == 200
+    waiting = [wire.Client(api.address).send(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path) for path in [b"/limits?sort=rate", b"/top", b"/top?by=rule"]]
+    assert process.wait_until(lambda: api.get("/stats?format=json").json()["api"]["requests"] >= 5)
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait() == 0
+    for client in waiting:
+        assert client.read_head().split()[1] in (b"503", b"200")
