@@ -34,6 +34,7 @@ class FakeApi:
         self.token = self.status = self.body = None
         self.stats = {}
         self.revision, self.rows, self.start = 7, 1700, time.monotonic() - 3 * 86400
+        self.talkers, self.missed, self.keys = 10, 0, 10000
         self.asked = []
         fake = self
 
@@ -71,6 +72,11 @@ class FakeApi:
             self.send(handler, 200, json.dumps(self.figures()).encode())
         elif path == "/history":
             self.send(handler, 200, json.dumps(self.history()).encode())
+        elif path == "/top":
+            by = urllib.parse.parse_qs(query)["by"][0]
+            self.send(handler, 200, json.dumps({"top": [self.talker(by, i) for i in range(self.talkers)], "missed": self.missed}).encode())
+        elif path == "/limits":
+            self.send(handler, 200, json.dumps(self.limits(urllib.parse.parse_qs(query))).encode())
         elif path == "/sessions":
             first = int(urllib.parse.parse_qs(query).get("cursor", ["0-0"])[0].split("-")[1], 16)
             self.send(handler, 200, json.dumps(self.sessions(first)).encode())
@@ -156,3 +162,23 @@ class FakeApi:
     def sessions(self, first):
         last = min(first + 1000, self.rows)
         return {"sessions": [self.row(i) for i in range(first, last)], "next": f"0-{last:x}" if last < self.rows else None}
+
+    def limit(self, key, i):
+        """Each third key has spent its quota."""
+        return {"key": key, "each": False, "put": True, "connections": i % 7, "half_open": 0, "resolving": 0, "waiting": 0, "admitted": 9,
+                "refused": i, "bytes": {"up": 1, "down": 2}, "rate": {"up": 1000 * i, "down": 250000} if i % 2 else None,
+                "terms": {"connections": 6, "down": "1000000B/s", "quota": "5368709120B/month"},
+                "used": {"quota": 5368709120 if i % 3 == 0 else 1368709120}}
+
+    def talker(self, by, i):
+        name = [*HOSTILE, "alice", "bob"][i % 8]
+        rate = {"up": 1000 * (20 - i), "down": 50000 * (20 - i)}
+        return {"name": name, "key": f"{by}:{i}", "rate": rate if i < 9 else None, "connections": i, "limit": self.limit(f"{by}:{i}", i) if i % 2 else None}
+
+    def limits(self, asked):
+        """Keys user:0 to user:9999, and what is asked of them."""
+        prefix, size = asked.get("prefix", [""])[0], int(asked["limit"][0])
+        keys = [key for key in (f"user:{i}" for i in range(self.keys)) if key.startswith(prefix)]
+        first = int(asked.get("cursor", ["0"])[0])
+        more = first + size < len(keys) and "sort" not in asked
+        return {"limits": [self.limit(key, first + i) for i, key in enumerate(keys[first:first + size])], "next": str(first + size) if more else None}

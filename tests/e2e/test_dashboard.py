@@ -13,10 +13,27 @@ import scripts
 import wire
 from conftest import HERE, require
 from test_limits import serves
+from test_users import hashed
 
 DIRECT = "return { resolve = function(a) return a end, route = function(a) return a end }"
 PICTURES = "[...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL())"
 INPUT = "input[type=password]"
+TAGGED = """return { route = function(address, user) sluice.tag(user:find("<") and "slow" or "fast") return address end }"""
+
+
+def flood(connection):
+    while True:
+        connection.sendall(bytes(65536))
+
+
+def drain(client, stop, speed):
+    """Reads what comes, so many octets a second if that is said."""
+    try:
+        while client.socket.recv(speed // 10 if speed else 1 << 20) and not stop.is_set():
+            if speed:
+                stop.wait(0.1)
+    except OSError:
+        pass  # closed under it: the test is over
 
 
 class Browser:
@@ -273,6 +290,86 @@ def test_names_of_strangers_are_text(fake, browser):
     assert page.see("document.querySelectorAll('img, main script').length") == 0
     assert any("cursor=" in path for path in server.asked)
     assert page.errors() == []
+
+
+ROWS = "[...document.querySelectorAll('%s tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
+
+
+def test_users_rules_and_keys(fake, browser):
+    """What limits leave, in figures; pages of 10,000 keys; and a name is never more than text."""
+    server, page = fake(), browser(viewport={"width": 1280, "height": 800})
+    page.open_live(server.port)
+    for table in ["#users", "#rules"]:
+        page.until(f"document.querySelectorAll('{table} tr').length === 10")
+        rows = page.see(ROWS % table)
+        assert [row[0] for row in rows[:5]] == [fake_api.HOSTILE[0], "evil\ufffdtxt.exe", "a" * 200, "\ufffd\ufffd", "(none)"], rows
+        assert rows[0][1:] == ["8.00 Mbit/s", "160 kbit/s", "0", "–", "–"]
+        assert rows[1][1:] == ["7.60 Mbit/s", "152 kbit/s", "1 of 6", "95 % of 8.00 Mbit/s", "4.00 GB of 5.37 GB/month"]
+        assert rows[3][5] == "0 B of 5.37 GB/month" and rows[9][1:5] == ["–", "–", "9 of 6", "–"]
+        assert page.see(f"document.querySelectorAll('{table} .warn').length") == 4  # two have no quota left, two as many connections as they may
+    page.until("document.querySelectorAll('#keys-rows tr').length === 50")
+    server.missed = 12
+    page.until("document.querySelector('#users-note').innerText.includes('12 requests')")
+    assert page.see("document.querySelector('#previous').disabled && !document.querySelector('#next').disabled")
+    page.do("await page.click('#next');")
+    page.until("document.querySelector('#keys-rows th').textContent === 'user:50'")
+    page.do("await page.click('#next');")
+    page.until("document.querySelector('#keys-rows th').textContent === 'user:100'")
+    assert page.text("#keys-note") == "page 3"
+    page.do("await page.click('#previous');")
+    page.until("document.querySelector('#keys-rows th').textContent === 'user:50'")
+    page.do("await page.selectOption('#kind', 'user:'); await page.fill('#prefix', '99');")
+    page.until("document.querySelector('#keys-rows th').textContent === 'user:99'")
+    assert page.see("document.querySelectorAll('#keys-rows tr').length") == 50 and page.text("#keys-note") == "page 1"
+    page.do("await page.fill('#prefix', '999 %\u00fc');")
+    page.until("document.querySelector('#keys-rows').innerText === 'No key begins so.'")
+    assert "/limits?limit=50&prefix=user%3A999%2520%2525%25C3%25BC" in server.asked
+    page.do("await page.click('#pause'); await page.fill('#prefix', '999'); await page.selectOption('#order', 'rate');")
+    page.until("document.querySelectorAll('#keys-rows tr').length === 11")  # a paused page answers whoever asks it
+    assert page.see("document.querySelector('#next').disabled") and any("sort=rate" in path and "cursor" not in path for path in server.asked)
+    assert max(page.see(f"document.querySelectorAll('{table} tr').length") for table in ["#users", "#rules", "#keys-rows"]) <= 50
+    assert page.see("document.querySelectorAll('img, main script').length") == 0
+    assert page.errors() == []
+
+
+def test_ten_thousand_users(ruled, browser, origin, tmp_path):
+    """The program itself: who moves most is in front, whoever is without a limit is seen, and one of 10,000 is found."""
+    target, hostile = origin(lambda _origin, connection: flood(connection)), "<img/src=x/onerror=alert(1)>"
+    lines = [f"{name}:{hashed(b'right')}{rest}" for name, rest in [("alice", "::down=2MB/s quota=100GB/month connections=5"),
+                                                                  ("bob", "::down=300kB/s connections=1"), (hostile, "")]]
+    users = tmp_path / "users"
+    users.write_text("\n".join(lines + [f"u{i}:*::connections=5" for i in range(10000)]) + "\n")
+    proxy, api = ruled(TAGGED, "--workers", "2", "--users", str(users))
+    page = browser(colorScheme="dark", viewport={"width": 1280, "height": 800})
+    page.open_live(api.address[1])
+    clients = [wire.greet(wire.Client(proxy.address), name.encode(), b"right") for name in [hostile, "bob", "alice", "alice"]]
+    for client in clients:
+        client.send(wire.socks5("127.0.0.1", target.port)).read(10)
+    stop = threading.Event()
+    threads = [threading.Thread(target=drain, args=(client, stop, 20000 if client is clients[0] else None)) for client in clients]
+    for thread in threads:
+        thread.start()
+    try:
+        page.until("document.querySelectorAll('#users tr').length === 3 && document.querySelector('#users td').textContent.endsWith('bit/s')"
+                   f" && {ROWS % '#users'}.map((row) => row[0]).join('|') === {json.dumps('|'.join(['alice', 'bob', hostile]))}")
+        page.until(f"{ROWS % '#rules'}.map((row) => row[0]).join('|') === 'fast|slow'")
+        rows = page.see(ROWS % "#users")
+        assert rows[0][3] == "2 of 5" and rows[1][3] == "1 of 1" and rows[2][3] == "1", rows
+        assert rows[0][4].endswith("% of 16.0 Mbit/s") and " of 100 GB/month" in rows[0][5] and rows[2][4:] == ["–", "–"], rows
+        assert page.see("document.querySelectorAll('#keys-rows tr').length") == 50
+        page.do("await page.selectOption('#kind', 'user:'); await page.fill('#prefix', 'u9999');")
+        page.until(f"{ROWS % '#keys-rows'}.map((row) => row[0]).join() === 'user:u9999'")
+        page.do("await page.fill('#prefix', ''); await page.selectOption('#order', 'rate');")
+        page.until("document.querySelector('#keys-rows th').textContent === 'user:alice'")
+        assert page.see("document.querySelectorAll('main tr').length") < 120
+        assert page.see("document.querySelectorAll('img').length") == 0
+        assert page.errors() == []
+    finally:
+        stop.set()
+        for client in clients:
+            client.close()
+        for thread in threads:
+            thread.join()
 
 
 def test_many_sessions_are_not_all_asked_for(fake, browser):
