@@ -86,7 +86,8 @@ void history_add(struct history *h, const struct snapshot *now)
                                     .revision = now->revision,
                                     .connect = summarize(&connect),
                                     .decision = summarize(&decision)};
-    for (unsigned i = FAIL_NONE + 1; i < FAIL_COUNT; i++) sample.failures += now->failures[i];
+    for (enum failure i = FAIL_NONE + 1; i < FAIL_COUNT; i++) /* who was served first is in `successes` */
+        if (!failure_is_cut(i)) sample.failures += now->failures[i];
     ring_add(&h->seconds, &sample);
     if (now->uptime < h->minute_end) return;
     ring_add(&h->minutes, &sample);

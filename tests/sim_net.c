@@ -682,6 +682,12 @@ uint32_t net_unacknowledged(int fd)
     return conn->out.used + (conn->out_ended && !conn->end_read ? 1u : 0u);
 }
 
+uint32_t net_lost(int fd)
+{
+    const struct sim_conn *conn = sim_stream_at(fd, "net_lost()")->conn;
+    return conn->broken ? conn->out.used + (conn->out_ended && !conn->end_read ? 1u : 0u) : 0;
+}
+
 bool net_is_closed(int fd)
 {
     return sim_stream_at(fd, "net_is_closed()")->conn->broken;

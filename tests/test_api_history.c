@@ -56,6 +56,7 @@ static void test_rings(void **state)
         now.bytes_up = 10 * second;
         now.failures[FAIL_REFUSED] = second;
         now.failures[FAIL_RESOLVE] = second;
+        now.failures[FAIL_CLIENT_RESET] = second; /* of a success */
         now.active = second % 7;
         history_add(&history, &now);
     }

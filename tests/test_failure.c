@@ -138,6 +138,12 @@ static void test_codes(void **state)
         {FAIL_RESPONSE_TOO_LARGE, 0x5b, 1, 502},
         {FAIL_RESPONSE_INCOMPLETE, 0x5b, 1, 502},
         {FAIL_RESPONSE_TIMEOUT, 0x5b, 6, 504},
+        {FAIL_CLIENT_RESET, 0, 0, 0}, /* it has had its answer, as those below */
+        {FAIL_TARGET_RESET, 0, 0, 0},
+        {FAIL_IDLE_TIMEOUT, 0, 0, 0},
+        {FAIL_HALF_CLOSE_TIMEOUT, 0, 0, 0},
+        {FAIL_KILLED, 0, 0, 0},
+        {FAIL_DRAIN, 0, 0, 0},
     };
     (void)state;
     assert_int_equal(sizeof(cases) / sizeof(cases[0]), FAIL_COUNT - 1);

@@ -221,13 +221,26 @@ bool net_is_closed(int fd)
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_CLOSE;
 }
 
-uint32_t net_unacknowledged(int fd)
+/* The same of a connection that is gone as of one that is there. */
+static uint32_t net_count_unacknowledged(int fd)
 {
     int left = 0, domain = AF_UNIX;
     socklen_t size = sizeof domain;
     if (ioctl(fd, SIOCOUTQ, &left) < 0 || left <= 0) return 0;
     (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
-    return domain == AF_UNIX || net_is_closed(fd) ? 0 : (uint32_t)left; /* nothing can be lost in a Unix socket */
+    return domain == AF_UNIX ? 0 : (uint32_t)left; /* nothing can be lost in a Unix socket */
+}
+
+uint32_t net_unacknowledged(int fd)
+{
+    uint32_t left = net_count_unacknowledged(fd);
+    return left == 0 || net_is_closed(fd) ? 0 : left;
+}
+
+uint32_t net_lost(int fd)
+{
+    uint32_t left = net_count_unacknowledged(fd);
+    return left > 0 && net_is_closed(fd) ? left : 0;
 }
 
 /* Octets that are unread, the end counted as one; -1: it cannot be told, so there is no end. */

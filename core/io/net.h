@@ -59,6 +59,8 @@ uint32_t net_receive_buffer(int fd);
 /* Octets that a TCP peer has not acknowledged, the end of the stream counted as one if it is announced; 0 for other
  * sockets, and on a connection that is gone. */
 uint32_t net_unacknowledged(int fd);
+/* The same of a connection that is gone: octets that never arrived, as far as the kernel knows. 0 while it is there. */
+uint32_t net_lost(int fd);
 bool net_is_closed(int fd); /* TCP: the connection is gone, whoever ended it */
 /* TCP: the orderly end of what the peer sends has arrived. Octets before it may be unread, a reset may have come behind
  * it, and its error may have been told to anybody. True for other sockets, whose receives tell. A pending error may be

@@ -124,7 +124,9 @@ void access_on_question(struct worker *w, struct session *s)
 void access_on_address(struct worker *w, struct session *s)
 {
     struct access_note *n = note_of(w, s);
-    if (n) add_time(&n->resolve_us, since(w, n->asked_us));
+    if (!n) return;
+    add_time(&n->resolve_us, since(w, n->asked_us));
+    n->found_us = ring_now_us(w->ring);
 }
 
 void access_on_dial(struct worker *w, struct session *s, const struct address *to)
@@ -194,8 +196,8 @@ static uint16_t status_of(const struct session *s, const struct access_note *n)
 {
     bool http = s->protocol == PROTOCOL_HTTP_PLAIN || s->protocol == PROTOCOL_HTTP_CONNECT;
     if (n->status != 0 || !http) return n->status;
-    if (s->failure != FAIL_NONE) return failure_row((enum failure)s->failure)->http;
-    return s->protocol == PROTOCOL_HTTP_CONNECT && n->connected ? 200 : 0;
+    if (s->protocol == PROTOCOL_HTTP_CONNECT && n->connected) return 200; /* whatever becomes of it then */
+    return s->failure == FAIL_NONE ? 0 : failure_row((enum failure)s->failure)->http;
 }
 
 /* Of `a:80` and `[::1]:80` what stands before the port, without brackets. */
@@ -294,8 +296,10 @@ void access_on_connected(struct worker *w, struct session *s)
         if (net_local_address(s->fd[UPSTREAM], &local) == 0 && net_address_to(&local, &address))
             n->egress = host_port_of(&address);
     }
-    if (n->connected && n->requested && s->command == SOCKS5_CONNECT && s->setup != POOL_NONE)
-        n->connect_us = since(w, setup_of(w, s)->dialled_us) - (n->resolve_us > 0 ? n->resolve_us : 0);
+    if (n->connected && n->requested && s->command == SOCKS5_CONNECT && s->setup != POOL_NONE) {
+        uint64_t from_us = setup_of(w, s)->dialled_us; /* of the last try */
+        n->connect_us = since(w, n->found_us > from_us ? n->found_us : from_us);
+    }
     if (!w->access->starts || n->told) return;
     n->told = true;
     access_keep_texts(w, s);
@@ -305,13 +309,12 @@ void access_on_connected(struct worker *w, struct session *s)
 void access_end(struct worker *w, struct session *s)
 {
     struct access_note *n = note_of(w, s);
-    if (!n || (!n->open && n->up == 0 && n->down == 0)) return;
+    if (!n || !n->open) return;
     access_keep_texts(w, s);
-    if (n->open) note_socket(s, n, CLIENT);
-    if (n->open) note_socket(s, n, UPSTREAM);
+    note_socket(s, n, CLIENT);
+    note_socket(s, n, UPSTREAM);
     n->open = false;
     send_record(w, s, n);
-    n->up = n->down = 0;
 }
 
 void access_release(struct worker *w, struct session *s)

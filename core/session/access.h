@@ -41,7 +41,7 @@ struct access_note {
         uint16_t at, size;
     } places[NOTE_TEXTS];
     uint32_t revision;
-    uint64_t begun_us, asked_us;
+    uint64_t begun_us, asked_us, found_us; /* the last question for a name, and its answer */
     uint64_t up, down;
     int64_t handshake_us, decision_us, resolve_us, connect_us, first_byte_us; /* ACCESS_NONE: never came to that */
     int64_t rtt_us[2], retrans[2];                                            /* by side */

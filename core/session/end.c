@@ -145,6 +145,13 @@ static enum session_state session_end_trial(struct worker *w, struct session *s,
     return SESSION_ROUTE;
 }
 
+void session_blame(struct worker *w, struct session *s, enum failure cause)
+{
+    if (s->failure != FAIL_NONE || s->settled) return;
+    s->failure = (uint8_t)cause;
+    if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.failures[cause], 1);
+}
+
 /* What docs/fail2ban/ reads is written at the level that is the default. */
 static int failure_log_level(enum failure failure)
 {
@@ -156,8 +163,7 @@ enum session_state session_fail(struct worker *w, struct session *s, enum failur
 {
     if (session_is_trial(w, s, failure)) return session_end_trial(w, s, failure);
     if (!flow_sends(s)) limited_leave(w, s); /* else when that send is back, see session_on_send() */
-    s->failure = (uint8_t)failure;
-    if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.failures[failure], 1);
+    session_blame(w, s, failure);
     if (failure == FAIL_AUTH)
         session_log_intruder(w, s);
     else

@@ -9,6 +9,9 @@ enum session_end { SESSION_ORDERLY, SESSION_RESET };
 
 /* Counts and logs the failure, drops the upstream, queues the protocol's refusal. The next state: REPLY or CLOSING. */
 enum session_state session_fail(struct worker *w, struct session *s, enum failure failure);
+/* What ends a session without an answer, or behind its answer: counted, and what the access log tells, if it is the
+ * first cause and anything was under way. */
+void session_blame(struct worker *w, struct session *s, enum failure cause);
 /* Stop: cancels and closes all, then CLOSING; the slot is released here if nothing is in flight. */
 void session_close(struct worker *w, struct session *s, enum session_end end);
 /* A CLOSING session: released if nothing is in flight any more. */

@@ -81,6 +81,7 @@ static int32_t kill_session(struct worker *w, const struct kill_errand *kill)
     if (kill->slot >= w->sessions.untouched || !pool_is_taken(&w->sessions, kill->slot)) return -ENOENT;
     struct session *s = session_at(w, kill->slot);
     if (pool_generation(&w->sessions, kill->slot) != kill->generation || !errand_shows(s)) return -ENOENT;
+    session_blame(w, s, FAIL_KILLED);
     session_log(w, s, LOG_LEVEL_NOTICE, "ended by the operator");
     session_close(w, s, SESSION_RESET);
     return 0;

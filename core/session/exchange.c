@@ -87,8 +87,7 @@ static void exchange_fail(struct worker *w, struct session *s, enum failure fail
     flow_drop(w, s, CLIENT);
     flow_drop(w, s, UPSTREAM);
     if (e->answered || failure == FAIL_PEER) {
-        s->failure = (uint8_t)failure;
-        counter_add(&w->stats.failures[failure], 1);
+        session_blame(w, s, failure);
         session_log(w, s, LOG_LEVEL_INFO, failure_row(failure)->word);
         session_close(w, s, SESSION_RESET);
     } else if (in_flight(s, SESSION_SEND + CLIENT)) {
@@ -163,7 +162,8 @@ static void exchange_finish(struct worker *w, struct session *s)
     if (e->keep && exchange_awaits_connect(s)) return;
     bool goes_on = e->keep && exchange_is_quiet(s) && exchange_leave_rest(w, e, setup_of(w, s));
     if (w->draining && setup_of(w, s)->received == 0) goes_on = false;
-    access_end(w, s); /* while both sockets can be asked */
+    if (!flow_sends(s)) access_end(w, s); /* while both sockets can be asked; else when the last octet is counted */
+    s->settled = true;
     if (!exchange_keeps_upstream(w, s, goes_on)) session_drop_side(w, s, UPSTREAM, SESSION_ORDERLY);
     if (!goes_on) {
         parting_end_exchange(w, s);

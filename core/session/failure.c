@@ -60,6 +60,13 @@ static const struct failure_row rows[FAIL_COUNT] = {
     [FAIL_RESPONSE_TOO_LARGE] = {NO, SOCKS5_GENERAL_FAILURE, 502, "response_too_large", "response head too large"},
     [FAIL_RESPONSE_INCOMPLETE] = {NO, SOCKS5_GENERAL_FAILURE, 502, "response_incomplete", "response incomplete"},
     [FAIL_RESPONSE_TIMEOUT] = {NO, SOCKS5_TTL_EXPIRED, 504, "response_timeout", "response timed out"},
+    [FAIL_CLIENT_RESET] = {SILENT, SILENT, SILENT, "client_reset", "reset by the client"},
+    [FAIL_TARGET_RESET] = {SILENT, SILENT, SILENT, "target_reset", "reset by the target"},
+    [FAIL_IDLE_TIMEOUT] = {SILENT, SILENT, SILENT, "idle_timeout", "nothing moved for --idle-timeout"},
+    [FAIL_HALF_CLOSE_TIMEOUT] = {SILENT, SILENT, SILENT, "half_close_timeout",
+                                 "half-closed, nothing moved for --half-close-timeout"},
+    [FAIL_KILLED] = {SILENT, SILENT, SILENT, "killed", "ended by the operator"},
+    [FAIL_DRAIN] = {SILENT, SILENT, SILENT, "drain", "the drain of a stop is over"},
 };
 
 const struct failure_row *failure_row(enum failure failure)
@@ -138,6 +145,11 @@ bool failure_is_upstream(enum failure failure)
     bool way = failure >= FAIL_BLOCKED && failure <= FAIL_PROXY_CLOSED;
     bool answer = failure >= FAIL_UPSTREAM_RESPONSE && failure <= FAIL_RESPONSE_TIMEOUT;
     return (way || answer) && !failure_is_timeout(failure);
+}
+
+bool failure_is_cut(enum failure failure)
+{
+    return failure >= FAIL_CLIENT_RESET && failure <= FAIL_DRAIN;
 }
 
 enum failure failure_from_errno(int error)

@@ -53,6 +53,13 @@ enum failure {
     FAIL_RESPONSE_TOO_LARGE,  /* plain HTTP: its head is longer than we are willing to hold */
     FAIL_RESPONSE_INCOMPLETE, /* plain HTTP: the upstream has closed before it was complete */
     FAIL_RESPONSE_TIMEOUT,    /* plain HTTP: its head did not come in time */
+    /* What was established ends before its time. The last two end handshakes as well. */
+    FAIL_CLIENT_RESET,       /* the client has reset its connection, or is gone */
+    FAIL_TARGET_RESET,       /* the same of the upstream */
+    FAIL_IDLE_TIMEOUT,       /* nothing moved */
+    FAIL_HALF_CLOSE_TIMEOUT, /* one side has ended, and nothing moved, or is not acknowledged */
+    FAIL_KILLED,             /* the operator has ended it */
+    FAIL_DRAIN,              /* the process stops */
     FAIL_COUNT,
 };
 
@@ -83,6 +90,8 @@ const struct failure_page *failure_page(enum failure failure);
 bool failure_is_rejection(enum failure failure);
 bool failure_is_timeout(enum failure failure);
 bool failure_is_upstream(enum failure failure);
+/* Of a session that was served: it is a success, too. */
+bool failure_is_cut(enum failure failure);
 /* What the errno of a socket, connect, send or receive call means. error  not 0; its sign does not matter. */
 enum failure failure_from_errno(int error);
 /* What the resolver's answer means. status  struct resolve_request's, below 0, or 0 without an address. */

@@ -94,9 +94,17 @@ static bool parting_judge_stall(struct worker *w, struct session *s)
     uint32_t limit = w->config->half_close_timeout_ms;
     parting_note_progress(w, s);
     if (ring_now_ms(w->ring) - s->moved_ms < (limit > 0 ? limit : PARTING_STALL_MS)) return true;
+    session_blame(w, s, FAIL_HALF_CLOSE_TIMEOUT);
     session_log(w, s, LOG_LEVEL_DEBUG, "closed: its peer does not acknowledge the last octets");
     session_close(w, s, SESSION_RESET);
     return false;
+}
+
+/* Octets that its peer had not acknowledged when it went are lost; that the end did not arrive means nothing then. */
+static void side_leave(struct worker *w, struct session *s, enum session_side side, enum session_end end)
+{
+    if (net_lost(s->fd[side]) > 1) session_blame(w, s, side == CLIENT ? FAIL_CLIENT_RESET : FAIL_TARGET_RESET);
+    session_drop_side(w, s, side, end);
 }
 
 /* Closes the sides that are over, and waits for the others. `again`: a watch that has ended may be armed anew; it tells
@@ -107,7 +115,7 @@ static void parting_look(struct worker *w, struct session *s, bool again)
     parting_note_progress(w, s);
     for (unsigned side = CLIENT; side <= UPSTREAM; side++) {
         if (s->fd[side] >= 0 && side_is_over(w, s, side))
-            session_drop_side(w, s, side, side_was_cut(s, side) ? SESSION_RESET : SESSION_ORDERLY);
+            side_leave(w, s, side, side_was_cut(s, side) ? SESSION_RESET : SESSION_ORDERLY);
         waits |= s->fd[side] >= 0;
     }
     if (!waits) {
@@ -163,8 +171,7 @@ void parting_end_exchange(struct worker *w, struct session *s)
 
 void parting_cut(struct worker *w, struct session *s, enum failure failure)
 {
-    s->failure = (uint8_t)failure;
-    counter_add(&w->stats.failures[failure], 1);
+    session_blame(w, s, failure);
     session_log(w, s, LOG_LEVEL_INFO, failure_row(failure)->word);
     s->lost = true;
     flow_drop(w, s, CLIENT);
@@ -186,13 +193,13 @@ static void parting_on_received(struct worker *w, struct session *s, enum sessio
     if (s->result == 0) s->flows[side].phase = FLOW_DONE;
     if (s->result > 0 && s->flows[side].phase == FLOW_LOST) s->lost = true;
     if (s->result < 0 && s->result != -ECANCELED && s->result != -ENOBUFS)
-        session_drop_side(w, s, side, parting_ends(s)); /* it is gone */
+        side_leave(w, s, side, parting_ends(s)); /* it is gone */
 }
 
 static void parting_on_watch(struct worker *w, struct session *s, enum session_side side)
 {
     if (s->fd[side] < 0 || s->result < 0) return;
-    if (s->result & POLLERR) session_drop_side(w, s, side, parting_ends(s));
+    if (s->result & POLLERR) side_leave(w, s, side, parting_ends(s));
 }
 
 void parting_on_completion(struct worker *w, struct session *s)

@@ -21,6 +21,13 @@ static void relay_leave_setup(struct worker *w, struct session *s)
     if (s->flows[CLIENT].early_left + s->flows[UPSTREAM].early_left == 0) session_release_setup(w, s);
 }
 
+static void relay_blame(struct worker *w, struct session *s, enum session_side side)
+{
+    enum failure cause = side == CLIENT ? FAIL_CLIENT_RESET : FAIL_TARGET_RESET;
+    if (s->failure == FAIL_NONE) session_log(w, s, LOG_LEVEL_DEBUG, failure_row(cause)->word);
+    session_blame(w, s, cause);
+}
+
 /* `side` takes no more, but what it sent has an orderly end: that is still delivered to the other side, whose octets
  * have nowhere to go from now on. */
 static void relay_lose_sink(struct worker *w, struct session *s, enum session_side side)
@@ -28,6 +35,7 @@ static void relay_lose_sink(struct worker *w, struct session *s, enum session_si
     struct flow *f = &s->flows[flow_sink(side)];
     bool sending = flow_in_flight(s, SESSION_SEND + side);
     bool sends_on = f->phase == FLOW_OPEN || f->phase == FLOW_LOST;
+    relay_blame(w, s, side);
     s->lost |= sending || f->held.count > 0 || f->pipe_fill > 0 || f->early_left > 0;
     flow_drop(w, s, flow_sink(side));
     relay_leave_setup(w, s);
@@ -40,6 +48,7 @@ static void relay_lose_sink(struct worker *w, struct session *s, enum session_si
  * the peer on this side, unless the error says that it is not there any more: then the cheaper end will do. */
 static void relay_reset(struct worker *w, struct session *s, enum session_side side, ssize_t error)
 {
+    relay_blame(w, s, side);
     if (error == -ECONNRESET || error == -EPIPE) session_drop_side(w, s, side, SESSION_ORDERLY);
     session_close(w, s, SESSION_RESET);
 }
@@ -189,6 +198,7 @@ static bool relay_judge_idle(struct worker *w, struct session *s)
     }
     uint32_t limit = relay_limit_ms(w, s);
     if (limit == 0 || now - s->moved_ms < limit) return true;
+    session_blame(w, s, limit == w->config->idle_timeout_ms ? FAIL_IDLE_TIMEOUT : FAIL_HALF_CLOSE_TIMEOUT);
     session_log(w, s, LOG_LEVEL_DEBUG,
                 s->protocol == PROTOCOL_INTERNAL      ? "closed: the call is over"
                 : limit == w->config->idle_timeout_ms ? "closed: nothing moved for --idle-timeout seconds"

@@ -266,7 +266,7 @@ static void session_forget_upstream(struct session *s)
     s->hops = 0;
     s->rule = 0;
     assert(s->limit_count == 0); /* its request is over: it has left them */
-    s->spent = false;
+    s->spent = s->settled = false;
 }
 
 void session_take_setup(struct worker *w, struct session *s)

@@ -99,6 +99,7 @@ struct session {
     uint8_t limit_named;               /* of its limits, the last ones: they came with the verdict */
     bool spent;                        /* a quota of it is: it ends when what was taken is delivered */
     bool asks_name;                    /* a question of it to the resolver is under way */
+    bool settled;                      /* its request is served: what follows is no failure of it */
     uint32_t limits[KEYS_PER_SESSION]; /* that it is under, see limited.h */
     bool tallied;                      /* it counts under the next two, see tally.h */
     uint32_t tally_user;               /* place of its user; else KEYS_NONE */

@@ -147,22 +147,13 @@ void session_hook_release(struct worker *w, struct session *s)
 
 /* --- completions --- */
 
-/* The client left before its relay began. */
-static void session_count_lost(struct worker *w, struct session *s)
-{
-    s->failure = FAIL_PEER;
-    if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.failures[FAIL_PEER], 1);
-}
-
 /* A piece of `out` is sent. True if that is what the state waits for. */
 static bool session_on_sent(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     if (s->result <= 0) {
         s->result = s->result < 0 ? s->result : -EPIPE;
-        if (s->state != SESSION_REPLY && s->state != SESSION_LINGER && session_is_half_open(s->state)) {
-            session_count_lost(w, s);
-        }
+        if (session_is_half_open(s->state)) session_blame(w, s, FAIL_PEER);
         session_close(w, s, SESSION_ORDERLY);
         return false;
     }
@@ -176,7 +167,7 @@ static bool session_on_received(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     if (s->result <= 0 && session_reads(s->state)) {
-        session_count_lost(w, s);
+        session_blame(w, s, FAIL_PEER);
         session_log(w, s, LOG_LEVEL_DEBUG, "client went away during its handshake");
         session_close(w, s, SESSION_ORDERLY);
         return false;
@@ -212,7 +203,7 @@ static void session_on_client_lost(struct worker *w, struct session *s)
         session_close(w, s, SESSION_ORDERLY);
         return;
     }
-    session_count_lost(w, s);
+    session_blame(w, s, FAIL_PEER);
     session_log(w, s, LOG_LEVEL_DEBUG, "client reset the connection");
     session_close(w, s, SESSION_RESET);
 }

@@ -447,6 +447,7 @@ static void udp_receive_again(struct worker *w, struct session *s, enum udp_sock
     } else if (result == -ENOBUFS) {
         udp_starve(w, s, from);
     } else {
+        session_blame(w, s, failure_from_errno(result));
         session_log(w, s, LOG_LEVEL_WARNING, "udp: a receive failed, the association ends");
         session_close(w, s, SESSION_ORDERLY);
     }
@@ -456,8 +457,7 @@ static void udp_receive_again(struct worker *w, struct session *s, enum udp_sock
 static bool udp_is_over(struct worker *w, struct session *s)
 {
     if (!s->spent) return false;
-    s->failure = FAIL_QUOTA;
-    counter_add(&w->stats.failures[FAIL_QUOTA], 1);
+    session_blame(w, s, FAIL_QUOTA);
     session_log(w, s, LOG_LEVEL_INFO, failure_row(FAIL_QUOTA)->word);
     session_close(w, s, SESSION_RESET);
     return true;
@@ -602,6 +602,7 @@ static void udp_on_reply_sent(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     if (s->result <= 0) {
+        session_blame(w, s, FAIL_CLIENT_RESET);
         session_close(w, s, SESSION_ORDERLY);
         return;
     }
@@ -617,6 +618,7 @@ void udp_on_completion(struct worker *w, struct session *s)
     if (s->op == SESSION_SEND + CLIENT) {
         udp_on_reply_sent(w, s);
     } else if (s->op == SESSION_RECV + CLIENT) {
+        if (s->result < 0) session_blame(w, s, FAIL_CLIENT_RESET);
         if (s->result > 0)
             udp_receive_control(w, s);
         else
@@ -633,6 +635,7 @@ void udp_on_timer(struct worker *w, struct session *s)
         timer_set(w->timers, s->slot, s->moved_ms + idle);
         return;
     }
+    session_blame(w, s, FAIL_IDLE_TIMEOUT);
     session_log(w, s, LOG_LEVEL_DEBUG, "closed: nothing moved for --idle-timeout seconds");
     session_close(w, s, SESSION_ORDERLY);
 }

@@ -220,6 +220,7 @@ static void worker_reset_all(struct worker *w)
             continue;
         }
         if (s->protocol != PROTOCOL_INTERNAL) {
+            session_blame(w, s, FAIL_DRAIN);
             session_log(w, s, LOG_LEVEL_INFO, "reset: the drain is over");
             counter_add(&w->stats.drain_resets, 1);
         }

@@ -22,7 +22,8 @@ FAILURES = {
     "proxy_network": "upstream", "proxy_host": "upstream", "proxy_ttl": "upstream", "proxy_protocol": "upstream",
     "proxy_closed": "upstream", "resource": None, "resolve_share": None, "limit_connections": None, "limit_rate": None,
     "limit_resolving": None, "limit_keys": None, "quota": None, "upstream_response": "upstream",
-    "response_too_large": "upstream", "response_incomplete": "upstream", "response_timeout": "timeout"}
+    "response_too_large": "upstream", "response_incomplete": "upstream", "response_timeout": "timeout",
+    "client_reset": None, "target_reset": None, "idle_timeout": None, "half_close_timeout": None, "killed": None, "drain": None}
 REFUSALS = "refused_sessions + refused_startups + refused_share + refused_half_open + refused_pool"
 NAMES = "names_asked + names_cached + names_joined + names_local"
 

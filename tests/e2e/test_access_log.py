@@ -225,7 +225,7 @@ def test_sums_are_the_counters(logged, origin):
     proxy.signal(signal.SIGTERM)
     assert proxy.wait() == 0
     lines = wait_for_lines(path, 32)[12:]  # those of before were all written by then
-    assert {(line["up"], line["down"], line["result"]) for line in lines} == {(4, 4, "ok")}
+    assert {(line["up"], line["down"], line["result"]) for line in lines} == {(4, 4, "drain")}
 
 
 def test_rule_revision_and_decision(logged, origin):
