@@ -191,7 +191,8 @@ static void write_histogram(struct text *out, const char *name, const char *help
 
 static void write_failures(struct text *out, const struct snapshot *s)
 {
-    write_head(out, "sluice_failures_total", "counter", "Connections that failed, by reason (docs/operations.md).");
+    write_head(out, "sluice_failures_total", "counter",
+               "Sessions that failed, or were cut off, by reason (docs/operations.md).");
     for (unsigned i = FAIL_NONE + 1; i < FAIL_COUNT; i++)
         text_printf(out, "sluice_failures_total{reason=\"%s\"} %llu\n", failure_row((enum failure)i)->label,
                     (unsigned long long)s->failures[i]);
@@ -316,6 +317,9 @@ static void write_access_log(struct text *out, const struct access_log *log)
     write_integer(out, COUNTER, "sluice_access_log_lost_total",
                   "Lines of the access log that were lost because it was too slow or could not be written.",
                   stats.lost);
+    write_integer(out, COUNTER, "sluice_access_log_suppressed_total",
+                  "Connections refused at accept that have no line: there were too many in a second.",
+                  stats.suppressed);
     write_integer(out, GAUGE, "sluice_access_log_broken", "1 while the access log cannot be written.", stats.broken);
 }
 

@@ -45,7 +45,9 @@ static struct access_record record_of(const char *text, uint32_t size)
                                   .method = {text, size > 3 ? 3 : size},
                                   .status = (uint16_t)size,
                                   .time_us = (uint64_t)size << 40,
-                                  .total_us = ACCESS_NONE};
+                                  .total_us = ACCESS_NONE,
+                                  .worker = size % 2 ? ACCESS_NO_ID : size,
+                                  .suppressed = size % 3};
 }
 
 /* A template's own text may be anything but controls. */

@@ -41,6 +41,7 @@ const struct access_field access_fields[] = {
     FIELD("client_retrans", OPTIONAL, client_retrans),
     FIELD("target_retrans", OPTIONAL, target_retrans),
     FIELD("truncated", FLAG, truncated),
+    FIELD("suppressed", OTHERS, suppressed),
 };
 const unsigned access_fields_count = sizeof access_fields / sizeof *access_fields;
 
@@ -137,6 +138,7 @@ static size_t put_hex(uint32_t value, char *out)
 
 static size_t put_id(const struct access_record *record, char *out)
 {
+    if (record->worker == ACCESS_NO_ID) return 0;
     size_t at = put_hex(record->worker, out);
     out[at++] = '-';
     at += put_hex(record->slot, out + at);
@@ -164,6 +166,9 @@ struct access_text access_value(const struct access_field *field, const struct a
     case ACCESS_KIND_HOST_PORT: value.size = (uint32_t)put_host_port(place, room); break;
     case ACCESS_KIND_TEXT: value = *(const struct access_text *)place; break;
     case ACCESS_KIND_COUNT: value.size = (uint32_t)access_format_number(*(const uint64_t *)place, room); break;
+    case ACCESS_KIND_OTHERS:
+        if (*(const uint64_t *)place) value.size = (uint32_t)access_format_number(*(const uint64_t *)place, room);
+        break;
     case ACCESS_KIND_REVISION: value.size = (uint32_t)access_format_number(*(const uint32_t *)place, room); break;
     case ACCESS_KIND_STATUS:
         if (*(const uint16_t *)place) value.size = (uint32_t)access_format_number(*(const uint16_t *)place, room);

@@ -11,6 +11,7 @@ enum access_kind {
     ACCESS_KIND_HOST_PORT, /* struct host_port */
     ACCESS_KIND_TEXT,      /* struct access_text */
     ACCESS_KIND_COUNT,     /* uint64_t */
+    ACCESS_KIND_OTHERS,    /* uint64_t, 0 is none */
     ACCESS_KIND_REVISION,  /* uint32_t */
     ACCESS_KIND_STATUS,    /* uint16_t, 0 is none */
     ACCESS_KIND_OPTIONAL,  /* int64_t, ACCESS_NONE is none */

@@ -17,6 +17,14 @@ void sim_access_open(struct sim_access *access, struct worker *w, uint64_t seed)
     w->access = &access->feed;
 }
 
+static enum failure failure_of(const char *result)
+{
+    if (strcmp(result, "ok") == 0) return FAIL_NONE;
+    for (enum failure f = FAIL_PEER; f < FAIL_COUNT; f++)
+        if (strcmp(result, failure_row(f)->label) == 0) return f;
+    sim_fail("a record's result is \"%s\"", result);
+}
+
 static void check_record(const struct access_record *r, bool end)
 {
     if ((r->result != NULL) != end) sim_fail("the result of a record belongs to its end");
@@ -36,7 +44,12 @@ void sim_access_read(struct sim_access *access)
         check_record(r, end);
         access->up += end ? r->up : 0;
         access->down += end ? r->down : 0;
-        *(end ? &access->ends : &access->starts) += 1;
+        if (r->worker == ACCESS_NO_ID) {
+            access->refusals++;
+        } else {
+            *(end ? &access->ends : &access->starts) += 1;
+            if (end) access->results[failure_of(r->result)]++;
+        }
         record_ring_pop(access->feed.ring);
     }
 }
@@ -52,6 +65,14 @@ void sim_access_check(const struct sim_access *access, const struct worker *w)
     if (access->ends < counter_read(&w->stats.accepted))
         sim_fail("%llu sessions, %llu records of their end", (unsigned long long)counter_read(&w->stats.accepted),
                  (unsigned long long)access->ends);
+    for (enum failure f = FAIL_PEER; f < FAIL_COUNT; f++)
+        if (access->results[f] != counter_read(&w->stats.failures[f]))
+            sim_fail("%s: %llu records, %llu counted", failure_row(f)->label, (unsigned long long)access->results[f],
+                     (unsigned long long)counter_read(&w->stats.failures[f]));
+    uint64_t refused = counter_read(&w->stats.refused_limit) + counter_read(&w->stats.refused_resource);
+    if (access->refusals + counter_read(&access->feed.suppressed) != refused)
+        sim_fail("%llu connections were refused at accept, %llu records", (unsigned long long)refused,
+                 (unsigned long long)access->refusals);
     if (access->starts > 0 && !access->feed.starts) sim_fail("records of starts that nobody has asked for");
     if (access->starts > access->ends) sim_fail("more starts than ends");
     if (w->notes.used > 0) sim_fail("at the end there are %u notes of sessions", w->notes.used);

@@ -10,6 +10,8 @@ struct sim_access {
     struct access_feed feed;
     struct sleeper sleeper;
     uint64_t up, down, ends, starts;
+    uint64_t results[FAIL_COUNT]; /* of sessions */
+    uint64_t refusals;            /* connections that became none */
 };
 
 void sim_access_open(struct sim_access *access, struct worker *w, uint64_t seed);

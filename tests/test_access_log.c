@@ -169,6 +169,35 @@ static void test_stop_without_a_reader(void **state)
     close(reader);
 }
 
+/* Connections that have no line are told in sum: while they come, and what is left at the stop. */
+static void test_suppressed_are_told(void **state)
+{
+    char text[64];
+    unsigned long lines = 0, sum = 0;
+    (void)state;
+    config.access_log = path;
+    config.access_log_format = "{event} {suppressed}";
+    assert_int_equal(access_log_open(&access_log, &config), 0);
+    config.access_log_format = "{status}:{up}:{rule}";
+    assert_int_equal(access_log_start(access_log, name_rule, &config), 0);
+    counter_add(&access_log_feed(access_log, 0)->suppressed, 5);
+    counter_add(&access_log_feed(access_log, SENDERS - 1)->suppressed, 7);
+    while (access_log_stats(access_log).lines == 0) sched_yield(); /* nobody wakes the log */
+    counter_add(&access_log_feed(access_log, 1)->suppressed, 1000);
+    access_log_stop(access_log);
+    assert_int_equal(access_log_stats(access_log).suppressed, 1012);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    for (; fgets(text, sizeof text, file); lines++) {
+        assert_memory_equal(text, "suppressed ", 11);
+        sum += strtoul(text + 11, NULL, 10);
+    }
+    fclose(file);
+    assert_int_equal(sum, 1012);
+    assert_int_equal(lines, access_log_stats(access_log).lines);
+    assert_in_range(lines, 2, 3); /* the log may have looked between the first two counts */
+}
+
 static void test_places(void **state)
 {
     static const struct {
@@ -199,6 +228,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_million_lines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_stop_without_a_reader, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_suppressed_are_told, set_up, tear_down),
         cmocka_unit_test(test_places),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

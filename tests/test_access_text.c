@@ -71,7 +71,25 @@ static void test_json(void **state)
         "\"revision\":0,\"result\":\"ok\",\"method\":null,\"host\":null,\"path\":null,\"status\":null,\"up\":12,"
         "\"down\":18446744073709551615,\"handshake_us\":0,\"decision_us\":null,\"resolve_us\":5,\"connect_us\":7,"
         "\"first_byte_us\":null,\"total_us\":3600000000,\"relay\":\"copy\",\"client_rtt_us\":31,\"target_rtt_us\":null,"
-        "\"client_retrans\":0,\"target_retrans\":null,\"truncated\":false}");
+        "\"client_retrans\":0,\"target_retrans\":null,\"truncated\":false,\"suppressed\":null}");
+}
+
+/* It came to no session; or it is about many that did not. */
+static void test_no_session(void **state)
+{
+    struct access_record record = access_record_of_nothing(0, "end");
+    (void)state;
+    record.result = "max_sessions";
+    record.client = end_of("192.0.2.7:40000");
+    assert_string_equal(written(ACCESS_LOGFMT, NULL, &record),
+                        "time=1970-01-01T00:00:00.000000Z event=end client=192.0.2.7:40000 revision=0 "
+                        "result=max_sessions up=0 down=0");
+    record = access_record_of_nothing(0, "suppressed");
+    record.suppressed = 1234;
+    assert_string_equal(written(ACCESS_LOGFMT, NULL, &record),
+                        "time=1970-01-01T00:00:00.000000Z event=suppressed revision=0 up=0 down=0 suppressed=1234");
+    assert_non_null(strstr(written(ACCESS_JSON, NULL, &record), "\"id\":null,"));
+    assert_non_null(strstr(written(ACCESS_JSON, NULL, &record), ",\"suppressed\":1234}"));
 }
 
 static void test_logfmt(void **state)
@@ -196,7 +214,8 @@ static void test_long_lines_are_cut(void **state)
         (struct access_text){huge, sizeof huge};
     size_t size = access_write(ACCESS_JSON, NULL, &record, small, sizeof small);
     assert_true(size > 500 && size <= sizeof small);
-    assert_memory_equal(small + size - 17, "\"truncated\":true}", 17);
+    static const char said[] = "\"truncated\":true,\"suppressed\":null}";
+    assert_memory_equal(small + size - (sizeof said - 1), said, sizeof said - 1);
     size = access_write(ACCESS_LOGFMT, NULL, &record, small, sizeof small);
     assert_memory_equal(small + size - 15, " truncated=true", 15);
     assert_true(access_write(ACCESS_CLF, NULL, &record, small, sizeof small) <= sizeof small);
@@ -274,6 +293,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json),
+        cmocka_unit_test(test_no_session),
         cmocka_unit_test(test_logfmt),
         cmocka_unit_test(test_clf),
         cmocka_unit_test(test_templates),

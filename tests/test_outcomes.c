@@ -334,6 +334,87 @@ static void test_drained(void **state)
     }
 }
 
+/* --- connections that become no session --- */
+
+static uint64_t refused(void)
+{
+    return counter_read(&bench.worker.stats.refused_limit);
+}
+
+/* So many at once, the clock being at the beginning of a second. */
+static void knock(unsigned count)
+{
+    uint64_t second_us = 1000000, now_us = sim_now_us(), before = refused();
+    sim_bench_pass(&bench, (second_us - now_us % second_us) / 1000 + 1);
+    for (unsigned i = 0; i < count; i++) {
+        struct sim_conn *visitor = sim_bench_connect(&bench, 0, 64);
+        for (unsigned turn = 0; turn < 10 && !visitor->far_reset; turn++) sim_bench_turn(&bench, 1);
+        assert_true(visitor->far_reset);
+        assert_int_equal(refused(), before + i + 1);
+        sim_close(visitor);
+    }
+    assert_true(sim_now_us() / second_us <= now_us / second_us + 1);
+}
+
+static unsigned read_refusals(const char *label)
+{
+    unsigned count = 0;
+    const struct access_record *record;
+    for (; (record = record_ring_peek(feed.ring)) != NULL; count++) {
+        assert_string_equal(record->event, "end");
+        assert_string_equal(record->result, label);
+        assert_int_equal(record->worker, ACCESS_NO_ID);
+        assert_int_not_equal(record->client.kind, ADDRESS_NONE);
+        assert_true(record->total_us == ACCESS_NONE && record->up == 0);
+        record_ring_pop(feed.ring);
+    }
+    return count;
+}
+
+/* A flood at the door is counted, and has so many lines a second: the rest is a number. */
+static void test_refused_at_accept(void **state)
+{
+    (void)state;
+    prepare(LISTENER_FORWARD);
+    bench.config.max_sessions = 1;
+    sim_bench_open(&bench, 1);
+    client = sim_bench_connect(&bench, 0, 4096);
+    sim_bench_pass(&bench, 100);
+    knock(ACCESS_REFUSALS_MAX);
+    assert_int_equal(read_refusals("max_sessions"), ACCESS_REFUSALS_MAX);
+    assert_int_equal(counter_read(&feed.suppressed), 0);
+    knock(ACCESS_REFUSALS_MAX + 50);
+    assert_int_equal(read_refusals("max_sessions"), ACCESS_REFUSALS_MAX);
+    assert_int_equal(counter_read(&feed.suppressed), 50);
+    knock(1);
+    assert_int_equal(read_refusals("max_sessions"), 1);
+    assert_int_equal(counter_read(&feed.suppressed), 50);
+    assert_int_equal(refused(), 2 * ACCESS_REFUSALS_MAX + 51);
+    sim_end(client);
+    sim_end(bench.upstreams[0]);
+    expect_outcome(FAIL_NONE, 0);
+}
+
+/* The label is that of the counter, whatever stands in the way. */
+static void test_labels_at_accept(void **state)
+{
+    static const char *const labels[] = {"max_sessions", "max_startups", "pool"};
+    (void)state;
+    for (unsigned way = 0; way < 3; way++) {
+        prepare(LISTENER_SOCKS);
+        if (way == 0) bench.config.max_sessions = 1;
+        if (way == 1) bench.config.startup_full = 1;
+        if (way == 2) bench.config.setups = 1;
+        sim_bench_open(&bench, 1);
+        client = sim_bench_connect(&bench, 0, 4096);
+        sim_bench_pass(&bench, 100);
+        knock(1);
+        assert_int_equal(read_refusals(labels[way]), 1);
+        sim_reset(client, ECONNRESET);
+        expect_outcome(FAIL_PEER, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,6 +429,8 @@ int main(void)
         cmocka_unit_test(test_killed),
         cmocka_unit_test(test_first_cause_stays),
         cmocka_unit_test(test_drained),
+        cmocka_unit_test(test_refused_at_accept),
+        cmocka_unit_test(test_labels_at_accept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

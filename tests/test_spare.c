@@ -58,6 +58,17 @@ static int knock(void)
     return fd;
 }
 
+static struct host_port who; /* was refused */
+
+static uint16_t port_of(int client)
+{
+    struct net_address at;
+    struct address address;
+    assert_int_equal(net_local_address(client, &at), 0);
+    assert_true(net_address_to(&at, &address));
+    return address.port;
+}
+
 static void assert_reset(int client)
 {
     char octet;
@@ -71,7 +82,7 @@ static void test_nobody_waits(void **state)
     (void)state;
     spare_open(&workers[0]);
     int fd = workers[0].spare_fd;
-    assert_false(spare_refuse(&workers[0], listener));
+    assert_false(spare_refuse(&workers[0], listener, &who));
     assert_false(spare_is_missing());
     assert_int_equal(workers[0].spare_fd, fd);
 }
@@ -83,8 +94,11 @@ static void test_who_waits_is_refused(void **state)
     spare_open(&workers[0]);
     for (unsigned i = 0; i < 3; i++) clients[i] = knock();
     leave_none();
-    for (unsigned i = 0; i < 3; i++) assert_true(spare_refuse(&workers[0], listener));
-    assert_false(spare_refuse(&workers[0], listener));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(spare_refuse(&workers[0], listener, &who));
+        assert_int_equal(who.port, port_of(clients[i]));
+    }
+    assert_false(spare_refuse(&workers[0], listener, &who));
     assert_false(spare_is_missing());
     for (unsigned i = 0; i < 3; i++) assert_reset(clients[i]);
 }
@@ -97,8 +111,8 @@ static void test_the_other_worker_lends_its_own(void **state)
     leave_none();
     spare_open(&workers[0]);
     assert_true(spare_is_missing());
-    assert_true(spare_refuse(&workers[0], listener));
-    assert_true(spare_refuse(&workers[1], listener)); /* and is lent it again */
+    assert_true(spare_refuse(&workers[0], listener, &who));
+    assert_true(spare_refuse(&workers[1], listener, &who)); /* and is lent it again */
     assert_true(spare_is_missing());
     assert_false(spare_refill(&workers[1]));
     for (unsigned i = 0; i < 2; i++) assert_reset(clients[i]);
@@ -114,7 +128,7 @@ static void test_nobody_has_one(void **state)
     leave_none();
     spare_open(&workers[0]);
     spare_open(&workers[1]);
-    assert_false(spare_refuse(&workers[0], listener));
+    assert_false(spare_refuse(&workers[0], listener, &who));
     close(client);
 }
 

@@ -36,6 +36,8 @@
 #define STOP_MS 400u
 /* What is lost is said so often. */
 #define REPORT_MS 60000u
+/* A line about connections that have none is written so often. */
+#define TELL_MS 1000u
 /* A record is a struct and its texts; a field of journald has a name and a length more. */
 #define LINE_SIZE        SINK_LINE_MAX
 #define LINE_SIZE_SYSLOG 8000u /* rsyslog takes 8 KiB */
@@ -62,6 +64,7 @@ struct access_log {
     bool reopen_failed;
     uint64_t broken_ms, looked_ms, reported_ms, stop_ms;
     uint64_t lost_said;
+    uint64_t suppressed_told, told_ms;
     char line[LINE_SIZE];
 };
 
@@ -195,10 +198,18 @@ static uint64_t count_lost(const struct access_log *log)
     return sum;
 }
 
+static uint64_t count_suppressed(const struct access_log *log)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < log->workers; i++) sum += counter_read(&log->feeds[i].suppressed);
+    return sum;
+}
+
 struct access_log_stats access_log_stats(const struct access_log *log)
 {
     return (struct access_log_stats){.lines = counter_read(&log->lines),
                                      .lost = count_lost(log),
+                                     .suppressed = count_suppressed(log),
                                      .broken = atomic_load_explicit(&log->broken, memory_order_relaxed)};
 }
 
@@ -251,6 +262,17 @@ static int flush(struct access_log *log, uint64_t now_ms)
     return error;
 }
 
+/* False: the sink takes no more, `error` says why. */
+static bool put_record(struct access_log *log, const struct access_record *record, uint64_t now_ms, int *error)
+{
+    size_t size = write_entry(log, record);
+    while (!sink_put(log->sink, log->line, size)) {
+        *error = flush(log, now_ms);
+        if (*error < 0) return false;
+    }
+    return true;
+}
+
 /* What it holds is in `line` of the sink, or still the ring's: no line is lost here. */
 static int take_records(struct access_log *log, struct record_ring *ring, uint64_t now_ms, uint32_t *taken)
 {
@@ -259,24 +281,39 @@ static int take_records(struct access_log *log, struct record_ring *ring, uint64
         const char *rule =
             record->rule_tag && log->name_of_rule ? log->name_of_rule(log->context, record->rule_tag) : NULL;
         if (rule) record->rule = (struct access_text){rule, (uint32_t)strlen(rule)};
-        size_t size = write_entry(log, record);
-        while (!sink_put(log->sink, log->line, size)) {
-            int error = flush(log, now_ms);
-            if (error < 0) return error;
-        }
+        int error;
+        if (!put_record(log, record, now_ms, &error)) return error;
         record_ring_pop(ring);
         ++*taken;
     }
     return 0;
 }
 
+/* So many connections have no line of their own. At a stop the workers count no more of them. */
+static int tell_suppressed(struct access_log *log, uint64_t now_ms, bool stopping)
+{
+    uint64_t sum = count_suppressed(log);
+    int error = 0;
+    if (sum == log->suppressed_told || (!stopping && now_ms - log->told_ms < TELL_MS)) return 0;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    struct access_record record =
+        access_record_of_nothing((uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u, "suppressed");
+    record.suppressed = sum - log->suppressed_told;
+    if (!put_record(log, &record, now_ms, &error)) return error;
+    log->suppressed_told = sum;
+    log->told_ms = now_ms;
+    return 0;
+}
+
 /* 0: everything that was there is written. More: records were taken, there may be others. Less: -errno of the sink. */
-static int turn(struct access_log *log, uint64_t now_ms)
+static int turn(struct access_log *log, uint64_t now_ms, bool stopping)
 {
     uint32_t taken = 0;
     int error = 0;
     for (uint32_t i = 0; i < log->workers && error == 0; i++)
         error = take_records(log, log->feeds[i].ring, now_ms, &taken);
+    if (error == 0) error = tell_suppressed(log, now_ms, stopping);
     if (error == 0) error = flush(log, now_ms);
     return error < 0 ? error : (int)taken;
 }
@@ -353,7 +390,7 @@ static void *access_log_main(void *argument)
         bool stopping = atomic_load(&log->stopping);
         uint64_t now_ms = clock_ms();
         look_after_file(log, now_ms);
-        int result = turn(log, now_ms);
+        int result = turn(log, now_ms, stopping);
         report_losses(log, now_ms, false);
         if (stopping && log->stop_ms == 0) log->stop_ms = now_ms + STOP_MS;
         if (stopping && (result == 0 || now_ms >= log->stop_ms)) break;

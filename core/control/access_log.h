@@ -40,9 +40,10 @@ void access_log_close(struct access_log *log);
 void access_log_reopen(struct access_log *log); /* soon: a file by its name, a socket likewise */
 
 struct access_log_stats {
-    uint64_t lines; /* written, or handed to the kernel */
-    uint64_t lost;  /* found no room on the way, or were never written */
-    bool broken;    /* the last attempt to write has failed */
+    uint64_t lines;      /* written, or handed to the kernel */
+    uint64_t lost;       /* found no room on the way, or were never written */
+    uint64_t suppressed; /* connections that were refused and have no line: there were too many at a time */
+    bool broken;         /* the last attempt to write has failed */
 };
 struct access_log_stats access_log_stats(const struct access_log *log);
 

@@ -5,6 +5,7 @@
 
 #include "core/io/log.h"
 #include "core/io/net.h"
+#include "core/session/access.h"
 #include "core/session/conn_cache.h"
 #include "core/session/crowd.h"
 #include "core/session/lists.h"
@@ -123,8 +124,24 @@ static void accept_log_refusal(const struct host_port *client, enum accept_verdi
     LOG(accept_refusal_level(why), "connection from %s refused: %s", peer, words[why]);
 }
 
-static void accept_refuse(struct worker *w, int fd, const struct host_port *client, enum accept_verdict why)
+/* Labels of the counters: sluice_failures_total for who is denied, else sluice_connections_refused_total. */
+static const char *accept_label(enum accept_verdict why)
 {
+    static const char *const labels[] = {
+        [ACCEPT_STOPS] = "pool",
+        [ACCEPT_NO_SLOT] = "pool",
+        [ACCEPT_SESSIONS] = "max_sessions",
+        [ACCEPT_STARTUPS] = "max_startups",
+        [ACCEPT_SHARE] = "share",
+        [ACCEPT_HALF_OPEN] = "half_open",
+    };
+    return why == ACCEPT_DENIED ? failure_row(FAIL_CLIENT_DENIED)->label : labels[why];
+}
+
+static void accept_refuse(struct worker *w, unsigned listener, int fd, const struct host_port *client,
+                          enum accept_verdict why)
+{
+    access_refuse(w, listener, client, accept_label(why));
     counter_add(why == ACCEPT_DENIED ? &w->stats.failures[FAIL_CLIENT_DENIED] : &w->stats.refused_limit, 1);
     if (why == ACCEPT_SESSIONS) counter_add(&w->stats.refused_sessions, 1);
     if (why == ACCEPT_STARTUPS) counter_add(&w->stats.refused_startups, 1);
@@ -135,11 +152,18 @@ static void accept_refuse(struct worker *w, int fd, const struct host_port *clie
     ring_close(w->ring, fd);
 }
 
-/* No descriptor is left, but a connection waits and would wake us again and again. */
-static void accept_refuse_waiting(struct worker *w, int listener_fd)
+static void accept_count_resource(struct worker *w, unsigned listener, const struct host_port *client)
 {
-    for (unsigned i = 0; i < ACCEPT_REFUSALS_MAX && spare_refuse(w, listener_fd); i++)
-        counter_add(&w->stats.refused_resource, 1);
+    counter_add(&w->stats.refused_resource, 1);
+    access_refuse(w, listener, client, "resource");
+}
+
+/* No descriptor is left, but a connection waits and would wake us again and again. */
+static void accept_refuse_waiting(struct worker *w, unsigned listener)
+{
+    struct host_port client;
+    for (unsigned i = 0; i < ACCEPT_REFUSALS_MAX && spare_refuse(w, w->listeners[listener].fd, &client); i++)
+        accept_count_resource(w, listener, &client);
 }
 
 /* What stands in the way, and what comes of it. */
@@ -157,8 +181,9 @@ static const char *accept_explain(int error)
     }
 }
 
-static void accept_on_error(struct worker *w, struct listener *l, int error)
+static void accept_on_error(struct worker *w, unsigned listener, int error)
 {
+    struct listener *l = &w->listeners[listener];
     switch (error) {
     case -ECONNABORTED:
     case -EINTR:
@@ -174,7 +199,7 @@ static void accept_on_error(struct worker *w, struct listener *l, int error)
             ring_flush(w->ring);
             return;
         }
-        accept_refuse_waiting(w, l->fd);
+        accept_refuse_waiting(w, listener);
     }
     if (l->resume_ms == 0) LOGW("accept: %s", accept_explain(error));
     l->resume_ms = ring_now_ms(w->ring) + ACCEPT_PAUSE_MS;
@@ -182,13 +207,13 @@ static void accept_on_error(struct worker *w, struct listener *l, int error)
 
 static void accept_take(struct worker *w, unsigned listener, int fd)
 {
+    /* Asked once, now: whoever resets the connection is nobody to the kernel later on. */
+    struct host_port client = net_peer_host_port(fd);
     if (spare_is_missing() && !spare_refill(w)) { /* this one's descriptor was a spare, or the last of all */
-        counter_add(&w->stats.refused_resource, 1);
+        accept_count_resource(w, listener, &client);
         spare_make_of(w, fd);
         return;
     }
-    /* Asked once, now: whoever resets the connection is nobody to the kernel later on. */
-    struct host_port client = net_peer_host_port(fd);
     enum accept_verdict verdict = accept_judge(w, listener, &client);
     uint32_t source;
     if (verdict == ACCEPT_IN && !newcomer_admits(w->keys, &client, ring_now_us(w->ring), &source))
@@ -196,7 +221,7 @@ static void accept_take(struct worker *w, unsigned listener, int fd)
     if (verdict == ACCEPT_IN)
         session_open(w, listener, fd, &client, source);
     else
-        accept_refuse(w, fd, &client, verdict);
+        accept_refuse(w, listener, fd, &client, verdict);
 }
 
 void accept_on_completion(struct worker *w, const struct ring_completion *c)
@@ -204,7 +229,7 @@ void accept_on_completion(struct worker *w, const struct ring_completion *c)
     struct listener *l = &w->listeners[c->tag.slot];
     if (!c->more) l->armed = false;
     if (c->result < 0)
-        accept_on_error(w, l, c->result);
+        accept_on_error(w, c->tag.slot, c->result);
     else
         accept_take(w, c->tag.slot, c->result);
     if (!l->armed && !w->draining && l->resume_ms == 0) accept_arm(w, c->tag.slot);

@@ -260,13 +260,25 @@ static void wake_reader(const struct worker *w)
     if (sleeper_must_wake(w->access->sleeper)) net_signal(w->access->wake_fd);
 }
 
+/* NULL: there is no room, which is counted. */
+static struct access_record *reserve_record(struct worker *w, uint32_t texts)
+{
+    struct access_record *r = record_ring_reserve(w->access->ring, (uint32_t)sizeof *r + texts);
+    if (!r) counter_add(&w->access->dropped, 1);
+    return r;
+}
+
+static void commit_record(struct worker *w)
+{
+    record_ring_commit(w->access->ring);
+    counter_add(&w->access->records, 1);
+    wake_reader(w);
+}
+
 static void send_record(struct worker *w, const struct session *s, const struct access_note *n)
 {
-    struct access_record *r = record_ring_reserve(w->access->ring, (uint32_t)sizeof *r + n->used);
-    if (!r) {
-        counter_add(&w->access->dropped, 1);
-        return;
-    }
+    struct access_record *r = reserve_record(w, n->used);
+    if (!r) return;
     char *texts = (char *)(r + 1);
     struct access_text all[NOTE_TEXTS];
     fill_record(w, s, n, r);
@@ -278,10 +290,39 @@ static void send_record(struct worker *w, const struct session *s, const struct 
     r->path = all[NOTE_PATH];
     r->chain = all[NOTE_CHAIN];
     if (r->method.size > 0) r->host = host_of(r->target);
-    record_ring_commit(w->access->ring);
-    counter_add(&w->access->records, 1);
-    wake_reader(w);
+    commit_record(w);
 }
+
+/* --- who is no session --- */
+
+static bool refusal_has_a_line(struct access_feed *feed, uint64_t second)
+{
+    if (feed->refusals_s != second) {
+        feed->refusals_s = second;
+        feed->refusals = 0;
+    }
+    if (feed->refusals == ACCESS_REFUSALS_MAX) return false;
+    feed->refusals++;
+    return true;
+}
+
+void access_refuse(struct worker *w, unsigned listener, const struct host_port *client, const char *why)
+{
+    if (!w->access) return;
+    if (!refusal_has_a_line(w->access, ring_now_ms(w->ring) / 1000u)) {
+        counter_add(&w->access->suppressed, 1);
+        return;
+    }
+    struct access_record *r = reserve_record(w, 0);
+    if (!r) return;
+    *r = access_record_of_nothing(wall_us(), "end");
+    r->listener = w->config->listeners[listener].text;
+    r->result = why;
+    r->client = *client;
+    commit_record(w);
+}
+
+/* --- sessions --- */
 
 void access_on_connected(struct worker *w, struct session *s)
 {

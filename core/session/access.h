@@ -18,13 +18,19 @@
 struct access_feed {
     struct record_ring *ring;
     counter records, dropped; /* of the worker: sent; found no room */
-    struct sleeper *sleeper;  /* the reader's */
-    int wake_fd;              /* an eventfd that wakes it */
-    bool starts;              /* a line at the start, too */
-    bool queries;             /* paths keep what stands behind their question mark */
+    counter suppressed;       /* of the worker: see access_refuse() */
+    uint64_t refusals_s;      /* the second of its last refusals, and how many lines it has had */
+    uint32_t refusals;
+    struct sleeper *sleeper; /* the reader's */
+    int wake_fd;             /* an eventfd that wakes it */
+    bool starts;             /* a line at the start, too */
+    bool queries;            /* paths keep what stands behind their question mark */
 };
 
 #define ACCESS_TEXTS_SIZE 2048u
+/* Lines in a second, from each worker, about connections that never became a session: a flood of them is not to fill
+ * the disk, nor to take the room of sessions. */
+#define ACCESS_REFUSALS_MAX 100u
 
 enum access_note_text { NOTE_USER, NOTE_TARGET, NOTE_METHOD, NOTE_PATH, NOTE_CHAIN, NOTE_TEXTS };
 
@@ -69,5 +75,8 @@ void access_keep_texts(struct worker *w, struct session *s);
 /* The session, or this request of it, is over: its line. */
 void access_end(struct worker *w, struct session *s);
 void access_release(struct worker *w, struct session *s);
+/* A connection is reset at accept: its line, or one more of those that have none. why  a label of counters, which lives
+ * as long as the process. */
+void access_refuse(struct worker *w, unsigned listener, const struct host_port *client, const char *why);
 
 #endif

@@ -64,7 +64,9 @@ static void idle_on_request(struct worker *w, struct session *s, const struct ri
         session_proceed(w, s, SESSION_HELLO);
         return;
     }
-    counter_add(&w->stats.refused_limit, 1);
+    access_begin(w, s);
+    s->settled = false;
+    session_blame(w, s, FAIL_RESOURCE);
     session_log(w, s, LOG_LEVEL_INFO, "closed: no slot for its next request");
     session_close(w, s, SESSION_RESET);
 }

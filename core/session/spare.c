@@ -70,7 +70,7 @@ void spare_make_of(struct worker *w, int fd)
     spare_give(w, fd);
 }
 
-bool spare_refuse(struct worker *w, int listener_fd)
+bool spare_refuse(struct worker *w, int listener_fd, struct host_port *client)
 {
     if (!net_is_readable(listener_fd)) return false; /* nobody waits: the spare is not given up for nothing */
     int spare = spare_take(w);
@@ -81,6 +81,7 @@ bool spare_refuse(struct worker *w, int listener_fd)
         (void)spare_refill(w); /* else it is missing */
         return false;
     }
+    *client = net_peer_host_port(fd);
     spare_make_of(w, fd);
     return true;
 }

@@ -17,7 +17,7 @@ bool spare_is_missing(void); /* of any worker of the process */
 /* Makes up for a missing one. False: there is no descriptor. */
 bool spare_refill(struct worker *w);
 /* Resets one connection that waits at the listener. False: none does, or nobody has a spare. */
-bool spare_refuse(struct worker *w, int listener_fd);
+bool spare_refuse(struct worker *w, int listener_fd, struct host_port *client);
 /* Resets the connection fd, whose number becomes a spare. */
 void spare_make_of(struct worker *w, int fd);
 
