@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,13 @@ class Used(typing.NamedTuple):
     core: float  # seconds in which its core was busy
     segments: int  # that its namespace sent
     seconds: float
+
+
+def open_unread(stack, path):
+    """A socket for the lines of a log, whose reader takes none."""
+    reader = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    reader.bind(str(path))
+    path.chmod(0o666)
 
 
 class Bench:
@@ -104,7 +112,9 @@ class Bench:
         directory = pathlib.Path(tempfile.mkdtemp(prefix=f"{proxy.name}-", dir=self.directory))
         directory.chmod(0o755)
         values = {"address": address[0], "port": address[1], "target_address": target[0], "target_port": target[1],
-                  "hop1": hops[0], "hop2": hops[1], "dir": directory, "conf": directory / "conf"}
+                  "hop1": hops[0], "hop2": hops[1], "dir": directory, "conf": directory / "conf", "unread": directory / "unread"}
+        if any("{unread}" in word for word in proxy.command):
+            open_unread(stack, values["unread"])
         if proxy.template != "-":
             text = (HERE / "peers" / proxy.template).read_text()
             (directory / "conf").write_text(processes.fill(text, values))

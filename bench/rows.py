@@ -115,7 +115,7 @@ def connections():
                 variants={"by address": (SUBJECT, by_address)}),
         connect("chain", "SOCKS5 connections through a chain of two SOCKS5 hops", "chain", ("neosocksd",)),
         connect("access-log", "SOCKS5 connections, each with a line in an access log", "socks5", ("sluice",), subject="sluice-logged",
-                paced=False),
+                variants={"with a reader that sleeps": ("sluice-unread", by_address)}),
         connect("limits", "SOCKS5 connections, each under three limits", "socks5", ("sluice",), subject="sluice-limits", paced=False),
         connect("ruleset", "SOCKS5 connections with a pass-through ruleset, client resets", "socks5",
                 ("sluice", "neosocksd-ruleset"), subject="sluice-ruleset", floor=FLOOR),
