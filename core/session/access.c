@@ -144,7 +144,7 @@ void access_on_status(struct worker *w, struct session *s, unsigned status)
 void access_count(struct worker *w, struct session *s, enum session_side from, uint64_t octets, unsigned mode)
 {
     struct access_note *n = note_of(w, s);
-    if (!n) return;
+    if (!n || octets == 0) return; /* a reply of our own has been sent */
     *(from == CLIENT ? &n->up : &n->down) += octets;
     n->paths |= (uint8_t)(1u << mode);
     if (from == UPSTREAM && n->first_byte_us == ACCESS_NONE) n->first_byte_us = since(w, n->begun_us);

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+import namespaces
 import origins
 import process
 import wire
@@ -302,6 +303,146 @@ def test_chain_without_password(logged, sluice, origin):
     line, = wait_for_lines(path, 1)
     assert line["chain"] == f"socks5://127.0.0.1:{hop.port} http://127.0.0.1:{last.port}"
     assert line["dialed"] == f"127.0.0.1:{hop.port}" and line["target"] == f"127.0.0.1:{target.port}"
+
+
+# --- whether it is true ---
+
+def address_of(connection):
+    return "%s:%d" % connection[:2]
+
+
+def elapsed_us(since):
+    return (time.monotonic() - since) * 1e6
+
+
+def test_times_and_ends_are_those_of_a_tunnel(logged, origin, dns):
+    """Each part takes as long at least as somebody has held it up, and all of them no longer than what the client sees."""
+    seen = []
+
+    def hop(_origin, connection):  # a proxy that takes its time for its answer, and a target that does
+        seen.append(address_of(connection.getpeername()))
+        connection.recv(64)
+        connection.sendall(b"\5\0")
+        connection.recv(64)
+        time.sleep(0.2)
+        connection.sendall(b"\5\0\0\1\0\0\0\0\0\0")
+        heard = connection.recv(64)
+        time.sleep(0.3)
+        connection.sendall(heard * 3)
+        return connection.recv(1) == b""
+
+    server, proxy_of_chain = dns(), origin(hop)
+    server.add("hop.example", "127.0.0.1")
+    server.silent.add(("hop.example", 28))  # 50 ms are waited for its other family
+    proxy, _api, path = logged("--nameserver", server.text, script=f"""
+        local function route(addr) await.sleep(0.25) return addr, 'socks5://me:hush@hop.example:{proxy_of_chain.port}' end
+        return {{ resolve = route, route = route, route6 = route }}""")
+    begun = time.monotonic()
+    with wire.Client(proxy.address) as client:
+        at = address_of(client.socket.getsockname())
+        client.send(b"\5\1\0")
+        assert client.read(2) == b"\5\0"
+        time.sleep(0.2)
+        client.send(wire.socks5("192.0.2.7", 443))
+        assert wire.read_socks5_reply(client)[0] == 0
+        client.send(b"hello")
+        assert client.read(15) == b"hello" * 3
+        time.sleep(0.2)
+        client.shut()
+        assert client.read_all() == b""
+    line, = wait_for_lines(path, 1)
+    took = elapsed_us(begun)
+    parts = [line[name] for name in ["handshake_us", "decision_us", "resolve_us", "connect_us"]]
+    assert all(part >= least for part, least in zip(parts, [200_000, 250_000, 40_000, 200_000])), line
+    assert line["first_byte_us"] >= sum(parts) + 300_000 and line["total_us"] >= line["first_byte_us"] + 200_000 and took >= line["total_us"]
+    assert line["client"] == at and line["target"] == "192.0.2.7:443" and (line["up"], line["down"]) == (5, 15)
+    assert line["dialed"] == f"127.0.0.1:{proxy_of_chain.port}" and [line["egress"]] == seen
+    assert line["chain"] == f"socks5://hop.example:{proxy_of_chain.port}" and "hush" not in open(path, encoding="utf-8").read()
+    assert all(0 < line[name] <= took for name in ["client_rtt_us", "target_rtt_us"])
+    assert line["client_retrans"] == line["target_retrans"] == 0 or process.SLOW > 1
+
+
+def test_each_request_has_its_own_figures(logged, origin):
+    """On one connection of the client. The last one takes an upstream of before, which no request with a body does."""
+    pause, sizes, seen = 0.4, [10, 70_000, 3], []
+
+    def pages(_origin, connection):
+        while head := origins.read_http_head(connection):
+            body = int((re.search(rb"Content-Length: (\d+)", head) or [0, 0])[1])
+            while body > 0:
+                part = connection.recv(body)
+                head, body = head + part, body - len(part)
+            seen.append((address_of(connection.getpeername()), len(head)))
+            size = sizes[len(seen) - 1]
+            time.sleep(pause)
+            connection.sendall(b"HTTP/1.1 200 Fine\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+
+    proxy, _api, path = logged()
+    target = origin(pages)
+    downs, spans = [], []
+    with wire.Client(proxy.address) as client:
+        at = address_of(client.socket.getsockname())
+        for count, size in enumerate(sizes):
+            time.sleep(pause)
+            begun = time.monotonic()
+            body = b"Content-Length: %d\r\n\r\n" % (9 * size) + b"y" * 9 * size if count == 1 else b"\r\n"
+            client.send(b"%s http://127.0.0.1:%d/ HTTP/1.1\r\nHost: x\r\n%s" % (b"POST" if count == 1 else b"GET", target.port, body))
+            head = client.read_head()
+            assert client.read(size) == b"x" * size
+            downs.append(len(head) + size)
+            lines = wait_for_lines(path, count + 1)
+            spans.append(elapsed_us(begun))
+    assert [line["down"] for line in lines] == downs and [(line["egress"], line["up"]) for line in lines] == seen
+    for line, span in list(zip(lines, spans))[1:]:  # what the client did before its request is no part of it
+        assert span >= line["total_us"] >= line["first_byte_us"] >= pause * 1e6 and line["handshake_us"] <= line["first_byte_us"]
+    assert lines[0]["total_us"] >= lines[0]["first_byte_us"] >= lines[0]["handshake_us"] + pause * 1e6
+    assert seen[0][0] != seen[1][0] and seen[2][0] in (seen[0][0], seen[1][0]) and {line["client"] for line in lines} == {at}
+    assert {line["dialed"] for line in lines} == {f"127.0.0.1:{target.port}"} and all(line["client_rtt_us"] > 0 < line["target_rtt_us"] for line in lines)
+
+
+def test_figures_of_datagrams(logged):
+    """Octets are what targets and client get, without the headers of SOCKS; times begin with the connection."""
+    proxy, _api, path = logged(UDP)
+    target, pause = Target(), 0.2
+    begun = time.monotonic()
+    with Association(proxy) as association:
+        at = address_of(association.control.socket.getsockname())
+        time.sleep(pause)
+        for size in (1, 300, 1200):
+            association.send(b"z" * size, "127.0.0.1", target.port)
+            assert len(association.receive()[0]) == size
+        association.raw(b"\0\0\1" + wire.socks5_address("127.0.0.1", target.port) + b"a fragment")  # is dropped, and no payload
+    line, = wait_for_lines(path, 1)
+    took = elapsed_us(begun)
+    target.close()
+    assert (line["up"], line["down"], line["relay"]) == (1501, 1501, "copy") and line["client"] == at
+    assert took >= line["total_us"] >= line["first_byte_us"] >= line["handshake_us"] + pause * 1e6 and line["connect_us"] is None
+    assert line["egress"] is None and line["target_rtt_us"] is None and 0 < line["client_rtt_us"] <= took
+
+
+def test_segments_that_were_sent_again(logged):
+    """The kernel's own count in a namespace, where nothing but the way to the target loses anything."""
+    try:
+        space = namespaces.Namespace(f"sluice-lossy-{os.getpid()}")
+    except namespaces.Unavailable as error:
+        pytest.skip(str(error))
+    try:
+        target = space.call(origins.Origin, origins.echo)
+        rules = f"tcp dport {target.port} meta length > 1000 numgen inc mod 5 == 3 drop"
+        for words in (["add", "table", "inet", "t"], ["add", "chain", "inet", "t", "c", "{ type filter hook input priority 0; }"],
+                      ["add", "rule", "inet", "t", "c", *rules.split()]):
+            if space.run("nft", *words, check=False).returncode != 0:
+                pytest.skip("no nftables here")
+        proxy, _api, path = logged(prefix=space.prefix)
+        client = space.call(wire.through_socks5, proxy.address, "127.0.0.1", target.port)
+        talk(client, b"x" * 400_000)
+        line, = wait_for_lines(path, 1, 30)
+        names, values = (row.split() for row in space.run("cat", "/proc/net/snmp").stdout.splitlines() if row.startswith("Tcp:"))
+        again = int(values[names.index("RetransSegs")])
+        assert again > 0 and (line["client_retrans"], line["target_retrans"]) == (0, again) and line["up"] == line["down"] == 400_000
+        target.close()
+    finally:
+        space.close()
 
 
 def test_start_lines(logged, origin):
