@@ -2,16 +2,20 @@
 import json
 import os
 import select
+import socket
 import subprocess
 import threading
+import time
 
 import pytest
 
 import fake_api
+import origins
 import process
 import scripts
 import wire
 from conftest import HERE, require
+from test_api_limits import swallow
 from test_limits import serves
 from test_users import hashed
 
@@ -21,19 +25,11 @@ INPUT = "input[type=password]"
 TAGGED = """return { route = function(address, user) sluice.tag(user:find("<") and "slow" or "fast") return address end }"""
 
 
-def flood(connection):
-    while True:
-        connection.sendall(bytes(65536))
-
-
-def drain(client, stop, speed):
-    """Reads what comes, so many octets a second if that is said."""
-    try:
-        while client.socket.recv(speed // 10 if speed else 1 << 20) and not stop.is_set():
-            if speed:
-                stop.wait(0.1)
-    except OSError:
-        pass  # closed under it: the test is over
+def drip(origin, connection):
+    """200 kB/s at most."""
+    while not origin.closing:
+        connection.sendall(bytes(20000))
+        time.sleep(0.1)
 
 
 class Browser:
@@ -334,28 +330,27 @@ def test_users_rules_and_keys(fake, browser):
 
 def test_ten_thousand_users(ruled, browser, origin, tmp_path):
     """The program itself: who moves most is in front, whoever is without a limit is seen, and one of 10,000 is found."""
-    target, hostile = origin(lambda _origin, connection: flood(connection)), "<img/src=x/onerror=alert(1)>"
+    bulk, drops, hostile = origin(origins.flood), origin(drip), "<img/src=x/onerror=alert(1)>"
     lines = [f"{name}:{hashed(b'right')}{rest}" for name, rest in [("alice", "::down=2MB/s quota=100GB/month connections=5"),
-                                                                  ("bob", "::down=300kB/s connections=1"), (hostile, "")]]
+                                                                  ("bob", "::down=20kB/s connections=1"), (hostile, "")]]
     users = tmp_path / "users"
     users.write_text("\n".join(lines + [f"u{i}:*::connections=5" for i in range(10000)]) + "\n")
     proxy, api = ruled(TAGGED, "--workers", "2", "--users", str(users))
     page = browser(colorScheme="dark", viewport={"width": 1280, "height": 800})
     page.open_live(api.address[1])
-    clients = [wire.greet(wire.Client(proxy.address), name.encode(), b"right") for name in [hostile, "bob", "alice", "alice"]]
-    for client in clients:
-        client.send(wire.socks5("127.0.0.1", target.port)).read(10)
-    stop = threading.Event()
-    threads = [threading.Thread(target=drain, args=(client, stop, 20000 if client is clients[0] else None)) for client in clients]
-    for thread in threads:
-        thread.start()
+    clients, threads = [], []
+    for name, target in [(hostile, drops), ("bob", bulk), ("alice", bulk), ("alice", bulk)]:
+        clients.append(wire.greet(wire.Client(proxy.address), name.encode(), b"right").send(wire.socks5("127.0.0.1", target.port)))
+        threads.append(threading.Thread(target=swallow, args=(clients[-1],)))
+        threads[-1].start()
     try:
-        page.until("document.querySelectorAll('#users tr').length === 3 && document.querySelector('#users td').textContent.endsWith('bit/s')"
-                   f" && {ROWS % '#users'}.map((row) => row[0]).join('|') === {json.dumps('|'.join(['alice', 'bob', hostile]))}")
+        wanted = json.dumps("|".join(["alice", hostile, "bob"]))
+        rows = page.until(f"(() => {{ const rows = {ROWS % '#users'}; return rows.every((row) => row[1].endsWith('bit/s'))"
+                          f" && rows.map((row) => row[0]).join('|') === {wanted} && rows; }})()")
         page.until(f"{ROWS % '#rules'}.map((row) => row[0]).join('|') === 'fast|slow'")
-        rows = page.see(ROWS % "#users")
-        assert rows[0][3] == "2 of 5" and rows[1][3] == "1 of 1" and rows[2][3] == "1", rows
-        assert rows[0][4].endswith("% of 16.0 Mbit/s") and " of 100 GB/month" in rows[0][5] and rows[2][4:] == ["–", "–"], rows
+        rows = {row[0]: row[1:] for row in rows}
+        assert [rows[name][2] for name in ["alice", "bob", hostile]] == ["2 of 5", "1 of 1", "1"], rows
+        assert rows["alice"][3].endswith("% of 16.0 Mbit/s") and " of 100 GB/month" in rows["alice"][4] and rows[hostile][3:] == ["–", "–"], rows
         assert page.see("document.querySelectorAll('#keys-rows tr').length") == 50
         page.do("await page.selectOption('#kind', 'user:'); await page.fill('#prefix', 'u9999');")
         page.until(f"{ROWS % '#keys-rows'}.map((row) => row[0]).join() === 'user:u9999'")
@@ -365,9 +360,8 @@ def test_ten_thousand_users(ruled, browser, origin, tmp_path):
         assert page.see("document.querySelectorAll('img').length") == 0
         assert page.errors() == []
     finally:
-        stop.set()
         for client in clients:
-            client.close()
+            client.socket.shutdown(socket.SHUT_RDWR)  # who reads comes back
         for thread in threads:
             thread.join()
 
