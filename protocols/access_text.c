@@ -188,10 +188,13 @@ static void put_number(struct line *l, uint64_t value)
     put(l, room, access_format_number(value, room));
 }
 
-/* `GET http://host:80/path HTTP` or `CONNECT host:443 socks5`. */
+/* `GET http://host:80/path HTTP` or `CONNECT host:443 socks5`; of connections without a line `suppressed 12 -`. */
 static void put_clf_request(struct line *l, const struct access_record *record)
 {
-    if (record->method.size > 0) {
+    if (record->suppressed > 0) {
+        put_word(l, "suppressed ");
+        put_number(l, record->suppressed);
+    } else if (record->method.size > 0) {
         struct access_text method = clip_text(l, &record->method), target = clip_text(l, &record->target),
                            path = clip_text(l, &record->path);
         put_plain_text(l, &method);

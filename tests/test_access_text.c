@@ -88,6 +88,8 @@ static void test_no_session(void **state)
     record.suppressed = 1234;
     assert_string_equal(written(ACCESS_LOGFMT, NULL, &record),
                         "time=1970-01-01T00:00:00.000000Z event=suppressed revision=0 up=0 down=0 suppressed=1234");
+    assert_string_equal(written(ACCESS_CLF, NULL, &record),
+                        "- - - [01/Jan/1970:00:00:00 +0000] \"suppressed 1234 -\" - 0");
     assert_non_null(strstr(written(ACCESS_JSON, NULL, &record), "\"id\":null,"));
     assert_non_null(strstr(written(ACCESS_JSON, NULL, &record), ",\"suppressed\":1234}"));
 }

@@ -780,6 +780,41 @@ def test_journald(ruled, mounts):
     reader.close()
 
 
+def test_syslog(ruled, tmp_path):
+    """Each line is an entry, whole in spite of what a client has chosen; SIGHUP finds another daemon, though the first one is there."""
+    if not namespaces.can_mount():
+        pytest.skip("no mounts of one's own here")
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    nodes = [name for name in ["null", "urandom", "random", "zero"] if os.path.exists("/dev/" + name)]
+    for name in nodes:
+        (folder / name).touch()
+    mounts = [f"mount --bind /dev/{name} {folder}/{name}" for name in nodes] + [f"mount --rbind {folder} /dev"]
+    first = unix_reader(str(folder / "log"), socket.SOCK_DGRAM)
+    proxy, _api = ruled(None, "--access-log", "syslog", prefix=namespaces.with_mounts(*mounts))
+
+    def line_of(entry):
+        head, text = re.fullmatch(rb"(<14>\w{3} [ \d]\d \d\d:\d\d:\d\d sluice\[\d+\]: )(\{.*\})", entry).groups()
+        assert len(head) + len(text) <= 8000
+        return json.loads(text)
+
+    refused_by_name(proxy, b"\x01\n<0>forged: " + b"\x02" * 240)
+    line = line_of(first.recv(65536))
+    assert line["user"] == "\x01\n<0>forged: " + "\x02" * 240 and line["result"] == "refused" and not line["truncated"]
+    os.rename(folder / "log", folder / "old")
+    second = unix_reader(str(folder / "log"), socket.SOCK_DGRAM)
+    proxy.signal(signal.SIGHUP)
+
+    def arrives():
+        refused_by_name(proxy, b"two")
+        return select.select([second], [], [], 0.2)[0]
+
+    assert process.wait_until(arrives)
+    assert line_of(second.recv(65536))["user"] == "two"
+    first.close()
+    second.close()
+
+
 def test_standard_output(sluice):
     proxy = sluice("--access-log", "stdout", "--access-log-format", "{result} {target} {up}")
     refused(proxy)
