@@ -381,7 +381,10 @@ static void test_the_table_knows_what_follows(void **state)
         int64_t next = calendar_next(p, calendar_begin(p, now));
         assert_int_equal(calendar_find(&calendar, p, next - 1), calendar_begin(p, now));
         assert_int_equal(calendar_find(&calendar, p, next), next);
-        assert_int_equal(calendar_find(&calendar, p, now - 400 * 86400), calendar_begin(p, now));
+        int64_t before = calendar_begin(p, calendar_begin(p, now) - 1); /* it is over, but may be asked for */
+        assert_int_equal(calendar_find(&calendar, p, calendar_begin(p, now) - 1), before);
+        assert_int_equal(calendar_find(&calendar, p, before), before);
+        assert_int_equal(calendar_find(&calendar, p, now - 400 * 86400), before);
     }
     assert_int_equal(calendar_find(&calendar, CALENDAR_HOUR, now + 10 * 3600), at(2026, 11, 30, 6, 0));
     calendar_update(&calendar, now + 3600);

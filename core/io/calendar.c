@@ -60,6 +60,7 @@ void calendar_update(struct calendar *calendar, int64_t now_s)
     struct calendar_table *table = &calendar->tables[next];
     for (unsigned period = 0; period < CALENDAR_PERIODS; period++) {
         int64_t begin = calendar_begin((enum calendar_period)period, now_s);
+        begin = calendar_begin((enum calendar_period)period, begin - 1);
         for (unsigned i = 0; i < CALENDAR_AHEAD; i++) {
             atomic_store_explicit(&table->begins[period][i], begin, memory_order_relaxed);
             begin = calendar_next((enum calendar_period)period, begin);

@@ -11,7 +11,8 @@
 
 enum calendar_period { CALENDAR_HOUR, CALENDAR_DAY, CALENDAR_WEEK, CALENDAR_MONTH, CALENDAR_PERIODS };
 
-/* Periods known ahead, so that a thread that is late by some hours does no harm. */
+/* Periods that are known: the last one that is over, for whoever has something to book in it, and many ahead, so that a
+ * thread that is late by some hours does no harm. */
 #define CALENDAR_AHEAD 16u
 
 struct calendar_table {
