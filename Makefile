@@ -85,11 +85,11 @@ FULL_FUZZERS  := $(filter fuzz_lua_% fuzz_api_%,$(FUZZERS))
 PLAIN_FUZZERS := $(filter-out $(FULL_FUZZERS) fuzz_session,$(FUZZERS))
 # GCSTRESS_UNIT and GCSTRESS_SLOW of tests/run.py
 STRESSED  := $(addprefix test_lua_,hostile data socket socket_proxy coroutine engine rpc execute boot match limits modules script sets)
-THREADED  := test_queue test_letter test_log test_bucket test_keys test_usage test_lua_script test_resolver_thread test_checkers test_record_ring test_access_log# what more than one thread calls
+THREADED  := test_queue test_letter test_log test_bucket test_keys test_usage test_usage_room test_lua_script test_resolver_thread test_checkers test_record_ring test_access_log# what more than one thread calls
 CLANG_FORMAT_FILES := $(wildcard core/*.c core/*/*.[ch] protocols/*.[ch] lua/*/*.[ch] api/*.[ch] tests/*.[ch] tests/e2e/*.[ch] fuzz/*.[ch] bench/*.[ch])
 
 .PHONY: all run test sim asan tsan fuzz bench bench-lua flamegraph micro lint format includes install clean help FORCE
-.PHONY: gcstress gcstress-programs mutants mutant-programs coverage-programs test-kernel test-container deps-container deps deps-test deps-lint deps-bench deps-bench-lua deps-kernel deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
+.PHONY: usage-kills gcstress gcstress-programs mutants mutant-programs coverage-programs test-kernel test-container deps-container deps deps-test deps-lint deps-bench deps-bench-lua deps-kernel deps-flamegraph node-modules test-programs asan-programs tsan-programs fuzz-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -325,6 +325,9 @@ mutants: ## plant small faults, list those that no test notices (SEED=1, COUNT=1
 fuzz: ## every fuzz target, two at a time, SECONDS=60 in all
 	@$(MAKE) --no-print-directory -j$(JOBS) fuzz-programs
 	@$(RUN) --seconds $(or $(SECONDS),60) fuzz
+
+usage-kills: $(BUILD)/tests/test_usage_turns ## kill a keeper of accounts COUNT=1000 times at any moment, and look at what is left
+	SLUICE_USAGE_KILLS=$(or $(COUNT),1000) $<
 
 # With all rows the document is written; a part of them is for whoever asked, or with KEEP=1 for the document, whose other
 # rows stay.

@@ -295,6 +295,8 @@ static void write_usage(struct text *out, const struct coordinator *c)
     write_integer(out, GAUGE, "sluice_usage_keys", "Keys whose usage is in memory, the kinds included.", f.keys);
     write_integer(out, COUNTER, "sluice_usage_merged_total",
                   "Uses that were booked on their kind of key, because there is no room for more keys.", f.merged);
+    write_integer(out, COUNTER, "sluice_usage_evicted_total",
+                  "Keys that were written and have made room in memory for others.", f.evicted);
     write_integer(out, GAUGE, "sluice_usage_wal_bytes", "Size of the database's write-ahead log.", f.wal_size);
     write_number(out, GAUGE, "sluice_usage_age_seconds", "Since usage was last written in full.",
                  (double)f.age_us * 1e-6);

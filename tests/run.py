@@ -41,7 +41,7 @@ GCSTRESS_UNIT = ["test_lua_hostile", "test_lua_data", "test_lua_socket", "test_l
                  "test_lua_engine", "test_lua_rpc", "test_lua_execute", "test_lua_boot", "test_lua_match"]
 # Those whose scripts have time budgets that are meant for a collector which rests: ten times as much.
 GCSTRESS_SLOW = ["test_lua_limits", "test_lua_modules", "test_lua_script", "test_lua_sets"]
-TSAN_UNIT = ["test_queue", "test_letter", "test_log", "test_bucket", "test_keys", "test_usage", "test_lua_script", "test_resolver_thread",
+TSAN_UNIT = ["test_queue", "test_letter", "test_log", "test_bucket", "test_keys", "test_usage", "test_usage_room", "test_lua_script", "test_resolver_thread",
              "test_checkers", "test_record_ring", "test_access_log"]
 
 

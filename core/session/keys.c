@@ -301,12 +301,10 @@ static bool entry_sums(const struct keys *l, const struct entry *e, const struct
     const struct past *past = atomic_load_explicit(&l->past, memory_order_acquire);
     struct limit_use use;
     if (!past) return false;
-    uint32_t index = past_find(past, &e->key);
     uint64_t under_way[LIMIT_DIRECTIONS];
     limit_under_way(&e->limit, under_way);
     limit_uncollected(&e->limit, &use);
-    *sums = (struct limit_sums){0};
-    if (index != PAST_NONE) past_read(past, index, time, sums);
+    past_read(past, &e->key, time, sums);
     memcpy(sums->under_way, under_way, sizeof under_way);
     for (unsigned i = 0; i < LIMIT_PERIODS; i++)
         for (unsigned d = 0; d < 2; d++) sums->octets[i][d] += use.octets[d];
@@ -632,6 +630,30 @@ void keys_restore(struct keys *keys, uint64_t now_us)
         if (entry_sums(keys, e, &time, &sums)) limit_restore(&e->limit, &sums, &time);
         keys_release(keys, i);
     }
+}
+
+bool keys_need(struct keys *keys, const struct limit_key *key, const struct limit_sums *sums,
+               const struct limit_time *time)
+{
+    uint32_t held = set_find(keys, hash_of(keys, key), key);
+    bool needed = key->kind < LIMIT_NAMED && limit_rules_need(rules_of_kind(keys, key->kind), sums);
+    if (held == KEYS_NONE) return needed;
+    struct entry *e = entry_at(keys, held);
+    bool alone = (atomic_load(&e->word) & ENTRY_REFS) == 1; /* but for us */
+    needed |= !alone || limit_keeps_quota(&e->limit, time);
+    keys_release(keys, held);
+    return needed;
+}
+
+uint32_t keys_quota_kinds(const struct keys *keys)
+{
+    uint32_t kinds = 1u << LIMIT_NAMED;
+    for (unsigned kind = 0; kind < LIMIT_NAMED; kind++) {
+        const struct kind *k = &keys->kinds[kind];
+        bool has_keys = atomic_load(&k->keys) > 0; /* whose terms may be theirs alone */
+        if (has_keys || limit_rules_have_quota(&k->rules)) kinds |= 1u << kind;
+    }
+    return kinds;
 }
 
 /* It counts in the past before it counts as collected: who adds both up may see some octets twice, none is missing. */

@@ -83,6 +83,13 @@ void keys_set_past(struct keys *keys, const struct past *past);
 /* Keys that were put before the past was filled have used what it says, too. Before there are workers. */
 void keys_restore(struct keys *keys, uint64_t now_us);
 
+/* Whether it matters what the key has used, these sums: sessions are under it, it keeps a quota, or it would have one
+ * with octets in it if it came in now. Of a name only the ruleset can tell while it is not in the table. Any thread. */
+bool keys_need(struct keys *keys, const struct limit_key *key, const struct limit_sums *sums,
+               const struct limit_time *time);
+/* Bits (1 << kind) of the kinds of which a key may have a quota. */
+uint32_t keys_quota_kinds(const struct keys *keys);
+
 typedef void keys_take(void *context, const struct limit_key *key, const struct limit_use *use);
 /* Hands out what was used since the last call. One thread. */
 void keys_collect(struct keys *keys, keys_take *take, void *context);

@@ -122,6 +122,20 @@ static uint64_t sum_of(const struct limit_rules *rules, unsigned direction, cons
     return sums->under_way[direction] + octets_of(direction, sums->octets[READ(rules->period[direction])]);
 }
 
+bool limit_rules_need(const struct limit_rules *rules, const struct limit_sums *sums)
+{
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
+        if (READ(rules->quota[d]) != LIMIT_QUOTA_NONE && sum_of(rules, d, sums) > 0) return true;
+    return false;
+}
+
+bool limit_rules_have_quota(const struct limit_rules *rules)
+{
+    for (unsigned d = 0; d < LIMIT_DIRECTIONS; d++)
+        if (READ(rules->quota[d]) != LIMIT_QUOTA_NONE) return true;
+    return false;
+}
+
 void limit_restore(struct limit *limit, const struct limit_sums *sums, const struct limit_time *time)
 {
     const struct limit_rules *rules = rules_of(limit);

@@ -90,6 +90,9 @@ extern const struct limit_rules limit_no_rules;
 
 void limit_rules_set(struct limit_rules *rules, const struct limit_terms *terms);
 void limit_rules_get(const struct limit_rules *rules, struct limit_terms *terms);
+bool limit_rules_have_quota(const struct limit_rules *rules);
+/* Whether they have a quota of which a key with these sums has used something. */
+bool limit_rules_need(const struct limit_rules *rules, const struct limit_sums *sums);
 /* A key that nobody uses yet. */
 void limit_open(struct limit *limit, const struct limit_rules *rules, const struct limit_time *time);
 /* From now on it obeys these, which may be the same with other words in them. What was booked is void: who waits books

@@ -28,7 +28,7 @@ struct fleet_item {
     /* The asker's. */
     uint64_t own[2], counted[2]; /* the same, and what of it was since the process began */
     uint64_t handle;
-    uint32_t index;
+    uint32_t index, generation;
     /* The answer. */
     uint64_t mine[2];   /* that Redis had of this node, before */
     uint64_t others[2]; /* of all others */

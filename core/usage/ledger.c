@@ -1,5 +1,6 @@
 #include "core/usage/ledger.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,12 +8,18 @@
 
 #include "core/io/memory.h"
 
+/* Accounts that are looked at for one that may leave. */
+#define LEDGER_LOOKS_MAX 64u
+
 /* The row of the hour in which a key was used last; it is in the list of those that are not written while it is
- * `open`. */
+ * `open`. Accounts are in the order in which they were used, those of kinds left out, which never leave. */
 struct account {
     struct ledger_row row;
-    uint32_t next; /* in that list; PAST_NONE: the last */
+    uint32_t next; /* of those that are not written; PAST_NONE: the last */
+    uint32_t newer, older;
+    uint32_t generation;
     bool open;
+    bool used; /* since the process began */
 };
 
 struct overdue {
@@ -22,11 +29,16 @@ struct overdue {
 
 struct ledger {
     struct past *past;
+    struct ledger_hooks hooks;
     struct account *accounts; /* by index of the past */
-    size_t accounts_size;
+    uint32_t room;
+    uint32_t newest, oldest;
     uint32_t first; /* of the accounts that are not written */
     uint32_t open_count, overdue_count;
-    uint64_t merged;
+    bool incomplete;          /* keys are known that are not in memory */
+    int64_t hour;             /* of the evictions that are counted */
+    uint32_t evicted_in_hour; /* as many as there is room for, at most */
+    uint64_t merged, evicted;
     struct overdue *overdue;
 };
 
@@ -37,16 +49,21 @@ static void make_kinds(struct ledger *l)
         past_make(l->past, &(struct limit_key){.kind = (uint8_t)kind, .every = true});
 }
 
+static size_t accounts_size(const struct ledger *l)
+{
+    return l->room * sizeof *l->accounts;
+}
+
 int ledger_open(struct ledger **out, uint32_t keys)
 {
     struct ledger *l = calloc(1, sizeof *l);
     *out = l;
     if (!l) return -ENOMEM;
-    l->first = PAST_NONE;
-    l->accounts_size = (size_t)(keys + LIMIT_KINDS) * sizeof *l->accounts;
-    l->accounts = memory_map(l->accounts_size);
+    l->first = l->newest = l->oldest = PAST_NONE;
+    l->room = keys + LIMIT_KINDS;
+    l->accounts = memory_map(accounts_size(l));
     l->overdue = memory_map(LEDGER_BACKLOG_MAX * sizeof *l->overdue);
-    if (l->accounts && l->overdue && past_open(&l->past, keys + LIMIT_KINDS) == 0) {
+    if (l->accounts && l->overdue && past_open(&l->past, l->room) == 0) {
         make_kinds(l);
         return 0;
     }
@@ -59,7 +76,7 @@ void ledger_close(struct ledger *ledger)
 {
     if (!ledger) return;
     past_close(ledger->past);
-    if (ledger->accounts) munmap(ledger->accounts, ledger->accounts_size);
+    if (ledger->accounts) munmap(ledger->accounts, accounts_size(ledger));
     if (ledger->overdue) munmap(ledger->overdue, LEDGER_BACKLOG_MAX * sizeof *ledger->overdue);
     free(ledger);
 }
@@ -69,27 +86,155 @@ const struct past *ledger_past(const struct ledger *ledger)
     return ledger->past;
 }
 
+uint32_t ledger_room(const struct ledger *ledger)
+{
+    return ledger->room;
+}
+
+void ledger_set_hooks(struct ledger *ledger, const struct ledger_hooks *hooks)
+{
+    ledger->hooks = *hooks;
+}
+
+/* --- the order of use --- */
+
+static bool is_kind(uint32_t index)
+{
+    return index < LIMIT_KINDS;
+}
+
+static void unlink_account(struct ledger *l, uint32_t index)
+{
+    struct account *a = &l->accounts[index];
+    *(a->newer == PAST_NONE ? &l->newest : &l->accounts[a->newer].older) = a->older;
+    *(a->older == PAST_NONE ? &l->oldest : &l->accounts[a->older].newer) = a->newer;
+}
+
+static void link_newest(struct ledger *l, uint32_t index)
+{
+    struct account *a = &l->accounts[index];
+    a->newer = PAST_NONE;
+    a->older = l->newest;
+    *(a->older == PAST_NONE ? &l->oldest : &l->accounts[a->older].newer) = index;
+    l->newest = index;
+}
+
+static void link_oldest(struct ledger *l, uint32_t index)
+{
+    struct account *a = &l->accounts[index];
+    a->older = PAST_NONE;
+    a->newer = l->oldest;
+    *(a->newer == PAST_NONE ? &l->newest : &l->accounts[a->newer].older) = index;
+    l->oldest = index;
+}
+
+static void touch(struct ledger *l, uint32_t index)
+{
+    if (is_kind(index) || l->newest == index) return;
+    unlink_account(l, index);
+    link_newest(l, index);
+}
+
+/* --- making room --- */
+
+static bool may_leave(const struct ledger *l, uint32_t index, const struct limit_time *time)
+{
+    const struct account *a = &l->accounts[index];
+    struct limit_key key;
+    struct limit_sums sums;
+    if (!l->hooks.may_leave) return true;
+    past_key(l->past, index, &key);
+    past_sums(l->past, index, time, &sums);
+    return l->hooks.may_leave(l->hooks.context, &key, &sums, a->used, time);
+}
+
+static void evict(struct ledger *l, uint32_t index)
+{
+    unlink_account(l, index);
+    past_remove(l->past, index);
+    l->accounts[index] = (struct account){.generation = l->accounts[index].generation + 1};
+    l->incomplete = true;
+    l->evicted++;
+    l->evicted_in_hour++;
+}
+
+static bool may_evict(struct ledger *l, const struct limit_time *time)
+{
+    int64_t hour = calendar_find(time->calendar, CALENDAR_HOUR, time->wall_s);
+    if (l->hour != hour) l->evicted_in_hour = 0;
+    l->hour = hour;
+    return l->evicted_in_hour < l->room;
+}
+
+/* Who must stay goes to the other end, so that it is not asked again and again. */
+static bool make_room(struct ledger *l, const struct limit_time *time)
+{
+    uint32_t index = l->oldest;
+    if (!may_evict(l, time)) return false;
+    for (unsigned looks = 0; looks < LEDGER_LOOKS_MAX && index != PAST_NONE; looks++) {
+        uint32_t newer = l->accounts[index].newer;
+        if (!l->accounts[index].open && may_leave(l, index, time)) {
+            evict(l, index);
+            return true;
+        }
+        if (!l->accounts[index].open) touch(l, index);
+        index = newer;
+    }
+    return false;
+}
+
+/* PAST_NONE: there is no room. */
+static uint32_t make_account(struct ledger *l, const struct limit_key *key, const struct limit_time *time)
+{
+    struct limit_sums sums;
+    if (past_count(l->past) == l->room && !make_room(l, time)) return PAST_NONE;
+    uint32_t index = past_make(l->past, key);
+    link_newest(l, index);
+    if (l->incomplete && l->hooks.recall && l->hooks.recall(l->hooks.context, key, time, &sums))
+        past_set(l->past, index, &sums, time);
+    return index;
+}
+
+/* --- keys --- */
+
 bool ledger_load(struct ledger *ledger, const struct limit_key *key, const struct limit_sums *sums,
                  const struct limit_time *time)
 {
-    uint32_t index = past_make(ledger->past, key);
-    if (index == PAST_NONE) return false;
+    uint32_t index = past_find(ledger->past, key);
+    bool known = index != PAST_NONE;
+    if (!known) index = past_make(ledger->past, key);
+    if (index == PAST_NONE) {
+        ledger->incomplete = true;
+        return false;
+    }
+    if (!known) link_oldest(ledger, index);
     past_set(ledger->past, index, sums, time);
     return true;
 }
 
-uint32_t ledger_index(struct ledger *ledger, const struct limit_key *key)
+uint32_t ledger_index(struct ledger *ledger, const struct limit_key *key, const struct limit_time *time)
 {
-    return past_make(ledger->past, key);
+    uint32_t index = past_find(ledger->past, key);
+    if (index == PAST_NONE) return make_account(ledger, key, time);
+    touch(ledger, index);
+    return index;
 }
 
-static uint32_t find_account(struct ledger *l, const struct limit_key *key)
+uint32_t ledger_generation(const struct ledger *ledger, uint32_t index)
 {
-    uint32_t index = past_make(l->past, key);
+    assert(index < ledger->room);
+    return ledger->accounts[index].generation;
+}
+
+static uint32_t find_account(struct ledger *l, const struct limit_key *key, const struct limit_time *time)
+{
+    uint32_t index = ledger_index(l, key, time);
     if (index != PAST_NONE) return index;
     l->merged++;
-    return past_make(l->past, &(struct limit_key){.kind = key->kind, .every = true});
+    return past_find(l->past, &(struct limit_key){.kind = key->kind, .every = true});
 }
+
+/* --- rows --- */
 
 /* A new hour begins for it: the one before waits by itself, if there is room. */
 static void close_hour(struct ledger *l, uint32_t index, int64_t hour)
@@ -113,11 +258,12 @@ static void add(struct ledger_row *row, const struct limit_use *use)
 void ledger_add(struct ledger *ledger, const struct limit_key *key, const struct limit_use *use,
                 const struct limit_time *time)
 {
-    uint32_t index = find_account(ledger, key);
+    uint32_t index = find_account(ledger, key, time);
     struct account *a = &ledger->accounts[index];
     past_add(ledger->past, index, use->octets, time);
     close_hour(ledger, index, calendar_find(time->calendar, CALENDAR_HOUR, time->wall_s));
     add(&a->row, use);
+    a->used = true;
     if (a->open) return;
     a->open = true;
     a->next = ledger->first;
@@ -125,14 +271,23 @@ void ledger_add(struct ledger *ledger, const struct limit_key *key, const struct
     ledger->open_count++;
 }
 
+static int write_one(const struct ledger *l, uint32_t index, const struct ledger_row *row,
+                     int (*write)(void *context, const struct limit_key *key, const struct ledger_row *row),
+                     void *context)
+{
+    struct limit_key key;
+    past_key(l->past, index, &key);
+    return write(context, &key, row);
+}
+
 int ledger_each(const struct ledger *ledger,
                 int (*write)(void *context, const struct limit_key *key, const struct ledger_row *row), void *context)
 {
     int error = 0;
     for (uint32_t i = 0; i < ledger->overdue_count && error == 0; i++)
-        error = write(context, past_key(ledger->past, ledger->overdue[i].key), &ledger->overdue[i].row);
+        error = write_one(ledger, ledger->overdue[i].key, &ledger->overdue[i].row, write, context);
     for (uint32_t i = ledger->first; i != PAST_NONE && error == 0; i = ledger->accounts[i].next)
-        error = write(context, past_key(ledger->past, i), &ledger->accounts[i].row);
+        error = write_one(ledger, i, &ledger->accounts[i].row, write, context);
     return error;
 }
 
@@ -155,4 +310,9 @@ uint32_t ledger_rows(const struct ledger *ledger)
 uint64_t ledger_merged(const struct ledger *ledger)
 {
     return ledger->merged;
+}
+
+uint64_t ledger_evicted(const struct ledger *ledger)
+{
+    return ledger->evicted;
 }

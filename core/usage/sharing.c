@@ -30,7 +30,8 @@ struct slot {
 
 struct account {
     struct slot slots[LIMIT_PERIODS];
-    bool met; /* it was compared since the start */
+    uint32_t generation; /* of the ledger's number */
+    bool met;            /* it was compared since the start */
 };
 
 struct sharing {
@@ -51,15 +52,15 @@ struct sharing {
 
 /* --- opening --- */
 
-int sharing_open(struct sharing **out, struct keys *keys, struct ledger *ledger, uint32_t keys_max,
-                 const struct usage_text *where, const char *node)
+int sharing_open(struct sharing **out, struct keys *keys, struct ledger *ledger, const struct usage_text *where,
+                 const char *node)
 {
     struct sharing *s = calloc(1, sizeof *s);
     *out = NULL;
     if (!s) return -ENOMEM;
     s->keys = keys;
     s->ledger = ledger;
-    s->accounts_count = keys_max + LIMIT_KINDS;
+    s->accounts_count = ledger_room(ledger);
     s->accounts = memory_map(s->accounts_count * sizeof *s->accounts);
     usage_text_format(where, s->name, sizeof s->name);
     int error = s->accounts ? fleet_open(&s->fleet, where, node) : -ENOMEM;
@@ -126,6 +127,15 @@ static void note_twin(struct sharing *s, uint64_t now_us)
         s->name);
 }
 
+/* A number that another key had before is nobody's that was met. */
+static struct account *account_at(struct sharing *s, uint32_t index)
+{
+    struct account *a = &s->accounts[index];
+    uint32_t generation = ledger_generation(s->ledger, index);
+    if (a->generation != generation) *a = (struct account){.generation = generation};
+    return a;
+}
+
 /* What Redis has of us beyond what the database had when the process began. */
 static void recover(struct sharing *s, const struct fleet_item *item, const uint64_t counted[2], uint64_t now_us)
 {
@@ -143,7 +153,8 @@ static void recover(struct sharing *s, const struct fleet_item *item, const uint
 
 static void read_item(struct sharing *s, const struct fleet_item *item, uint64_t now_us)
 {
-    struct account *a = &s->accounts[item->index];
+    struct account *a = account_at(s, item->index);
+    if (a->generation != item->generation) return; /* it is another key's by now */
     struct slot *slot = &a->slots[item->period];
     if (!a->met) {
         recover(s, item, item->counted, now_us);
@@ -203,9 +214,9 @@ static void tell(struct slot *slot, struct fleet_item *item)
 static void add_items(struct sharing *s, struct fleet_batch *b, const struct keys_quota *row, uint64_t now_us)
 {
     struct limit_time time = keys_time(s->keys, now_us);
-    uint32_t index = ledger_index(s->ledger, &row->key);
+    uint32_t index = ledger_index(s->ledger, &row->key, &time);
     if (index == PAST_NONE) return; /* nobody keeps an account of it */
-    struct account *a = &s->accounts[index];
+    struct account *a = account_at(s, index);
     for (unsigned period = 0; period < LIMIT_PERIODS; period++) {
         const uint64_t *own = row->sums.octets[period];
         int64_t begin = begin_of((enum limit_period)period, &time);
@@ -219,7 +230,8 @@ static void add_items(struct sharing *s, struct fleet_batch *b, const struct key
                                 .own = {own[0], own[1]},
                                 .counted = {row->counted[0], row->counted[1]},
                                 .handle = row->handle,
-                                .index = index};
+                                .index = index,
+                                .generation = a->generation};
         if (!a->met) return;
         tell(&a->slots[period], item);
     }

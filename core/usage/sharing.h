@@ -19,9 +19,9 @@
 
 struct sharing;
 
-/* keys_max: whose accounts are kept. 0; or -errno. */
-int sharing_open(struct sharing **out, struct keys *keys, struct ledger *ledger, uint32_t keys_max,
-                 const struct usage_text *where, const char *node);
+/* 0; or -errno. */
+int sharing_open(struct sharing **out, struct keys *keys, struct ledger *ledger, const struct usage_text *where,
+                 const char *node);
 /* Sends what is left, and waits for that so long at most; the last call but sharing_close(). */
 void sharing_end(struct sharing *sharing, uint64_t now_us, uint32_t wait_ms);
 void sharing_close(struct sharing *sharing);         /* NULL is fine */

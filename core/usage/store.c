@@ -21,7 +21,7 @@
 
 struct store {
     sqlite3 *db;
-    sqlite3_stmt *add_row, *add_total;
+    sqlite3_stmt *add_row, *add_total, *find_total, *find_rows;
     int lock_fd;
     char *path;
     struct timespec deadline; /* of a question */
@@ -41,6 +41,8 @@ static const char add_row[] = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                               " connections = connections + excluded.connections, refused = refused + excluded.refused";
 static const char add_total[] = "INSERT INTO total VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET"
                                 " up = up + excluded.up, down = down + excluded.down, last = max(last, excluded.last)";
+static const char find_total[] = "SELECT key, up, down, last FROM total WHERE key = ?1";
+static const char find_rows[] = "SELECT hour, up, down FROM usage WHERE key = ?1 AND hour >= ?2";
 
 /* --- what went wrong --- */
 
@@ -105,6 +107,11 @@ static int read_version(struct store *s)
     return version;
 }
 
+static bool prepare(struct store *s, const char *sql, sqlite3_stmt **out)
+{
+    return sqlite3_prepare_v3(s->db, sql, -1, SQLITE_PREPARE_PERSISTENT, out, NULL) == SQLITE_OK;
+}
+
 static int open_database(struct store *s, const char *path, char message[STORE_MESSAGE_SIZE])
 {
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
@@ -120,10 +127,9 @@ static int open_database(struct store *s, const char *path, char message[STORE_M
     if (version < STORE_VERSION && run(s, "BEGIN IMMEDIATE") != SQLITE_OK) return fail(s, message);
     if (version < STORE_VERSION && run(s, schema) != SQLITE_OK) return fail(s, message);
     if (version < STORE_VERSION && run(s, "COMMIT") != SQLITE_OK) return fail(s, message);
-    if (sqlite3_prepare_v3(s->db, add_row, -1, SQLITE_PREPARE_PERSISTENT, &s->add_row, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v3(s->db, add_total, -1, SQLITE_PREPARE_PERSISTENT, &s->add_total, NULL) != SQLITE_OK)
-        return fail(s, message);
-    return 0;
+    bool good = prepare(s, add_row, &s->add_row) && prepare(s, add_total, &s->add_total) &&
+                prepare(s, find_total, &s->find_total) && prepare(s, find_rows, &s->find_rows);
+    return good ? 0 : fail(s, message);
 }
 
 int store_open(struct store **out, const char *path, char message[STORE_MESSAGE_SIZE])
@@ -147,6 +153,8 @@ void store_close(struct store *store)
     if (!store) return;
     sqlite3_finalize(store->add_row);
     sqlite3_finalize(store->add_total);
+    sqlite3_finalize(store->find_total);
+    sqlite3_finalize(store->find_rows);
     sqlite3_close(store->db);
     if (store->lock_fd >= 0) close(store->lock_fd);
     free(store->path);
@@ -204,42 +212,64 @@ static int64_t first_begin(const struct limit_time *time)
     return week < month ? week : month;
 }
 
-static int load_key(sqlite3_stmt *totals, sqlite3_stmt *rows, const struct limit_time *time, struct limit_sums *sums)
+/* What the key has used of which `totals` has a row; SQLITE_DONE: all is well. */
+static int load_key(struct store *s, sqlite3_stmt *totals, const struct limit_time *time, struct limit_sums *sums)
 {
     *sums = (struct limit_sums){.octets[LIMIT_EVER] = {column(totals, 1), column(totals, 2)}};
     if (sqlite3_column_int64(totals, 3) < first_begin(time)) return SQLITE_DONE; /* it was not used since */
-    sqlite3_reset(rows);
-    sqlite3_bind_text(rows, 1, (const char *)sqlite3_column_text(totals, 0), sqlite3_column_bytes(totals, 0),
+    sqlite3_bind_text(s->find_rows, 1, (const char *)sqlite3_column_text(totals, 0), sqlite3_column_bytes(totals, 0),
                       SQLITE_TRANSIENT);
-    sqlite3_bind_int64(rows, 2, first_begin(time));
-    return add_periods(rows, time, sums);
+    sqlite3_bind_int64(s->find_rows, 2, first_begin(time));
+    int code = add_periods(s->find_rows, time, sums);
+    sqlite3_reset(s->find_rows);
+    return code;
 }
 
-int store_load(struct store *store, const struct limit_time *time,
+int store_load(struct store *store, const struct limit_time *time, uint32_t kinds,
                bool (*take)(void *context, const struct limit_key *key, const struct limit_sums *sums), void *context,
                char message[STORE_MESSAGE_SIZE])
 {
-    sqlite3_stmt *totals = NULL, *rows = NULL;
+    sqlite3_stmt *totals = NULL;
     struct limit_key key;
     struct limit_sums sums;
     int code =
         sqlite3_prepare_v2(store->db, "SELECT key, up, down, last FROM total ORDER BY last DESC", -1, &totals, NULL);
-    if (code == SQLITE_OK)
-        code = sqlite3_prepare_v2(store->db, "SELECT hour, up, down FROM usage WHERE key = ?1 AND hour >= ?2", -1,
-                                  &rows, NULL);
-    if (code == SQLITE_OK)
-        while ((code = sqlite3_step(totals)) == SQLITE_ROW) {
-            int loaded = load_key(totals, rows, time, &sums);
-            if (loaded != SQLITE_DONE) break;
-            if (read_key(totals, 0, &key) && !take(context, &key, &sums)) {
-                code = SQLITE_DONE;
-                break;
-            }
-        }
+    bool goes_on = code == SQLITE_OK;
+    while (goes_on && (code = sqlite3_step(totals)) == SQLITE_ROW) {
+        if (!read_key(totals, 0, &key) || !(kinds & 1u << key.kind)) continue;
+        code = load_key(store, totals, time, &sums);
+        goes_on = code == SQLITE_DONE && take(context, &key, &sums);
+    }
     int result = code == SQLITE_DONE ? 0 : fail(store, message);
-    sqlite3_finalize(rows);
     sqlite3_finalize(totals);
     return result;
+}
+
+int store_has_more(struct store *store, uint32_t keys, char message[STORE_MESSAGE_SIZE])
+{
+    sqlite3_stmt *statement = NULL;
+    int result = -1,
+        code = sqlite3_prepare_v2(store->db, "SELECT 1 FROM total LIMIT 1 OFFSET ?1", -1, &statement, NULL);
+    if (code == SQLITE_OK) {
+        sqlite3_bind_int64(statement, 1, keys);
+        code = sqlite3_step(statement);
+    }
+    if (code == SQLITE_ROW || code == SQLITE_DONE) result = code == SQLITE_ROW;
+    if (result < 0) fail(store, message);
+    sqlite3_finalize(statement);
+    return result;
+}
+
+bool store_find(struct store *store, const struct limit_key *key, const struct limit_time *time,
+                struct limit_sums *sums)
+{
+    char text[LIMIT_KEY_TEXT_SIZE];
+    int size = (int)limit_key_format(key, text, sizeof text);
+    sqlite3_bind_text(store->find_total, 1, text, size, SQLITE_STATIC);
+    bool found =
+        sqlite3_step(store->find_total) == SQLITE_ROW && load_key(store, store->find_total, time, sums) == SQLITE_DONE;
+    sqlite3_reset(store->find_total);
+    return found;
 }
 
 /* --- the node's name --- */
@@ -292,6 +322,12 @@ static int write_row(void *context, const struct limit_key *key, const struct le
     return step(s->add_row) == 0 ? step(s->add_total) : -1;
 }
 
+/* Errors may have ended it already. */
+static void roll_back(struct store *s)
+{
+    if (!sqlite3_get_autocommit(s->db)) run(s, "ROLLBACK");
+}
+
 /* IMMEDIATE: a transaction that reads first and then wants to write fails at once where others write. */
 int store_write(struct store *store, const struct ledger *ledger, char message[STORE_MESSAGE_SIZE])
 {
@@ -299,7 +335,7 @@ int store_write(struct store *store, const struct ledger *ledger, char message[S
     bool good = ledger_each(ledger, write_row, store) == 0 && run(store, "COMMIT") == SQLITE_OK;
     if (!good) {
         fail(store, message);
-        if (!sqlite3_get_autocommit(store->db)) run(store, "ROLLBACK");
+        roll_back(store);
         return -1;
     }
     if (store_wal_size(store) > STORE_WAL_CUT)
@@ -408,7 +444,20 @@ static bool gather(struct gathering *g, sqlite3_stmt *statement, bool *failed)
     return true;
 }
 
-int store_ask(struct store *store, struct store_query *query, char message[STORE_MESSAGE_SIZE])
+/* Rows that are not written, for the time of a question: the transaction is never committed, so that nothing has to
+ * reach the disk. False: there is none. */
+static bool begin_preview(struct store *s, const struct ledger *ledger)
+{
+    if (!ledger || ledger_rows(ledger) == 0) return false;
+    sqlite3_busy_timeout(s->db, 0);
+    bool begun = run(s, "BEGIN IMMEDIATE") == SQLITE_OK;
+    sqlite3_busy_timeout(s->db, STORE_BUSY_MS);
+    if (begun && ledger_each(ledger, write_row, s) == 0) return true;
+    if (begun) roll_back(s);
+    return false;
+}
+
+static int ask(struct store *s, struct store_query *query, char message[STORE_MESSAGE_SIZE])
 {
     static const char one[] = "SELECT key, hour, up, down, connections, refused FROM usage"
                               " WHERE key = ?3 AND hour >= ?1 AND hour < ?2 ORDER BY key, hour";
@@ -417,10 +466,7 @@ int store_ask(struct store *store, struct store_query *query, char message[STORE
     struct gathering g = {.query = query, .span.by = query->by};
     sqlite3_stmt *statement = NULL;
     bool failed = false, goes_on = true;
-    clock_gettime(CLOCK_MONOTONIC, &store->deadline);
-    store->deadline.tv_sec += STORE_ASK_S;
-    sqlite3_progress_handler(store->db, 10000, is_late, store);
-    int code = sqlite3_prepare_v2(store->db, query->key ? one : all, -1, &statement, NULL);
+    int code = sqlite3_prepare_v2(s->db, query->key ? one : all, -1, &statement, NULL);
     if (code == SQLITE_OK) {
         sqlite3_bind_int64(statement, 1, query->from);
         sqlite3_bind_int64(statement, 2, query->to);
@@ -428,11 +474,23 @@ int store_ask(struct store *store, struct store_query *query, char message[STORE
         while (goes_on && (code = sqlite3_step(statement)) == SQLITE_ROW) goes_on = gather(&g, statement, &failed);
         if (goes_on && code == SQLITE_DONE) finish_row(&g, &failed);
     }
-    int result = (goes_on && code != SQLITE_DONE) || failed ? fail(store, message) : 0;
+    int result = (goes_on && code != SQLITE_DONE) || failed ? fail(s, message) : 0;
     if (code == SQLITE_INTERRUPT)
         snprintf(message, STORE_MESSAGE_SIZE, "it takes longer than %d seconds; ask for one key, or for less time",
                  STORE_ASK_S);
     sqlite3_finalize(statement);
+    return result;
+}
+
+int store_ask(struct store *store, const struct ledger *ledger, struct store_query *query,
+              char message[STORE_MESSAGE_SIZE])
+{
+    bool preview = begin_preview(store, ledger);
+    clock_gettime(CLOCK_MONOTONIC, &store->deadline);
+    store->deadline.tv_sec += STORE_ASK_S;
+    sqlite3_progress_handler(store->db, 10000, is_late, store);
+    int result = ask(store, query, message);
     sqlite3_progress_handler(store->db, 0, NULL, NULL);
+    if (preview) roll_back(store);
     return result;
 }

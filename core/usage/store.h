@@ -20,11 +20,16 @@ struct store;
 int store_open(struct store **out, const char *path, char message[STORE_MESSAGE_SIZE]);
 void store_close(struct store *store);
 
-/* Calls `take` for each key that was used in a period that is not over, and for each that was ever used, those that
- * were used last first, until it answers false. -1: the message says why. */
-int store_load(struct store *store, const struct limit_time *time,
+/* Calls `take` for each key of these kinds (bits 1 << kind), those that were used last first, until it answers false.
+ * -1: the message says why. */
+int store_load(struct store *store, const struct limit_time *time, uint32_t kinds,
                bool (*take)(void *context, const struct limit_key *key, const struct limit_sums *sums), void *context,
                char message[STORE_MESSAGE_SIZE]);
+/* Whether there are more keys than that; -1: the message says why. */
+int store_has_more(struct store *store, uint32_t keys, char message[STORE_MESSAGE_SIZE]);
+/* What that key has used. False: nothing, or it cannot be read. */
+bool store_find(struct store *store, const struct limit_key *key, const struct limit_time *time,
+                struct limit_sums *sums);
 /* Adds all rows of the ledger that are not written, in one transaction. -1: nothing was written, the message says why.
  */
 int store_write(struct store *store, const struct ledger *ledger, char message[STORE_MESSAGE_SIZE]);
@@ -64,7 +69,10 @@ struct store_query {
     bool more; /* there are more behind them */
 };
 
-/* 0; or -1, and the message says why: also if it takes longer than two seconds. */
-int store_ask(struct store *store, struct store_query *query, char message[STORE_MESSAGE_SIZE]);
+/* 0; or -1, and the message says why: also if it takes longer than two seconds. The rows of the ledger that are not
+ * written count as if they were, and nothing is written for that; ledger: NULL, or somebody else writes: without them.
+ */
+int store_ask(struct store *store, const struct ledger *ledger, struct store_query *query,
+              char message[STORE_MESSAGE_SIZE]);
 
 #endif

@@ -11,6 +11,8 @@
 
 #include "core/io/log.h"
 #include "core/io/queue.h"
+#include "core/session/departures.h"
+#include "core/usage/collector.h"
 #include "core/usage/fleet.h"
 #include "core/usage/sharing.h"
 #include "protocols/usage_text.h"
@@ -22,8 +24,14 @@
 #define USAGE_LAST_MS 300u
 /* What is wrong with the disk is said so often. */
 #define USAGE_SAY_US UINT64_C(60000000)
-/* Quarters of an hour: zones differ by them, so that every hour ends with one. */
-#define USAGE_QUARTER_S 900
+/* Between two transactions: so whoever asks again and again does not make the disk busy. */
+#define USAGE_REST_US UINT64_C(1000000)
+/* From so many rows that are not written on the next transaction is due, so that keys may leave the ledger; and room
+ * for those that come meanwhile. */
+#define USAGE_ROWS_DUE DEPARTURES_MAX
+#define USAGE_SPARE    (3 * DEPARTURES_MAX)
+/* Where writing fails, an answer has the rows of memory in it up to so many: they are added up for each question. */
+#define USAGE_PREVIEW_MAX 10000u
 
 enum usage_op { USAGE_OP_WAKE = 1, USAGE_OP_SHARING };
 
@@ -41,11 +49,11 @@ struct usage {
     bool over; /* the thread has ended; of the one that calls usage_stop() */
 
     /* the thread's own */
-    int64_t hour;      /* that uses are booked in */
-    uint64_t write_us; /* when the next transaction is due */
+    struct collector collector;
+    uint64_t tried_us; /* the last transaction */
     uint64_t say_us;   /* before then nothing is said of failures */
     bool failing;
-    counter written, failures, waiting, merged, known, wal_size, written_us;
+    counter written, failures, waiting, merged, evicted, known, wal_size, written_us;
 
     pthread_t thread;
     bool started;
@@ -54,40 +62,6 @@ struct usage {
     bool opened;
     int result;
 };
-
-/* --- collecting --- */
-
-struct taking {
-    struct usage *usage;
-    struct limit_time time;
-};
-
-static void usage_take(void *context, const struct limit_key *key, const struct limit_use *use)
-{
-    const struct taking *taking = context;
-    ledger_add(taking->usage->ledger, key, use, &taking->time);
-}
-
-static void usage_collect(struct usage *u, const struct limit_time *time, bool all)
-{
-    struct taking taking = {u, *time};
-    if (all)
-        keys_collect(u->keys, usage_take, &taking);
-    else
-        keys_collect_departed(u->keys, usage_take, &taking);
-}
-
-/* What was used up to now belongs to the hour that has ended. */
-static bool usage_end_hour(struct usage *u, const struct limit_time *time)
-{
-    int64_t hour = calendar_find(time->calendar, CALENDAR_HOUR, time->wall_s);
-    struct limit_time end = *time;
-    if (hour == u->hour) return false;
-    if (hour > u->hour) end.wall_s = hour - 1;
-    usage_collect(u, &end, true);
-    u->hour = hour;
-    return true;
-}
 
 /* --- writing --- */
 
@@ -105,6 +79,7 @@ static void usage_note(struct usage *u)
 {
     counter_set(&u->waiting, ledger_rows(u->ledger));
     counter_set(&u->merged, ledger_merged(u->ledger));
+    counter_set(&u->evicted, ledger_evicted(u->ledger));
     counter_set(&u->known, past_count(ledger_past(u->ledger)));
     counter_set(&u->wal_size, store_wal_size(u->store));
 }
@@ -113,7 +88,7 @@ static void usage_write(struct usage *u)
 {
     char message[STORE_MESSAGE_SIZE];
     uint64_t now = ring_now_us(u->ring);
-    u->write_us = now + USAGE_WRITE_MS * 1000;
+    u->tried_us = now;
     if (ledger_rows(u->ledger) == 0) {
         counter_set(&u->written_us, now);
     } else if (store_write(u->store, u->ledger, message) < 0) {
@@ -137,8 +112,8 @@ static struct limit_time usage_time(const struct usage *u)
 static void usage_collect_and_write(struct usage *u)
 {
     struct limit_time time = usage_time(u);
-    usage_end_hour(u, &time);
-    usage_collect(u, &time, true);
+    collector_end_hour(&u->collector, &time);
+    collector_take(&u->collector, &time, true);
     usage_write(u);
 }
 
@@ -148,8 +123,13 @@ static void usage_on_question(struct letter *letter)
 {
     struct usage_question *question = (struct usage_question *)letter;
     struct usage *u = question->usage;
-    if (!u->failing) usage_collect_and_write(u);
-    question->result = store_ask(u->store, &question->query, question->message);
+    struct limit_time time = usage_time(u);
+    bool due = collector_end_hour(&u->collector, &time) || time.now_us - u->tried_us >= USAGE_REST_US;
+    collector_take(&u->collector, &time, true);
+    if (due && !u->failing) usage_write(u);
+    usage_note(u);
+    bool preview = !u->failing || ledger_rows(u->ledger) <= USAGE_PREVIEW_MAX;
+    question->result = store_ask(u->store, preview ? u->ledger : NULL, &question->query, question->message);
     question->answered(question, u->ring);
 }
 
@@ -157,7 +137,7 @@ static uint64_t usage_wait_us(const struct usage *u)
 {
     uint64_t turn_us = u->sharing ? SHARING_MS * 1000 : USAGE_TURN_US;
     struct limit_time time = usage_time(u);
-    uint64_t quarter_us = (uint64_t)(USAGE_QUARTER_S - time.wall_s % USAGE_QUARTER_S) * 1000000;
+    uint64_t quarter_us = collector_wait_us(&time);
     return quarter_us < turn_us ? quarter_us : turn_us;
 }
 
@@ -173,6 +153,12 @@ static void usage_on_shared(struct usage *u)
     usage_arm_sharing(u);
 }
 
+static bool usage_is_due(const struct usage *u, uint64_t now_us)
+{
+    bool many = !u->failing && ledger_rows(u->ledger) >= USAGE_ROWS_DUE;
+    return now_us - u->tried_us >= (many ? USAGE_REST_US : USAGE_WRITE_MS * 1000);
+}
+
 static int usage_turn(struct usage *u)
 {
     struct ring_completion completion;
@@ -184,12 +170,12 @@ static int usage_turn(struct usage *u)
     while (ring_next(u->ring, &completion))
         if (completion.tag.op == USAGE_OP_SHARING) usage_on_shared(u);
     struct limit_time time = usage_time(u);
-    bool due = ring_now_us(u->ring) >= u->write_us;
-    if (usage_end_hour(u, &time) || due)
+    if (collector_end_hour(&u->collector, &time) || usage_is_due(u, time.now_us))
         usage_collect_and_write(u);
     else
-        usage_collect(u, &time, false);
-    if (u->sharing) sharing_turn(u->sharing, ring_now_us(u->ring));
+        collector_take(&u->collector, &time, false);
+    /* At that moment: what is told of a period has nothing in it that belongs to the hour before. */
+    if (u->sharing) sharing_turn(u->sharing, time.now_us);
     letter_box_deliver(&u->letters);
     return 0;
 }
@@ -206,7 +192,7 @@ static void *usage_main(void *argument)
     pthread_cond_broadcast(&u->changed);
     pthread_mutex_unlock(&u->lock);
     if (!good) return NULL;
-    u->write_us = ring_now_us(u->ring) + USAGE_WRITE_MS * 1000;
+    u->tried_us = ring_now_us(u->ring);
     log_attach();
     if (u->sharing) usage_arm_sharing(u);
     while (error == 0 && !atomic_load(&u->ends)) error = usage_turn(u);
@@ -265,40 +251,70 @@ void usage_close(struct usage *usage)
     free(usage);
 }
 
+/* A name whose terms the ruleset has not given yet may have a quota. */
+static bool usage_may_leave(void *context, const struct limit_key *key, const struct limit_sums *sums, bool used,
+                            const struct limit_time *time)
+{
+    struct usage *u = context;
+    return (used || key->kind != LIMIT_NAMED) && !keys_need(u->keys, key, sums, time);
+}
+
+static bool usage_recall(void *context, const struct limit_key *key, const struct limit_time *time,
+                         struct limit_sums *sums)
+{
+    const struct usage *u = context;
+    return store_find(u->store, key, time, sums);
+}
+
 struct loading {
-    struct ledger *ledger;
+    struct usage *usage;
     const struct limit_time *time;
+    bool needed; /* those alone that may have something used of a quota */
     bool full;
 };
 
 static bool usage_load(void *context, const struct limit_key *key, const struct limit_sums *sums)
 {
     struct loading *loading = context;
-    loading->full = !ledger_load(loading->ledger, key, sums, loading->time);
+    struct usage *u = loading->usage;
+    bool needed = key->kind == LIMIT_NAMED || keys_need(u->keys, key, sums, loading->time);
+    if (loading->needed && !needed) return true;
+    loading->full = !ledger_load(u->ledger, key, sums, loading->time);
     return !loading->full;
+}
+
+/* Where there are more keys than there is room for, those come first whose quotas would begin anew without it. */
+static int usage_load_all(struct usage *u, const struct usage_options *options, const struct limit_time *time,
+                          char message[STORE_MESSAGE_SIZE])
+{
+    struct loading needed = {.usage = u, .time = time, .needed = true}, rest = {.usage = u, .time = time};
+    int more = store_has_more(u->store, options->keys_max, message), error = more < 0 ? -1 : 0;
+    if (more > 0) error = store_load(u->store, time, keys_quota_kinds(u->keys), usage_load, &needed, message);
+    if (error == 0 && !needed.full) error = store_load(u->store, time, UINT32_MAX, usage_load, &rest, message);
+    if (needed.full)
+        LOGW("--usage %s: it knows more keys with quotas than --limit-keys %u; quotas of those that were used least "
+             "recently begin anew: give more --limit-keys",
+             u->name, options->keys_max);
+    return error;
 }
 
 static int usage_open_store(struct usage *u, const struct usage_options *options)
 {
     char path[2 * USAGE_PATH_MAX], message[STORE_MESSAGE_SIZE];
     struct limit_time time = keys_time(u->keys, options->now_us);
-    struct loading loading = {u->ledger, &time, false};
     snprintf(path, sizeof path, "%s", u->text.path);
     if (!*u->text.path) snprintf(path, sizeof path, "%s/usage.db", options->state_dir);
     snprintf(u->name, sizeof u->name, "sqlite:%.*s", (int)USAGE_PATH_MAX, path);
-    u->hour = calendar_find(time.calendar, CALENDAR_HOUR, time.wall_s);
-    if (store_open(&u->store, path, message) < 0 || store_load(u->store, &time, usage_load, &loading, message) < 0) {
+    collector_open(&u->collector, u->keys, u->ledger, &time);
+    if (store_open(&u->store, path, message) < 0 || usage_load_all(u, options, &time, message) < 0) {
         LOGE("--usage %s: %s", u->name, message);
         return -EIO;
     }
-    if (loading.full)
-        LOGW("--usage %s: it knows more keys than --limit-keys %u; quotas of those that were used least recently begin "
-             "anew: give more --limit-keys",
-             u->name, options->keys_max);
+    ledger_set_hooks(u->ledger, &(struct ledger_hooks){u, usage_may_leave, usage_recall});
     return 0;
 }
 
-static int usage_open_sharing(struct usage *u, const struct usage_options *options)
+static int usage_open_sharing(struct usage *u)
 {
     char node[STORE_NODE_SIZE], message[STORE_MESSAGE_SIZE];
     static_assert(STORE_NODE_SIZE <= FLEET_NODE_SIZE, "a node's name");
@@ -307,7 +323,7 @@ static int usage_open_sharing(struct usage *u, const struct usage_options *optio
         LOGE("--usage %s: %s", u->name, message);
         return -EIO;
     }
-    int error = sharing_open(&u->sharing, u->keys, u->ledger, options->keys_max, &u->text, node);
+    int error = sharing_open(&u->sharing, u->keys, u->ledger, &u->text, node);
     if (error < 0) LOGE("--usage: its thread for Redis could not be started: %s; raise ulimit -u", strerror(-error));
     return error;
 }
@@ -341,12 +357,12 @@ int usage_open(struct usage **out, struct keys *keys, const struct usage_options
     const char *wrong = options->text ? usage_text_parse(options->text, strlen(options->text), &u->text) : NULL;
     assert(!wrong); /* config_check() has read it */
     (void)wrong;
-    int error = ledger_open(&u->ledger, options->keys_max);
+    int error = ledger_open(&u->ledger, options->keys_max + USAGE_SPARE);
     if (error == 0) error = keys_keep_accounts(keys, ledger_past(u->ledger));
     if (error == -ENOMEM) LOGE("--usage: there is no memory for its accounts; lower --limit-keys");
     if (error == 0) error = usage_open_store(u, options);
     if (error == 0) keys_restore(keys, options->now_us);
-    if (error == 0) error = usage_open_sharing(u, options);
+    if (error == 0) error = usage_open_sharing(u);
     if (error == 0) usage_note(u);
     counter_set(&u->written_us, options->now_us);
     if (error == 0) error = usage_start(u);
@@ -366,6 +382,7 @@ void usage_show(const struct usage *usage, uint64_t now_us, struct usage_figures
                                       .failures = counter_read(&usage->failures),
                                       .waiting = counter_read(&usage->waiting),
                                       .merged = counter_read(&usage->merged),
+                                      .evicted = counter_read(&usage->evicted),
                                       .keys = counter_read(&usage->known),
                                       .wal_size = counter_read(&usage->wal_size),
                                       .age_us = now_us > written_us ? now_us - written_us : 0,

@@ -33,7 +33,7 @@ void usage_stop(struct usage *usage, struct ring *own);
 void usage_close(struct usage *usage); /* behind usage_stop(), or when there were no workers; NULL is fine */
 
 /* The thread's from usage_ask() until `answered` is called, on the thread: it sends it back by way of `ring`, that of
- * the thread. Use that is not written yet is written before. */
+ * the thread. Use that is not written yet is part of the answer. */
 struct usage_question {
     struct letter letter; /* first */
     struct usage *usage;
@@ -51,6 +51,7 @@ struct usage_figures {
     uint64_t written, failures;                             /* transactions */
     uint64_t waiting;                                       /* rows that are not written */
     uint64_t merged;                                        /* uses that were booked on a kind, for want of room */
+    uint64_t evicted;                                       /* keys that have made room in memory */
     uint64_t keys;                                          /* whose accounts are in memory */
     uint64_t wal_size;                                      /* octets of the database's log */
     uint64_t age_us;                                        /* since everything was written */

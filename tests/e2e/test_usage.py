@@ -2,6 +2,7 @@
 import csv
 import datetime
 import io
+import os
 import re
 import signal
 import sqlite3
@@ -13,12 +14,13 @@ import pytest
 import process
 import wire
 from test_keys import pour, read_until_cut
+from test_process import find_daemon
 
 MB = 1000000
 
 
 def used(api, key):
-    """(up, down, connections, refused) in all that the accounts have of it; what is not written yet is written first."""
+    """(up, down, connections, refused) in all that the accounts have of it, written or not."""
     rows = api.get(f"/usage?key={key}&from=0&by=month").json()["usage"]
     return tuple(sum(row[name] for row in rows) for name in ("up", "down", "connections", "refused"))
 
@@ -48,6 +50,11 @@ def metric(api, name):
     return float(re.search(rf"^{name} (\S+)$", api.get("/metrics").text, re.MULTILINE).group(1))
 
 
+def wait_until_written(api):
+    """What was asked for once is in memory, and written when the next second has begun, at the latest by then."""
+    assert process.wait_until(lambda: api.get("/usage?key=total").status == 200 and metric(api, "sluice_usage_rows_waiting") == 0, 30, 0.2)
+
+
 def rows_of(path):
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
         return {key: row for key, *row in database.execute(
@@ -68,6 +75,7 @@ def test_a_quota_goes_on_behind_a_kill(ruled, origin, tmp_path):
     client = as_user(proxy, target).send(b"x" * 1000)
     assert client.read(3 * MB) == bytes(3 * MB)
     process.becomes(lambda: used(api, "user:alice"), (1000, 3 * MB, 1, 0))
+    wait_until_written(api)
     kill(proxy)
     proxy, api = start(ruled, tmp_path / "usage.db", *options)
     assert api.get("/limits/total").json()["used"] == {"quota": 3 * MB + 1000}
@@ -79,6 +87,7 @@ def test_a_quota_goes_on_behind_a_kill(ruled, origin, tmp_path):
     client = ask_as(proxy, target, b"alice")
     assert client.read(9) == wire.SOCKS4_REJECTED
     assert process.wait_until(lambda: used(api, "user:alice") == (2000, 5 * MB - 2000, 2, 1))
+    wait_until_written(api)
     kill(proxy)
     proxy, api = start(ruled, tmp_path / "usage.db", *options)  # refused from the first one on
     assert ask_as(proxy, target, b"alice").read(9) == wire.SOCKS4_REJECTED
@@ -106,6 +115,26 @@ def test_a_stop_writes_everything(ruled, origin, tmp_path):
     assert rows_of(path) == {"user:alice": [7000, 7000, 1, 1], "total": [7000, 7000, 2, 0]}  # the second one came as far as its user
 
 
+def test_a_daemon_opens_the_database_behind_its_fork(origin, tmp_path):
+    """Its own are the locks that SQLite has on the file: a process does not inherit them, and one that has lost them corrupts the database."""
+    path, port, target = tmp_path / "usage.db", process.free_port(), origin()
+    words = ("-d", "--usage", f"sqlite:{path}", "--limit", "user: connections=9")
+    code, _, err = process.run(*words, "-l", f"127.0.0.1:{port}")
+    pid = find_daemon(port)
+    try:
+        assert code == 0 and pid, err
+        locks = [line.split() for line in open("/proc/locks", encoding="ascii")]
+        assert any(words[1] == "POSIX" and words[4] == str(pid) for words in locks), locks
+        with wire.Client(("127.0.0.1", port)) as client:
+            client.send(wire.socks4("127.0.0.1", target.port, b"alice") + b"x" * 100)
+            assert client.read(108)[8:] == b"x" * 100
+        assert process.run(*words, "-l", f"127.0.0.1:{process.free_port()}")[0] == 1  # the parent hears of a database that is taken
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+    assert process.wait_until(lambda: rows_of(path).get("user:alice") == [100, 100, 1, 0], 30)
+
+
 def test_a_ruleset_s_quota_goes_on(ruled, origin, tmp_path):
     """Whose terms come with the first request, when the accounts have been read long ago."""
     script = """return {route = function(addr)
@@ -119,6 +148,7 @@ def test_a_ruleset_s_quota_goes_on(ruled, origin, tmp_path):
         if left == 3000:
             assert client.send(b"x" * 1000).read(1000) == b"x" * 1000
             process.becomes(lambda: used(api, "gold"), (1000, 1000, 1, 0))
+            wait_until_written(api)
             kill(proxy)
         else:
             client.send(b"x" * 5000)
@@ -135,7 +165,7 @@ def test_a_quota_counts_what_was_used_before_it_was_set(ruled, origin, tmp_path)
     for terms in '{"quota": "1GB/day"}', '{"quota": "1GB/hour"}', '{"quota": "1GB/month"}', '{"quota": "1GB"}':
         answer = api.ask("PUT", "/limits/user:alice", terms).json()
         assert answer["used"] == {"quota": 10000}, terms
-        assert used(api, "user:alice") == (5000, 5000, 1, 0)
+        assert process.wait_until(lambda: used(api, "user:alice") == (5000, 5000, 1, 0))
     assert api.ask("PUT", "/limits/user", '{"quota-up": "1GB/week"}').status == 200
     assert api.ask("DELETE", "/limits/user:alice").status == 204
     assert api.get("/limits/user:alice").json()["used"] == {"quota-up": 5000}
@@ -144,7 +174,54 @@ def test_a_quota_counts_what_was_used_before_it_was_set(ruled, origin, tmp_path)
     assert len(read_until_cut(client)) <= 1
 
 
+def test_keys_with_quotas_come_first_where_there_are_many(ruled, origin, tmp_path):
+    """A database with 30,000 keys that were used later than alice, of which the ledger has room for 26,000 at most: her quota goes on, and that of a name.
+    A key that was left out is read when it comes."""
+    path = tmp_path / "usage.db"
+    script = """return {route = function(addr)
+        sluice.limit("gold", {quota = "3000B/month"})
+        return addr
+    end}"""
+    options = ("--usage", f"sqlite:{path}", "--limit-keys", "1000", "--limit", "user: quota=5MB/month", "--limit", "source: connections=100")
+    proxy, _ = ruled(script, *options)
+    stop(proxy)
+    month = int(datetime.datetime.now().replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp())
+    last = int(time.time()) // 3600 * 3600 + 7200
+    rows = [("user:alice", month, 0, 4 * MB), ("gold", month, 2000, 0), ("source:127.0.0.1", month, 5, 7)]
+    rows += [(f"source:10.{i >> 16}.{i >> 8 & 255}.{i & 255}", last, 1, 1) for i in range(30000)]
+    with sqlite3.connect(path) as database:
+        database.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, 1, 0)", rows)
+        database.executemany("INSERT INTO total SELECT ?1, ?3, ?4, ?2", rows)
+    proxy, api = ruled(script, *options)
+    assert "quotas of those that were used least" not in proxy.log()
+    assert 1000 < metric(api, "sluice_usage_keys") < 30000
+    target = origin()
+    client = as_user(proxy, target).send(b"x" * 100)
+    assert client.read(100) == b"x" * 100
+    assert process.wait_until(lambda: api.get("/limits/user:alice").json()["used"] == {"quota": 4 * MB + 200})
+    assert api.get("/limits/gold").json()["used"] == {"quota": 2200}
+    assert process.wait_until(lambda: used(api, "source:127.0.0.1") == (105, 107, 2, 0))  # it has pushed out another one
+    assert metric(api, "sluice_usage_evicted_total") >= 1 and metric(api, "sluice_usage_merged_total") == 0
+    answer = api.ask("PUT", "/limits/source:127.0.0.1", '{"quota": "1GB/month"}').json()
+    assert answer["used"] == {"quota": 212}
+    client.close()
+
+
 # --- asking ---
+
+def test_questions_cost_the_disk_one_write_a_second(ruled, origin, tmp_path):
+    """However many there are, and however much has moved between two of them: each answer has all of it."""
+    proxy, api = start(ruled, tmp_path / "usage.db", "--limit", "user: connections=9")
+    client = as_user(proxy, origin())
+    begin, before = time.monotonic(), metric(api, "sluice_usage_writes_total")
+    for i in range(1, 101):
+        assert client.send(b"x" * 10).read(10) == b"x" * 10
+        assert process.wait_until(lambda: used(api, "user:alice") == (10 * i, 10 * i, 1, 0))
+    writes, seconds = metric(api, "sluice_usage_writes_total") - before, time.monotonic() - begin
+    assert writes <= seconds + 2, (writes, seconds)  # and one at the end of an hour
+    wait_until_written(api)
+    assert rows_of(tmp_path / "usage.db")["user:alice"] == [1000, 1000, 1, 0]
+
 
 def test_by_hour_day_and_month_as_json_and_csv(ruled, tmp_path, monkeypatch):
     """Of a database of a year in a zone with summer time; days of 23 and 25 hours begin at midnight."""
@@ -331,18 +408,18 @@ def test_others_read_and_write_while_it_works(ruled, origin, tmp_path):
     assert metric(api, "sluice_usage_wal_bytes") > 12 * MB
     reader.execute("COMMIT")
     as_user(proxy, target, b"last").close()
-    assert used(api, "user:last")[2] == 1
+    assert process.wait_until(lambda: used(api, "user:last")[2] == 1)
+    wait_until_written(api)
     assert process.wait_until(lambda: used(api, "user:last") and metric(api, "sluice_usage_wal_bytes") < 8 * MB)
     writer.execute("BEGIN IMMEDIATE")  # nobody else can write now
     client = as_user(proxy, target, b"late").send(b"x" * 100)
     assert client.read(100) == b"x" * 100
     before = metric(api, "sluice_usage_write_failures_total")
-    used(api, "user:late")
-    assert metric(api, "sluice_usage_write_failures_total") > before
+    assert process.wait_until(lambda: used(api, "user:late") and metric(api, "sluice_usage_write_failures_total") > before, 30, 0.2)
     assert metric(api, "sluice_usage_rows_waiting") >= 1
     writer.execute("COMMIT")
     assert process.wait_until(lambda: used(api, "user:late") == (100, 100, 1, 0), 30, 0.2)
-    assert proxy.says("usage is written again, nothing is missing")
+    assert proxy.says("usage is written again, nothing is missing", 30)
     stop(proxy)
     assert sum(row[2] for row in rows_of(path).values()) == 52
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
