@@ -24,6 +24,8 @@
 #define USAGE_LAST_MS 300u
 /* What is wrong with the disk is said so often. */
 #define USAGE_SAY_US UINT64_C(60000000)
+/* And that there is no room for further keys. */
+#define USAGE_SAY_MERGED_US UINT64_C(3600000000)
 /* Between two transactions: so whoever asks again and again does not make the disk busy. */
 #define USAGE_REST_US UINT64_C(1000000)
 /* From so many rows that are not written on the next transaction is due, so that keys may leave the ledger; and room
@@ -52,6 +54,7 @@ struct usage {
     struct collector collector;
     uint64_t tried_us; /* the last transaction */
     uint64_t say_us;   /* before then nothing is said of failures */
+    uint64_t say_merged_us;
     bool failing;
     counter written, failures, waiting, merged, evicted, known, wal_size, written_us;
 
@@ -73,6 +76,16 @@ static void usage_say_failure(struct usage *u, const char *message)
     if (now < u->say_us) return;
     u->say_us = now + USAGE_SAY_US;
     LOGE("--usage %s: usage cannot be written, %u rows wait in memory: %s", u->name, ledger_rows(u->ledger), message);
+}
+
+static void usage_say_merged(struct usage *u)
+{
+    uint64_t now = ring_now_us(u->ring);
+    if (ledger_merged(u->ledger) == counter_read(&u->merged) || now < u->say_merged_us) return;
+    u->say_merged_us = now + USAGE_SAY_MERGED_US;
+    LOGW("--usage %s: more keys are in use than there is room for; what further ones use is booked under the name of "
+         "their kind, and their quotas begin anew with the next start: give more --limit-keys",
+         u->name);
 }
 
 static void usage_note(struct usage *u)
@@ -101,6 +114,7 @@ static void usage_write(struct usage *u)
         counter_add(&u->written, 1);
         counter_set(&u->written_us, now);
     }
+    usage_say_merged(u);
     usage_note(u);
 }
 
@@ -127,6 +141,7 @@ static void usage_on_question(struct letter *letter)
     bool due = collector_end_hour(&u->collector, &time) || time.now_us - u->tried_us >= USAGE_REST_US;
     collector_take(&u->collector, &time, true);
     if (due && !u->failing) usage_write(u);
+    usage_say_merged(u);
     usage_note(u);
     bool preview = !u->failing || ledger_rows(u->ledger) <= USAGE_PREVIEW_MAX;
     question->result = store_ask(u->store, preview ? u->ledger : NULL, &question->query, question->message);

@@ -131,6 +131,25 @@ def test_boxes_share_a_quota(redis, box, origin):
     assert 0 < server.ask("TTL", server.ask("KEYS", "*:user:alice")[0]) < 40 * 86400
 
 
+def test_boxes_use_up_a_quota_at_the_same_time(redis, box, origin):
+    """Both at full speed, at 600 kB/s: it is used up in whole, what was beyond it counts to the octet, and nobody gets any more. How much that may be says test_usage_fleet."""
+    server = redis()
+    options = ("--limit", "user: quota-down=3MB/month down=600kB/s")
+    boxes, got = [box(name, server.port, *options) for name in "ab"], {}
+    clients = [as_user(proxy, origin(pour(20 * MB))) for proxy, _ in boxes]
+    readers = [threading.Thread(target=lambda i=i: got.update({i: len(read_until_cut(clients[i]))})) for i in range(2)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    moved = sum(got.values())
+    assert 3 * MB <= moved < 20 * MB and min(got.values()) > 0, got
+    for proxy, api in boxes:
+        assert process.wait_until(lambda: api.get("/limits/user:alice").json()["used"] == {"quota-down": moved}, 30)
+        assert ask_as(proxy, origin(), b"alice").read(9) == wire.SOCKS4_REJECTED
+    assert server.total() == moved and sorted(down for _, down in server.sums().values()) == sorted(got.values())
+
+
 def test_periods_by_themselves(redis, box, origin):
     server = redis()
     options = ("--limit", "user: quota=5MB/month quota-down=4MB/day", "--limit", "total: quota-up=1GB")
