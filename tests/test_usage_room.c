@@ -198,6 +198,8 @@ static void test_keys_that_are_written_make_room(void **state)
     assert_true(sum_of(l, "user:a") == 17 && sum_of(l, "user:c") == 4 && sum_of(l, "user:d") == 32);
     ledger_each(l, see, &seen);
     assert_true(seen.rows == 2 && seen.octets == 48 && ledger_merged(l) == 1);
+    add(l, "user", 1, WALL_S); /* of keys that were too many for the table's queue */
+    assert_true(ledger_merged(l) == 2 && sum_of(l, "user") == 9);
     ledger_close(l);
 }
 
