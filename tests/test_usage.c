@@ -656,6 +656,41 @@ static void test_answers_have_what_is_not_written(void **state)
     remove_store();
 }
 
+/* Somebody reads for as long as it takes: the log grows, which is to be seen, nothing is lost, and it is cut back by
+ * the first transaction behind that. */
+static void test_a_reader_holds_up_the_log(void **state)
+{
+    (void)state;
+    char path[128], message[STORE_MESSAGE_SIZE], key[32];
+    struct ledger *l;
+    struct store *store = open_store(path);
+    struct limit_time time = at(WALL_S);
+    struct limit_key last = key_of("user:u999");
+    struct limit_sums sums;
+    unsigned writes = 0;
+    sqlite3 *reader;
+    assert_int_equal(ledger_open(&l, 1000), 0);
+    for (unsigned i = 0; i < 1000; i++) {
+        snprintf(key, sizeof key, "user:u%u", i);
+        add(l, key, 1, WALL_S);
+    }
+    assert_int_equal(sqlite3_open(path, &reader), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM usage", NULL, NULL, NULL), SQLITE_OK);
+    for (; store_wal_size(store) < 10u << 20; writes++) {
+        assert_true(writes < 1000);
+        assert_int_equal(store_write(store, l, message), 0);
+    }
+    assert_int_equal(sqlite3_exec(reader, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(reader), SQLITE_OK);
+    assert_int_equal(store_write(store, l, message), 0);
+    assert_int_equal(store_wal_size(store), 0);
+    assert_true(store_find(store, &last, &time, &sums));
+    assert_int_equal(sums.octets[LIMIT_HOUR][0], writes + 1);
+    store_close(store);
+    ledger_close(l);
+    remove_store();
+}
+
 /* One key at a time, and the keys of some kinds. */
 static void test_what_is_known_of_a_key(void **state)
 {
@@ -752,6 +787,7 @@ int main(void)
         cmocka_unit_test(test_what_was_written_is_read),
         cmocka_unit_test(test_questions),
         cmocka_unit_test(test_answers_have_what_is_not_written),
+        cmocka_unit_test(test_a_reader_holds_up_the_log),
         cmocka_unit_test(test_what_is_known_of_a_key),
         cmocka_unit_test(test_killed_writers_leave_whole_transactions),
     };
