@@ -92,6 +92,7 @@ class Sluice:
     def __init__(self, directory, *args, listen="127.0.0.1", files=None, inherit=0, prefix=(), ready=True):
         self.host = listen
         self.port = None
+        self.begin = time.monotonic()
         words = [str(word) for word in args]
         if listen:
             self.port = free_port(listen)

@@ -247,7 +247,8 @@ def test_no_descriptor_left_at_accept(starved):
     for _ in range(10):
         assert is_refused(proxy)
     assert_calm(proxy)
-    assert proxy.log().count("no descriptor left") < 40  # said, but not for every client
+    # Said, but not for every client: once per worker in each pause of accept, which is 100 ms.
+    assert proxy.log().count("no descriptor left") < 40 + 20 * (time.monotonic() - proxy.begin)
     for client in sessions:
         client.send(b"alive")
         assert client.read(5) == b"alive"
@@ -311,7 +312,7 @@ def test_slow_loris(sluice, origin):
         start = time.monotonic()
         assert serves(proxy, target)
         slowest = max(slowest, time.monotonic() - start)
-    assert slowest < 5 * process.SLOW
+    assert slowest < 30 * process.SLOW
     if not process.SANITIZED:
         assert proxy.rss() < 100 << 20
     for client, _ in crowd:
@@ -330,7 +331,7 @@ def test_idle_crowd(sluice, load, load_origin):
         flows = min(flows, int(told[1]) - 1)
     before = proxy.rss()
     crowd = subprocess.Popen([load, "idle", "--via", "socks5", "--proxy", proxy.url, "--target",
-                              f"127.0.0.1:{load_origin + 3}", "--flows", str(flows), "--timeout", "30"],
+                              f"127.0.0.1:{load_origin + 3}", "--flows", str(flows), "--timeout", "200"],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         ready = json.loads(crowd.stdout.readline())
@@ -356,13 +357,15 @@ def test_idle_crowd(sluice, load, load_origin):
 @pytest.mark.parametrize("ending", ["reset", "orderly"])
 def test_churn(sluice, load, load_origin, way, ending):
     """Until there were enough of them: how long that takes says something about the machine alone."""
-    proxy, count = sluice(), 0
+    proxy, count, rounds = sluice(), 0, 0
     while count <= 200:
+        rounds += 1
+        assert rounds < 60, count
         done = subprocess.run([load, "connect", "--via", way, "--proxy", proxy.url, "--target", f"127.0.0.1:{load_origin}",
                                "--flows", "64", "--seconds", "1", "--timeout", "60", "--close", ending],
                               capture_output=True, text=True, timeout=300)
         result = json.loads(done.stdout.splitlines()[-1])
-        assert done.returncode == 0 and result["errors"] == result["timeouts"] == 0 and result["count"] > 0, result
+        assert done.returncode == 0 and result["errors"] == result["timeouts"] == 0, result
         count += result["count"]
     assert proxy.flat()
 
