@@ -39,6 +39,7 @@ struct peer {
     const char *answer; /* NULL: none */
     size_t answer_size; /* 0: of the text */
     bool deaf;          /* answers at once, and reads nothing */
+    _Atomic bool over;  /* the call has its result */
     bool proxy;         /* accepts a CONNECT first */
     bool lingers;       /* keeps the connection until the other side closes it */
     /* What came of it. */
@@ -104,6 +105,8 @@ static void *peer_main(void *argument)
     if (p->answer) peer_send(fd, p->answer, p->answer_size > 0 ? p->answer_size : strlen(p->answer));
     if (p->lingers) {
         struct pollfd waiting = {.fd = fd, .events = POLLIN};
+        /* To close in front of octets that were not read would reset what has just been said. */
+        for (unsigned i = 0; p->deaf && !atomic_load(&p->over) && i < PATIENCE_MS; i++) usleep(1000);
         p->closed = poll(&waiting, 1, PATIENCE_MS) == 1;
     }
     close(fd);
@@ -125,6 +128,7 @@ static void peer_open(struct peer *p)
 
 static void peer_close(struct peer *p)
 {
+    atomic_store(&p->over, true);
     shutdown(p->listener, SHUT_RDWR); /* ends an accept that nobody has answered */
     pthread_join(p->thread, NULL);
     close(p->listener);
