@@ -21,9 +21,12 @@
 #define KEY_WORDS ((KEY_HEAD + LIMIT_NAME_MAX + 7u) / 8u)
 
 struct packed {
-    uint64_t words[KEY_WORDS];
-    unsigned count;
-    size_t size; /* octets */
+    union {
+        uint64_t words[KEY_WORDS];
+        uint8_t octets[8 * KEY_WORDS];
+    };
+    unsigned count; /* of words */
+    size_t size;    /* of octets */
 };
 
 struct past_record {
@@ -87,23 +90,22 @@ uint32_t past_count(const struct past *past)
 
 static void pack(const struct limit_key *key, struct packed *out)
 {
-    uint8_t *octets = (uint8_t *)out->words;
     out->size = KEY_HEAD + key->size;
     out->count = (unsigned)(out->size + 7) / 8;
     out->words[out->count - 1] = 0;
-    octets[0] = key->kind;
-    octets[1] = key->every;
-    octets[2] = key->size;
-    memcpy(octets + KEY_HEAD, key->name, key->size);
+    out->octets[0] = key->kind;
+    out->octets[1] = key->every;
+    out->octets[2] = key->size;
+    memcpy(out->octets + KEY_HEAD, key->name, key->size);
 }
 
 void past_key(const struct past *past, uint32_t index, struct limit_key *out)
 {
-    uint64_t words[KEY_WORDS];
-    const uint8_t *octets = (const uint8_t *)words;
+    struct packed packed;
     assert(index < past->touched);
     for (unsigned i = 0; i < KEY_WORDS; i++)
-        words[i] = atomic_load_explicit(&past->records[index].words[i], memory_order_relaxed);
+        packed.words[i] = atomic_load_explicit(&past->records[index].words[i], memory_order_relaxed);
+    const uint8_t *octets = packed.octets;
     *out = (struct limit_key){.kind = octets[0], .every = octets[1] != 0, .size = octets[2]};
     memcpy(out->name, octets + KEY_HEAD, out->size);
     if (out->kind != LIMIT_SOURCE || !out->every) return;
@@ -120,7 +122,7 @@ static bool has_key(const struct past_record *r, const struct packed *key)
 
 static _Atomic uint32_t *chain_of(const struct past *p, const struct packed *key)
 {
-    return &p->chains[(uint32_t)hash_keyed(p->seed, (const uint8_t *)key->words, key->size) & p->mask];
+    return &p->chains[(uint32_t)hash_keyed(p->seed, key->octets, key->size) & p->mask];
 }
 
 static uint32_t find(const struct past *p, const struct packed *key)
