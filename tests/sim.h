@@ -97,6 +97,9 @@ uint64_t sim_now_us(void);
 _Noreturn void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2))); /* one line if SIM_TRACE is set */
 
+/* What has been true between two moments. */
+enum sim_while { SIM_NEVER, SIM_SOMETIMES, SIM_ALWAYS };
+
 /* --- decisions --- */
 uint64_t sim_random(void);
 uint32_t sim_below(uint32_t bound);                  /* 0 ... bound - 1 */

@@ -65,11 +65,13 @@ void sim_access_check(const struct sim_access *access, const struct worker *w)
     if (access->ends < counter_read(&w->stats.accepted))
         sim_fail("%llu sessions, %llu records of their end", (unsigned long long)counter_read(&w->stats.accepted),
                  (unsigned long long)access->ends);
+    /* Clients that lists deny are counted so, whether they were sessions or not. */
+    uint64_t denied = counter_read(&w->stats.failures[FAIL_CLIENT_DENIED]) - access->results[FAIL_CLIENT_DENIED];
     for (enum failure f = FAIL_PEER; f < FAIL_COUNT; f++)
-        if (access->results[f] != counter_read(&w->stats.failures[f]))
+        if (f != FAIL_CLIENT_DENIED && access->results[f] != counter_read(&w->stats.failures[f]))
             sim_fail("%s: %llu records, %llu counted", failure_row(f)->label, (unsigned long long)access->results[f],
                      (unsigned long long)counter_read(&w->stats.failures[f]));
-    uint64_t refused = counter_read(&w->stats.refused_limit) + counter_read(&w->stats.refused_resource);
+    uint64_t refused = counter_read(&w->stats.refused_limit) + counter_read(&w->stats.refused_resource) + denied;
     if (access->refusals + counter_read(&access->feed.suppressed) != refused)
         sim_fail("%llu connections were refused at accept, %llu records", (unsigned long long)refused,
                  (unsigned long long)access->refusals);

@@ -129,6 +129,16 @@ static void client_hears(void *self, const uint8_t *data, uint32_t size)
     actor_check(a, data, size, "client", t->index);
 }
 
+/* Its own, so that lists can tell clients apart. */
+static struct net_address client_address(const struct tunnel *t)
+{
+    struct net_address out;
+    struct address plain = {
+        .kind = ADDRESS_IPV4, .port = (uint16_t)(50000 + t->index), .ipv4 = {192, 0, 2, (uint8_t)t->index}};
+    if (!net_address_from(&plain, &out)) sim_fail("a client without an address");
+    return out;
+}
+
 static bool client_start(struct peers *peers, struct tunnel *t, uint64_t *wake_us)
 {
     if (sim_now_us() < t->start_us) {
@@ -136,7 +146,9 @@ static bool client_start(struct peers *peers, struct tunnel *t, uint64_t *wake_u
         return false;
     }
     uint32_t in = sim_between(1024, peers->room_max), out = sim_between(1024, peers->room_max);
+    t->begun_us = sim_now_us();
     t->client.conn = sim_connect((uint16_t)(PORT_LISTEN + t->listener), in, out, sim_chance(30));
+    if (t->client.conn && (peers->users || peers->lists)) t->client.conn->far_address = client_address(t);
     t->started = true;
     t->refused_admission = t->client.gone = t->client.conn == NULL;
     return true;

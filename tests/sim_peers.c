@@ -3,6 +3,9 @@
 
 #include <errno.h>
 
+#include "tests/sim_lists.h"
+#include "tests/sim_users.h"
+
 /* What they say and hear is not cleared: it is much, and little of it is used. */
 void peers_give_words(struct actor *a, uint32_t index)
 {
@@ -133,12 +136,66 @@ static void check_end_survives(const struct peers *peers, const struct tunnel *t
         sim_fail("the client of tunnel %u was reset in place of its upstream's orderly end", t->index);
 }
 
+/* --- who may come, and where to --- */
+
+bool peers_have_garbage(const struct peers *peers)
+{
+    for (uint32_t i = 0; i < peers->tunnel_count; i++)
+        if (peers->tunnels[i].garbage) return true;
+    return false;
+}
+
+/* Whether the tunnel's client has been whom it says it is, from since_us on until now. */
+static enum sim_while tunnel_proven(const struct peers *peers, const struct tunnel *t, uint64_t since_us)
+{
+    if (!peers->users || t->listener > 0) return SIM_ALWAYS;
+    return t->anonymous ? SIM_NEVER : sim_users_right(peers->users, t->user, t->password, since_us);
+}
+
+static enum sim_while tunnel_denied(const struct peers *peers, const struct tunnel *t, uint64_t since_us)
+{
+    return peers->lists ? sim_lists_denied(peers->lists, t, since_us) : SIM_NEVER;
+}
+
+void peers_check_allowed(const struct peers *peers, const struct tunnel *t, uint64_t since_us)
+{
+    if (peers_have_garbage(peers)) return;
+    if (!t->started) sim_fail("tunnel %u is reached out for before its client has come", t->index);
+    if (tunnel_proven(peers, t, since_us) == SIM_NEVER)
+        sim_fail("tunnel %u is reached out for, but its client has not shown who it is", t->index);
+    if (tunnel_denied(peers, t, since_us) == SIM_ALWAYS)
+        sim_fail("tunnel %u is reached out for, but a list denies that", t->index);
+}
+
+/* A client that is denied by a list may be reset without a word. */
+static bool tunnel_must_fail(const struct peers *peers, const struct tunnel *t)
+{
+    return tunnel_proven(peers, t, t->begun_us) == SIM_NEVER || tunnel_denied(peers, t, t->begun_us) == SIM_ALWAYS;
+}
+
+static bool tunnel_may_fail(const struct peers *peers, const struct tunnel *t)
+{
+    return tunnel_proven(peers, t, t->begun_us) != SIM_ALWAYS || tunnel_denied(peers, t, t->begun_us) != SIM_NEVER;
+}
+
+static void check_barred(const struct peers *peers, const struct tunnel *t)
+{
+    bool listed = tunnel_denied(peers, t, t->begun_us) != SIM_NEVER;
+    if (t->established || t->client.received > 0)
+        sim_fail("tunnel %u has led its client where it may not go", t->index);
+    if (!t->refused && !listed && t->speech != SPEECH_FORWARD)
+        sim_fail("the client of tunnel %u was not told that it is not known here", t->index);
+    if (!t->client.gone) sim_fail("tunnel %u, which is refused, never ended", t->index);
+}
+
 void peers_check_finished(const struct peers *peers)
 {
     for (uint32_t i = 0; i < peers->tunnel_count; i++) {
         const struct tunnel *t = &peers->tunnels[i];
         check_end_survives(peers, t);
         if (!tunnel_clean(peers, t)) continue;
+        if (tunnel_must_fail(peers, t)) check_barred(peers, t);
+        if (tunnel_may_fail(peers, t)) continue;
         if (tunnel_reachable(peers, t))
             check_complete(peers, t);
         else if (t->established || (!tunnel_may_be_silent(t) && !t->refused))

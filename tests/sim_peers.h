@@ -36,12 +36,18 @@ enum weariness {
     WEARY_KINDS,
 };
 
+struct sim_users;
+struct sim_lists;
+
 struct tunnel {
     struct actor client;
     uint32_t index;
     uint64_t start_us;
+    uint64_t begun_us; /* when its client came */
     struct address target;
     uint8_t speech, stage;
+    uint8_t user, password; /* where clients must be users, see sim_users.h */
+    bool anonymous;         /* it gives neither */
     uint8_t listener;
     uint8_t address_count;
     int outcomes[ADDRESSES_MAX]; /* of connecting to each address: 0, -errno, 1: never */
@@ -72,6 +78,8 @@ struct upstream {
 
 struct peers {
     const struct config *config;
+    const struct sim_users *users; /* NULL: nobody asks who they are */
+    const struct sim_lists *lists; /* NULL: whoever comes may go anywhere */
     uint32_t tunnel_count, upstream_count;
     bool calm; /* nothing goes wrong but what a tunnel's own plan says */
     bool hop_trouble;
@@ -86,7 +94,8 @@ struct peers {
 void peers_plan(struct peers *peers, const struct config *config, uint32_t count, uint32_t stream_max);
 /* Lets them act. True if anything moved, or could have. */
 bool peers_act(struct peers *peers, uint64_t *wake_us);
-uint32_t peers_posts(const struct peers *peers); /* outcomes that plain HTTP may have beyond one for each tunnel */
+uint32_t peers_posts(const struct peers *peers);    /* outcomes that plain HTTP may have beyond one for each tunnel */
+bool peers_have_garbage(const struct peers *peers); /* a client may ask for what others want, or say who they are */
 bool peers_all_gone(const struct peers *peers);
 void peers_on_connect(void *peers, const struct net_address *to, struct sim_verdict *verdict);
 void peers_on_established(struct peers *peers, struct sim_conn *conn);
@@ -94,6 +103,8 @@ void peers_on_established(struct peers *peers, struct sim_conn *conn);
 void peers_check_finished(const struct peers *peers);
 /* Whatever happened: nothing was cut silently. */
 void peers_check_ends(const struct peers *peers);
+/* The proxy reaches out for a tunnel, as its client has asked after since_us: fails if it must not. */
+void peers_check_allowed(const struct peers *peers, const struct tunnel *t, uint64_t since_us);
 /* Octets that the proxy has put into sockets. */
 struct peers_octets {
     uint64_t up, down;                 /* of streams */

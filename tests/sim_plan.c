@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "protocols/base64.h"
 #include "protocols/socks4.h"
 #include "protocols/socks5.h"
+#include "tests/sim_users.h"
 
 /* Small ones more often than large ones. */
 static uint32_t plan_size(uint32_t most)
@@ -45,11 +47,50 @@ static void plan_dial(struct tunnel *t, bool calm)
     if (sim_chance(calm ? 30 : 60)) t->resolve_result = sim_chance(500) ? -ENOENT : -ETIMEDOUT;
 }
 
-static size_t request_http(const struct tunnel *t, char *out, size_t size)
+/* --- who the client is --- */
+
+#define FIELD_SIZE 64u
+
+static const struct credentials plan_credentials = {.present = true, .user = "user", .password = "secret"};
+
+/* Where clients must be users, most give a password that is or was somebody's. */
+static void plan_client(const struct peers *peers, struct tunnel *t)
 {
-    char target[ADDRESS_TEXT_SIZE];
+    if (!peers->users) return;
+    t->user = (uint8_t)(sim_chance(900) ? sim_below(SIM_USERS - 1) : SIM_USERS - 1);
+    bool right = t->user + 1u < SIM_USERS && sim_chance(600);
+    t->password = right ? peers->users->changes[0].passwords[t->user] : (uint8_t)sim_below(SIM_PASSWORDS);
+    bool mute = t->speech == SPEECH_SOCKS4 || t->speech == SPEECH_SOCKS4A || t->speech == SPEECH_SOCKS5;
+    if (mute && sim_chance(800)) t->speech = SPEECH_SOCKS5_AUTH;
+    t->anonymous = t->speech < SPEECH_SOCKS5_AUTH || (t->speech > SPEECH_SOCKS5_AUTH && sim_chance(100));
+}
+
+static void credentials_of(const struct peers *peers, const struct tunnel *t, struct credentials *out)
+{
+    *out = plan_credentials;
+    if (peers->users) sim_users_name(t->user, t->password, out);
+}
+
+static void write_field(const struct peers *peers, const struct tunnel *t, char out[FIELD_SIZE])
+{
+    struct credentials who;
+    char pair[24], coded[33];
+    out[0] = '\0';
+    if (!peers->users || t->anonymous) return;
+    credentials_of(peers, t, &who);
+    int size = snprintf(pair, sizeof pair, "%s:%s", who.user, who.password);
+    coded[base64_encode((const uint8_t *)pair, (size_t)size, coded, 32)] = '\0';
+    snprintf(out, FIELD_SIZE, "Proxy-Authorization: Basic %s\r\n", coded);
+}
+
+/* --- what it says --- */
+
+static size_t request_http(const struct peers *peers, const struct tunnel *t, char *out, size_t size)
+{
+    char target[ADDRESS_TEXT_SIZE], field[FIELD_SIZE];
     address_format(&t->target, target, sizeof target);
-    return (size_t)snprintf(out, size, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target);
+    write_field(peers, t, field);
+    return (size_t)snprintf(out, size, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", target, target, field);
 }
 
 uint32_t plan_pad(uint32_t most)
@@ -57,34 +98,35 @@ uint32_t plan_pad(uint32_t most)
     return sim_chance(700) ? 0 : sim_chance(200) ? most : sim_below(most + 1);
 }
 
-static size_t request_post(const struct tunnel *t, char *out, size_t size)
+static size_t request_post(const struct peers *peers, const struct tunnel *t, char *out, size_t size)
 {
-    char target[ADDRESS_TEXT_SIZE];
+    char target[ADDRESS_TEXT_SIZE], field[FIELD_SIZE];
     address_format(&t->target, target, sizeof target);
+    write_field(peers, t, field);
     return (size_t)snprintf(out, size,
-                            "POST http://%s/path HTTP/1.1\r\nHost: %s\r\nPad: %0*u\r\nContent-Length: %u\r\n\r\n",
-                            target, target, (int)plan_pad(PAD_MAX / 4 * 3), 0u, t->client.to_send);
+                            "POST http://%s/path HTTP/1.1\r\nHost: %s\r\n%sPad: %0*u\r\nContent-Length: %u\r\n\r\n",
+                            target, target, field, (int)plan_pad(PAD_MAX / 4 * 3), 0u, t->client.to_send);
 }
 
-static size_t request_sequence(struct tunnel *t, uint8_t *out, size_t size)
+static size_t request_sequence(const struct peers *peers, struct tunnel *t, uint8_t *out, size_t size)
 {
-    char target[ADDRESS_TEXT_SIZE];
+    char target[ADDRESS_TEXT_SIZE], field[FIELD_SIZE];
     address_format(&t->target, target, sizeof target);
-    return sequence_plan(&t->sequence, target, out, size);
+    write_field(peers, t, field);
+    return sequence_plan(&t->sequence, target, field, out, size);
 }
-
-static const struct credentials plan_credentials = {.present = true, .user = "user", .password = "secret"};
 
 /* The client's words, in order; `stage` counts the answers that it awaits. */
-static void plan_words(struct tunnel *t)
+static void plan_words(const struct peers *peers, struct tunnel *t)
 {
     uint8_t out[SAY_MAX];
+    struct credentials who;
     struct actor *a = &t->client;
     switch ((enum speech)t->speech) {
     case SPEECH_FORWARD: break;
-    case SPEECH_HTTP: actor_say(a, out, request_http(t, (char *)out, sizeof out)); break;
-    case SPEECH_POST: actor_say(a, out, request_post(t, (char *)out, sizeof out)); break;
-    case SPEECH_SEQUENCE: actor_say(a, out, request_sequence(t, out, sizeof out)); break;
+    case SPEECH_HTTP: actor_say(a, out, request_http(peers, t, (char *)out, sizeof out)); break;
+    case SPEECH_POST: actor_say(a, out, request_post(peers, t, (char *)out, sizeof out)); break;
+    case SPEECH_SEQUENCE: actor_say(a, out, request_sequence(peers, t, out, sizeof out)); break;
     case SPEECH_SOCKS4:
     case SPEECH_SOCKS4A: actor_say(a, out, socks4_write_request(out, sizeof out, &t->target, "me")); break;
     case SPEECH_SOCKS5:
@@ -93,9 +135,10 @@ static void plan_words(struct tunnel *t)
         actor_say(a, out, socks5_write_request(out, sizeof out, SOCKS5_CONNECT, &t->target));
         break;
     case SPEECH_SOCKS5_AUTH:
+        credentials_of(peers, t, &who);
         actor_say(a, "\5\1\2", 3);
         a->say_limit = a->say_size;
-        actor_say(a, out, socks5_write_auth(out, sizeof out, &plan_credentials));
+        actor_say(a, out, socks5_write_auth(out, sizeof out, &who));
         actor_say(a, out, socks5_write_request(out, sizeof out, SOCKS5_CONNECT, &t->target));
         break;
     }
@@ -113,6 +156,15 @@ static void plan_garbage(struct tunnel *t)
     for (uint32_t n = sim_between(1, 4); n > 0; n--) a->say[sim_below(a->say_size)] = (uint8_t)sim_below(256);
 }
 
+/* Some clients leave while their password is checked. */
+static void plan_leaving(const struct peers *peers, struct tunnel *t)
+{
+    struct actor *a = &t->client;
+    if (!peers->users || t->speech == SPEECH_FORWARD || t->anonymous || !sim_chance(100)) return;
+    a->fault = sim_chance(500) ? FAULT_RESET : FAULT_CLOSE;
+    a->fault_at = t->speech == SPEECH_SOCKS5_AUTH ? 3u + 2u + PLAN_AUTH_SIZE : a->say_size;
+}
+
 static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_max)
 {
     peers_give_words(&t->client, t->index);
@@ -123,6 +175,7 @@ static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_m
     t->speech = (uint8_t)(forward ? SPEECH_FORWARD : sim_below(SPEECH_FORWARD));
     if (peers->sequences && !forward) t->speech = SPEECH_SEQUENCE;
     if (t->speech == SPEECH_SEQUENCE && peers->tunnel_count > 4) t->speech = SPEECH_POST;
+    if (!forward) plan_client(peers, t);
     if (forward) {
         t->target = peers->config->listeners[listener].forward;
     } else {
@@ -137,7 +190,7 @@ static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_m
     t->garbage = !forward && sim_chance(trouble / 5);
     if (t->garbage) t->target.port = PORT_NOWHERE;
     plan_dial(t, peers->calm);
-    plan_words(t);
+    plan_words(peers, t);
     actor_plan_pace(&t->client, peers->calm);
     if (tunnel_is_http(t)) t->client.nap_us = 0;
     if (t->garbage) plan_garbage(t);
@@ -147,6 +200,7 @@ static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_m
     t->client.fault = plan_fault(trouble, volume + 300, &t->client.fault_at);
     t->upstream_manner = (uint8_t)(t->client.manner == END_FIRST ? sim_below(3) : END_FIRST);
     t->upstream_fault = plan_fault(trouble, volume, &t->upstream_fault_at);
+    plan_leaving(peers, t);
     t->client_flawed = t->garbage || t->client.fault != FAULT_NONE;
     t->flawed = t->client_flawed || t->upstream_fault != FAULT_NONE;
 }

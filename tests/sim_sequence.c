@@ -36,10 +36,11 @@ static uint8_t *put_framing(uint8_t *at, uint32_t size, bool is_chunked)
     return at + sprintf((char *)at, "Content-Length: %u\r\n", size);
 }
 
-static uint8_t *put_request(uint8_t *at, const struct sequence *q, uint32_t request, const char *authority)
+static uint8_t *put_request(uint8_t *at, const struct sequence *q, uint32_t request, const char *authority,
+                            const char *fields)
 {
     const char *method = q->repeatable[request] ? "GET" : "POST";
-    at += sprintf((char *)at, "%s http://%s/%u HTTP/1.1\r\nHost: x\r\n", method, authority, request);
+    at += sprintf((char *)at, "%s http://%s/%u HTTP/1.1\r\nHost: x\r\n%s", method, authority, request, fields);
     if (!q->repeatable[request])
         at = put_framing(at, q->up[request], q->chunked_up[request]);
     else if (sim_chance(
@@ -54,7 +55,7 @@ static uint32_t plan_body(void)
     return sim_chance(300) ? 0 : sim_chance(500) ? sim_below(100) : sim_below(SEQUENCE_BODY_MAX);
 }
 
-size_t sequence_plan(struct sequence *q, const char *authority, uint8_t *out, size_t size)
+size_t sequence_plan(struct sequence *q, const char *authority, const char *fields, uint8_t *out, size_t size)
 {
     uint8_t *at = out;
     memset(q, 0, sizeof *q);
@@ -66,7 +67,7 @@ size_t sequence_plan(struct sequence *q, const char *authority, uint8_t *out, si
         q->chunked_up[i] = sim_chance(400);
         q->chunked_down[i] = sim_chance(400);
         q->interim[i] = sim_chance(200);
-        at = put_request(at, q, i, authority);
+        at = put_request(at, q, i, authority, fields);
         q->end[i] = (uint32_t)(at - out);
     }
     if ((size_t)(at - out) > size) sim_fail("a sequence is too long");
@@ -157,7 +158,7 @@ bool sequence_hear_request(struct sequence *q, struct sequence_reader *r, const 
     bool whole = body_read(r, data + *used, size - *used, true, q->up[r->request], &body);
     *used += body;
     if (!whole) return false;
-    q->times[r->request]++;
+    if (q->times[r->request]++ == 0) q->heard_us[r->request] = sim_now_us();
     if (q->heard <= r->request) q->heard = r->request + 1;
     *answer = write_answer(q, r->request, last, out);
     if (*answer > out_size) sim_fail("a response of a sequence is too long");

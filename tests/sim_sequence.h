@@ -23,6 +23,7 @@ struct sequence {
     uint32_t heard;                                            /* requests that upstreams have got */
     uint32_t times[SEQUENCE_MAX];                              /* how often they have got each of them */
     uint32_t answered;                                         /* responses that the client has got */
+    uint64_t heard_us[SEQUENCE_MAX];                           /* when an upstream first had all of each */
     uint64_t spoken_us[SEQUENCE_MAX];                          /* when the first octet of each of them came; 0: none */
 };
 
@@ -36,8 +37,9 @@ struct sequence_reader {
     struct http_body body;
 };
 
-/* Plans the requests to `authority` and writes them all, the last one with `Connection: close`. Returns octets. */
-size_t sequence_plan(struct sequence *q, const char *authority, uint8_t *out, size_t size);
+/* Plans the requests to `authority` and writes them all, each with `fields` in its head, the last one with
+ * `Connection: close`. Returns octets. */
+size_t sequence_plan(struct sequence *q, const char *authority, const char *fields, uint8_t *out, size_t size);
 /* An upstream's view of what comes on its connection: *used octets of data[size] are done with, and are not to come
  * again. True when a request is whole, unchanged: its response is in out. It must be the next one, or the one before
  * once more, if that may be sent twice and its client has heard nothing of a response to it. A copy may also come late:

@@ -8,6 +8,7 @@
 #include "protocols/http_connect.h"
 #include "protocols/socks4.h"
 #include "protocols/socks5.h"
+#include "tests/sim_lists.h"
 
 static void upstream_find_target(struct peers *peers, struct upstream *u, const struct address *asked)
 {
@@ -21,6 +22,7 @@ static void upstream_find_target(struct peers *peers, struct upstream *u, const 
         sim_fail("the last proxy is asked for a target that no client has named, port %u", asked->port);
     }
     u->tunnel = &peers->tunnels[index];
+    peers_check_allowed(peers, u->tunnel, u->tunnel->begun_us);
 }
 
 static void upstream_begin_stream(struct upstream *u)
@@ -224,8 +226,16 @@ static void sequence_tire(struct upstream *u)
         u->weary_us = sim_now_us() + sim_below(sim_chance(500) ? 20000 : 20000000);
 }
 
+/* Each request is judged by itself, behind the one before. */
+static void sequence_check_allowed(const struct peers *peers, const struct upstream *u)
+{
+    const struct tunnel *t = u->tunnel;
+    uint32_t request = u->reader.request;
+    peers_check_allowed(peers, t, request > 0 ? t->sequence.heard_us[request - 1] : t->begun_us);
+}
+
 /* A request of a sequence has come. On a connection that has carried one it may meet the connection's end. */
-static bool sequence_hears_request(struct upstream *u)
+static bool sequence_hears_request(const struct peers *peers, struct upstream *u)
 {
     struct actor *a = &u->actor;
     struct tunnel *t = u->tunnel;
@@ -240,6 +250,7 @@ static bool sequence_hears_request(struct upstream *u)
     if (u->answers > 0 && u->reader.in_body && !t->sequence.repeatable[u->reader.request])
         sim_fail("a POST of tunnel %u comes on a connection that may have ended", t->index);
     if (!whole) return false;
+    sequence_check_allowed(peers, u);
     if (weary) {
         sequence_end(u);
         return true;
@@ -274,7 +285,7 @@ struct upstream_self {
 static bool upstream_hears_one(struct peers *peers, struct upstream *u)
 {
     if (u->hop < peers->config->hop_count) return hop_hears_one(peers, u);
-    return u->tunnel->speech == SPEECH_SEQUENCE ? sequence_hears_request(u) : post_hears_head(u);
+    return u->tunnel->speech == SPEECH_SEQUENCE ? sequence_hears_request(peers, u) : post_hears_head(u);
 }
 
 static void upstream_hears(void *self, const uint8_t *data, uint32_t size)
@@ -327,6 +338,9 @@ void peers_on_connect(void *self, const struct net_address *to, struct sim_verdi
         verdict->never = outcome == 1;
         verdict->error = outcome < 0 ? outcome : 0;
         verdict->owner = &peers->tunnels[tunnel];
+        peers_check_allowed(peers, &peers->tunnels[tunnel], peers->tunnels[tunnel].begun_us);
+        if (peers->lists && plain.ipv4[3] < ADDRESSES_MAX)
+            sim_lists_check_connect(peers->lists, &peers->tunnels[tunnel], plain.ipv4[3]);
     } else if (sim_chance(500)) {
         verdict->error = -ECONNREFUSED;
     }

@@ -16,7 +16,9 @@
 #include "tests/sim_commands.h"
 #include "tests/sim_errands.h"
 #include "tests/sim_limits.h"
+#include "tests/sim_lists.h"
 #include "tests/sim_peers.h"
+#include "tests/sim_users.h"
 
 #define FILLER        1000u /* a kind of message that no worker sends */
 #define QUESTIONS_MAX 64u
@@ -66,6 +68,8 @@ static struct world {
     struct commands commands;
     struct sim_limits limits;
     struct sim_access access;
+    struct sim_users users;
+    struct sim_lists lists;
     bool operates;
     bool stuffed;        /* the coordinator does not read, until a question has found no room */
     uint64_t stop_at_us; /* a stop in the middle of the work; 0: when all is over */
@@ -123,6 +127,7 @@ static int32_t answer_route(const struct message *message)
     if (trial->open) sim_fail("slot %u asks again, but its trial was never ended", message->slot);
     if (atomic_load(&request->cancelled) && sim_chance(500)) return -ECANCELED;
     if (!world.peers.calm && sim_chance(50)) return -EIO;
+    sim_users_check_request(&world.users, request);
     route_decide_builtin(request, world.config.hops, (uint8_t)world.config.hop_count);
     uint8_t refusal = sim_chance(500) ? ROUTE_REJECT : ROUTE_UNAUTHORIZED;
     if (request->callback == ROUTE_BY_LOGIN) {
@@ -179,6 +184,7 @@ static void coordinator_cancel(const struct message *message)
 static bool operator_hear(const struct message *message)
 {
     if (sim_limits_hear(&world.limits, message->body)) return true;
+    if (sim_lists_hear(&world.lists, message->body)) return true;
     struct operator* o = & world.operator;
     if (message->body == &o->list) {
         o->listing = false;
@@ -276,6 +282,8 @@ static void operator_act(void)
     struct operator* o = & world.operator;
     struct errand *heed = world.stopping ? NULL : sim_limits_act(&world.limits);
     if (heed) post_to_worker(&(struct message){.kind = MESSAGE_ERRAND, .body = heed});
+    struct errand *reload = world.stopping ? NULL : sim_lists_act(&world.lists, &world.config);
+    if (reload) post_to_worker(&(struct message){.kind = MESSAGE_ERRAND, .body = reload});
     if (!world.operates || world.stopping || !sim_chance(20)) return;
     if (!o->listing) {
         o->listing = true;
@@ -297,6 +305,7 @@ static bool world_act(void *self, uint64_t *wake_us)
     bool moved = coordinator_act(wake_us);
     operator_act();
     moved |= errands_act(&world.errands, world.stopping, post_to_worker, wake_us);
+    moved |= sim_users_act(&world.users, &world.worker, world.stopping, wake_us);
     moved |= commands_act(&world.commands, world.stopping, wake_us);
     moved |= peers_act(&world.peers, wake_us);
     if (world.stop_at_us > 0 && !world.stopping) {
@@ -434,7 +443,7 @@ static void plan_config(struct config *config, bool calm, uint32_t tunnels)
     }
 }
 
-static void world_plan(void)
+static void world_plan(uint64_t seed)
 {
     static const uint32_t sizes[] = {100, 100, 3000, 3000, 20000, 300 * 1024};
     bool calm = sim_chance(500);
@@ -464,6 +473,11 @@ static void world_plan(void)
     world.stopping = world.stopped = world.stuffed = false;
     world.operator.kills = 0;
     atomic_store(&world.stops, 0);
+    sim_users_plan(&world.users, &world.config, seed, calm);
+    sim_lists_plan(&world.lists, &world.config, seed, tunnels);
+    world.peers.users = world.users.on ? &world.users : NULL;
+    world.peers.lists = world.lists.on ? &world.lists : NULL;
+    if (world.users.on) world.commands.on = false; /* they say nothing of who they are */
     peers_plan(&world.peers, &world.config, tunnels, most);
 }
 
@@ -493,6 +507,7 @@ static void world_open(uint64_t seed)
     w->own = sim_own();
     sim_limits_open(&world.limits, w);
     sim_access_open(&world.access, w, seed);
+    sim_users_open(&world.users, w);
     if (worker_open(w) < 0) sim_fail("worker_open() failed");
     worker_arm_listeners(w);
     /* With a ruleset every session's first word is a question. */
@@ -527,7 +542,9 @@ static void world_turn(uint32_t *turns)
 {
     uint64_t before = counter_read(&world.worker.stats.bytes_splice), bulk = worker_bulk_turn(&world.worker);
     if (++*turns > TURNS_MAX) sim_fail("no end in sight: the worker goes round and round");
+    sim_lists_turn(&world.lists);
     if (worker_turn(&world.worker, TURN_MS) < 0) sim_fail("worker_turn() failed");
+    sim_users_look(&world.users, &world.worker);
     check_flows(&world.worker);
     sim_access_read(&world.access);
     uint64_t moved = counter_read(&world.worker.stats.bytes_splice) - before;
@@ -606,6 +623,7 @@ static void check_outcomes(const struct worker *w)
      * and fail, and so may all when a quota is spent. */
     uint64_t ended = counter_read(&w->stats.failures[FAIL_KILLED]) + counter_read(&w->stats.failures[FAIL_DRAIN]);
     uint64_t most = accepted + peers_posts(&world.peers) + counter_read(&w->stats.failures[FAIL_QUOTA]);
+    if (world.lists.on) most += counter_read(&w->stats.failures[FAIL_CLIENT_DENIED]); /* in the place of an accept */
     if (ended > world.operator.kills + counter_read(&w->stats.drain_resets))
         sim_fail("%llu sessions were ended, more than by operator and drain", (unsigned long long)ended);
     if (outcomes + ended < accepted || outcomes > most)
@@ -647,6 +665,7 @@ static void world_close(void)
     ring_destroy(world.far_ring);
     sim_limits_close(&world.limits);
     sim_access_close(&world.access);
+    sim_lists_close(&world.lists);
     check_zero(sim_descriptors(), "open descriptors");
 }
 
@@ -660,12 +679,14 @@ uint64_t sim_world_run(uint64_t seed, const uint8_t *script, size_t script_size)
         opened = true;
     }
     sim_begin(seed, script, script_size, &world_ops, &world);
-    world_plan();
+    world_plan(seed);
     world_open(seed);
     world_run_all();
     check_pools(&world.worker);
     check_counters(&world.worker);
     sim_limits_check(&world.limits, &world.worker, !world.errands.on);
+    bool exact = atomic_load(&world.revision) == 0 && !peers_have_garbage(&world.peers);
+    sim_users_check(&world.users, &world.worker, exact);
     sim_access_read(&world.access);
     sim_access_check(&world.access, &world.worker);
     world_close();

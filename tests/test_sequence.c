@@ -66,7 +66,7 @@ static bool hear_rechunked(hears *who, const char *head, const uint8_t *body, ui
 static const uint8_t *begin(void)
 {
     sim_begin(1, NULL, 0, NULL, NULL);
-    do sequence_plan(&plan, "host.test:80", words, sizeof words);
+    do sequence_plan(&plan, "host.test:80", "", words, sizeof words);
     while (plan.up[0] < SEQUENCE_BODY_MAX / 2 || plan.chunked_up[0]);
     plan.down[0] = SEQUENCE_BODY_MAX;
     plan.chunked_down[0] = plan.interim[0] = false;
