@@ -11,6 +11,7 @@
 #include "api/history.h"
 #include "api/limits.h"
 #include "api/limits_list.h"
+#include "api/lists.h"
 #include "api/metrics.h"
 #include "api/parts.h"
 #include "api/scripts.h"
@@ -295,6 +296,11 @@ static const struct endpoint endpoints[] = {
      .parameters = "",
      .handle = sessions_end},
     {.path = "/top", .methods = READ, .scope = ACCESS_READ, .handle = top_list},
+    {.path = "/sessions/judge",
+     .methods = CALL_POST,
+     .scope = ACCESS_ADMIN,
+     .parameters = "",
+     .handle = sessions_judge},
     {.path = "/limits", .methods = READ, .scope = ACCESS_READ, .handle = limits_list},
     {.path = "/limits",
      .methods = READ,
@@ -317,6 +323,9 @@ static const struct endpoint endpoints[] = {
      .takes_path = true,
      .parameters = "",
      .handle = limits_remove},
+    {.path = "/lists", .methods = READ, .scope = ACCESS_READ, .handle = lists_show_all},
+    {.path = "/lists", .methods = READ, .scope = ACCESS_READ, .takes_id = true, .handle = lists_ask},
+    {.path = "/lists/reload", .methods = CALL_POST, .scope = ACCESS_ADMIN, .parameters = "", .handle = lists_reload},
     {.path = "/usage", .methods = READ, .scope = ACCESS_READ, .handle = usage_list},
     {.path = "/users", .methods = READ, .scope = ACCESS_READ, .handle = users_list_all},
     {.path = "/users",
@@ -397,13 +406,22 @@ static const char *match(const struct endpoint *row, const char *path)
     return path[size] == '/' && path[size + 1] && whole ? path + size + 1 : NULL;
 }
 
+/* A row of that very path: it comes before those that take anything for an id. */
+static bool is_listed(const char *path)
+{
+    for (size_t i = 0; i < ENDPOINT_COUNT; i++)
+        if (strcmp(endpoints[i].path, path) == 0) return true;
+    return false;
+}
+
 const struct endpoint *endpoint_find(const char *path, unsigned method, const char **rest)
 {
     const struct endpoint *other = NULL;
+    bool listed = is_listed(path);
     *rest = "";
     for (size_t i = 0; i < ENDPOINT_COUNT; i++) {
         const char *behind = match(&endpoints[i], path);
-        if (!behind) continue;
+        if (!behind || (listed && endpoints[i].takes_id)) continue;
         *rest = behind;
         if (endpoints[i].methods & method) return &endpoints[i];
         if (!other) other = &endpoints[i];

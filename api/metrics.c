@@ -5,6 +5,7 @@
 
 #include "core/control/access_log.h"
 #include "core/session/failure.h"
+#include "core/session/verify.h"
 
 enum kind { COUNTER, GAUGE };
 
@@ -155,6 +156,11 @@ static void write_clients(struct text *out, const struct snapshot *s)
 
 static void write_services(struct text *out, const struct snapshot *s)
 {
+    write_head(out, "sluice_passwords_total", "counter",
+               "Users and passwords (--users), by outcome; a slow hash was made for those right, wrong and unknown.");
+    for (unsigned i = 0; i < PASSWORD_OUTCOMES; i++)
+        write_sample(out, "sluice_passwords_total", "outcome", password_outcome_name((enum password_outcome)i),
+                     s->passwords[i]);
     write_head(out, "sluice_names_total", "counter", "Names that were asked for, by outcome.");
     write_sample(out, "sluice_names_total", "outcome", "found", s->names_found);
     write_sample(out, "sluice_names_total", "outcome", "failed", s->names_failed);

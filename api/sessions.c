@@ -170,6 +170,54 @@ void sessions_list(struct call *call)
     free(l);
 }
 
+/* --- judging all of them by the lists of now: one worker after the other, a piece at a time --- */
+
+struct judging {
+    struct judge_errand errand;
+    struct call *call;
+    uint32_t worker;
+};
+
+static void judging_go_on(struct judging *j)
+{
+    struct coordinator *c = j->call->parts->coordinator;
+    if (j->worker >= coordinator_worker_count(c)) {
+        call_reply_json(
+            j->call, 200,
+            json_pack("{s:I, s:I}", "judged", (json_int_t)j->errand.judged, "reset", (json_int_t)j->errand.reset));
+    } else if (coordinator_send(c, j->worker, &j->errand.errand)) {
+        return;
+    } else {
+        call_reply_text(j->call, 503, "the worker is busy, try again");
+    }
+    free(j);
+}
+
+static void judging_done(struct errand *self, int32_t result)
+{
+    struct judging *j = (struct judging *)self;
+    if (result < 0) j->errand.next = UINT32_MAX; /* that worker has ended */
+    j->errand.first = j->errand.next;
+    if (j->errand.next == UINT32_MAX) {
+        j->worker++;
+        j->errand.first = 0;
+    }
+    judging_go_on(j);
+}
+
+void sessions_judge(struct call *call)
+{
+    struct judging *j = calloc(1, sizeof *j);
+    if (!j) {
+        call_reply_text(call, 500, "not enough memory");
+        return;
+    }
+    call_log_change(call, "clients");
+    j->call = call;
+    j->errand.errand = (struct errand){.run = errand_judge, .done = judging_done};
+    judging_go_on(j);
+}
+
 /* --- ending one --- */
 
 struct ending {

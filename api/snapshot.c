@@ -49,6 +49,7 @@ static void add_worker(struct snapshot *s, const struct stats *w)
     s->hop_out += counter_read(&w->hop_out);
     s->routes_asked += counter_read(&w->routes_asked);
     s->routes_remembered += counter_read(&w->routes_remembered);
+    for (unsigned i = 0; i < PASSWORD_OUTCOMES; i++) s->passwords[i] += counter_read(&w->passwords[i]);
     s->conns_opened += counter_read(&w->conns_opened);
     s->conns_reused += counter_read(&w->conns_reused);
     s->conns_stale += counter_read(&w->conns_stale);

@@ -17,6 +17,7 @@ struct snapshot {
     uint64_t bytes_up, bytes_down, bytes_copy, bytes_splice;
     uint64_t handshake_in, handshake_out, hop_in, hop_out;
     uint64_t routes_asked, routes_remembered;
+    uint64_t passwords[PASSWORD_OUTCOMES];
     uint64_t conns_opened, conns_reused, conns_stale, conns_evicted, conns_idle; /* to servers of plain HTTP */
     struct histogram_sum connect, decision;
     struct resolve_counts dns;

@@ -10,6 +10,7 @@
 
 #include "api/history.h"
 #include "api/stats_text.h"
+#include "core/session/verify.h"
 
 #define CONTRACT "1.5.1" /* the neosocksd that we stand in for */
 #define ABOUT    "a proxy for SOCKS and HTTP, on io_uring"
@@ -256,6 +257,14 @@ static json_t *json_ruleset(const struct snapshot *s)
                      (double)m->event_max * 1e-9, "count", (int)m->events);
 }
 
+static json_t *json_passwords(const struct snapshot *s)
+{
+    json_t *passwords = json_object();
+    for (unsigned i = 0; i < PASSWORD_OUTCOMES; i++)
+        add_number(passwords, password_outcome_name((enum password_outcome)i), s->passwords[i]);
+    return passwords;
+}
+
 static void add_sessions(json_t *all, const struct snapshot *s)
 {
     json_object_set_new(all, "sessions",
@@ -271,6 +280,7 @@ static void add_sessions(json_t *all, const struct snapshot *s)
                                   number(s->reject_timeout), "upstream", number(s->reject_upstream)));
     json_object_set_new(all, "connect_latency", json_latency(&s->connect));
     json_object_set_new(all, "decision_latency", json_latency(&s->decision));
+    json_object_set_new(all, "passwords", json_passwords(s));
     json_object_set_new(
         all, "decisions",
         json_pack("{s:o, s:o}", "asked", number(s->routes_asked), "remembered", number(s->routes_remembered)));

@@ -63,6 +63,7 @@ struct sim_conn {
     uint8_t transcript[SIM_TRANSCRIPT_MAX];
     struct net_address near_address, far_address;
     void *owner; /* the test's */
+    uint8_t way; /* of its verdict */
 };
 
 /* What becomes of a connect. */
@@ -73,6 +74,7 @@ struct sim_verdict {
     uint32_t room_in, room_out;
     bool no_splice;
     void *owner; /* of the connection */
+    uint8_t way; /* and by which of his addresses */
 };
 
 /* What the test provides. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/session/session.h"
 #include "tests/sim.h"
 
 #define TEXT_SIZE 8192u
@@ -113,8 +114,22 @@ void sim_lists_plan(struct sim_lists *lists, struct config *config, uint64_t see
     config->lists = lists->current = build_all(lists, &lists->generations[0]);
 }
 
+static bool is_settled(const struct sim_lists *lists)
+{
+    return !lists->reloading && lists->turn > lists->settled_turn + 1;
+}
+
+static struct errand *judge_all(struct sim_lists *lists)
+{
+    lists->judging = true;
+    lists->judged_count = is_settled(lists) ? lists->count : 0;
+    lists->judge = (struct judge_errand){.errand.run = errand_judge};
+    return &lists->judge.errand;
+}
+
 struct errand *sim_lists_act(struct sim_lists *lists, const struct config *config)
 {
+    if (lists->on && !lists->judging && sim_chance(10)) return judge_all(lists);
     if (!lists->on || lists->reloading || lists->count == lists->most || !sim_chance(20)) return NULL;
     struct config *fresh = &lists->configs[lists->count % 2];
     struct sim_lists_generation *g = &lists->generations[lists->count++];
@@ -128,9 +143,29 @@ struct errand *sim_lists_act(struct sim_lists *lists, const struct config *confi
     return &lists->errand.errand;
 }
 
-/* What the worker obeyed before is nobody's any more. */
-bool sim_lists_hear(struct sim_lists *lists, const void *body)
+/* Nobody is left whom the lists of then denied. */
+static void check_judged(const struct sim_lists *lists, const struct worker *w)
 {
+    if (lists->judge.next != UINT32_MAX) sim_fail("%u sessions were judged, not all", lists->judge.judged);
+    if (lists->judged_count != lists->count) return; /* by others, too */
+    for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
+        const struct session *s = session_at(w, slot);
+        if (!pool_is_taken(&w->sessions, slot) || s->state == SESSION_CLOSING) continue;
+        struct address client = host_port_address(&s->client);
+        bool ours = client.kind == ADDRESS_IPV4 && client.ipv4[0] == 192;
+        if (ours && (lists->generations[lists->count - 1].clients >> client.ipv4[3] & 1) != 0)
+            sim_fail("slot %u was judged, and its client, who is denied, is still there", slot);
+    }
+}
+
+/* What the worker obeyed before is nobody's any more. */
+bool sim_lists_hear(struct sim_lists *lists, const struct worker *w, const void *body)
+{
+    if (body == &lists->judge) {
+        lists->judging = false;
+        check_judged(lists, w);
+        return true;
+    }
     if (body != &lists->errand) return false;
     lists->reloading = false;
     lists->generations[lists->count - 2].ends_us = sim_now_us();
@@ -173,26 +208,53 @@ static enum sim_while denies_tunnel(const struct sim_lists_generation *g, const 
     return !any ? SIM_NEVER : all && t->target.kind != ADDRESS_NAME ? SIM_ALWAYS : SIM_SOMETIMES;
 }
 
-enum sim_while sim_lists_denied(const struct sim_lists *lists, const struct tunnel *t, uint64_t since_us)
+static enum sim_while denies_client(const struct sim_lists_generation *g, const struct tunnel *t)
+{
+    return (g->clients >> t->index & 1) != 0 ? SIM_ALWAYS : SIM_NEVER;
+}
+
+/* Of all that may have been in force since then. */
+static enum sim_while denied_since(const struct sim_lists *lists, const struct tunnel *t, uint64_t since_us,
+                                   enum sim_while (*denies)(const struct sim_lists_generation *g,
+                                                            const struct tunnel *t))
 {
     bool always = true, ever = false;
     if (!lists->on) return SIM_NEVER;
     for (uint32_t i = 0; i < lists->count; i++) {
         const struct sim_lists_generation *g = &lists->generations[i];
         if (g->ends_us < since_us) continue;
-        enum sim_while denied = denies_tunnel(g, t);
+        enum sim_while denied = denies(g, t);
         always &= denied == SIM_ALWAYS;
         ever |= denied != SIM_NEVER;
     }
     return always ? SIM_ALWAYS : ever ? SIM_SOMETIMES : SIM_NEVER;
 }
 
+enum sim_while sim_lists_denied(const struct sim_lists *lists, const struct tunnel *t, uint64_t since_us)
+{
+    return denied_since(lists, t, since_us, denies_tunnel);
+}
+
+enum sim_while sim_lists_client_denied(const struct sim_lists *lists, const struct tunnel *t, uint64_t since_us)
+{
+    return denied_since(lists, t, since_us, denies_client);
+}
+
+void sim_lists_check_reuse(const struct sim_lists *lists, const struct tunnel *t, unsigned address, uint64_t since_us)
+{
+    for (uint32_t i = 0; i < lists->count; i++) {
+        const struct sim_lists_generation *g = &lists->generations[i];
+        if (g->ends_us >= since_us && !denies_address(g, t->index, address)) return;
+    }
+    if (lists->on) sim_fail("tunnel %u uses a connection to address %u, which is denied", t->index, address);
+}
+
 /* What is armed in one turn is carried out in the next. */
 void sim_lists_check_connect(const struct sim_lists *lists, const struct tunnel *t, unsigned address)
 {
     if (!lists->on || !denies_address(&lists->generations[lists->count - 1], t->index, address)) return;
-    bool settled = !lists->reloading && lists->turn > lists->settled_turn + 1;
-    if (lists->count > 1 && !settled && !denies_address(&lists->generations[lists->count - 2], t->index, address))
+    if (lists->count > 1 && !is_settled(lists) &&
+        !denies_address(&lists->generations[lists->count - 2], t->index, address))
         return;
     sim_fail("address %u of tunnel %u is connected to, though it is denied", address, t->index);
 }

@@ -123,6 +123,8 @@ static void check_end_survives(const struct peers *peers, const struct tunnel *t
     uint32_t count;
     const struct upstream *u = tunnel_upstream(peers, t, &count);
     if (!peers->calm || t->client_flawed || tunnel_is_http(t) || !t->client.reads_stream) return;
+    if (peers->lists && sim_lists_client_denied(peers->lists, t, t->begun_us) != SIM_NEVER)
+        return; /* it may be reset */
     if (!u || !u->actor.reads_stream || !u->actor.conn->in_ended) return;
     if (!upstream_opened_stream(u)) {
         if (t->established || t->client.received > 0)
@@ -234,8 +236,17 @@ static void check_client_end(const struct peers *peers, const struct tunnel *t)
              t->index, a->received);
 }
 
+/* A client that lists denied all the time is never taken in. */
+static void check_taken_in(const struct peers *peers, const struct tunnel *t)
+{
+    if (!peers->lists || !t->client.conn || t->client.conn->sent == 0) return;
+    if (sim_lists_client_denied(peers->lists, t, t->begun_us) == SIM_ALWAYS)
+        sim_fail("the client of tunnel %u is denied by a list, and got an answer", t->index);
+}
+
 void peers_check_ends(const struct peers *peers)
 {
+    for (uint32_t i = 0; i < peers->tunnel_count; i++) check_taken_in(peers, &peers->tunnels[i]);
     for (uint32_t i = 0; i < peers->upstream_count; i++) check_upstream_end(peers, &peers->upstreams[i]);
     for (uint32_t i = 0; i < peers->tunnel_count; i++) check_client_end(peers, &peers->tunnels[i]);
 }

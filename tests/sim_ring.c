@@ -562,6 +562,7 @@ static void try_connect(struct ring *ring, struct sim_op *op, bool now)
         return;
     }
     conn->owner = verdict->owner;
+    conn->way = verdict->way;
     file->kind = SIM_STREAM;
     file->conn = conn;
     sim_ops->on_established(sim_world, conn);

@@ -231,7 +231,10 @@ static void sequence_check_allowed(const struct peers *peers, const struct upstr
 {
     const struct tunnel *t = u->tunnel;
     uint32_t request = u->reader.request;
-    peers_check_allowed(peers, t, request > 0 ? t->sequence.heard_us[request - 1] : t->begun_us);
+    uint64_t since_us = request > 0 ? t->sequence.heard_us[request - 1] : t->begun_us;
+    peers_check_allowed(peers, t, since_us);
+    if (peers->lists && peers->config->hop_count == 0 && !peers_have_garbage(peers))
+        sim_lists_check_reuse(peers->lists, t, u->actor.conn->way, since_us);
 }
 
 /* A request of a sequence has come. On a connection that has carried one it may meet the connection's end. */
@@ -338,6 +341,7 @@ void peers_on_connect(void *self, const struct net_address *to, struct sim_verdi
         verdict->never = outcome == 1;
         verdict->error = outcome < 0 ? outcome : 0;
         verdict->owner = &peers->tunnels[tunnel];
+        verdict->way = plain.ipv4[3] % ADDRESSES_MAX;
         peers_check_allowed(peers, &peers->tunnels[tunnel], peers->tunnels[tunnel].begun_us);
         if (peers->lists && plain.ipv4[3] < ADDRESSES_MAX)
             sim_lists_check_connect(peers->lists, &peers->tunnels[tunnel], plain.ipv4[3]);

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/session/verify.h"
+
 void sim_users_name(uint8_t user, uint8_t password, struct credentials *out)
 {
     *out = (struct credentials){.present = true};
@@ -123,6 +125,7 @@ static void answer(struct sim_users *users, struct worker *w, struct verify_requ
 {
     request->result = (uint8_t)answer_of(users, request);
     request->era = atomic_load(&users->verifier.eras[1]);
+    request->hashed = true;
     request->letter.deliver = users_deliver;
     letter_put(&w->letters, &request->letter);
     if (sleeper_must_wake(&w->sleeper)) sim_wake(w->ring, (struct ring_tag){.op = WORKER_OP_WAKE});
@@ -189,6 +192,10 @@ void sim_users_check_request(const struct sim_users *users, const struct route_r
 
 void sim_users_check(const struct sim_users *users, const struct worker *w, bool exact)
 {
+    static const enum password_outcome outcomes[] = {[VERIFY_RIGHT] = PASSWORD_RIGHT,
+                                                     [VERIFY_WRONG] = PASSWORD_WRONG,
+                                                     [VERIFY_UNKNOWN] = PASSWORD_UNKNOWN,
+                                                     [VERIFY_BUSY] = PASSWORD_BUSY};
     if (!users->on) return;
     uint64_t wrong = users->heard[VERIFY_WRONG] + users->heard[VERIFY_UNKNOWN];
     uint64_t refused = counter_read(&w->stats.failures[FAIL_AUTH]);
@@ -197,6 +204,10 @@ void sim_users_check(const struct sim_users *users, const struct worker *w, bool
     if (refused < wrong || (exact && refused != wrong))
         sim_fail("%llu passwords were wrong, %llu sessions were refused for that", (unsigned long long)wrong,
                  (unsigned long long)refused);
+    for (unsigned i = 0; i < sizeof outcomes / sizeof *outcomes; i++)
+        if (counter_read(&w->stats.passwords[outcomes[i]]) != users->heard[i])
+            sim_fail("%u answers about passwords are \"%s\", which is not what was counted", users->heard[i],
+                     password_outcome_name(outcomes[i]));
     if (busy != users->heard[VERIFY_BUSY])
         sim_fail("%u answers were \"busy\", %llu sessions were refused for that", users->heard[VERIFY_BUSY],
                  (unsigned long long)busy);

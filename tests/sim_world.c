@@ -184,7 +184,7 @@ static void coordinator_cancel(const struct message *message)
 static bool operator_hear(const struct message *message)
 {
     if (sim_limits_hear(&world.limits, message->body)) return true;
-    if (sim_lists_hear(&world.lists, message->body)) return true;
+    if (sim_lists_hear(&world.lists, &world.worker, message->body)) return true;
     struct operator* o = & world.operator;
     if (message->body == &o->list) {
         o->listing = false;

@@ -138,7 +138,9 @@ static void test_answers(void **state)
     asker_open(a);
     assert_int_equal(judge(a, "alice", "right"), VERIFY_RIGHT);
     assert_int_equal(a->requests[0].era, a->worker.verifier->eras[1]);
+    assert_true(a->requests[0].hashed);
     assert_int_equal(judge(a, "alice", "right"), VERIFY_RIGHT);
+    assert_false(a->requests[0].hashed);
     assert_int_equal(judge(a, "alice", "wrong"), VERIFY_WRONG);
     assert_int_equal(judge(a, "bob", "right"), VERIFY_WRONG);
     assert_int_equal(judge(a, "bob", "other"), VERIFY_RIGHT);

@@ -385,10 +385,39 @@ static void test_clients(void **state)
     assert_true(client_passes("10.2.1.1"));
 }
 
+/* Each part knows how many entries it brought, and what was denied is counted on when other lists come. */
+static void test_entries_and_denials(void **state)
+{
+    static const char text[] = "10.0.0.0/8\n\n# none\nevil.test\n";
+    struct list_part parts[] = {{text, sizeof text - 1, true, 0}, {"*:25", 4, true, 0}};
+    struct lists *first = lists_new(), *second = lists_new();
+    struct list_side **side = &first->sides[LIST_TARGETS][LIST_SCOPE_PROCESS];
+    struct list_fault fault;
+    struct address inner = {.kind = ADDRESS_IPV4, .ipv4 = {10, 1, 1, 1}}, outer = {.kind = ADDRESS_IPV4, .ipv4 = {9}};
+    uint8_t allowed = 0;
+    (void)state;
+    assert_int_equal(list_side_build(LIST_TARGETS, parts, 2, side, &fault), 0);
+    assert_int_equal(parts[0].entries, 2);
+    assert_int_equal(parts[1].entries, 1);
+    for (unsigned i = 0; i < 3; i++) assert_false(lists_admit_target(first, 0, &inner, &allowed, true));
+    assert_true(lists_admit_target(first, 0, &outer, &allowed, true));
+    second->sides[LIST_TARGETS][1] = list_side_hold(*side);
+    lists_follow(second, first);
+    lists_release(first);
+    assert_int_equal(second->revision, 2);
+    assert_false(lists_admit_target(second, 1, &inner, &allowed, false));
+    assert_true(lists_admit_target(second, 0, &inner, &allowed, false));
+    assert_int_equal(second->meters->denied[LIST_TARGETS][LIST_SCOPE_PROCESS], 3);
+    assert_int_equal(second->meters->denied[LIST_TARGETS][1], 1);
+    assert_int_equal(second->meters->denied[LIST_TARGETS][0], 0);
+    assert_int_equal(second->meters->denied[LIST_CLIENTS][LIST_SCOPE_PROCESS], 0);
+    lists_release(second);
+}
+
 static void test_faults(void **state)
 {
     static const char good[] = "10.0.0.0/8\n", bad[] = "# none\n\nexample.com\n10.0.0.1/8 # no\n";
-    struct list_part parts[] = {{good, sizeof good - 1, false}, {bad, sizeof bad - 1, true}};
+    struct list_part parts[] = {{good, sizeof good - 1, false, 0}, {bad, sizeof bad - 1, true, 0}};
     struct list_side *side;
     struct list_fault fault;
     (void)state;
@@ -400,7 +429,7 @@ static void test_faults(void **state)
     assert_memory_equal(fault.entry, "10.0.0.1/8", 10);
     assert_int_equal(list_side_build(LIST_CLIENTS, parts, 2, &side, &fault), -EINVAL);
     assert_int_equal(fault.line, 3); /* clients have no names */
-    struct list_part foreign = {"\xff.test", 6, false};
+    struct list_part foreign = {"\xff.test", 6, false, 0};
     assert_int_equal(list_side_build(LIST_TARGETS, &foreign, 1, &side, &fault), -EINVAL);
     assert_non_null(strstr(fault.wrong, "IDNA"));
 }
@@ -561,6 +590,7 @@ int main(void)
         WITH_LISTS(test_name_and_address),
         WITH_LISTS(test_scopes),
         WITH_LISTS(test_clients),
+        cmocka_unit_test(test_entries_and_denials),
         WITH_LISTS(test_faults),
         WITH_LISTS(test_random),
         WITH_LISTS(test_million),

@@ -121,14 +121,22 @@ static void *hasher_main(void *argument)
 
 /* --- the desk: answers --- */
 
-static void desk_answer(struct checkers *c, struct verify_request *request, enum verify_result result, uint32_t era)
+static void desk_tell(struct checkers *c, struct verify_request *request, enum verify_result result, uint32_t era,
+                      bool hashed)
 {
     struct worker *w = request->worker;
     request->result = (uint8_t)result;
     request->era = era;
+    request->hashed = hashed;
     request->letter.deliver = request->answered;
     letter_put(&w->letters, &request->letter); /* it is the worker's from here on */
     if (sleeper_must_wake(&w->sleeper)) ring_wake(c->ring, w->ring, (struct ring_tag){.op = WORKER_OP_WAKE});
+}
+
+/* Without a hash. */
+static void desk_answer(struct checkers *c, struct verify_request *request, enum verify_result result, uint32_t era)
+{
+    desk_tell(c, request, result, era, false);
 }
 
 /* --- the desk: lines --- */
@@ -265,7 +273,7 @@ static void desk_on_hash(struct letter *letter)
         if (result == VERIFY_STOPPED)
             desk_take(c, request); /* another hash is in force since */
         else
-            desk_answer(c, request, result, era);
+            desk_tell(c, request, result, era, true);
     }
     explicit_bzero(h->hash, sizeof h->hash);
     line->running--; /* until here it has kept the line */

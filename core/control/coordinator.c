@@ -8,6 +8,7 @@
 
 #include "core/control/access_log.h"
 #include "core/control/coordinator_private.h"
+#include "core/control/list_load.h"
 #include "core/io/log.h"
 #include "core/session/lists.h"
 
@@ -128,12 +129,13 @@ int coordinator_exit_status(const struct coordinator *c)
 
 void coordinator_reload(struct coordinator *c)
 {
+    char why[LIST_WHY_SIZE];
     if (!c->names_stopped) resolver_thread_reload(c->resolver, c->ring);
     bool lists = c->config->list_count > 0;
     if (c->hooks.on_reload)
         c->hooks.on_reload(c->hooks.context); /* reads a -c file again, and the lists that it names */
     else
-        coordinator_reload_lists(c);
+        (void)coordinator_reload_lists(c, why, sizeof why);
     if (c->reload) c->reload(c->reload_context);
     if (c->access_log) access_log_reopen(c->access_log);
     accounts_reload(c);

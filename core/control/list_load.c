@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/io/log.h"
@@ -30,14 +31,14 @@ struct load {
     struct list_part parts[CONFIG_LISTS_MAX];
 };
 
-static const char *path_of(const struct list_option *option)
+const char *list_path(const struct list_option *option)
 {
     return option->text[0] == '@' ? option->text + 1 : NULL;
 }
 
 /* --- what is wrong --- */
 
-static const char *option_name(const struct list_option *option)
+const char *list_name(const struct list_option *option)
 {
     static const char *const names[] = {[LIST_ALLOW_CLIENT] = "allow-client",
                                         [LIST_DENY_CLIENT] = "deny-client",
@@ -49,8 +50,8 @@ static const char *option_name(const struct list_option *option)
 /* `--deny-target PATH`, or `listener "ADDRESS": deny-target=PATH`, into why; octets used. */
 static size_t write_place(struct load *load, const struct list_option *option)
 {
-    const char *path = path_of(option) ? path_of(option) : "";
-    const char *name = option_name(option);
+    const char *path = list_path(option) ? list_path(option) : "";
+    const char *name = list_name(option);
     int used = option->scope == LIST_SCOPE_PROCESS
                    ? snprintf(load->why, load->why_size, "--%s%s%s", name, *path ? " " : "", path)
                    : snprintf(load->why, load->why_size, "listener \"%s\": %s%s%s",
@@ -74,7 +75,7 @@ static int fail_entry(struct load *load, const struct list_fault *fault)
     memcpy(raw, fault->entry, size);
     raw[size] = '\0';
     log_quote(raw, shown, sizeof shown);
-    if (path_of(option)) snprintf(line, sizeof line, ":%u", fault->line);
+    if (list_path(option)) snprintf(line, sizeof line, ":%u", fault->line);
     snprintf(load->why + used, load->why_size - used, "%s: \"%s\": %s", line, shown, fault->wrong);
     return -1;
 }
@@ -106,21 +107,21 @@ static char *read_all(int fd, size_t room, size_t *size)
 }
 
 /* The path of a FIFO or a device would be read for ever. */
-static int read_file(struct load *load, const struct list_option *option, char **memory, size_t *size)
+const char *list_read_file(const char *path, char **memory, size_t *size)
 {
     struct stat status;
-    int fd = open(path_of(option), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return fail_file(load, option, strerror(errno));
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return strerror(errno);
     if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode)) {
         close(fd);
-        return fail_file(load, option, "this is no regular file");
+        return "this is no regular file";
     }
     size_t room = status.st_size > 0 && (size_t)status.st_size <= FILE_SIZE_MAX ? (size_t)status.st_size + 1 : 4096;
     *memory = (size_t)status.st_size <= FILE_SIZE_MAX ? read_all(fd, room, size) : (errno = EFBIG, NULL);
     int error = errno;
     close(fd);
-    if (*memory) return 0;
-    return fail_file(load, option, error == EFBIG ? "the file is larger than 256 MiB" : strerror(error));
+    if (*memory) return NULL;
+    return error == EFBIG ? "the file is larger than 256 MiB" : strerror(error);
 }
 
 /* --- sides --- */
@@ -132,8 +133,9 @@ static int add_part(struct load *load, const struct list_option *option)
     *source = (struct source){.option = option};
     *part = (struct list_part){.text = option->text, .size = strlen(option->text)};
     part->denies = option->kind == LIST_DENY_CLIENT || option->kind == LIST_DENY_TARGET;
-    if (path_of(option)) {
-        if (read_file(load, option, &source->memory, &part->size) < 0) return -1;
+    if (list_path(option)) {
+        const char *wrong = list_read_file(list_path(option), &source->memory, &part->size);
+        if (wrong) return fail_file(load, option, wrong);
         part->text = source->memory;
     }
     load->count++;
@@ -152,8 +154,9 @@ static int add_parts(struct load *load, enum list_subject subject, unsigned scop
     return 0;
 }
 
-static int load_side(struct load *load, enum list_subject subject, unsigned scope, struct list_side **side)
+static int load_side(struct load *load, enum list_subject subject, unsigned scope, struct lists *lists)
 {
+    struct list_side **side = &lists->sides[subject][scope];
     struct list_fault fault;
     load->count = 0;
     int error = add_parts(load, subject, scope);
@@ -164,7 +167,10 @@ static int load_side(struct load *load, enum list_subject subject, unsigned scop
             snprintf(load->why, load->why_size, "lists of %s: %s", subject == LIST_CLIENTS ? "clients" : "targets",
                      error == -E2BIG ? "there are more entries than a table can have" : "not enough memory");
     }
-    for (size_t i = 0; i < load->count; i++) free(load->sources[i].memory);
+    for (size_t i = 0; i < load->count; i++) {
+        lists->entries[load->sources[i].option - load->config->lists_given] = (uint32_t)load->parts[i].entries;
+        free(load->sources[i].memory);
+    }
     return error < 0 ? -1 : 0;
 }
 
@@ -172,7 +178,7 @@ static int load_sides(struct load *load, struct lists *lists)
 {
     for (unsigned subject = 0; subject < LIST_SUBJECTS; subject++)
         for (unsigned scope = 0; scope < LIST_SCOPES; scope++)
-            if (load_side(load, (enum list_subject)subject, scope, &lists->sides[subject][scope]) < 0) return -1;
+            if (load_side(load, (enum list_subject)subject, scope, lists) < 0) return -1;
     return 0;
 }
 
@@ -188,10 +194,12 @@ int list_load(const struct config *config, struct lists **lists, char *why, size
         *load = (struct load){.config = config, .why = why, .why_size = size};
         error = load_sides(load, fresh);
     }
-    if (error == 0)
+    if (error == 0) {
+        fresh->loaded_s = (int64_t)time(NULL);
         *lists = fresh;
-    else
+    } else {
         lists_release(fresh);
+    }
     free(load);
     return error;
 }

@@ -57,6 +57,7 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
     struct reconfiguration *all = calloc(1, sizeof *all + count * sizeof *all->errands);
     if (!all) return -ENOMEM;
     config_take_fixed(fresh, c->config);
+    lists_follow(fresh->lists, c->config->lists);
     *all = (struct reconfiguration){.old = c->owned, .old_lists = c->config->lists, .left = count};
     limiting_configure(c, c->config, fresh);
     c->config = c->owned = fresh;
@@ -81,21 +82,21 @@ static int settings_take_lists(struct coordinator *c, struct lists *lists)
     return error;
 }
 
-void coordinator_reload_lists(struct coordinator *c)
+int coordinator_reload_lists(struct coordinator *c, char *why, size_t size)
 {
-    char why[LIST_WHY_SIZE];
     struct lists *lists;
-    if (c->config->list_count == 0) return;
-    int error = list_load(c->config, &lists, why, sizeof why);
+    if (c->config->list_count == 0) return 0;
+    int error = list_load(c->config, &lists, why, size);
     if (error == 0) error = settings_take_lists(c, lists);
     if (error == -EAGAIN || error == -ENOMEM) {
         lists_release(lists);
-        snprintf(why, sizeof why, "%s", error == -EAGAIN ? "the workers are busy, try again" : "not enough memory");
+        snprintf(why, size, "%s", error == -EAGAIN ? "the workers are busy, try again" : "not enough memory");
     }
     if (error == 0)
         LOGN("reload: the lists have %zu entries now", lists_entries(lists));
     else
         LOGE("reload: %s; the old lists stay", why);
+    return error < 0 ? -1 : 0;
 }
 
 const struct config *coordinator_config(const struct coordinator *c)

@@ -12,6 +12,7 @@
 #include "core/session/flow.h"
 #include "core/session/hooks.h"
 #include "core/session/limited.h"
+#include "core/session/lists.h"
 #include "core/session/route.h"
 
 /* --- listing and ending sessions --- */
@@ -90,6 +91,33 @@ static int32_t kill_session(struct worker *w, const struct kill_errand *kill)
 void errand_kill(struct errand *self, struct worker *w)
 {
     worker_return(w, self, kill_session(w, (const struct kill_errand *)self));
+}
+
+/* --- judging again --- */
+
+/* Its failure is counted beside the success that it has been, as that of a quota is. */
+static bool judge_session(struct worker *w, struct session *s)
+{
+    struct address client = host_port_address(&s->client);
+    bool any = client.kind != ADDRESS_NONE && s->protocol != PROTOCOL_SCRIPT;
+    if (!any || lists_admit_client(w->config->lists, s->listener, &client)) return false;
+    session_log(w, s, LOG_LEVEL_NOTICE, failure_row(FAIL_CLIENT_DENIED)->word);
+    session_blame(w, s, FAIL_CLIENT_DENIED);
+    session_close(w, s, SESSION_RESET);
+    return true;
+}
+
+void errand_judge(struct errand *self, struct worker *w)
+{
+    struct judge_errand *judge = (struct judge_errand *)self;
+    uint32_t slot = judge->first;
+    for (uint32_t n = 0; n < JUDGE_SLOTS && slot < w->sessions.untouched; n++, slot++) {
+        if (!pool_is_taken(&w->sessions, slot) || !errand_shows(session_at(w, slot))) continue;
+        judge->judged++;
+        judge->reset += judge_session(w, session_at(w, slot));
+    }
+    judge->next = slot < w->sessions.untouched ? slot : UINT32_MAX;
+    worker_return(w, self, 0);
 }
 
 /* --- connections, relays, settings --- */

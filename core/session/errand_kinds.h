@@ -65,6 +65,16 @@ struct kill_errand {
 };
 void errand_kill(struct errand *self, struct worker *w);
 
+/* Sessions from slot `first` on, JUDGE_SLOTS of them, whose clients lists deny now: they are reset. */
+#define JUDGE_SLOTS 1024u
+struct judge_errand {
+    struct errand errand;
+    uint32_t first;         /* in: slot to begin with */
+    uint32_t next;          /* out: where to go on; UINT32_MAX: there are no more */
+    uint32_t judged, reset; /* out: added to */
+};
+void errand_judge(struct errand *self, struct worker *w);
+
 /* Two connected sockets of a script, to be relayed as any session. It comes back when the session has ended; result
  * -ECONNRESET unless both directions ended in order, -ENOBUFS: no room for it. */
 struct relay_errand {

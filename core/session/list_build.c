@@ -198,7 +198,7 @@ static void fill_entry(struct list_build *b, const struct list_entry *entry, boo
 }
 
 /* Everything is judged in the first walk: the second finds no fault. */
-static int walk_part(struct list_build *b, const struct list_part *part, bool fills, struct list_fault *fault)
+static int walk_part(struct list_build *b, struct list_part *part, bool fills, struct list_fault *fault)
 {
     const char *at = part->text, *end = part->text + part->size, *line;
     struct list_entry entry;
@@ -216,11 +216,12 @@ static int walk_part(struct list_build *b, const struct list_part *part, bool fi
             return -EINVAL;
         }
         if (!fills && b->side->entries > ENTRIES_MAX) return -E2BIG;
+        part->entries += !fills;
     }
     return 0;
 }
 
-static int walk(struct list_build *b, const struct list_part *parts, size_t count, bool fills, struct list_fault *fault)
+static int walk(struct list_build *b, struct list_part *parts, size_t count, bool fills, struct list_fault *fault)
 {
     for (size_t i = 0; i < count; i++) {
         int error = walk_part(b, &parts[i], fills, fault);
@@ -280,7 +281,7 @@ static void build_free(struct list_build *b)
     free(b->sweep);
 }
 
-static int build(struct list_build *b, const struct list_part *parts, size_t count, struct list_fault *fault)
+static int build(struct list_build *b, struct list_part *parts, size_t count, struct list_fault *fault)
 {
     struct list_side *side = b->side;
     int error = walk(b, parts, count, false, fault);
@@ -294,7 +295,7 @@ static int build(struct list_build *b, const struct list_part *parts, size_t cou
     return 0;
 }
 
-int list_side_build(enum list_subject subject, const struct list_part *parts, size_t count, struct list_side **side,
+int list_side_build(enum list_subject subject, struct list_part *parts, size_t count, struct list_side **side,
                     struct list_fault *fault)
 {
     struct list_build b = {.targets = subject == LIST_TARGETS, .room = name_room_begin()};

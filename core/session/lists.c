@@ -39,11 +39,33 @@ size_t lists_entries(const struct lists *lists)
     return sum;
 }
 
+static void meters_release(struct list_meters *meters)
+{
+    if (meters && --meters->holders == 0) free(meters);
+}
+
 struct lists *lists_new(void)
 {
     struct lists *lists = calloc(1, sizeof *lists);
-    if (lists) lists->holders = 1;
+    struct list_meters *meters = calloc(1, sizeof *meters);
+    if (!lists || !meters) {
+        free(lists);
+        free(meters);
+        return NULL;
+    }
+    lists->holders = meters->holders = 1;
+    lists->revision = 1;
+    lists->meters = meters;
     return lists;
+}
+
+void lists_follow(struct lists *fresh, struct lists *old)
+{
+    if (!fresh || !old || fresh == old) return;
+    meters_release(fresh->meters);
+    fresh->meters = old->meters;
+    fresh->meters->holders++;
+    fresh->revision = old->revision + 1;
 }
 
 struct lists *lists_hold(struct lists *lists)
@@ -57,6 +79,7 @@ void lists_release(struct lists *lists)
     if (!lists || --lists->holders > 0) return;
     for (unsigned subject = 0; subject < LIST_SUBJECTS; subject++)
         for (unsigned scope = 0; scope < LIST_SCOPES; scope++) list_side_release(lists->sides[subject][scope]);
+    meters_release(lists->meters);
     free(lists);
     (void)malloc_trim(0); /* a million entries are some 50 MiB, which the C library would keep for later */
 }
@@ -174,6 +197,13 @@ static const struct list_side *side_at(const struct lists *lists, enum list_subj
     return lists->sides[subject][scope];
 }
 
+/* Returns `passes`, and counts where it does not. */
+static bool meter(const struct lists *lists, enum list_subject subject, unsigned scope, bool passes)
+{
+    if (!passes) atomic_fetch_add_explicit(&lists->meters->denied[subject][scope], 1, memory_order_relaxed);
+    return passes;
+}
+
 static bool side_admits_client(const struct list_side *side, const struct address *client)
 {
     if (!side) return true;
@@ -185,15 +215,24 @@ bool lists_admit_client(const struct lists *lists, unsigned listener, const stru
 {
     if (!lists) return true;
     assert(client->kind == ADDRESS_IPV4 || client->kind == ADDRESS_IPV6);
-    return side_admits_client(side_at(lists, LIST_CLIENTS, LIST_SCOPE_PROCESS), client) &&
-           side_admits_client(side_at(lists, LIST_CLIENTS, listener), client);
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned scope = i == 0 ? LIST_SCOPE_PROCESS : listener;
+        bool passes = side_admits_client(side_at(lists, LIST_CLIENTS, scope), client);
+        if (!meter(lists, LIST_CLIENTS, scope, passes)) return false;
+    }
+    return true;
+}
+
+static uint32_t says_of_target(const struct list_side *side, const struct address *target)
+{
+    return target->kind == ADDRESS_NAME ? says_of_host(side, target) : says_of_address(side, target, true);
 }
 
 static bool side_admits_target(const struct list_side *side, const struct address *target, bool *allowed, bool last)
 {
     bool named = target->kind == ADDRESS_NAME;
     if (!side) return true;
-    uint32_t says = named ? says_of_host(side, target) : says_of_address(side, target, true);
+    uint32_t says = says_of_target(side, target);
     if (says == SAYS_DENY) return false;
     *allowed |= says == SAYS_ALLOW;
     return *allowed || !side->selects || !(last || (named && !side->by_place));
@@ -204,9 +243,30 @@ bool lists_admit_target(const struct lists *lists, unsigned listener, const stru
 {
     if (!lists) return true;
     assert(target->kind == ADDRESS_NAME || target->kind == ADDRESS_IPV4 || target->kind == ADDRESS_IPV6);
-    bool by_process = *allowed & 1, by_listener = *allowed & 2;
-    bool passes = side_admits_target(side_at(lists, LIST_TARGETS, LIST_SCOPE_PROCESS), target, &by_process, last) &&
-                  side_admits_target(side_at(lists, LIST_TARGETS, listener), target, &by_listener, last);
-    *allowed = (uint8_t)((by_process ? 1u : 0u) | (by_listener ? 2u : 0u));
-    return passes;
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned scope = i == 0 ? LIST_SCOPE_PROCESS : listener;
+        bool here = (*allowed >> i & 1) != 0;
+        bool passes = side_admits_target(side_at(lists, LIST_TARGETS, scope), target, &here, last);
+        if (here) *allowed |= (uint8_t)(1u << i);
+        if (!meter(lists, LIST_TARGETS, scope, passes)) return false;
+    }
+    return true;
+}
+
+enum list_word lists_say(const struct lists *lists, enum list_subject subject, unsigned scope,
+                         const struct address *address, enum list_verdict *verdict)
+{
+    static const enum list_word words[] = {
+        [SAYS_NOTHING] = LIST_WORD_NONE, [SAYS_ALLOW] = LIST_WORD_ALLOW, [SAYS_DENY] = LIST_WORD_DENY};
+    const struct list_side *side = lists ? side_at(lists, subject, scope) : NULL;
+    *verdict = LIST_ALLOWED;
+    if (!side) return LIST_WORD_NONE;
+    bool allowed = false, targets = subject == LIST_TARGETS;
+    if (!targets && !side_admits_client(side, address)) *verdict = LIST_DENIED;
+    if (targets && !side_admits_target(side, address, &allowed, true)) {
+        allowed = false;
+        bool later = address->kind == ADDRESS_NAME && side_admits_target(side, address, &allowed, false);
+        *verdict = later ? LIST_BY_ADDRESS : LIST_DENIED;
+    }
+    return words[targets ? says_of_target(side, address) : says_of_address(side, address, false)];
 }

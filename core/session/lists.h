@@ -18,6 +18,7 @@
 #ifndef SLUICE_CORE_SESSION_LISTS_H
 #define SLUICE_CORE_SESSION_LISTS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,9 +30,19 @@ enum list_subject { LIST_CLIENTS, LIST_TARGETS, LIST_SUBJECTS };
 
 struct list_side;
 
+/* What lists have denied, by whom: it outlives them, see lists_follow(). Any thread. */
+struct list_meters {
+    unsigned holders;
+    _Atomic uint64_t denied[LIST_SUBJECTS][LIST_SCOPES];
+};
+
 struct lists {
     unsigned holders;
+    uint32_t revision;                                   /* 1: the first ones of the process */
+    int64_t loaded_s;                                    /* when they were read, since 1970 */
     struct list_side *sides[LIST_SUBJECTS][LIST_SCOPES]; /* NULL: whatever comes passes */
+    uint32_t entries[CONFIG_LISTS_MAX];                  /* of each member of config.lists_given */
+    struct list_meters *meters;
 };
 
 /* --- building --- */
@@ -41,6 +52,7 @@ struct list_part {
     const char *text;
     size_t size;
     bool denies;
+    size_t entries; /* out */
 };
 
 struct list_fault {
@@ -53,7 +65,7 @@ struct list_fault {
 
 /* A side with one holder. 0; -EINVAL: *fault says why; -ENOMEM; -E2BIG: more entries than a table can have. count  of
  * parts; with none the side is NULL. */
-int list_side_build(enum list_subject subject, const struct list_part *parts, size_t count, struct list_side **side,
+int list_side_build(enum list_subject subject, struct list_part *parts, size_t count, struct list_side **side,
                     struct list_fault *fault);
 size_t list_side_entries(const struct list_side *side); /* NULL: 0 */
 struct list_side *list_side_hold(struct list_side *side);
@@ -61,6 +73,8 @@ void list_side_release(struct list_side *side); /* NULL is fine, here and below 
 
 size_t lists_entries(const struct lists *lists); /* NULL: 0 */
 struct lists *lists_new(void);                   /* no side, one holder; NULL: no memory */
+/* `fresh` takes the place of `old`, either may be NULL: it goes on counting where that is. */
+void lists_follow(struct lists *fresh, struct lists *old);
 struct lists *lists_hold(struct lists *lists);
 void lists_release(struct lists *lists);
 
@@ -72,5 +86,11 @@ bool lists_admit_client(const struct lists *lists, unsigned listener, const stru
  * known of it. */
 bool lists_admit_target(const struct lists *lists, unsigned listener, const struct address *target, uint8_t *allowed,
                         bool last);
+
+/* What the entries of one scope say, and what comes of it there; nothing is counted. */
+enum list_word { LIST_WORD_NONE, LIST_WORD_ALLOW, LIST_WORD_DENY };
+enum list_verdict { LIST_ALLOWED, LIST_BY_ADDRESS /* a name: what its address is will tell */, LIST_DENIED };
+enum list_word lists_say(const struct lists *lists, enum list_subject subject, unsigned scope,
+                         const struct address *address, enum list_verdict *verdict);
 
 #endif

@@ -41,6 +41,7 @@ struct verify_request {
     struct verify_digest digest;
     const struct credentials *credentials; /* lent with it */
     uint8_t result;                        /* enum verify_result */
+    bool hashed;                           /* RIGHT: a hash was made for it */
     uint32_t era;                          /* RIGHT: of the store, when it was judged */
 };
 

@@ -6,6 +6,17 @@
 #include "core/session/hooks.h"
 #include "core/session/worker.h"
 
+const char *password_outcome_name(enum password_outcome outcome)
+{
+    static const char *const names[] = {[PASSWORD_REMEMBERED] = "remembered",
+                                        [PASSWORD_RIGHT] = "right",
+                                        [PASSWORD_WRONG] = "wrong",
+                                        [PASSWORD_UNKNOWN] = "unknown",
+                                        [PASSWORD_BUSY] = "busy"};
+    assert(outcome < PASSWORD_OUTCOMES);
+    return names[outcome];
+}
+
 static uint8_t store_of(const struct worker *w, const struct session *s)
 {
     return w->config->listeners[s->listener].user_file;
@@ -33,6 +44,7 @@ bool verify_knows(struct worker *w, struct session *s)
     uint32_t era = atomic_load_explicit(&w->verifier->eras[store], memory_order_acquire);
     if (!verified_find(&w->verified, &setup->verify.digest, era)) return false;
     verify_settle(setup);
+    counter_add(&w->stats.passwords[PASSWORD_REMEMBERED], 1);
     return true;
 }
 
@@ -54,12 +66,22 @@ enum session_state verify_begin(struct worker *w, struct session *s)
     return SESSION_VERIFY;
 }
 
+static void verify_count(struct worker *w, const struct verify_request *request)
+{
+    static const enum password_outcome outcomes[] = {
+        [VERIFY_WRONG] = PASSWORD_WRONG, [VERIFY_UNKNOWN] = PASSWORD_UNKNOWN, [VERIFY_BUSY] = PASSWORD_BUSY};
+    if (request->result == VERIFY_STOPPED) return;
+    enum password_outcome right = request->hashed ? PASSWORD_RIGHT : PASSWORD_REMEMBERED;
+    counter_add(&w->stats.passwords[request->result == VERIFY_RIGHT ? right : outcomes[request->result]], 1);
+}
+
 enum failure verify_finish(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
     const struct verify_request *request = &setup->verify;
     setup->verdict_on_user = request->result;
     explicit_bzero(setup->credentials.password, sizeof setup->credentials.password);
+    verify_count(w, request);
     switch ((enum verify_result)request->result) {
     case VERIFY_RIGHT:
         verified_keep(&w->verified, &request->digest, request->era);

@@ -12,6 +12,9 @@
 
 #include "core/session/session.h"
 
+/* Its label. */
+const char *password_outcome_name(enum password_outcome outcome);
+
 /* Whether clients of the session's listener must be among its users. */
 bool verify_is_due(const struct worker *w, const struct session *s);
 /* The credentials are whole. True: this worker has seen them verified; the password is wiped. */

@@ -143,13 +143,14 @@ static void reload_ruleset(struct engine *e, const char *path)
 
 void boot_reload(struct engine *e)
 {
+    char why[LIST_WHY_SIZE];
     const struct config *config = coordinator_config(e->c);
     const char *path = config->boot ? config->boot : config->ruleset;
     if (is_readable_again(config->boot)) {
         reload_config(e, path);
         return;
     }
-    coordinator_reload_lists(e->c);
+    (void)coordinator_reload_lists(e->c, why, sizeof why);
     if (!config->boot && is_readable_again(config->ruleset))
         reload_ruleset(e, path);
     else if (path)

@@ -90,6 +90,11 @@ EXACT = table(f"""
     sluice_requests_established_total                                        established
     sluice_bytes_total{{direction="up"}}                                     up
     sluice_bytes_total{{direction="down"}}                                   down
+    sluice_passwords_total{{outcome="remembered"}}                           passwords_remembered
+    sluice_passwords_total{{outcome="right"}}                                passwords_right
+    sluice_passwords_total{{outcome="wrong"}}                                passwords_wrong
+    sluice_passwords_total{{outcome="unknown"}}                              passwords_unknown
+    sluice_passwords_total{{outcome="busy"}}                                 passwords_busy
     sluice_names_total{{outcome="found"}}                                    names_found
     sluice_names_total{{outcome="failed"}}                                   names_failed
     sluice_api_requests_total{{outcome="success"}}                           api_ok
@@ -142,6 +147,11 @@ JSON_EXACT = table(f"""
     decision_latency.count            decided
     decisions.asked                   decisions
     decisions.remembered              remembered
+    passwords.remembered              passwords_remembered
+    passwords.right                   passwords_right
+    passwords.wrong                   passwords_wrong
+    passwords.unknown                 passwords_unknown
+    passwords.busy                    passwords_busy
     upstreams.opened                  conns_opened
     upstreams.reused                  conns_reused
     upstreams.stale                   conns_stale

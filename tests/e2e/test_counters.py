@@ -4,6 +4,7 @@ Each step is one thing that a client, a peer or the API may do; behind it all sa
 as well. The octets of a step differ from each other, so that no two counters can be exchanged unnoticed."""
 import json
 import re
+import signal
 import threading
 
 import pytest
@@ -406,7 +407,26 @@ def test_passwords_that_wait(metered, tmp_path):
     busy = read_json(meter)["failures"]["auth_busy"]
     assert 0 < busy <= count - 64
     meter.check(accepted=count, peak=count, fail_auth=count - busy, fail_auth_busy=busy, handshake_in=count * (3 + len(said)),
-                handshake_out=count * 4)
+                handshake_out=count * 4, passwords_wrong=count - busy, passwords_busy=busy)
+
+
+def test_passwords(metered, tmp_path):
+    """A hash is made for a pair that nobody has verified; what is remembered outlives a change of what is not the password."""
+    from test_users import hashed
+    (tmp_path / "users").write_text(f"alice:{hashed(b'right')}\nbob:*\n")
+    meter = metered("--users", tmp_path / "users")
+    for user, password, outcome in [(b"alice", b"right", "right"), (b"alice", b"right", "remembered"), (b"alice", b"wrong", "wrong"),
+                                    (b"alice", b"wrong", "wrong"), (b"bob", b"right", "unknown"), (b"carol", b"right", "unknown")]:
+        good = outcome in ("right", "remembered")
+        said, heard = exchange(meter, (b"\5\1\2", 2), (wire.socks5_auth(user, password), 2 if good else None))
+        meter.check(**refused("peer" if good else "auth", said, heard, 0), **{"passwords_" + outcome: 1})
+    (tmp_path / "users").write_text(f"alice:{hashed(b'right')}:staff\n")  # the worker's memory is of another era now, that of the store is not
+    before = meter.proxy.log().count("1 users of")
+    meter.proxy.signal(signal.SIGHUP)
+    assert process.wait_until(lambda: meter.proxy.log().count("1 users of") > before)
+    for _ in range(2):
+        said, heard = exchange(meter, (b"\5\1\2", 2), (wire.socks5_auth(b"alice", b"right"), 2))
+        meter.check(**refused("peer", said, heard, 0), passwords_remembered=1)
 
 
 def test_a_chain_that_leads_back(metered, dns):

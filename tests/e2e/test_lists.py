@@ -2,6 +2,8 @@
 import os
 import re
 import signal
+import time
+import urllib.parse
 
 import pytest
 
@@ -309,3 +311,104 @@ def test_dump_is_read_again(tmp_path):
     assert 'allow_client = "10.0.0.0/8,::1"' in dump and 'deny_target = "*:25,.evil.test"' in dump
     path.write_text(dump)
     assert process.run("-c", str(path), "--dump-config")[1] == dump
+
+
+# --- by the API ---
+
+def question(api, subject, **words):
+    answer = api.get(f"/lists/{subject}?" + urllib.parse.urlencode(words)).json()
+    return [answer["verdict"], *([scope[key] for key in ("verdict", "list", "entry", "line")] for scope in answer["scopes"])]
+
+
+def test_which_entry_decides(ruled, tmp_path):
+    """The verdict is that of the tables; the entry is the one that a reader of the files would name."""
+    path, inner = tmp_path / "denied", f"127.0.0.1:{process.free_port()}"
+    path.write_text("# inner\n10.0.0.0/8\n\nEvil.test  # alone\n.evil.test:8000-8999\n2001:db8::/32\n.b\u00fccher.example\n10.1.0.0/16:25\n")
+    _, api = ruled(None, "--deny-target", f"@{path},*:25", "--allow-client", "127.0.0.0/8,2001:db8::7", "--deny-client", "127.9.0.0/16",
+                   "-l", f"{inner},allow-target=.good.test,allow-target=192.0.2.0/24,deny-target=x.good.test")
+    file, option = "deny-target", "deny-target"
+    nothing = ["allowed", None, None, None]
+    for words, said in [
+            ({"address": "10.1.2.3"}, ["denied", file, "10.0.0.0/8", 2]), ({"address": "10.1.2.3", "port": 25}, ["denied", file, "10.1.0.0/16:25", 8]),
+            ({"address": "::ffff:10.1.2.3"}, ["denied", file, "10.0.0.0/8", 2]), ({"address": "64:ff9b::10.1.2.3"}, ["denied", file, "10.0.0.0/8", 2]),
+            ({"address": "2001:db8:1::"}, ["denied", file, "2001:db8::/32", 6]), ({"address": "11.0.0.1"}, nothing),
+            ({"name": "evil.test"}, ["denied", file, "Evil.test", 4]), ({"name": "EVIL.test.", "port": 8080}, ["denied", file, "Evil.test", 4]),
+            ({"name": "a.evil.test", "port": 8999}, ["denied", file, ".evil.test:8000-8999", 5]), ({"name": "a.evil.test", "port": 9000}, nothing),
+            ({"name": "notevil.test"}, nothing), ({"name": "a.b\u00fccher.example"}, ["denied", file, ".b\u00fccher.example", 7]),
+            ({"name": "any.test", "port": 25}, ["denied", option, "*:25", None])]:
+        assert question(api, "targets", **words) == [said[0], said], words
+    listener = {"listener": inner}
+    assert question(api, "targets", name="a.good.test", **listener) == ["allowed", nothing, ["allowed", "allow-target", ".good.test", None]]
+    assert question(api, "targets", name="x.good.test", **listener)[1:] == [nothing, ["denied", "deny-target", "x.good.test", None]]
+    assert question(api, "targets", name="a.test", **listener) == ["by-address", nothing, ["by-address", None, None, None]]
+    assert question(api, "targets", address="192.0.3.1", **listener) == ["denied", nothing, ["denied", None, None, None]]
+    assert question(api, "targets", address="10.0.0.1", **listener)[0] == "denied"
+    assert question(api, "clients", address="127.8.0.1") == ["allowed", ["allowed", "allow-client", "127.0.0.0/8", None]]
+    assert question(api, "clients", address="127.9.0.1") == ["denied", ["denied", "deny-client", "127.9.0.0/16", None]]
+    assert question(api, "clients", address="192.0.2.1") == ["denied", ["denied", None, None, None]]
+    assert question(api, "clients", address="2001:db8::7")[0] == "allowed"
+    for wrong in ["targets", "targets?name=a&address=192.0.2.1", "targets?address=a.test", "targets?name=192.0.2.1", "targets?name=a&port=65536",
+                  "targets?name=a&port=x", "clients?name=a", "clients?address=192.0.2.1&port=1", "others?address=192.0.2.1", "targets?name=a&listener=:9"]:
+        assert api.get(f"/lists/{wrong}").status == 400, wrong
+    assert api.get("/lists").json()["denied"] == [{"subject": "clients", "listener": None, "count": 0}, {"subject": "targets", "listener": None, "count": 0},
+                                                  {"subject": "targets", "listener": inner, "count": 0}], "questions are not counted"
+
+
+def test_lists_are_shown_counted_and_read_again(ruled, tmp_path):
+    path = tmp_path / "denied"
+    path.write_text("10.0.0.0/8\nevil.test\n")
+    proxy, api = ruled(None, "--deny-target", f"@{path},*:25", "--deny-client", "127.9.0.0/16", "--workers", "2")
+    first = api.get("/lists").json()
+    assert first["revision"] == 1 and abs(first["loaded"] - time.time()) < 3600
+    assert first["lists"] == [{"name": "deny-client", "listener": None, "entries": 1, "files": []},
+                              {"name": "deny-target", "listener": None, "entries": 3, "files": [{"path": str(path), "entries": 2}]}]
+    assert code(proxy, "10.1.1.1", 80) == code(proxy, b"evil.test", 80) == code(proxy, "127.0.0.1", 25) == 2
+    with pytest.raises(ConnectionResetError):
+        wire.Client(proxy.address, source=("127.9.0.1", 0)).socket.recv(1)
+    denied = [{"subject": "clients", "listener": None, "count": 1}, {"subject": "targets", "listener": None, "count": 3}]
+    assert process.wait_until(lambda: api.get("/lists").json()["denied"] == denied)
+    path.write_text("127.0.0.0/8\n")
+    again = api.post("/lists/reload").json()
+    assert again["revision"] == 2 and again["denied"] == denied, "it goes on counting"
+    assert again["lists"][1]["entries"] == 2 and proxy.log().count("the lists have 3 entries") == 1
+    assert process.wait_until(lambda: code(proxy, "127.0.0.1", 9) == 2)
+    path.write_text("127.0.0.0/8\n127.0.0.1/8\n")
+    answer = api.post("/lists/reload")
+    assert answer.status == 409 and f"--deny-target {path}:2: " in answer.text and "no network" in answer.text
+    assert api.get("/lists").json()["revision"] == 2 and code(proxy, "127.0.0.1", 9) == 2
+    proxy.signal(signal.SIGHUP)
+    assert process.wait_until(lambda: proxy.log().count("the old lists stay") == 2)
+
+
+def test_without_lists(ruled):
+    _, api = ruled(None)
+    assert api.get("/lists").json() == {"revision": 0, "loaded": None, "lists": [], "denied": []}
+    assert question(api, "targets", name="a.test") == ["allowed", ["allowed", None, None, None]]
+    assert api.post("/lists/reload").status == 404
+    assert api.post("/sessions/judge").json()["reset"] == 0
+
+
+def test_sessions_are_judged_again_when_asked(ruled, origin, tmp_path):
+    """A reload leaves them alone; the call resets those whose clients are denied by now, in every state, and no others."""
+    target, path = origin(), tmp_path / "denied"
+    path.write_text("")
+    proxy, api = ruled(None, "--deny-client", f"@{path}", "--workers", "2")
+
+    def come(host):
+        relay = wire.greet(wire.Client(proxy.address, source=(host, 0)))
+        assert wire.read_socks5_reply(relay.send(wire.socks5("127.0.0.1", target.port)))[0] == 0
+        return relay, wire.greet(wire.Client(proxy.address, source=(host, 0)))
+
+    gone, stay = [come("127.0.0.2") for _ in range(3)], [come("127.0.0.3") for _ in range(3)]
+    path.write_text("127.0.0.2\n")
+    assert api.post("/lists/reload").json()["revision"] == 2
+    assert all(relay.send(b"ping").read(4) == b"ping" for relay, _ in gone + stay)
+    assert api.post("/sessions/judge").json() == {"judged": 12, "reset": 6}
+    for relay, handshake in gone:
+        assert relay.ends_with() == handshake.ends_with() == "reset"
+    for relay, handshake in stay:
+        assert relay.send(b"ping").read(4) == b"ping"
+        assert wire.read_socks5_reply(handshake.send(wire.socks5("127.0.0.1", target.port)))[0] == 0
+    assert failures(api, "client_denied") == 6
+    assert api.post("/sessions/judge").json()["reset"] == 0
+    assert proxy.log().count("client denied by a list") == 6
