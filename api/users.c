@@ -7,6 +7,7 @@
 
 #include "api/fields.h"
 #include "api/parts.h"
+#include "core/control/account_change.h"
 #include "core/control/accounts.h"
 #include "core/control/coordinator.h"
 #include "core/control/users.h"
@@ -121,6 +122,50 @@ void users_list_all(struct call *call)
     if (users) call_reply_json(call, 200, page_json(users, cursor ? after : NULL, limit));
 }
 
+/* --- changes that take time: a password is hashed, the file is written --- */
+
+struct changing {
+    struct account_change change; /* first */
+    struct call *call;
+};
+
+static void changing_done(struct account_change *self, const char *wrong)
+{
+    struct changing *c = (struct changing *)self;
+    const struct checkers_order *order = &self->order;
+    bool failed = *order->job.why && !order->job.refused;
+    if (wrong)
+        call_reply_text(c->call, order->stopped ? 503 : failed ? 500 : 400, wrong);
+    else if (order->job.removes)
+        call_reply_octets(c->call, 204, CALL_TEXT, "", 0);
+    else
+        reply_row(c->call, self->users);
+    explicit_bzero(c, sizeof *c);
+    free(c);
+}
+
+/* NULL: the call is answered. */
+static struct changing *changing_new(struct call *call, struct users *users)
+{
+    struct changing *c = calloc(1, sizeof *c);
+    if (!c) {
+        call_reply_text(call, 500, "not enough memory");
+        return NULL;
+    }
+    c->call = call;
+    c->change.users = users;
+    c->change.done = changing_done;
+    if (call_query_flag(call, "persist", false)) c->change.order.job.path = users_path(users);
+    snprintf(c->change.order.job.name, sizeof c->change.order.job.name, "%s", call->path_rest);
+    return c;
+}
+
+static void changing_begin(struct changing *c)
+{
+    call_log_change(c->call, c->call->path_rest);
+    coordinator_change_user(c->call->parts->coordinator, &c->change);
+}
+
 /* --- one user --- */
 
 void users_show(struct call *call)
@@ -148,8 +193,9 @@ static bool read_groups(const json_t *list, char out[USERS_GROUPS_SIZE])
     return true;
 }
 
-/* Static text, or NULL. What `change` points to lives as long as `all` and `groups`. */
-static const char *read_change(const json_t *all, struct users_change *change, char groups[USERS_GROUPS_SIZE])
+/* Static text, or NULL. What `change` and `password` point to lives as long as `all` and `groups`. */
+static const char *read_change(const json_t *all, struct users_change *change, const char **password,
+                               char groups[USERS_GROUPS_SIZE])
 {
     const char *name;
     const json_t *value;
@@ -161,13 +207,51 @@ static const char *read_change(const json_t *all, struct users_change *change, c
             change->groups = groups;
         } else if (strcmp(name, "hash") == 0) {
             if (!(change->hash = json_string_value(value))) return "hash: give what sluice --hash-password prints";
+        } else if (strcmp(name, "password") == 0) {
+            if (!(*password = json_string_value(value))) return "password: give a text of 1 to 255 octets";
         } else if (strcmp(name, "limit") == 0) {
             if (!(change->limit = json_string_value(value)))
                 return "limit: give terms as --limit has them, \"\" for none";
         } else {
-            return "a user has hash, groups and limit; passwords are no members, see sluice --hash-password";
+            return "a user has hash or password, groups and limit";
         }
     }
+    return change->hash && *password ? "give a hash, or a password that is made one here" : NULL;
+}
+
+static void forget_password(json_t *all)
+{
+    json_t *password = json_object_get(all, "password");
+    if (json_is_string(password))
+        explicit_bzero((char *)(uintptr_t)json_string_value(password), json_string_length(password));
+}
+
+/* The hash is made, and the line is written, elsewhere. */
+static const char *set_slowly(struct call *call, struct users *users, const struct users_change *change,
+                              const char *password)
+{
+    struct changing *c = changing_new(call, users);
+    if (!c) return NULL;
+    struct users_job *job = &c->change.order.job;
+    const char *wrong = users_judge_change(users, call->path_rest, change, password != NULL, &job->texts);
+    if (wrong) {
+        free(c);
+        return wrong;
+    }
+    c->change.has_groups = change->groups != NULL;
+    c->change.has_limit = change->limit != NULL;
+    job->hashes = password != NULL;
+    if (password) snprintf(job->password, sizeof job->password, "%s", password);
+    changing_begin(c);
+    return NULL;
+}
+
+static const char *set_at_once(struct call *call, struct users *users, const struct users_change *change)
+{
+    const char *wrong = users_put(users, call->path_rest, change);
+    if (wrong) return wrong;
+    call_log_change(call, call->path_rest);
+    reply_row(call, users);
     return NULL;
 }
 
@@ -181,21 +265,34 @@ void users_set(struct call *call)
     json_t *all = body->size > BODY_MAX
                       ? NULL
                       : json_loadb(body->data ? body->data : "", body->size, JSON_REJECT_DUPLICATES, NULL);
-    const char *wrong = read_change(all, &change, groups);
-    if (!wrong) wrong = users_put(users, call->path_rest, &change);
-    json_decref(all);
-    if (wrong) {
-        call_reply_text(call, 400, wrong);
-        return;
+    const char *password = NULL, *wrong = read_change(all, &change, &password, groups);
+    bool slow = password || call_query_flag(call, "persist", false);
+    if (password) { /* not for the log either, which has a digest of each body */
+        if (call->body.data) explicit_bzero(call->body.data, call->body.size);
+        call->body.size = 0;
     }
-    call_log_change(call, call->path_rest);
-    reply_row(call, users);
+    if (!wrong && slow)
+        wrong = set_slowly(call, users, &change, password);
+    else if (!wrong)
+        wrong = set_at_once(call, users, &change);
+    forget_password(all);
+    json_decref(all);
+    if (wrong) call_reply_text(call, 400, wrong);
 }
 
 void users_drop(struct call *call)
 {
     struct users *users = find_store(call);
     if (!users) return;
+    struct users_row row = {.locked = false};
+    bool known = users_find(users, call->path_rest, &row);
+    struct changing *c = known && call_query_flag(call, "persist", false) ? changing_new(call, users) : NULL;
+    if (call->answered) return;
+    if (c) {
+        c->change.order.job.removes = true;
+        changing_begin(c);
+        return;
+    }
     call_log_change(call, call->path_rest);
     if (users_remove(users, call->path_rest))
         call_reply_octets(call, 204, CALL_TEXT, "", 0);

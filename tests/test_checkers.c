@@ -3,6 +3,7 @@
 
 #include <crypt.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -255,6 +256,86 @@ static void test_the_start_may_be_given_up(void **state)
     checkers_close(NULL);
 }
 
+/* --- orders --- */
+
+static sem_t order_done;
+static unsigned orders_stopped, orders_made;
+
+/* On the desk's thread. */
+static void on_order(struct checkers_order *order, struct ring *ring)
+{
+    assert_non_null(ring);
+    orders_stopped += order->stopped;
+    orders_made += !order->stopped && !*order->job.why;
+    sem_post(&order_done);
+}
+
+static void order(struct checkers_order *o, const char *password, const char *file)
+{
+    memset(o, 0, sizeof *o);
+    o->job.hashes = true;
+    snprintf(o->job.password, sizeof o->job.password, "%s", password);
+    snprintf(o->job.name, sizeof o->job.name, "dora");
+    o->job.path = file;
+    o->done = on_order;
+    checkers_take_order(checkers, o);
+}
+
+static void await_orders(unsigned count)
+{
+    while (count > 0)
+        if (sem_wait(&order_done) == 0) count--;
+}
+
+/* A password is hashed, and wiped; the line that it makes is the one that the store reads. */
+static void test_orders(void **state)
+{
+    static struct checkers_order o;
+    static const char nothing[sizeof o.job.password];
+    char why[256] = "";
+    (void)state;
+    open_checkers();
+    sem_init(&order_done, 0, 0);
+    orders_made = orders_stopped = 0;
+    order(&o, "secret", path);
+    await_orders(1);
+    assert_int_equal(orders_made, 1);
+    assert_string_equal(hash_of(o.job.texts.hash, "secret"), o.job.texts.hash);
+    assert_memory_equal(o.job.password, nothing, sizeof nothing);
+    if (users_load(checkers_users(checkers, 1), why, sizeof why) < 0) fail_msg("%s", why);
+    assert_int_equal(users_count(checkers_users(checkers, 1)), 4);
+    asker_open(&askers[0]);
+    assert_int_equal(judge(&askers[0], "dora", "secret"), VERIFY_RIGHT);
+    order(&o, "", path);
+    await_orders(1);
+    assert_true(o.job.refused);
+    assert_non_null(strstr(o.job.why, "empty"));
+    order(&o, "secret", "/nowhere/users");
+    await_orders(1);
+    assert_false(o.job.refused);
+    assert_non_null(strstr(o.job.why, "/nowhere/users: No such file"));
+    close_checkers();
+}
+
+/* Each comes back once, whether it was begun or not, and the passwords of those that were not are gone. */
+static void test_orders_at_the_end(void **state)
+{
+    static struct checkers_order all[40];
+    static const char nothing[sizeof all->job.password];
+    (void)state;
+    open_checkers();
+    sem_init(&order_done, 0, 0);
+    orders_made = orders_stopped = 0;
+    for (unsigned i = 0; i < 20; i++) order(&all[i], "secret", NULL);
+    checkers_stop(checkers);
+    for (unsigned i = 20; i < 40; i++) order(&all[i], "secret", NULL);
+    await_orders(40);
+    assert_int_equal(orders_made + orders_stopped, 40);
+    assert_true(orders_stopped >= 20);
+    for (unsigned i = 0; i < 40; i++) assert_memory_equal(all[i].job.password, nothing, sizeof nothing);
+    close_checkers();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +345,8 @@ int main(void)
         cmocka_unit_test(test_the_end_waits_for_no_hash),
         cmocka_unit_test(test_a_question_that_is_taken_back),
         cmocka_unit_test(test_the_start_may_be_given_up),
+        cmocka_unit_test(test_orders),
+        cmocka_unit_test(test_orders_at_the_end),
     };
     if (!mkdtemp(folder)) return 1;
     snprintf(path, sizeof path, "%s/users", folder);

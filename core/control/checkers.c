@@ -42,7 +42,8 @@ struct hasher {
     struct letter done; /* to the desk */
     sem_t work;
     struct crypt_data *data;        /* too large for the stack */
-    bool busy;                      /* these four are the desk's alone */
+    bool busy;                      /* these five are the desk's alone */
+    struct checkers_order *order;   /* NULL: it has a password, or the order is answered already */
     struct verify_request *request; /* NULL: it is answered already */
     struct line *line;
     uint8_t store;
@@ -51,6 +52,8 @@ struct hasher {
     struct credentials credentials;
     char setting[USERS_SETTING_SIZE];
     char hash[CRYPT_OUTPUT_SIZE];
+    bool changes; /* the job is `change`, and nothing of the above */
+    struct users_job change;
 };
 
 struct checkers {
@@ -72,7 +75,9 @@ struct checkers {
     struct link buckets[BUCKETS]; /* of lines */
     struct link turns;            /* lines, the next one first */
     uint32_t waiting;
-    bool stopped; /* the desk knows of that phase */
+    struct link orders; /* that wait */
+    bool ordered;       /* one is being carried out */
+    bool stopped;       /* the desk knows of that phase */
 };
 
 static void checkers_release(struct checkers *c)
@@ -111,7 +116,10 @@ static void *hasher_main(void *argument)
     for (;;) {
         while (sem_wait(&h->work) < 0) continue;
         if (atomic_load(&c->phase) == CHECKERS_ENDED) break;
-        hasher_run(h);
+        if (h->changes)
+            users_job_run(&h->change);
+        else
+            hasher_run(h);
         letter_put(&c->box, &h->done);
         sem_post(&c->mail);
     }
@@ -246,10 +254,51 @@ static struct hasher *desk_find_idle(struct checkers *c)
     return NULL;
 }
 
+/* --- the desk: orders --- */
+
+static void desk_return(struct checkers *c, struct checkers_order *order, bool stopped)
+{
+    explicit_bzero(order->job.password, sizeof order->job.password);
+    order->stopped = stopped;
+    order->done(order, c->ring);
+}
+
+static void desk_on_order(struct letter *letter)
+{
+    struct checkers_order *order = link_owner(letter, struct checkers_order, letter);
+    struct checkers *c = order->checkers;
+    if (c->stopped)
+        desk_return(c, order, true);
+    else
+        link_append(&c->orders, &order->line);
+}
+
+/* The job is a copy: at the end the order goes back without it. */
+static void desk_lend_order(struct checkers *c)
+{
+    struct hasher *idle;
+    if (c->ordered || link_is_empty(&c->orders) || (idle = desk_find_idle(c)) == NULL) return;
+    idle->order = link_owner(link_take_first(&c->orders), struct checkers_order, line);
+    idle->change = idle->order->job;
+    idle->busy = idle->changes = c->ordered = true;
+    sem_post(&idle->work);
+}
+
+static void desk_on_order_done(struct checkers *c, struct hasher *h)
+{
+    struct checkers_order *order = h->order;
+    h->busy = h->changes = c->ordered = false;
+    h->order = NULL;
+    if (order) order->job = h->change;
+    if (order) desk_return(c, order, false);
+    explicit_bzero(&h->change, sizeof h->change);
+}
+
 /* One of each line in turn. */
 static void desk_lend_all(struct checkers *c)
 {
     struct hasher *idle;
+    desk_lend_order(c);
     while (!link_is_empty(&c->turns) && (idle = desk_find_idle(c)) != NULL) {
         struct line *line = link_owner(link_take_first(&c->turns), struct line, in_turn);
         desk_lend(c, idle, line, line_take(c, line));
@@ -264,6 +313,10 @@ static void desk_on_hash(struct letter *letter)
     struct verify_request *request = h->request;
     struct line *line = h->line;
     uint32_t era;
+    if (h->changes) {
+        desk_on_order_done(c, h);
+        return;
+    }
     h->busy = false;
     h->request = NULL;
     h->line = NULL;
@@ -297,8 +350,12 @@ static void desk_stop(struct checkers *c)
     for (uint32_t i = 0; i < c->hasher_count; i++) {
         struct hasher *h = &c->hashers[i];
         if (h->request) desk_answer(c, h->request, VERIFY_STOPPED, 0);
+        if (h->order) desk_return(c, h->order, true);
         h->request = NULL;
+        h->order = NULL;
     }
+    while (!link_is_empty(&c->orders))
+        desk_return(c, link_owner(link_take_first(&c->orders), struct checkers_order, line), true);
 }
 
 /* The answers of a turn go out with one system call. Wake-ups are silent; an error of one would be that of a worker
@@ -350,6 +407,15 @@ static void checkers_ask(struct verifier *self, struct verify_request *request)
     sem_post(&c->mail);
 }
 
+void checkers_take_order(struct checkers *c, struct checkers_order *order)
+{
+    order->checkers = c;
+    link_init(&order->line);
+    order->letter.deliver = desk_on_order;
+    letter_put(&c->box, &order->letter);
+    sem_post(&c->mail);
+}
+
 static int open_stores(struct checkers *c, const struct config *config)
 {
     int error = 0;
@@ -367,6 +433,7 @@ int checkers_open(struct checkers **out, const struct config *config)
     c->owners = 1;
     c->verifier.ask = checkers_ask;
     link_init(&c->turns);
+    link_init(&c->orders);
     for (uint32_t i = 0; i < BUCKETS; i++) link_init(&c->buckets[i]);
     sem_init(&c->mail, 0, 0);
     sem_init(&c->opened, 0, 0);

@@ -13,6 +13,7 @@
 #define SLUICE_CORE_CONTROL_CHECKERS_H
 
 #include "core/control/users.h"
+#include "core/control/users_job.h"
 #include "core/session/config.h"
 #include "core/session/verified.h"
 
@@ -21,6 +22,18 @@
 #define CHECKERS_WAITING_MAX 16384u
 
 struct checkers; /* opaque */
+struct ring;
+
+/* A change of a user, made by a hasher: one of all at a time, between two passwords. */
+struct checkers_order {
+    struct letter letter;
+    struct link line;
+    struct checkers *checkers;
+    struct users_job job;
+    bool stopped; /* the server stops: it was not done, or nobody knows */
+    /* On the desk's thread, whose ring that is; the order is not the desk's any more. */
+    void (*done)(struct checkers_order *order, struct ring *ring);
+};
 
 /* The stores of `config`, still empty; no thread yet. 0 or -errno, after one log line. */
 int checkers_open(struct checkers **out, const struct config *config);
@@ -29,6 +42,8 @@ struct users *checkers_users(struct checkers *checkers, uint32_t store);
 struct verifier *checkers_verifier(struct checkers *checkers);
 /* Starts the threads. Signals are blocked before. 0, or -errno after one log line. */
 int checkers_start(struct checkers *checkers);
+/* The desk's until done() is called. By the thread that calls checkers_stop(), and not behind checkers_end(). */
+void checkers_take_order(struct checkers *checkers, struct checkers_order *order);
 /* From now on every question is answered with VERIFY_STOPPED, at once. */
 void checkers_stop(struct checkers *checkers);
 /* Nobody is answered any more, and no worker is woken. Waits for the desk, not for hashers. May be repeated. */

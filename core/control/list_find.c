@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "core/control/list_load.h"
+#include "core/control/read_file.h"
 #include "core/io/idn.h"
 #include "core/session/policy.h"
 #include "protocols/list_text.h"
@@ -128,7 +129,7 @@ static void look_at_member(struct wanted *w, const struct list_option *option)
     const char *path = list_path(option);
     if (!path) {
         look_through(w, option, option->text, strlen(option->text));
-    } else if (!list_read_file(path, &memory, &size)) {
+    } else if (!read_file_whole(path, &memory, &size)) {
         look_through(w, option, memory, size);
         free(memory);
     }

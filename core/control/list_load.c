@@ -2,18 +2,15 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "core/control/read_file.h"
 #include "core/io/log.h"
 
-#define FILE_SIZE_MAX ((size_t)256 << 20) /* a million entries are about 20 MiB */
-#define SHOWN_MAX     80u                 /* octets of a wrong entry */
+#define SHOWN_MAX 80u /* octets of a wrong entry */
 
 /* Where a part of a side comes from. */
 struct source {
@@ -80,50 +77,6 @@ static int fail_entry(struct load *load, const struct list_fault *fault)
     return -1;
 }
 
-/* --- files --- */
-
-/* All of it; grows while it is read, should somebody write it meanwhile. */
-static char *read_all(int fd, size_t room, size_t *size)
-{
-    char *memory = malloc(room);
-    *size = 0;
-    while (memory) {
-        ssize_t part = read(fd, memory + *size, room - *size);
-        if (part < 0 && errno == EINTR) continue;
-        if (part == 0) return memory;
-        if (part < 0) break;
-        *size += (size_t)part;
-        if (*size < room) continue;
-        char *more = room <= FILE_SIZE_MAX ? realloc(memory, room * 2) : NULL;
-        if (!more) {
-            errno = room > FILE_SIZE_MAX ? EFBIG : ENOMEM;
-            break;
-        }
-        memory = more;
-        room *= 2;
-    }
-    free(memory);
-    return NULL;
-}
-
-/* The path of a FIFO or a device would be read for ever. */
-const char *list_read_file(const char *path, char **memory, size_t *size)
-{
-    struct stat status;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return strerror(errno);
-    if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode)) {
-        close(fd);
-        return "this is no regular file";
-    }
-    size_t room = status.st_size > 0 && (size_t)status.st_size <= FILE_SIZE_MAX ? (size_t)status.st_size + 1 : 4096;
-    *memory = (size_t)status.st_size <= FILE_SIZE_MAX ? read_all(fd, room, size) : (errno = EFBIG, NULL);
-    int error = errno;
-    close(fd);
-    if (*memory) return NULL;
-    return error == EFBIG ? "the file is larger than 256 MiB" : strerror(error);
-}
-
 /* --- sides --- */
 
 static int add_part(struct load *load, const struct list_option *option)
@@ -134,7 +87,7 @@ static int add_part(struct load *load, const struct list_option *option)
     *part = (struct list_part){.text = option->text, .size = strlen(option->text)};
     part->denies = option->kind == LIST_DENY_CLIENT || option->kind == LIST_DENY_TARGET;
     if (list_path(option)) {
-        const char *wrong = list_read_file(list_path(option), &source->memory, &part->size);
+        const char *wrong = read_file_whole(list_path(option), &source->memory, &part->size);
         if (wrong) return fail_file(load, option, wrong);
         part->text = source->memory;
     }

@@ -17,7 +17,5 @@ int list_load(const struct config *config, struct lists **lists, char *why, size
 
 const char *list_name(const struct list_option *option); /* deny-target */
 const char *list_path(const struct list_option *option); /* of its file; NULL: the member is the entry itself */
-/* All of a file, of 256 MiB at most, to be freed. NULL, or what is wrong with it. */
-const char *list_read_file(const char *path, char **memory, size_t *size);
 
 #endif

@@ -372,6 +372,20 @@ static const char *judge_change(const struct user *old, const char *name, const 
     return wrong;
 }
 
+const char *users_judge_change(const struct users *users, const char *name, const struct users_change *change,
+                               bool follows, struct users_texts *texts)
+{
+    struct users_line line;
+    struct users_change judged = *change;
+    if (follows) judged.hash = "*";
+    const char *wrong = judge_change(list_find(&users->list, name), name, &judged, &line);
+    if (wrong) return wrong;
+    snprintf(texts->hash, sizeof texts->hash, "%s", follows ? "" : line.hash.text);
+    snprintf(texts->groups, sizeof texts->groups, "%s", line.groups.text);
+    snprintf(texts->limit, sizeof texts->limit, "%s", line.limit.text);
+    return NULL;
+}
+
 const char *users_put(struct users *users, const char *name, const struct users_change *change)
 {
     struct users_line line;

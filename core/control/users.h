@@ -16,9 +16,10 @@
 #include "protocols/limit_text.h"
 #include "protocols/users_text.h"
 
-#define USERS_COUNT_MAX   1000000u
-#define USERS_FILE_MAX    (UINT64_C(256) << 20) /* octets */
-#define USERS_GROUPS_SIZE (USERS_GROUPS_MAX * (USERS_GROUP_MAX + 1u))
+#define USERS_COUNT_MAX    1000000u
+#define USERS_FILE_MAX     (UINT64_C(256) << 20) /* octets */
+#define USERS_GROUPS_SIZE  (USERS_GROUPS_MAX * (USERS_GROUP_MAX + 1u))
+#define USERS_SETTING_SIZE (USERS_HASH_MAX + 1u)
 
 struct users; /* opaque */
 
@@ -59,13 +60,20 @@ struct users_change {
     const char *groups; /* separated by commas; "": none */
     const char *limit;  /* terms; "": none */
 };
+/* The parts of a user's line, as texts. */
+struct users_texts {
+    char hash[USERS_SETTING_SIZE];
+    char groups[USERS_GROUPS_SIZE];
+    char limit[USERS_LINE_MAX + 1];
+};
+/* What the user would be. follows: the hash is not known yet, nor written. NULL, or what is wrong with it. */
+const char *users_judge_change(const struct users *users, const char *name, const struct users_change *change,
+                               bool follows, struct users_texts *texts);
 /* NULL; or what is wrong, static text, and nothing has changed. */
 const char *users_put(struct users *users, const char *name, const struct users_change *change);
 bool users_remove(struct users *users, const char *name); /* false: there is no such user */
 
 /* --- the desk's --- */
-
-#define USERS_SETTING_SIZE (USERS_HASH_MAX + 1u)
 
 enum users_answer {
     USERS_RIGHT, /* that pair was verified before */

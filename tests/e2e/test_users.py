@@ -1,5 +1,6 @@
 """--users: who may come is in a file. Each protocol's word for who may not, reloads, and who waits for whom."""
 import ctypes
+import hashlib
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+from http.client import HTTPException
 
 import pytest
 
@@ -497,7 +499,7 @@ def test_the_api_sees_and_changes_users(ruled, origin, users):
     for name, what, wrong in [("dave", {}, "hash is missing"), ("a:b", {"hash": "*"}, "colon"), ("dave", {"hash": "plain"}, "no hash of"),
                               ("alice", {"limit": "fast"}, ""), ("alice", {"groups": "a"}, "list"), ("alice", {"groups": ["a,b"]}, "list"),
                               ("alice", {"groups": ["g"] * 17}, "list"), ("alice", {"groups": ["g" * 64]}, "list"), ("alice", {"hash": 1}, "--hash-password"),
-                              ("dave", {"password": "x"}, "--hash-password"), ("n" * 256, {"hash": "*"}, "255")]:
+                              ("dave", {"password": 1}, "255 octets"), ("dave", {"password": "x", "hash": "*"}, "a hash, or a password"), ("n" * 256, {"hash": "*"}, "255")]:
         answer = put(name, **what)
         assert answer.status == 400 and wrong in answer.text, (name, what, answer.text)
     for body in ["", "x", "[]", '"a"', '{"hash": "*", "hash": "*"}', '{"groups": ["a\\u0000"]}', " " * 70000 + '{"hash": "*"}']:
@@ -530,3 +532,108 @@ def test_pages_of_users(ruled, tmp_path):
 def test_scripts_without_users(ruled):
     _, api = ruled("return {}")
     assert "there are none, give --users" in api.call("local _, why = pcall(sluice.users.list) return why")
+
+
+# --- passwords and the file by the API ---
+
+def test_a_password_by_the_api(ruled, origin, users):
+    """It is hashed here, acts at once, and stands nowhere: not in an answer, the log, or the file."""
+    target, secret = origin(), "s\u00e4cret phrase"
+    proxy, api = ruled(None, "--users", users, "--loglevel", "7")
+
+    def put(name, **what):
+        return api.ask("PUT", "/users/" + name, json.dumps(what))
+
+    before = users.read_bytes()
+    assert put("alice", password=secret, groups=["staff"]).json() == {"name": "alice", "groups": ["staff"], "locked": False, "limit": None}
+    assert socks5(proxy, target, b"alice", secret.encode()) == (b"\1\0", 0) and socks5(proxy, target, b"alice", b"right") == (b"\1\1", None)
+    assert put("carol", password="x" * 255, limit="connections=3").json()["limit"] == "connections=3"
+    assert socks5(proxy, target, b"carol", b"x" * 255) == (b"\1\0", 0)
+    assert put("alice", password="zweites").json()["groups"] == ["staff"], "what is left out stays"
+    for name, what in [("dave", {"password": ""}), ("dave", {"password": "x" * 256}), ("dave", {"password": 1}), ("dave", {"groups": ["x"]}),
+                       ("dave", {"password": "a", "hash": hashed(b"a")}), ("dave", {"password": "a", "groups": ["a,b"]}),
+                       ("dave", {"password": "a", "limit": "none=1"}), ("%20dave", {"password": "a"}), ("a%3Ab", {"password": "a"})]:
+        assert put(name, **what).status == 400, what
+    assert api.get("/users/dave").status == 404 and users.read_bytes() == before, "nothing is written unless that is asked for"
+    assert proxy.log().count("/users alice, sha256 ") == 2
+    digest = hashlib.sha256(json.dumps({"password": "zweites"}).encode()).hexdigest()
+    for word in [secret, json.dumps(secret)[1:-1], "zweites", digest]:
+        assert word not in proxy.log()
+
+
+def test_users_are_written_to_their_file(ruled, origin, users):
+    """One line changes, all others stay as they were, and so do the file's mode and a link to it."""
+    target, link = origin(), users.parent / "link"
+    text = b"\xef\xbb\xbf# who may come\r\n\nalice:%s:staff\n  # blanks\nbob:%s::connections=9" % (hashed(b"right").encode(), hashed(b"other").encode())
+    users.write_bytes(text)
+    users.chmod(0o640)
+    link.symlink_to(users)
+    proxy, api = ruled(None, "--users", link)
+
+    def put(name, **what):
+        return api.ask("PUT", f"/users/{name}?persist=1", json.dumps(what))
+
+    assert put("bob", password="new").status == 200
+    lines = users.read_bytes().split(b"\n")
+    assert lines[:4] == text.split(b"\n")[:4] and lines[5:] == [b""]
+    assert re.fullmatch(rb"bob:\$y\$[^:]+::connections=9", lines[4])
+    assert put("carol", hash=hashed(b"third"), groups=["eu", "staff"]).status == 200
+    assert put("alice", groups=[]).status == 200
+    lines = users.read_text().split("\n")
+    assert lines[2] == "alice:" + hashed(b"right") and lines[5:] == [f"carol:{hashed(b'third')}:eu,staff", ""]
+    assert users.stat().st_mode & 0o777 == 0o640 and link.is_symlink() and os.listdir(users.parent).count("users.sluice-new") == 0
+    reload(proxy, "3 users of")
+    for user, password in [(b"alice", b"right"), (b"bob", b"new"), (b"carol", b"third")]:
+        assert socks5(proxy, target, user, password) == (b"\1\0", 0)
+    assert api.ask("DELETE", "/users/bob?persist=1").status == 204 and api.ask("DELETE", "/users/bob?persist=1").status == 404
+    assert "bob" not in users.read_text() and socks5(proxy, target, b"bob", b"new") == (b"\1\1", None)
+    assert put("dave", password="", groups=[]).status == 400 and "dave" not in users.read_text()
+    many = [threading.Thread(target=put, args=(f"user{i}",), kwargs={"password": "p"}) for i in range(12)]
+    for thread in many:
+        thread.start()
+    for thread in many:
+        thread.join()
+    assert sorted(re.findall(r"^(user\d+):\$y\$", users.read_text(), re.MULTILINE)) == sorted(f"user{i}" for i in range(12)), "none is lost"
+
+
+def test_a_file_that_cannot_be_written(ruled, origin, users):
+    """Then nothing has changed, in memory either."""
+    target = origin()
+    moved = users.parent / "folder"
+    moved.mkdir()
+    path = write(moved / "users", alice="right")
+    proxy, api = ruled(None, "--users", path)
+    (moved / "users.sluice-new").mkdir()  # in the way of the new one
+    answer = api.ask("PUT", "/users/alice?persist=1", json.dumps({"password": "new"}))
+    assert answer.status == 500 and "let the user that sluice runs as write it" in answer.text
+    assert api.ask("DELETE", "/users/alice?persist=1").status == 500
+    assert socks5(proxy, target, b"alice", b"right") == (b"\1\0", 0)
+    (moved / "users.sluice-new").rmdir()
+    assert api.ask("DELETE", "/users/alice?persist=1").status == 204 and path.read_text().count("alice") == 0
+
+
+def test_killed_while_it_writes(ruled, tmp_path):
+    """The file is always a whole one: each user who was answered for is in it, and it can be read."""
+    path = write(tmp_path / "users", **{f"first{i}": "x" for i in range(20)})
+    for turn in range(4):
+        proxy, api = ruled(None, "--users", path)
+        done, begun = [], threading.Event()
+
+        def change(turn=turn, api=api, done=done, begun=begun):
+            for i in range(1000):
+                try:
+                    if api.ask("PUT", f"/users/turn{turn}-{i}?persist=1", json.dumps({"hash": hashed(b"x")})).status == 200:
+                        done.append(f"turn{turn}-{i}:")
+                        begun.set()
+                except (OSError, HTTPException):
+                    return
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        assert begun.wait(30)
+        proxy.expected_exit = -signal.SIGKILL
+        proxy.kill()
+        thread.join()
+        text = path.read_text()
+        assert all(name in text for name in done) and text.endswith("\n") and text.count("first") == 20
+        assert process.run("--check", "-l", f"127.0.0.1:{process.free_port()}", "--users", str(path))[0] == 0
