@@ -50,6 +50,7 @@ GOALS = [
     both("socks-reset", "microsocks", 0.48, 0.42),
     both("name-cached", "by address", 1.15),
     both("ruleset", "neosocksd-ruleset", 0.78, 0.56),
+    both("users", "sluice", 1.05),
     *long_messages(),
     both("bulk-1", "neosocksd-pipe", 1.05, figure="rate"),
     both("bulk-1", "neosocksd-pipe", 0.85, 0.75),

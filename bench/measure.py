@@ -125,7 +125,7 @@ class Bench:
         return process, address, target
 
     def load_command(self, proxy, words, address, target):
-        way = {"forward": "forward", "http": "http-plain"}.get(proxy.mode, "socks5")
+        way = {"forward": "forward", "http": "http-plain", "users": "socks5-auth"}.get(proxy.mode, "socks5")
         return [self.options.load, *words, "--via", way, "--proxy", "%s:%d" % address, "--target", "%s:%d" % target]
 
     def run_load(self, command, root, cores=None):
@@ -165,7 +165,7 @@ def wait_for_time_wait(network):
 
 def load_words(bench, row, contestant, rate):
     words = [*(contestant.load or row.load), "--seconds", bench.seconds]
-    if contestant.proxy.mode == "socks5" and row.churns:
+    if contestant.proxy.mode in ("socks5", "users") and row.churns:
         words += ["--targets", 8]
     return words + (["--rate", f"{rate:.1f}"] if rate else [])
 

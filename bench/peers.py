@@ -12,7 +12,8 @@ FLOOR = "floor"
 @dataclasses.dataclass
 class Proxy:
     name: str
-    mode: str  # what it does: forward, socks5, udp (socks5 with datagrams), http (plain), chain (socks5 through two hops)
+    mode: str  # what it does: forward, socks5, users (socks5 with user and password), udp (socks5 with datagrams),
+    #            http (plain), chain (socks5 through two hops)
     template: str  # in peers/, or -
     command: list
     version: str
@@ -65,6 +66,8 @@ def sluice_proxies(binary, extra):
         sluice("sluice-limits", "socks5", "one worker, three limits of each connection that refuse none", *one,
                "--limit", "source: connections=1000000 down=100Gbit/s", "--limit", "listener: connections=1000000 rate=1000000/s",
                "--limit", "total: connections=1000000 quota=1000TiB"),
+        sluice("sluice", "users", "one worker; user and password are read, and nobody judges them", *one),
+        sluice("sluice-users", "users", "one worker, `--users`", *one, "--users", "{conf}", template="users"),
         sluice("sluice-ruleset", "socks5", "with pass-through.lua", *one, *rules, template="pass-through.lua"),
         sluice("sluice-cached", "socks5", "with cached.lua", *one, *rules, template="cached.lua"),
         sluice("sluice-million", "socks5", "with million.lua", *one, *rules, template="million.lua"),

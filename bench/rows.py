@@ -117,6 +117,8 @@ def connections():
         connect("access-log", "SOCKS5 connections, each with a line in an access log", "socks5", ("sluice",), subject="sluice-logged",
                 variants={"with a reader that sleeps": ("sluice-unread", by_address)}),
         connect("limits", "SOCKS5 connections, each under three limits", "socks5", ("sluice",), subject="sluice-limits", paced=False),
+        connect("users", "SOCKS5 connections with user and password, judged by a file of users", "users", ("sluice",),
+                subject="sluice-users", paced=False),
         connect("ruleset", "SOCKS5 connections with a pass-through ruleset, client resets", "socks5",
                 ("sluice", "neosocksd-ruleset"), subject="sluice-ruleset", floor=FLOOR),
         connect("ruleset-cache", "The same with a verdict that is declared constant", "socks5", ("sluice-ruleset", "sluice"),
