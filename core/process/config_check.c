@@ -139,6 +139,16 @@ static bool may_be_named(const struct config *c)
     return c->ruleset || c->boot_rules || c->api_text;
 }
 
+static bool is_listener(const struct config *c, const struct limit_key *key)
+{
+    struct limit_key own;
+    for (uint32_t i = 0; i < c->listener_count; i++) {
+        limit_key_text(LIMIT_LISTENER, c->listeners[i].text, strlen(c->listeners[i].text), &own);
+        if (limit_key_equal(&own, key)) return true;
+    }
+    return false;
+}
+
 /* Each by itself was judged when it was read. */
 static int check_keys(const struct config *c)
 {
@@ -153,6 +163,9 @@ static int check_keys(const struct config *c)
             return fault(c,
                          "--limit \"%s\": nobody can come under that name, for only a ruleset gives requests names; "
                          "give -r or --api, too, or one of source, user, rule, target, listener and total",
+                         c->limits[i]);
+        if (keys[i].kind == LIMIT_LISTENER && !keys[i].every && !is_listener(c, &keys[i]))
+            return fault(c, "--limit \"%s\": no listener has that address, give it as the listener's option has it",
                          c->limits[i]);
         for (uint32_t j = 0; j < i; j++)
             if (keys[i].kind == keys[j].kind &&

@@ -411,6 +411,16 @@ def test_a_verdict_that_is_remembered_brings_its_limits(ruled, origin):
         assert process.wait_until(lambda: api.get("/limits/x").json()["connections"] == 0)
 
 
+def test_a_listener_is_named_by_its_address(sluice, origin):
+    """As its option has it, without what stands behind the comma; what holds for each listener does not hold there."""
+    target, ports = origin(), [process.free_port() for _ in range(3)]
+    sluice("-l", f"127.0.0.1:{ports[0]},protocol=socks", "-l", f"127.0.0.1:{ports[1]}", "-l", f":{ports[2]}", "--limit",
+           f"listener:127.0.0.1:{ports[0]}: connections=3", "--limit", f"listener::{ports[2]}: connections=1", "--limit", "listener: connections=2", listen=None)
+    for port, most in zip(ports, [3, 2, 1]):
+        held = [wire.greet(wire.Client(("127.0.0.1", port))).send(wire.socks5("127.0.0.1", target.port)) for _ in range(5)]
+        assert [wire.read_socks5_reply(client)[0] for client in held] == [0] * most + [2] * (5 - most)
+
+
 # --- settings ---
 
 @pytest.mark.parametrize("words, text", [
@@ -428,6 +438,7 @@ def test_a_verdict_that_is_remembered_brings_its_limits(ruled, origin):
     ([word for kind in ("source", "user", "rule", "target", "total") for word in ("--limit", f"{kind}: connections=1")],
      "give at most 4 of source"),
     (["--limit", "user:a;b: connections=1"], "write it as %3B"),
+    (["--limit", "listener:127.0.0.1:1: connections=1"], "no listener has that address"),
     (["--limit-keys", "3"], "give 16 to"),
 ])
 def test_what_is_wrong_is_said_in_a_line(words, text):
