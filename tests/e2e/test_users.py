@@ -555,7 +555,7 @@ def test_a_password_by_the_api(ruled, origin, users):
                        ("dave", {"password": "a", "limit": "none=1"}), ("%20dave", {"password": "a"}), ("a%3Ab", {"password": "a"})]:
         assert put(name, **what).status == 400, what
     assert api.get("/users/dave").status == 404 and users.read_bytes() == before, "nothing is written unless that is asked for"
-    assert proxy.log().count("/users alice, sha256 ") == 2
+    assert process.wait_until(lambda: proxy.log().count("/users alice, sha256 ") == 2)
     digest = hashlib.sha256(json.dumps({"password": "zweites"}).encode()).hexdigest()
     for word in [secret, json.dumps(secret)[1:-1], "zweites", digest]:
         assert word not in proxy.log()
