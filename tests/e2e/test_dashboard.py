@@ -351,7 +351,7 @@ def test_ten_thousand_users(ruled, browser, origin, tmp_path):
         rows = {row[0]: row[1:] for row in rows}
         assert [rows[name][2] for name in ["alice", "bob", hostile]] == ["2 of 5", "1 of 1", "1"], rows
         assert rows["alice"][3].endswith("% of 16.0 Mbit/s") and " of 100 GB/month" in rows["alice"][4] and rows[hostile][3:] == ["–", "–"], rows
-        assert page.see("document.querySelectorAll('#keys-rows tr').length") == 50
+        page.until("document.querySelectorAll('#keys-rows tr').length === 50")
         page.do("await page.selectOption('#kind', 'user:'); await page.fill('#prefix', 'u9999');")
         page.until(f"{ROWS % '#keys-rows'}.map((row) => row[0]).join() === 'user:u9999'")
         page.do("await page.fill('#prefix', ''); await page.selectOption('#order', 'rate');")

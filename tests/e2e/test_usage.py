@@ -211,7 +211,7 @@ def test_keys_with_quotas_come_first_where_there_are_many(ruled, origin, tmp_pat
         database.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, 1, 0)", rows)
         database.executemany("INSERT INTO total SELECT ?1, ?3, ?4, ?2", rows)
     proxy, api = ruled(script, *options)
-    assert "quotas of those that were used least" in proxy.log()
+    assert proxy.says("quotas of those that were used least")
     client = as_user(proxy, target, b"bob").send(b"x")
     assert client.read(1) == b"x"
     assert process.wait_until(lambda: api.get("/usage?key=user").json()["usage"] and metric(api, "sluice_usage_merged_total") >= 1)
