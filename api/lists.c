@@ -135,7 +135,7 @@ static const char *read_question(struct call *call, struct question *q)
     if (q->subject == LIST_CLIENTS && (name || port)) return "clients have an address alone";
     if (!fields_read_number(port, 0, UINT16_MAX, &number)) return "port: give a number of 1 to 65535";
     const char *text = address ? address : name;
-    if (!address_from_host(text, strlen(text), (uint16_t)number, &q->address)) return "this is no host";
+    if (!text || !address_from_host(text, strlen(text), (uint16_t)number, &q->address)) return "this is no host";
     if ((q->address.kind == ADDRESS_NAME) != (name != NULL))
         return address ? "address: give an IPv4 or IPv6 address" : "name: give the name of a host";
     if (q->address.kind == ADDRESS_NONE || q->address.kind == ADDRESS_UNIX) return "this is no host";
