@@ -354,7 +354,7 @@ def bench(load, floor, tmp_path):
                                "--json", samples, *map(str, words)], env={**os.environ, **absent}, capture_output=True, text=True,
                               timeout=300 * process.SLOW)
         return (done.returncode, done.stdout + done.stderr, document.read_text() if document.exists() else "",
-                json.loads(samples.read_text()) if samples.exists() else {})
+                json.loads(samples.read_text())["rows"] if samples.exists() else {})
     return start
 
 
