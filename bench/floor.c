@@ -465,8 +465,8 @@ int main(int count, char **words)
     setrlimit(RLIMIT_NOFILE, &limit);
     signal(SIGPIPE, SIG_IGN);
     open_pairs();
-    open_listener();
     open_ring();
+    open_listener(); /* last: who can connect finds all there is */
     accept_arm();
     for (;;) {
         struct io_uring_cqe *completion;
