@@ -418,7 +418,8 @@ def test_a_listener_is_named_by_its_address(sluice, origin):
            f"listener:127.0.0.1:{ports[0]}: connections=3", "--limit", f"listener::{ports[2]}: connections=1", "--limit", "listener: connections=2", listen=None)
     for port, most in zip(ports, [3, 2, 1]):
         held = [wire.greet(wire.Client(("127.0.0.1", port))).send(wire.socks5("127.0.0.1", target.port)) for _ in range(5)]
-        assert [wire.read_socks5_reply(client)[0] for client in held] == [0] * most + [2] * (5 - most)
+        # workers take them in as they like
+        assert sorted(wire.read_socks5_reply(client)[0] for client in held) == [0] * most + [2] * (5 - most)
 
 
 # --- settings ---
