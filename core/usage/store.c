@@ -87,7 +87,7 @@ static int take_lock(struct store *s, const char *path, char message[STORE_MESSA
     }
     s->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (s->lock_fd < 0) {
-        snprintf(message, STORE_MESSAGE_SIZE, "%s-lock cannot be opened (%s); %s", strrchr(path, '/') ? "its" : "the",
+        snprintf(message, STORE_MESSAGE_SIZE, "its lock, a file with -lock behind the name, cannot be opened (%s); %s",
                  strerror(errno), remedy(SQLITE_CANTOPEN));
         return -1;
     }
