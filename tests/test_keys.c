@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/limit_keys.h"
 #include "tests/support.h"
 
 #define SECOND_US UINT64_C(1000000)
@@ -27,13 +28,6 @@ static int teardown(void **state)
     (void)state;
     keys_close(keys);
     return 0;
-}
-
-static struct limit_key key_of(const char *text)
-{
-    struct limit_key key;
-    assert_null(limit_key_parse(text, strlen(text), &key));
-    return key;
 }
 
 static struct limit_terms terms_of(const char *text)

@@ -4,15 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/limit_keys.h"
 #include "tests/support.h"
-
-static struct limit_key key_of(const char *text)
-{
-    struct limit_key key;
-    const char *wrong = limit_key_parse(text, strlen(text), &key);
-    if (wrong) fail_msg("%s: %s", text, wrong);
-    return key;
-}
 
 static struct limit_terms terms_of(const char *text)
 {

@@ -14,34 +14,9 @@
 #include "core/session/departures.h"
 #include "core/session/keys.h"
 #include "core/usage/store.h"
+#include "tests/limit_keys.h"
 #include "tests/support.h"
-
-#define SECOND_US UINT64_C(1000000)
-#define NOW_US    (100 * SECOND_US)
-#define WALL_S    INT64_C(1795996800) /* 2026-11-30 00:00:00 UTC, a Monday */
-#define HOUR_S    3600
-
-static struct calendar calendar;
-
-static struct limit_time at(int64_t wall_s)
-{
-    calendar_update(&calendar, wall_s);
-    return (struct limit_time){.now_us = NOW_US, .calendar = &calendar, .wall_s = wall_s};
-}
-
-static struct limit_key key_of(const char *text)
-{
-    struct limit_key key;
-    assert_null(limit_key_parse(text, strlen(text), &key));
-    return key;
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    setenv("TZ", "UTC0", 1);
-    return 0;
-}
+#include "tests/usage_time.h"
 
 /* --- quotas --- */
 

@@ -9,6 +9,7 @@
 
 #include "core/usage/collector.h"
 #include "core/usage/fleet.h"
+#include "tests/limit_keys.h"
 #include "tests/support.h"
 
 #define SECOND_US UINT64_C(1000000)
@@ -138,13 +139,6 @@ struct box {
 };
 
 static uint64_t clock_us;
-
-static struct limit_key key_of(const char *text)
-{
-    struct limit_key key;
-    assert_null(limit_key_parse(text, strlen(text), &key));
-    return key;
-}
 
 static void put(struct box *b, const char *key, const char *terms)
 {

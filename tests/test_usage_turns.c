@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/usage/store.h"
+#include "tests/limit_keys.h"
 #include "tests/support.h"
 
 #define SECOND_US UINT64_C(1000000)
@@ -41,13 +42,6 @@ static uint64_t now_us(const struct box *b)
 static struct limit_time now(const struct box *b)
 {
     return keys_time(b->keys, now_us(b));
-}
-
-static struct limit_key key_of(const char *text)
-{
-    struct limit_key key;
-    assert_null(limit_key_parse(text, strlen(text), &key));
-    return key;
 }
 
 static void put(struct box *b, const char *key, const char *terms)
