@@ -20,15 +20,13 @@ struct tally_count {
     counter connections; /* at the moment */
 };
 
-/* A worker's. */
+/* A worker's; it may have none, and then counts nobody. */
 struct tally {
     struct keys *users; /* of the process: whose place `user_counts` goes by */
     struct tally_count *user_counts, *rule_counts;
     uint64_t full_until_us; /* the table had no room: nobody asks it before then */
     counter missed;         /* requests whose user found no place */
 };
-
-/* The worker's table; NULL: nobody is counted. */
 
 /* From now on it counts under its user and its rule, and under no others. proven: somebody has checked who it is. */
 void tally_begin(struct worker *w, struct session *s, bool proven);
