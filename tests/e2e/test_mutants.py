@@ -57,6 +57,12 @@ def test_faults_of_a_kind(kind, expected):
     assert [(line, before, after) for line, _, before, after in found(kind)] == expected
 
 
+def test_numbers_keep_their_base():
+    source = "void first(int *x)\n{\n    second(x, 0600, 0x1F, 10);\n}\n"
+    texts = [change.text for change in changes.Source("core/x.c", source).changes() if change.kind == "constant"]
+    assert texts == ["0577", "0601", "0x1e", "0x20", "9", "11"]
+
+
 def test_a_return_has_the_type_of_its_function():
     assert (13, "return", "x", "return 0; x") in found() and (20, "return", "memset", "return; memset") in found()
 

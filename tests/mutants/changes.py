@@ -204,9 +204,11 @@ class Source:
         if (self.text(i - 1) == "[" and self.text(i + 1) == "]"
                 and self.tokens[i - 3].kind == "word" and self.tokens[i - 2].kind == "word"):
             return  # the size of a local array
-        value = int(found.group(1), 0)
+        written = found.group(1)
+        hexadecimal, octal = written[:2] in ("0x", "0X"), written[0] == "0" and written.isdigit() and len(written) > 1
+        value = int(written, 8 if octal else 0)
         for other in ([value + 1] if value == 0 else [value - 1, value + 1]):
-            digits = f"{other:#x}" if found.group(1)[:2] in ("0x", "0X") else f"{other}"
+            digits = f"{other:#x}" if hexadecimal else f"0{other:o}" if octal else f"{other}"
             yield "constant", i, i, digits + found.group(2)
 
     def calls(self, i):
