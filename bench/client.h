@@ -80,11 +80,12 @@ struct options {
     unsigned idle_flows; /* rtt: beside `flows`, each with one round trip in idle_every seconds */
     unsigned in_flight;  /* udp: datagrams of an association */
     double seconds, warmup, timeout, idle_every;
+    double pace; /* bulk: Mbit/s of all flows together, 0: as fast as it goes */
     double rate; /* operations per second, begun whether or not earlier ones are over; 0: as fast as they can */
     uint64_t bytes;
     uint32_t message; /* octets of a round trip each way, of a datagram's payload, of an HTTP body */
     const char *user, *password, *device;
-    bool upload, read, check, fill, orderly, echo, announce, have_proxy, have_target, by_name, fresh_names;
+    bool upload, read, check, fill, orderly, echo, announce, have_proxy, have_target, by_name, fresh_names, paced;
     uint16_t port;
 };
 

@@ -1,8 +1,9 @@
 /* load: both ends of every measurement in one program.
  *
- *   load origin --port P      echo on P, sink on P+1, source on P+2, idle on P+3, HTTP on P+4, verify on P+5, fill on
- * P+6, and echo of datagrams on UDP P+7 load names --listen A:P   a name server for --by-name, see names.h load
- * bulk|rtt|connect|idle|verify|http|udp --via WAY --proxy A:P --target A:P ...
+ *   load origin --port P      echo on P, sink on P+1, source on P+2, idle on P+3, HTTP on P+4, verify on P+5,
+ *                             fill on P+6, echo of datagrams on UDP P+7, paced source on P+8
+ *   load names --listen A:P   a name server for --by-name, see names.h
+ *   load bulk|rtt|connect|idle|verify|http|udp --via WAY --proxy A:P --target A:P ...
  *
  * Client and origin usually share one core while the proxy has the other, so both are built to be cheap: one thread,
  * one epoll set, one static block of bytes to send, MSG_TRUNC to throw away what arrives without copying it.

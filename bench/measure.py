@@ -22,13 +22,13 @@ import processes
 from peers import FLOOR, HERE
 from processes import Failed, cpu_seconds, find_program, pss_bytes
 
-FIRST_PORT = 22000  # of the origin, with the next seven; what follows is below the range of ephemeral ports
+FIRST_PORT = 22000  # of the origin, with the next eight; what follows is below the range of ephemeral ports
 IPERF_PORT = 100  # from the first
 HOP_PORT, HOP_PORTS = 110, 800  # from the first; those of one sample are not those of the sample before
 PROXY_PORT = 1000  # from the first; each sample takes the next, and begins again after PROXY_PORTS
 PROXY_PORTS = 9000
 NAMES_PORT = 53
-ECHO, SINK, SOURCE, IDLE, HTTP, VERIFY, FILL, DATAGRAMS = range(8)
+ECHO, SINK, SOURCE, IDLE, HTTP, VERIFY, FILL, DATAGRAMS, PACED = range(9)
 TIME_WAIT_MAX = 60000  # of tcp_max_tw_buckets = 131072, above which the kernel begins to behave differently
 CHECK_SECONDS_MIN = 0.3  # of a bulk sample, to compare what a proxy moves
 LOAD_SHARE_MIN = 0.95  # of the operations that were begun at a rate; less than that is said
@@ -184,9 +184,8 @@ def operation_sample(words, result, used):
 
 def check_bulk(bench, contestant, words, address, target):
     """The process that was just measured moves more of the same, of which every octet is compared; how many GB."""
-    flows = words[words.index("--flows") + 1]
     seconds = max(CHECK_SECONDS_MIN, bench.seconds / 6)
-    command = bench.load_command(contestant.proxy, ["bulk", "--flows", flows, "--check", "--seconds", seconds], address, target)
+    command = bench.load_command(contestant.proxy, [*words, "--check", "--seconds", seconds], address, target)
     with contextlib.ExitStack() as stack:
         process = bench.start(stack, bench.load_core, command, stdout=subprocess.PIPE)
         result = json.loads(process.stdout.readline() or "{}")
@@ -202,7 +201,7 @@ def measure_load(bench, row, contestant, rate=None):
     with contextlib.ExitStack() as stack:
         process, address, target = bench.start_proxy(stack, contestant.proxy, row.service, cores)
         result, used = bench.run_load(bench.load_command(contestant.proxy, words, address, target), process.pid, cores)
-        if row.service != SOURCE:
+        if row.service not in (SOURCE, PACED):
             return operation_sample(words, result, used)
         checked = check_bulk(bench, contestant, words, address, target)
     return sample(used.cpu / result["gb"], f"{checked:.2f} GB compared", result["errors"], rate=result["gbit_s"],

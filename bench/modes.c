@@ -1,4 +1,5 @@
 /* What each kind of measurement does with a flow that is open; http.c and udp.c have two more. */
+#include "bench/origin.h"
 #include "bench/pace.h"
 
 #include <errno.h>
@@ -16,9 +17,18 @@ static bool bulk_take(struct client *c, struct flow *f, const uint8_t *data, siz
     return false;
 }
 
+/* An equal part of the whole, for the source of this flow. */
+static bool bulk_say_pace(struct client *c, struct flow *f)
+{
+    uint64_t pace = c->o.pace > 0 ? (uint64_t)(c->o.pace * 1e6 / 8 / c->o.flows) : PACE_NONE;
+    if (socket_send(f->fd, &pace, sizeof pace) == (ssize_t)sizeof pace) return true;
+    flow_fail(c, f, strerror(errno));
+    return false;
+}
+
 static void bulk_start(struct client *c, struct flow *f)
 {
-    bulk_take(c, f, f->head, f->got);
+    if (bulk_take(c, f, f->head, f->got) && c->o.paced) bulk_say_pace(c, f);
 }
 
 static void bulk_run(struct client *c, struct flow *f, uint32_t events)

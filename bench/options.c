@@ -27,6 +27,7 @@ static const char usage[] =
     "  --fresh-names      and by one that nobody has asked for yet\n"
     "  --fill             idle: from the fill service, 1 MiB through each connection first\n"
     "  --check            bulk: compare every octet\n"
+    "  --pace D           bulk: the paced source sends D Mbit/s to all flows together; 0: as fast as it can\n"
     "  --device NAME      origin: take what arrives over this alone, '' for any (lo)\n"
     "  --upload           bulk: send to the sink instead of reading from the source\n"
     "  --read             bulk: copy what arrives, as a real client does, instead of discarding it in the kernel\n"
@@ -66,6 +67,7 @@ enum option_id {
     OPTION_FRESH_NAMES,
     OPTION_FILL,
     OPTION_CHECK,
+    OPTION_PACE,
     OPTION_DEVICE,
     OPTION_LISTEN,
     OPTION_HELP
@@ -99,6 +101,7 @@ static const struct option long_options[] = {
     {"fresh-names", no_argument, NULL, OPTION_FRESH_NAMES},
     {"fill", no_argument, NULL, OPTION_FILL},
     {"check", no_argument, NULL, OPTION_CHECK},
+    {"pace", required_argument, NULL, OPTION_PACE},
     {"device", required_argument, NULL, OPTION_DEVICE},
     {"listen", required_argument, NULL, OPTION_LISTEN},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -174,6 +177,7 @@ static void parse_option(struct options *o, int id, const char *value)
     case OPTION_USER: o->user = parse_credential(value); break;
     case OPTION_PASSWORD: o->password = parse_credential(value); break;
     case OPTION_PORT: o->port = (uint16_t)parse_number(value, 1, 65535); break;
+    case OPTION_PACE: o->pace = parse_number(value, 0, 1e6), o->paced = true; break;
     case OPTION_RATE: o->rate = parse_number(value, 1, 1e8); break;
     case OPTION_MESSAGE: o->message = (uint32_t)parse_number(value, 1, BLOCK_SIZE); break;
     case OPTION_IDLE_FLOWS: o->idle_flows = (unsigned)parse_number(value, 0, 1000000); break;
@@ -201,6 +205,7 @@ static void check_together(const struct options *o)
     if (o->idle_flows > 0 && (o->mode != &mode_rtt || o->rate > 0)) die("--idle-flows is for rtt, without --rate");
     if (o->by_name && o->via != VIA_SOCKS5 && o->via != VIA_SOCKS5_AUTH) die("--by-name is for socks5");
     if (o->via == VIA_HTTP_PLAIN && o->mode != &mode_http) die("--via http-plain is for http");
+    if (o->paced && (o->mode != &mode_bulk || o->upload)) die("--pace is for bulk from the paced source");
     if (o->check && (o->mode != &mode_bulk || o->upload)) die("--check is for bulk from the source");
     if (o->fill && o->mode != &mode_idle) die("--fill is for idle");
     if (o->mode != &mode_udp) return;

@@ -4,6 +4,7 @@
 #include "bench/wire.h"
 
 #include <assert.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 enum {
     ECHO_SIZE = 64 * 1024, /* one read of the echo service */
     HTTP_HEAD_MAX = 256,
+    PACED_SEGMENT = 1448, /* Ethernet's: two segments of loopback's 64 KiB are no piece that a slow link delivers */
 };
 
 enum service {
@@ -23,6 +25,7 @@ enum service {
     SERVICE_VERIFY,
     SERVICE_FILL,
     SERVICE_UDP,
+    SERVICE_PACED,
     SERVICE_COUNT
 };
 
@@ -30,10 +33,12 @@ enum service {
 struct peer {
     enum service service;
     bool is_listener;
-    uint8_t matched;  /* HTTP: octets of the empty line seen so far */
-    uint8_t spaces;   /* HTTP: seen so far, 2 are enough */
-    uint32_t wanted;  /* HTTP: length of the body, 0: a short text */
-    uint64_t at;      /* source, fill: octets sent */
+    uint8_t matched; /* HTTP: octets of the empty line seen so far */
+    uint8_t spaces;  /* HTTP: seen so far, 2 are enough */
+    uint32_t wanted; /* HTTP: length of the body, 0: a short text */
+    uint64_t at;     /* source, fill: octets sent */
+    uint64_t pace;   /* paced: the octets of it that have come */
+    size_t pace_size;
     uint8_t *pending; /* echo: what could not be sent at once */
     size_t pending_at, pending_size;
     struct verify_end *verify;
@@ -55,6 +60,7 @@ static const uint32_t service_events[SERVICE_COUNT] = {
     [SERVICE_VERIFY] = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
     [SERVICE_FILL] = EPOLLIN | EPOLLOUT | EPOLLET,
     [SERVICE_UDP] = EPOLLIN,
+    [SERVICE_PACED] = EPOLLIN,
 };
 
 static bool echo_flush(int fd, struct peer *p)
@@ -112,6 +118,19 @@ static bool source_serve(int fd, struct peer *p, uint32_t events)
     ssize_t sent = socket_send(fd, block + skip, BLOCK_SIZE - skip);
     if (sent > 0) p->at += (uint64_t)sent;
     return sent > 0 || would_block(sent);
+}
+
+/* Becomes a source as soon as it knows its speed. The kernel paces, so that octets come as from a link of that speed,
+ * whoever takes them, and neither end is woken for it. */
+static bool paced_serve(int fd, struct peer *p, uint32_t events)
+{
+    (void)events;
+    ssize_t size = recv(fd, (uint8_t *)&p->pace + p->pace_size, sizeof p->pace - p->pace_size, MSG_DONTWAIT);
+    if (size <= 0) return would_block(size);
+    p->pace_size += (size_t)size;
+    if (p->pace_size < sizeof p->pace) return true;
+    p->service = SERVICE_SOURCE;
+    return p->pace == PACE_NONE || setsockopt(fd, SOL_SOCKET, SO_MAX_PACING_RATE, &p->pace, sizeof p->pace) == 0;
 }
 
 static bool fill_serve(int fd, struct peer *p, uint32_t events)
@@ -210,7 +229,7 @@ static bool verify_serve(int fd, struct peer *p, uint32_t events)
 static bool (*const service_serve[SERVICE_COUNT])(int fd, struct peer *p, uint32_t events) = {
     [SERVICE_ECHO] = echo_serve, [SERVICE_SINK] = sink_serve, [SERVICE_SOURCE] = source_serve,
     [SERVICE_IDLE] = sink_serve, [SERVICE_HTTP] = http_serve, [SERVICE_VERIFY] = verify_serve,
-    [SERVICE_FILL] = fill_serve, [SERVICE_UDP] = udp_serve,
+    [SERVICE_FILL] = fill_serve, [SERVICE_UDP] = udp_serve,   [SERVICE_PACED] = paced_serve,
 };
 
 static void origin_open_peer(struct origin *o, int fd, enum service service)
@@ -236,6 +255,16 @@ static void origin_close_peer(struct origin *o, int fd)
     close(fd);
 }
 
+static void origin_serve(struct origin *o, int fd, uint32_t events)
+{
+    struct peer *p = &o->peers[fd];
+    enum service before = p->service;
+    if (!service_serve[before](fd, p, events))
+        origin_close_peer(o, fd);
+    else if (p->service != before)
+        epoll_set(o->epoll, EPOLL_CTL_MOD, fd, service_events[p->service], (uint32_t)fd);
+}
+
 static void origin_accept(struct origin *o, int listener)
 {
     enum service service = o->peers[listener].service;
@@ -256,12 +285,13 @@ static void origin_listen(struct origin *o, enum service service, uint16_t port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = INADDR_ANY};
     bool datagrams = service == SERVICE_UDP;
-    int on = 1, room = 8 << 20, type = datagrams ? SOCK_DGRAM : SOCK_STREAM;
+    int on = 1, room = 8 << 20, segment = PACED_SEGMENT, type = datagrams ? SOCK_DGRAM : SOCK_STREAM;
     int fd = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) die("socket: %s", strerror(errno));
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (o->device[0] && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, o->device, (socklen_t)strlen(o->device) + 1))
         die("bind to %s: %s", o->device, strerror(errno));
+    if (service == SERVICE_PACED) setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
     if (datagrams) {
         setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on);
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
@@ -287,11 +317,10 @@ void origin_run(uint16_t port, const char *device)
         int count = epoll_wait(o.epoll, events, EVENTS_MAX, -1);
         for (int i = 0; i < count; i++) {
             int fd = (int)events[i].data.u32;
-            struct peer *p = &o.peers[fd];
-            if (p->is_listener)
+            if (o.peers[fd].is_listener)
                 origin_accept(&o, fd);
-            else if (!service_serve[p->service](fd, p, events[i].events))
-                origin_close_peer(&o, fd);
+            else
+                origin_serve(&o, fd, events[i].events);
         }
     }
 }

@@ -63,6 +63,7 @@ def sluice_proxies(binary, extra):
         sluice("sluice-logged", "socks5", "with an access log", *one, "--access-log", "{dir}/access.log"),
         sluice("sluice-unread", "socks5", "with an access log that nobody reads", *one, "--access-log", "unix:{unread}"),
         sluice("sluice-limited", "forward", "one worker, all flows share 4 Gbit/s", *one, *forward, "--limit", "total: down=4Gbit/s"),
+        sluice("sluice-unreached", "forward", "one worker, all flows share 100 Gbit/s", *one, *forward, "--limit", "total: down=100Gbit/s"),
         sluice("sluice-limits", "socks5", "one worker, three limits of each connection that refuse none", *one,
                "--limit", "source: connections=1000000 down=100Gbit/s", "--limit", "listener: connections=1000000 rate=1000000/s",
                "--limit", "total: connections=1000000 quota=1000TiB"),

@@ -87,7 +87,7 @@ def relay(load_origin):
         one.close()
 
 
-ECHO, SOURCE, HTTP, VERIFY, FILL, DATAGRAMS = 0, 2, 4, 5, 6, 7
+ECHO, SOURCE, HTTP, VERIFY, FILL, DATAGRAMS, PACED = 0, 2, 4, 5, 6, 7, 8
 
 
 def flip(place):
@@ -126,6 +126,14 @@ def test_checked_bulk_of_an_honest_relay(load, relay):
     result = run_load(load, "bulk", "--check", "--flows", 3, "--via", "forward", "--proxy", relay(SOURCE, lambda _at, data: data),
                       "--seconds", 1)
     assert result["bytes"] > 0 and result["mismatches"] == result["errors"] == 0
+
+
+def test_bulk_at_a_pace(load, load_origin, relay):
+    """No more than that for all flows together, and every octet; without a pace more."""
+    words = ["bulk", "--check", "--flows", 4, "--via", "forward", "--proxy", relay(PACED, lambda _at, data: data), "--seconds", 1, "--warmup", 0]
+    result = run_load(load, *words, "--pace", 8)
+    assert 0 < result["bytes"] <= 1_500_000 * result["seconds"] and result["mismatches"] == result["errors"] == 0
+    assert run_load(load, "bulk", "--flows", 4, "--target", f"127.0.0.1:{load_origin + PACED}", "--pace", 0, "--seconds", 0.2)["bytes"] > 5_000_000
 
 
 @pytest.mark.parametrize("size", [64, 65536])
@@ -211,7 +219,7 @@ def test_mostly_idle_connections(load, load_origin):
 
 
 def test_what_does_not_go_together(load):
-    for words in (["bulk", "--rate", 5], ["idle", "--check"], ["rtt", "--fill"], ["connect", "--by-name"], ["udp"],
+    for words in (["bulk", "--rate", 5], ["rtt", "--pace", 5], ["idle", "--check"], ["rtt", "--fill"], ["connect", "--by-name"], ["udp"],
                   ["rtt", "--via", "http-plain", "--proxy", "127.0.0.1:1"]):
         done = subprocess.run([load, *map(str, words), "--target", "127.0.0.1:1"], capture_output=True, text=True)
         assert done.returncode == 2 and done.stderr.startswith("load: "), (words, done)
