@@ -86,17 +86,23 @@ void sim_limits_open(struct sim_limits *limits, struct worker *w)
 /* A total that is removed counts no more: it is only changed. */
 struct errand *sim_limits_act(struct sim_limits *limits)
 {
-    if (!limits->on || limits->heeding || !sim_chance(10)) return NULL;
-    put(limits, LIMIT_TOTAL);
+    if (!limits->on || limits->heeding || (!limits->heed_goes_on && !sim_chance(10))) return NULL;
+    if (!limits->heed_goes_on) {
+        put(limits, LIMIT_TOTAL);
+        limits->heed.first = 0;
+    }
     limits->heeding = true;
-    limits->heed = (struct errand){.run = errand_heed_limits};
-    return &limits->heed;
+    limits->heed.errand = (struct errand){.run = errand_heed_limits};
+    limits->heed.room = sim_between(1, 8);
+    return &limits->heed.errand;
 }
 
 bool sim_limits_hear(struct sim_limits *limits, const void *body)
 {
     if (body != &limits->heed) return false;
     limits->heeding = false;
+    limits->heed_goes_on = limits->heed.next != UINT32_MAX;
+    limits->heed.first = limits->heed.next;
     return true;
 }
 

@@ -11,8 +11,8 @@ struct sim_limits {
     bool on, calm;
     struct limit_terms quotas; /* of the total, which stay */
     struct keys *keys;         /* NULL unless on */
-    struct errand heed;
-    bool heeding;
+    struct heed_errand heed;
+    bool heeding, heed_goes_on;
     struct tally tally; /* of who moves how much, whether on or not */
 };
 

@@ -15,6 +15,7 @@
 #include "core/io/timer.h"
 #include "core/resolver/resolver_thread.h"
 #include "core/session/config.h"
+#include "core/session/errand_kinds.h"
 #include "core/session/own.h"
 #include "core/session/tally.h"
 #include "core/session/worker.h"
@@ -35,8 +36,8 @@ struct worker_thread {
     bool started, stopped;
     bool closed;                  /* its last message has been read: nothing more is sent to it */
     int cpu;                      /* -1: not pinned */
-    struct errand heed_limits;    /* see limiting.c */
-    bool heeding, heed_due;       /* it is under way; it is to be sent, once more if it is */
+    struct heed_errand heed;      /* see limiting.c */
+    bool heeding, heed_due;       /* it is under way; the worker is to look at all sessions, once more if it does */
     int result;                   /* of worker_open(), behind the lock */
     struct ring_stats ring_stats; /* what the ring had counted when it was closed */
 };

@@ -19,23 +19,33 @@ struct keys *coordinator_keys(const struct coordinator *c)
 
 /* --- telling the workers --- */
 
+static void limiting_tell_one(struct coordinator *c, uint32_t worker);
+
 static void limiting_on_heeded(struct errand *errand, int32_t result)
 {
-    struct worker_thread *thread = link_owner(errand, struct worker_thread, heed_limits);
-    (void)result;
+    struct worker_thread *thread = link_owner(errand, struct worker_thread, heed.errand);
+    bool more = result == 0 && thread->heed.next != UINT32_MAX;
     thread->heeding = false;
+    thread->heed.first = more ? thread->heed.next : 0;
+    if (more) limiting_tell_one(thread->coordinator, (uint32_t)(thread - thread->coordinator->threads));
 }
 
-/* While one errand is under way a second one waits: it may have looked already. */
+/* A piece of the worker's sessions at a time. What changes meanwhile is for another look at all of them, behind this
+ * one: it may have been past some already, and would never come to the last ones if each change made it begin anew. */
+static void limiting_tell_one(struct coordinator *c, uint32_t worker)
+{
+    struct worker_thread *thread = &c->threads[worker];
+    bool begins = thread->heed.first == 0;
+    if (thread->heeding || (begins && !thread->heed_due)) return;
+    thread->heed.errand = (struct errand){.run = errand_heed_limits, .done = limiting_on_heeded};
+    thread->heed.room = HEED_SLOTS;
+    thread->heeding = coordinator_send(c, worker, &thread->heed.errand);
+    if (begins) thread->heed_due = !thread->heeding && !thread->closed;
+}
+
 static void limiting_tell(struct coordinator *c)
 {
-    for (uint32_t i = 0; i < coordinator_worker_count(c); i++) {
-        struct worker_thread *thread = &c->threads[i];
-        if (!thread->heed_due || thread->heeding) continue;
-        thread->heed_limits = (struct errand){.run = errand_heed_limits, .done = limiting_on_heeded};
-        thread->heeding = coordinator_send(c, i, &thread->heed_limits);
-        thread->heed_due = !thread->heeding && !thread->closed;
-    }
+    for (uint32_t i = 0; i < coordinator_worker_count(c); i++) limiting_tell_one(c, i);
 }
 
 static void limiting_changed(struct coordinator *c)

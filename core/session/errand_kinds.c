@@ -180,14 +180,20 @@ void errand_return_relay(struct worker *w, struct session *s)
     worker_return(w, &relay->errand, orderly ? 0 : -ECONNRESET);
 }
 
+/* Its flows may end it. */
+static void heed_session(struct worker *w, uint32_t slot)
+{
+    struct session *s = session_at(w, slot);
+    for (unsigned side = CLIENT; side <= UPSTREAM; side++)
+        if (pool_is_taken(&w->sessions, slot) && limited_is(s) && limited_is_stale(w, s, side)) flow_hurry(w, s, side);
+}
+
 void errand_heed_limits(struct errand *self, struct worker *w)
 {
-    for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
-        struct session *s = session_at(w, slot);
-        for (unsigned side = CLIENT; side <= UPSTREAM; side++)
-            if (pool_is_taken(&w->sessions, slot) && limited_is(s) && limited_is_stale(w, s, side))
-                flow_hurry(w, s, side);
-    }
+    struct heed_errand *heed = (struct heed_errand *)self;
+    uint32_t slot = heed->first;
+    for (uint32_t n = 0; n < heed->room && slot < w->sessions.untouched; n++, slot++) heed_session(w, slot);
+    heed->next = slot < w->sessions.untouched ? slot : UINT32_MAX;
     worker_return(w, self, 0);
 }
 

@@ -86,7 +86,14 @@ void errand_relay(struct errand *self, struct worker *w);
 /* The session is about to be released: the errand that has brought its sockets goes back, if one has. */
 void errand_return_relay(struct worker *w, struct session *s);
 
-/* Limits have changed: flows that wait for octets ask again. */
+/* Limits have changed: flows that wait for octets ask again, those of `room` sessions from slot `first` on. */
+#define HEED_SLOTS 1024u
+struct heed_errand {
+    struct errand errand;
+    uint32_t first; /* in: slot to begin with */
+    uint32_t room;  /* in: slots to look at, more than 0 */
+    uint32_t next;  /* out: where to go on; UINT32_MAX: there are no more */
+};
 void errand_heed_limits(struct errand *self, struct worker *w);
 
 /* From now on the worker obeys `config`, which lives until no worker uses it. */
