@@ -1,9 +1,14 @@
-/* sluice.users: the users of --users, as scripts see and change them. Hashes go in, and never out. A change holds for
- * new sessions at once; SIGHUP reads the file again, in which nothing of it stands. */
+/* sluice.users: the users of --users, as scripts see and change them. Hashes and passwords go in, and never out. A
+ * change holds for new sessions as soon as it is made: at once; or, where a password is to be hashed or the file to be
+ * written, when the coroutine goes on. What is not written is gone when SIGHUP reads the file again. */
 #include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "core/control/account_change.h"
 #include "core/control/coordinator.h"
+#include "lua/engine/coroutine.h"
 #include "lua/engine/entry.h"
 #include "lua/engine/state.h"
 #include "lua/modules/modules.h"
@@ -88,6 +93,72 @@ static int users_list(lua_State *L)
     return 1;
 }
 
+/* --- changes that take time: a password is hashed, the file is written --- */
+
+struct changing {
+    struct account_change change; /* first; the coordinator's until it is done */
+    struct park park;
+    const char *function; /* for messages */
+    const char *wrong;    /* see account_change */
+    bool dead;            /* its coroutine is gone; what was begun is finished */
+};
+
+static void changing_free(struct changing *c)
+{
+    explicit_bzero(c, sizeof *c);
+    free(c);
+}
+
+static void changing_done(struct account_change *self, const char *wrong)
+{
+    struct changing *c = (struct changing *)self;
+    c->wrong = wrong;
+    if (!c->dead) coroutine_resume(&c->park, c);
+    changing_free(c);
+}
+
+static void changing_abandon(struct park *park)
+{
+    struct changing *c = (struct changing *)((char *)park - offsetof(struct changing, park));
+    c->dead = true;
+}
+
+/* Raises where the caller cannot wait. */
+static struct changing *changing_new(lua_State *L, const char *function, struct users *users, const char *name,
+                                     bool persist)
+{
+    coroutine_check(L);
+    if (engine_is_closing(engine_of(L))) luaL_error(L, "sluice.users.%s: the server stops", function);
+    struct changing *c = calloc(1, sizeof *c);
+    if (!c) luaL_error(L, "not enough memory");
+    c->function = function;
+    c->change.users = users;
+    c->change.done = changing_done;
+    c->change.order.job.path = persist ? users_path(users) : NULL;
+    snprintf(c->change.order.job.name, sizeof c->change.order.job.name, "%s", name);
+    return c;
+}
+
+/* Continuation of set() and remove(): how it ended, or what a script has resumed the coroutine with. */
+static int changing_finish(lua_State *L, int status, lua_KContext context)
+{
+    const struct changing *c = coroutine_result(L);
+    (void)status, (void)context;
+    if (!c) return lua_gettop(L);
+    if (c->wrong) return luaL_error(L, "sluice.users.%s: %s", c->function, c->wrong);
+    if (!c->change.order.job.removes) return 0;
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int changing_begin(lua_State *L, struct changing *c)
+{
+    lua_settop(L, 0);
+    coroutine_park(L, &c->park, changing_abandon);
+    coordinator_change_user(engine_coordinator(engine_of(L)), &c->change);
+    return lua_yieldk(L, 0, 0, changing_finish);
+}
+
 /* The field's value stays on the stack; NULL: it is not there. */
 static const char *field(lua_State *L, int table, const char *name)
 {
@@ -97,7 +168,35 @@ static const char *field(lua_State *L, int table, const char *name)
     return check_text(L, lua_gettop(L));
 }
 
-/* sluice.users.set(name, {hash =, groups = "a,b", limit =} [, file]): what is left out stays             [-0, +0, e] */
+static bool flag(lua_State *L, int table, const char *name)
+{
+    int type = lua_getfield(L, table, name);
+    if (type != LUA_TNIL && type != LUA_TBOOLEAN) luaL_error(L, "sluice.users.set: %s is no boolean", name);
+    bool set = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return set;
+}
+
+static int set_slowly(lua_State *L, struct users *users, const struct users_change *change, const char *password,
+                      bool persist)
+{
+    const char *name = lua_tostring(L, 1);
+    struct changing *c = changing_new(L, "set", users, name, persist);
+    struct users_job *job = &c->change.order.job;
+    const char *wrong = users_judge_change(users, name, change, password != NULL, &job->texts);
+    if (wrong) {
+        changing_free(c);
+        return luaL_error(L, "sluice.users.set: %s", wrong);
+    }
+    c->change.has_groups = change->groups != NULL;
+    c->change.has_limit = change->limit != NULL;
+    job->hashes = password != NULL;
+    if (password) snprintf(job->password, sizeof job->password, "%s", password);
+    return changing_begin(L, c);
+}
+
+/* sluice.users.set(name, {hash = | password =, groups = "a,b", limit =, persist =} [, file]): what is left out stays.
+ * Yields where a password is hashed or the file written.                                      [-0, +0, e; yields] */
 static int users_set(lua_State *L)
 {
     struct users *users = check_store(L, 3);
@@ -107,15 +206,27 @@ static int users_set(lua_State *L)
     change.hash = field(L, 2, "hash");
     change.groups = field(L, 2, "groups");
     change.limit = field(L, 2, "limit");
+    const char *password = field(L, 2, "password");
+    bool persist = flag(L, 2, "persist");
+    if (password && change.hash) return luaL_error(L, "sluice.users.set: give a hash, or a password that is made one");
+    if (password || persist) return set_slowly(L, users, &change, password, persist);
     const char *wrong = users_put(users, name, &change);
     return wrong ? luaL_error(L, "sluice.users.set: %s", wrong) : 0;
 }
 
-/* sluice.users.remove(name [, file]) -> whether there was one of that name                            [-0, +1, e] */
+/* sluice.users.remove(name [, file [, persist]]) -> whether there was one of that name. persist: the line in the file
+ * goes, too, and the call yields.                                                             [-0, +1, e; yields] */
 static int users_drop(lua_State *L)
 {
     struct users *users = check_store(L, 2);
-    lua_pushboolean(L, users_remove(users, check_text(L, 1)));
+    const char *name = check_text(L, 1);
+    struct users_row row = {.locked = false};
+    if (lua_toboolean(L, 3) && users_find(users, name, &row)) {
+        struct changing *c = changing_new(L, "remove", users, name, true);
+        c->change.order.job.removes = true;
+        return changing_begin(L, c);
+    }
+    lua_pushboolean(L, users_remove(users, name));
     return 1;
 }
 

@@ -529,6 +529,51 @@ def test_pages_of_users(ruled, tmp_path):
     assert api.get("/users/a/b").json()["name"] == "a/b" and api.get("/users/%C3%BC").json()["name"] == "\u00fc"
 
 
+def test_scripts_hash_passwords_and_write_the_file(ruled, origin, users):
+    """The call comes back when it is done; where nobody can wait it does not begin."""
+    target = origin()
+    write(users, alice=("right", ":staff"), bob="other")
+    proxy, api = ruled("return {}", "--users", users)
+    before = users.read_bytes()
+
+    def call(code):
+        return api.call(f"return select('#', sluice.users.{code})")
+
+    assert call("set('alice', { password = 'new', limit = 'connections=5' })") == "return true,0"
+    assert socks5(proxy, target, b"alice", b"new") == (b"\1\0", 0) and socks5(proxy, target, b"alice", b"right") == (b"\1\1", None)
+    assert users.read_bytes() == before and api.get("/users/alice").json()["groups"] == ["staff"]
+    assert call("set('carol', { password = 'third', groups = 'eu', persist = true })") == "return true,0"
+    assert re.search(rf"^carol:\$y\$[^:\n]+:eu$", users.read_text(), re.MULTILINE)
+    assert call(f"set('bob', {{ hash = '{hashed(b'x')}', persist = true }}, '{users}')") == "return true,0"
+    assert api.call("return sluice.users.remove('alice', nil, true), sluice.users.remove('alice', nil, true)") == "return true,true,false"
+    assert users.read_text().startswith(f"bob:{hashed(b'x')}\n") and "alice" not in users.read_text()
+    reload(proxy, "2 users of")
+    assert socks5(proxy, target, b"carol", b"third") == socks5(proxy, target, b"bob", b"x") == (b"\1\0", 0)
+    for code, wrong in [("set('dave', { password = 'a', hash = '*' })", "give a hash, or a password"), ("set('dave', { password = '' })", "password"),
+                        ("set('dave', { password = ('x'):rep(256) })", "password"), ("set('dave', { groups = 'x', persist = true })", "hash is missing"),
+                        ("set('dave', { password = 1 })", "password is no string"), ("set('dave', { hash = '*', persist = 1 })", "persist is no boolean"),
+                        ("set('a:b', { password = 'x' })", "colon")]:
+        assert wrong in api.call(f"local _, why = pcall(load[[ sluice.users.{code} ]]) return why"), code
+    outside = "_G.why = select(2, pcall(sluice.users.set, 'dave', { password = 'a' }))"
+    api.call(f"setmetatable({{}}, {{ __gc = function() {outside} end }}) collectgarbage()")
+    assert "not in asynchronous routine" in api.call("return _G.why") and api.get("/users/dave").status == 404
+    users.parent.joinpath("users.sluice-new").mkdir()  # in the way of the new file
+    assert "let the user that sluice runs as write it" in api.call("local _, why = pcall(sluice.users.remove, 'bob', nil, true) return why")
+    assert socks5(proxy, target, b"bob", b"x") == (b"\1\0", 0), "nothing has changed in memory either"
+
+
+def test_who_waits_for_a_hash_may_go(ruled, users):
+    """What was begun is finished: when a script has resumed its coroutine by itself, and when the process ends meanwhile."""
+    _, api = ruled("return {}", "--users", users)
+    assert api.call("""
+        local waiting = coroutine.create(function() return "mine", sluice.users.set("eve", { password = "x" }) end)
+        coroutine.resume(waiting)
+        return coroutine.resume(waiting, 7)""") == 'return true,true,"mine",7'
+    assert process.wait_until(lambda: api.get("/users/eve").status == 200, 30)
+    begin = "neosocksd.async(function(...) _G.told = ... end, sluice.users.set, 'frank', { password = 'x' })"
+    assert api.call(begin + " return _G.told") == "return true,nil"
+
+
 def test_scripts_without_users(ruled):
     _, api = ruled("return {}")
     assert "there are none, give --users" in api.call("local _, why = pcall(sluice.users.list) return why")
