@@ -149,7 +149,8 @@ static const char *read_query(struct call *call, struct limits_listing *l, bool 
     if (!fields_read_number(given[1], 0, INT32_MAX, &l->at)) return "cursor: give what `next` of the page before says";
     *ranked = given[3] != NULL;
     if (given[3] && strcmp(given[3], "rate") != 0) return "sort: give rate, or leave it out";
-    if (given[3] && given[1]) return "sort: the fastest have no further pages, give no cursor";
+    if (given[3] && given[1])
+        return "sort: the fastest have no further pages, their order changes: give no cursor, but a greater limit";
     l->prefix_size = given[2] ? strlen(given[2]) : 0;
     if (l->prefix_size >= sizeof l->prefix) return "prefix: no key is that long";
     if (given[2]) memcpy(l->prefix, given[2], l->prefix_size);
