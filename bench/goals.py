@@ -7,7 +7,7 @@ import dataclasses
 
 import figures
 from peers import FLOOR
-from rows import LIMITED_FLOWS, METRICS, UNLIMITED
+from rows import LIMITED, METRICS, UNLIMITED
 
 LOOPBACK, VETH = "loopback", "veth"
 BOTH = (LOOPBACK, VETH)
@@ -58,7 +58,7 @@ GOALS = [
     both("bulk-4", "neosocksd-pipe", 0.72, 0.65),
     both("bulk-256", "haproxy", 0.19, 0.24),
     both("bulk-256", "neosocksd-pipe", 0.70, 0.75),
-    *(both(f"limited-{flows}", UNLIMITED, 1.05) for flows in LIMITED_FLOWS),
+    *(both(f"limited-{flows}", UNLIMITED, 1.05) for flows in LIMITED),
     both("bulk-256-nobody", "haproxy-nobody", 0.19, 0.24),
     both("bulk-256-nobody", "neosocksd-pipe-nobody", 0.70, 0.75),
     both("http-1k", "squid", 0.35),

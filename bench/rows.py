@@ -10,8 +10,7 @@ from processes import Failed
 SUBJECT = "sluice"
 IDLE_SESSIONS = 4000
 MOVED_SESSIONS = 9000
-LIMITED_MBITS = 4000  # as the proxies of peers.py have it
-LIMITED_FLOWS = (4, 256, 4700)  # the last: as many as the 20,000 descriptors of a process allow
+LIMITED = {4: 4, 256: 4, 4700: 1}  # flows: Gbit/s that they share; the last are as many as 20,000 descriptors allow
 UNLIMITED, UNREACHED = "no limit, paced", "a limit that is not reached, paced"
 SOCKS_PEERS = ("neosocksd", "microsocks", "hev", "dante")
 FORWARD_PEERS = ("nginx", "haproxy", "neosocksd-pipe", "neosocksd")
@@ -73,14 +72,14 @@ def bulk(name, title, peers, flows, **more):
                floor="floor-bulk", congested=True, unit=" Gbit/s", **more)
 
 
-def limited(flows):
+def limited(flows, gbits):
     """What a limit costs: by itself it holds flows to a speed, or they come at that speed and have none, or a wider one."""
     def load(mbits):
         return "bulk", "--flows", str(flows), "--pace", str(mbits)
 
-    variants = {UNLIMITED: ("sluice", load(LIMITED_MBITS)), UNREACHED: ("sluice-unreached", load(LIMITED_MBITS))}
-    return Row(f"limited-{flows}", f"Bulk, {flows:,} flows that share a limit of 4 Gbit/s, against flows that come at that speed", "forward",
-               "cpu_per_gb", (), load(0), service=PACED, subject="sluice-limited", variants=variants, congested=True, unit=" Gbit/s")
+    variants = {UNLIMITED: ("sluice", load(1000 * gbits)), UNREACHED: ("sluice-unreached", load(1000 * gbits))}
+    return Row(f"limited-{flows}", f"Bulk, {flows:,} flows that share a limit of {gbits} Gbit/s, against flows that come at that speed", "forward",
+               "cpu_per_gb", (), load(0), service=PACED, subject=f"sluice-limited-{gbits}", variants=variants, congested=True, unit=" Gbit/s")
 
 
 def sessions(name, title, mode, peers, load, **more):
@@ -153,7 +152,7 @@ def bulks():
         bulk("bulk-1", "Bulk, 1 flow", BULK_PEERS, 1),
         bulk("bulk-4", "Bulk, 4 flows", BULK_PEERS, 4),
         bulk("bulk-256", "Bulk, 256 flows", BULK_PEERS, 256),
-        *map(limited, LIMITED_FLOWS),
+        *(limited(flows, gbits) for flows, gbits in LIMITED.items()),
         bulk("bulk-256-nobody", "Bulk, 256 flows, as user nobody", ("haproxy-nobody", "neosocksd-pipe-nobody"), 256,
              subject="sluice-nobody"),
     ]
