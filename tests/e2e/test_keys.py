@@ -129,11 +129,11 @@ def refuse(proxy, target, stage, gone):
             assert client.read(4) == b"\5\2\1\1"
             return
         assert client.read(4) == b"\5\2\1\0"
-        client.send(wire.socks5("127.0.0.1", gone if stage == "dial" else target.port))
+        client.send(wire.socks5("127.0.0.2" if stage == "list" else "127.0.0.1", gone if stage == "dial" else target.port))
         assert wire.read_socks5_reply(client)[0] != 0
 
 
-@pytest.mark.parametrize("stage", ["login", "reject", "rate", "dial", "chain"])
+@pytest.mark.parametrize("stage", ["login", "list", "reject", "rate", "dial", "chain"])
 def test_a_thousand_refusals_leave_no_trace(ruled, origin, stage):
     """At whatever stage: nobody is counted as there, and exactly as many are admitted as may come."""
     target, gone = origin(), process.free_port()
@@ -141,7 +141,7 @@ def test_a_thousand_refusals_leave_no_trace(ruled, origin, stage):
         if user == "reject" then return nil end
         if user == "chain" then return addr, "socks5://127.0.0.1:%d" end
         return addr end}""" % gone
-    proxy, api = ruled(script, "--workers", "2", "--auth-required", "--limit", "total: connections=5",
+    proxy, api = ruled(script, "--workers", "2", "--auth-required", "--deny-target", "127.0.0.2", "--limit", "total: connections=5",
                        "--limit", "user:rate: rate=1/h")
     if stage == "rate":
         with wire.greet(wire.Client(proxy.address), b"rate", b"x") as client:
