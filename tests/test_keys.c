@@ -233,6 +233,17 @@ static void test_turns_are_short_however_many_wait(void **state)
     assert_int_equal(limit_quantum(limit, LIMIT_DOWN), LIMIT_QUANTUM_MIN);
     for (unsigned i = 0; i < 1000; i++) limit_wait(limit, LIMIT_DOWN, -1);
     assert_int_equal(limit_quantum(limit, LIMIT_DOWN), 62500);
+    for (unsigned i = 0; i < 249; i++) limit_wait(limit, LIMIT_DOWN, 1); /* whose rounds are 200 ms, */
+    put("user", "down=100Mbit/s");
+    assert_int_equal(limit_quantum(limit, LIMIT_DOWN), 10000);
+    put("user", "down=200Mbit/s");
+    assert_int_equal(limit_quantum(limit, LIMIT_DOWN), LIMIT_QUANTUM_FAIR);
+    put("user", "down=1Gbit/s"); /* unless their turns are long enough without */
+    assert_int_equal(limit_quantum(limit, LIMIT_DOWN), 25000);
+    for (unsigned i = 0; i < 149; i++) limit_wait(limit, LIMIT_DOWN, -1);
+    put("user", "down=100Mbit/s"); /* 101: 101 ms */
+    assert_int_equal(limit_quantum(limit, LIMIT_DOWN), 12500);
+    for (unsigned i = 0; i < 100; i++) limit_wait(limit, LIMIT_DOWN, -1);
     put("user", "down=1Tbit/s");
     assert_int_equal(limit_quantum(limit, LIMIT_DOWN), LIMIT_QUANTUM_MAX);
     put("user", "down=1Tbit/s both=10Mbit/s"); /* whose line has those of both directions */

@@ -159,6 +159,7 @@ static void test_a_speed_is_kept_to_two_percent(void **state)
             speed_is_kept(mode, "total: down=800kbit/s", 100000, flows, 8000);
             speed_is_kept(mode, "total: both=8Mbit/s", 1000000, flows, 4000);
             speed_is_kept(mode, "total: down=300Mbit/s", 37500000, flows, 1000);
+            speed_is_kept(mode, "total: down=300Mbit/s down-burst=100kB", 37500000, flows, 1000);
         }
     }
 }

@@ -242,6 +242,27 @@ static void test_speed_that_was_not_used(void **state)
 }
 
 /* What a flow says after a silence goes ahead, if it is little and all of its limits let it; the rest waits in line. */
+/* Flows whose turns are near each other are woken at the same moment, unless what they miss meanwhile would be lost. */
+static void test_turns_near_each_other(void **state)
+{
+    (void)state;
+    guests_put("user: down=1MB/s");
+    guests_put("total: both=1MB/s both-burst=8192B");
+    struct session *s = member();
+    for (uint64_t late = 0; late < 3 * LIMIT_LATE_US; late += 97) {
+        uint64_t wake_us = limited_wake_us(w, s, UPSTREAM, late);
+        assert_int_equal(wake_us % LIMIT_LATE_US, 0);
+        assert_in_range(wake_us, late, late + LIMIT_LATE_US - 1);
+    }
+    guests_put("total: both=1MB/s both-burst=7000B"); /* less than eight times what comes in LIMIT_LATE_US */
+    assert_int_equal(limited_wake_us(w, s, UPSTREAM, 97), 97);
+    assert_int_equal(limited_wake_us(w, s, CLIENT, 97), 97);
+    guests_put("total: down=1MB/s down-burst=7000B");
+    assert_int_equal(limited_wake_us(w, s, UPSTREAM, 97), 97);
+    assert_int_equal(limited_wake_us(w, s, CLIENT, 97), LIMIT_LATE_US);
+    guest_leave(s);
+}
+
 static void test_little_goes_ahead(void **state)
 {
     (void)state;
@@ -390,6 +411,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_speed, guests_begin, guests_finish),
         cmocka_unit_test_setup_teardown(test_speeds_of_several_keys, guests_begin, guests_finish),
         cmocka_unit_test_setup_teardown(test_speed_that_was_not_used, guests_begin, guests_finish),
+        cmocka_unit_test_setup_teardown(test_turns_near_each_other, guests_begin, guests_finish),
         cmocka_unit_test_setup_teardown(test_little_goes_ahead, guests_begin, guests_finish),
         cmocka_unit_test_setup_teardown(test_who_waits_no_more, guests_begin, guests_finish),
         cmocka_unit_test_setup_teardown(test_limit_that_changes, guests_begin, guests_finish),

@@ -138,7 +138,7 @@ uint32_t flow_grant(struct worker *w, struct session *s, enum session_side from,
     if (s->spent) return 0;
     uint32_t octets = limited_take(w, s, from, wanted, &again_us);
     if (octets == 0 && again_us == LIMITED_SPENT) s->spent = true;
-    if (octets == 0 && !s->spent) flow_rest(w, s, from, again_us);
+    if (octets == 0 && !s->spent) flow_rest(w, s, from, limited_wake_us(w, s, from, again_us));
     return octets;
 }
 
@@ -281,6 +281,7 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
         flow_on_lost(w, s, from, c);
         return;
     }
+    if (f->granted > 0) f->flags |= c->result < (int64_t)f->granted ? FLOW_DRY : 0;
     limited_settle(w, s, from, c->result > 0 ? (uint32_t)c->result : 0);
     if (c->result > 0) {
         assert(c->has_buffer);
@@ -328,6 +329,17 @@ static void flow_receive_once(struct worker *w, struct session *s, enum session_
     flow_arm_once(w, s, from, room);
 }
 
+/* Whether a receive would bring something, or the end. To ask costs a system call: nobody but the flow takes what is
+ * there, and a source that had less than was asked for has most likely nothing yet, which a poll finds out as well. */
+static bool flow_is_readable(struct session *s, enum session_side from)
+{
+    struct flow *f = &s->flows[from];
+    bool dry = f->flags & FLOW_DRY;
+    f->flags &= (uint16_t)~FLOW_DRY;
+    if (!(f->flags & FLOW_READABLE) && !dry && net_is_readable(s->fd[from])) f->flags |= FLOW_READABLE;
+    return f->flags & FLOW_READABLE;
+}
+
 /* Under a limit: what is there stays with the kernel until the flow may take it, so that it holds nothing while it
  * waits, for octets or for its turn. */
 static void flow_receive_limited(struct worker *w, struct session *s, enum session_side from)
@@ -335,12 +347,14 @@ static void flow_receive_limited(struct worker *w, struct session *s, enum sessi
     struct flow *f = &s->flows[from];
     if (f->flags & (FLOW_RESTING | FLOW_TURNING) || f->held.count > 0) return;
     if (flow_in_flight(s, SESSION_RECV + from) || flow_in_flight(s, SESSION_POLL_IN + from)) return;
-    if (!net_is_readable(s->fd[from])) {
+    if (!flow_is_readable(s, from)) {
         ring_poll(w->ring, s->fd[from], POLLIN, session_arm(w, s, SESSION_POLL_IN + from));
         return;
     }
     uint32_t size = flow_grant(w, s, from, (uint32_t)flow_bound(f, w->buffers.size));
-    if (size > 0) flow_arm_once(w, s, from, size);
+    if (size == 0) return;
+    f->flags &= (uint16_t)~FLOW_READABLE;
+    flow_arm_once(w, s, from, size);
 }
 
 /* What follows the last octet that it may take is somebody else's: so a flow with a limit receives once, exactly. */
@@ -425,7 +439,10 @@ bool flow_on_completion(struct worker *w, struct session *s, unsigned op, const 
     switch (op - side) {
     case SESSION_RECV: flow_on_received(w, s, from, c); break;
     case SESSION_SEND: flow_on_sent(w, s, from, c->result); break;
-    case SESSION_POLL_IN: flow_advance(w, s, from); break;
+    case SESSION_POLL_IN:
+        if (c->result > 0) s->flows[from].flags |= FLOW_READABLE;
+        flow_advance(w, s, from);
+        break;
     default: flow_on_writable(w, s, from); break;
     }
     return true;

@@ -37,7 +37,7 @@ static void flow_turn_to_copy(struct worker *w, struct session *s, enum session_
     flow_return_pipe(w, f);
     f->mode = FLOW_COPY;
     f->streak = 0;
-    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE | FLOW_CUT);
+    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE | FLOW_CUT | FLOW_READABLE | FLOW_DRY);
     counter_add(&w->stats.to_copy, 1);
     flow_advance(w, s, from);
 }
@@ -292,7 +292,7 @@ void flow_turn_to_splice(struct worker *w, struct session *s, enum session_side 
     struct flow *f = &s->flows[from];
     f->mode = FLOW_SPLICE;
     f->streak = 0;
-    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE);
+    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE | FLOW_READABLE | FLOW_DRY);
     f->visit = 0;
     flow_pace_begin(&f->pace, w->config->pipe_size, s->flows[flow_sink(from)].bytes, ring_now_us(w->ring));
     counter_add(&w->stats.to_splice, 1);

@@ -31,6 +31,8 @@ enum flow_flag {
     FLOW_RESTING = 1 << 9,   /* deferred, or its time has not come yet */
     FLOW_SLOW = 1 << 10,     /* SPLICE: its sink took less than was there, a short while ago */
     FLOW_CUT = 1 << 11,      /* moved all that its limits let it: more may be there */
+    FLOW_READABLE = 1 << 12, /* COPY, under a limit: its source is known to have something */
+    FLOW_DRY = 1 << 13,      /* the same: its source had less than was asked for the last time */
 };
 
 #define FLOW_UNLIMITED UINT64_MAX

@@ -291,11 +291,21 @@ void limit_end_question(struct limit *limit)
 
 /* --- speed --- */
 
+static uint64_t within(uint64_t value, uint64_t least, uint64_t most)
+{
+    if (value < least) return least;
+    return value < most ? value : most;
+}
+
 static uint32_t quantum_of(const struct limit *limit, const struct limit_rules *rules, unsigned direction)
 {
     uint64_t speed = READ(rules->speed[direction]);
     if (speed == 0) return UINT32_MAX;
-    uint64_t turn = speed * LIMIT_ROUND_MS / 1000 / (READ(limit->waiting[direction]) + 1u);
+    uint64_t flows = READ(limit->waiting[direction]) + UINT64_C(1), turn = speed * LIMIT_ROUND_MS / 1000 / flows;
+    if (turn < LIMIT_QUANTUM_FAIR) {
+        turn = speed * within(flows, LIMIT_ROUND_MS, LIMIT_ROUND_MS_MAX) / 1000 / flows;
+        if (turn > LIMIT_QUANTUM_FAIR) turn = LIMIT_QUANTUM_FAIR;
+    }
     if (turn < LIMIT_QUANTUM_MIN) return LIMIT_QUANTUM_MIN;
     return turn < LIMIT_QUANTUM_MAX ? (uint32_t)turn : LIMIT_QUANTUM_MAX;
 }
@@ -318,6 +328,19 @@ uint64_t limit_book(struct limit *limit, enum limit_direction from, uint32_t oct
 {
     uint64_t one = book(limit, from, octets, now_us), both = book(limit, LIMIT_BOTH, octets, now_us);
     return one > both ? one : both;
+}
+
+static bool waits_for_late(const struct limit_rules *rules, unsigned direction)
+{
+    struct bucket_rate rate;
+    if (!read_speed(rules, direction, &rate)) return true;
+    return rate.burst / LIMIT_LATE_SHARE >= rate.pieces / (1000000 / LIMIT_LATE_US);
+}
+
+bool limit_waits_for_late(const struct limit *limit, enum limit_direction from)
+{
+    const struct limit_rules *rules = rules_of(limit);
+    return waits_for_late(rules, from) && waits_for_late(rules, LIMIT_BOTH);
 }
 
 static void unbook(struct limit *limit, unsigned direction, uint32_t octets)

@@ -17,17 +17,25 @@
 #include "protocols/limit_text.h"
 
 /* So long the flows that wait for a key wait for each other: the octets of one turn are chosen by it, so that an
- * exchange of a few octets is answered beside bulk flows. */
-#define LIMIT_ROUND_MS 50u
-/* Octets of one turn: about a segment, so that a slow key does not move crumbs; and what a pipe holds. */
-#define LIMIT_QUANTUM_MIN 1400u
-#define LIMIT_QUANTUM_MAX (1u << 20)
+ * exchange is answered beside bulk flows. Of more than 50 flows each waits a millisecond for each of them, up to the
+ * longest round, as long as that makes their turns no longer than LIMIT_QUANTUM_FAIR: each turn wakes a flow. */
+#define LIMIT_ROUND_MS     50u
+#define LIMIT_ROUND_MS_MAX 200u
+/* Octets of one turn: about a segment, so that a slow key does not move crumbs; what is worth a wake-up; and what a
+ * pipe holds. */
+#define LIMIT_QUANTUM_MIN  1400u
+#define LIMIT_QUANTUM_FAIR 16384u
+#define LIMIT_QUANTUM_MAX  (1u << 20)
 /* A flow that has not moved anything for so long may move LIMIT_QUANTUM_MIN octets in front of those that wait: so an
  * exchange of a few octets, or a key that is pressed, is answered at once beside any number of bulk flows. What moves
  * so is a fiftieth of the speed, at most, and is booked as all else is: those that wait, wait longer by it. */
 #define LIMIT_SPARSE_US   100000u
 #define LIMIT_AHEAD_SHARE 50u
 #define LIMIT_AHEAD_MIN   (2 * LIMIT_QUANTUM_MIN) /* at once: a request, and its response */
+/* Flows may ask so much later than at their turn, so that one wake-up serves several of them. What they have not booked
+ * meanwhile is saved, and they catch up: where the burst is LIMIT_LATE_SHARE times as long, which that of 100 ms is. */
+#define LIMIT_LATE_US    1024u /* a power of two, so that the wheel of timers meets them where it enters a slot */
+#define LIMIT_LATE_SHARE 8u
 /* Octets: a burst that is smaller would let no large datagram pass. */
 #define LIMIT_DATAGRAMS 65536u
 
@@ -146,6 +154,8 @@ void limit_end_question(struct limit *limit);
 uint32_t limit_quantum(const struct limit *limit, enum limit_direction from);
 /* Books; returns when they may move. */
 uint64_t limit_book(struct limit *limit, enum limit_direction from, uint32_t octets, uint64_t now_us);
+/* Whether a flow that asks LIMIT_LATE_US late loses nothing by it. */
+bool limit_waits_for_late(const struct limit *limit, enum limit_direction from);
 /* Booked and not used. */
 void limit_unbook(struct limit *limit, enum limit_direction from, uint32_t octets);
 /* Whether octets that are booked may move now, though it is not their turn: LIMIT_QUANTUM_MIN at most, see above. */

@@ -344,6 +344,13 @@ uint32_t limited_take(struct worker *w, struct session *s, enum session_side fro
     return octets;
 }
 
+uint64_t limited_wake_us(const struct worker *w, const struct session *s, enum session_side from, uint64_t again_us)
+{
+    for (unsigned i = 0; i < s->limit_count; i++)
+        if (!limit_waits_for_late(limit_of(w, s, i), direction_of(from))) return again_us;
+    return again_us + (LIMIT_LATE_US - again_us % LIMIT_LATE_US) % LIMIT_LATE_US;
+}
+
 void limited_settle(struct worker *w, struct session *s, enum session_side from, uint32_t moved)
 {
     struct flow *f = &s->flows[from];

@@ -35,6 +35,9 @@ static inline bool limited_is(const struct session *s)
 /* Octets that the flow may move now, at most `wanted`: limited_settle() follows when they have moved. 0: it asks again
  * at *again_us, and is in line until then; LIMITED_SPENT: a quota has none left. */
 uint32_t limited_take(struct worker *w, struct session *s, enum session_side from, uint32_t wanted, uint64_t *again_us);
+/* When to wake a flow that is to ask again at `again_us`: flows whose turns come near each other are woken together,
+ * LIMIT_LATE_US later at most. */
+uint64_t limited_wake_us(const struct worker *w, const struct session *s, enum session_side from, uint64_t again_us);
 /* So many of them have moved; the rest is given back. */
 void limited_settle(struct worker *w, struct session *s, enum session_side from, uint32_t moved);
 /* The flow waits no more. What it has taken is still to be settled. */
