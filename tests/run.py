@@ -22,6 +22,8 @@ import tempfile
 import time
 import uuid
 
+import forks
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CPUS = len(os.sched_getaffinity(0))
 SHOWN_LINES = 200  # of a failed step's output, from its end
@@ -86,10 +88,11 @@ def count_build(status, output):
 class Task:
     """One or more commands that are counted as one thing, or as what their output says. `waits`: they wait for clocks most
     of the while, so that many may run side by side; else one for each CPU, and behind those that wait. `needs`: a task of
-    Runner.run()'s `builds`, behind which they begin."""
+    Runner.run()'s `builds`, behind which they begin. `pytest`: the commands are arguments of pytest, for which FORKS forks,
+    with the options of Forks.run() that stand there."""
 
-    def __init__(self, name, commands, count=count_status, timeout=600, waits=False, **environment):
-        self.waits, self.needs = waits, None
+    def __init__(self, name, commands, count=count_status, timeout=600, waits=False, pytest=None, **environment):
+        self.waits, self.needs, self.pytest = waits, None, pytest
         self.name, self.commands, self.count, self.timeout = name, commands, count, timeout * SLOW
         self.environment = {**os.environ, **SANITIZERS, **environment}
 
@@ -110,28 +113,48 @@ def kill_tagged(run):
 Ended = collections.namedtuple("Ended", "status output cpu")  # cpu: seconds
 
 
-def execute(command, timeout, environment):
-    """Runs it to its end. A command that hangs has failed; it is killed, and what it has left behind in any case. The
-    output goes to a file: a pipe would have no end as long as a grandchild holds it."""
+FORKS = forks.Forks(ROOT, {**os.environ, "SLUICE_TEST_RUN": f"{RUN}.forks"})
+
+
+def execute(command, timeout, environment, pytest=None):
+    """Runs it to its end; `pytest` as in Task. A command that hangs has failed; it is killed, and what it has left behind in
+    any case. The output goes to a file: a pipe would have no end as long as a grandchild holds it."""
     run = f"{RUN}.{uuid.uuid4()}"
+    environment = {**environment, "SLUICE_TEST_RUN": run}
     with tempfile.TemporaryFile() as output:
         try:
-            child = subprocess.Popen(command, cwd=ROOT, env={**environment, "SLUICE_TEST_RUN": run},
-                                     start_new_session=True, stdin=subprocess.DEVNULL, stdout=output,
-                                     stderr=subprocess.STDOUT)
+            if pytest is None:
+                ended, status, cpu = spawn(command, timeout, environment, output)
+            else:
+                ended, status, cpu = fork_pytest(command, timeout, environment, output, **pytest)
         except OSError as missing:
             return Ended(127, f"{missing}\n", 0.0)
-        ended = False
-        try:
-            ended = has_ended(child, timeout)
-        finally:  # interrupted, too: nothing is left behind
-            kill_tagged(run)
-            status, cpu = reap(child)
         output.seek(0)
         text = output.read().decode(errors="replace")
         if ended:
             return Ended(status, text, cpu)
         return Ended(124, f"{text}\nkilled after {timeout} s: {shlex.join(command)}\n", cpu)
+
+
+def spawn(command, timeout, environment, output):
+    """(Whether it has ended by itself, exit status, CPU seconds.)"""
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdin=subprocess.DEVNULL,
+                             stdout=output, stderr=subprocess.STDOUT)
+    ended = False
+    try:
+        ended = has_ended(child, timeout)
+    finally:  # interrupted, too: nothing is left behind
+        kill_tagged(environment["SLUICE_TEST_RUN"])
+        status, cpu = reap(child)
+    return ended, status, cpu
+
+
+def fork_pytest(words, timeout, environment, output, **options):
+    """The same."""
+    try:
+        return FORKS.run(words, timeout, environment, output, **options)
+    finally:
+        kill_tagged(environment["SLUICE_TEST_RUN"])
 
 
 def has_ended(child, timeout):
@@ -216,7 +239,7 @@ class Runner:
 
     def timed(self, command, task):
         begin = time.monotonic()
-        end = execute(command if task.waits else ["nice", "-n", "5", *command], task.timeout, task.environment)
+        end = execute(command if task.waits else ["nice", "-n", "5", *command], task.timeout, task.environment, task.pytest)
         took = time.monotonic() - begin
         if self.journal:
             with open(self.journal, "a", encoding="utf-8") as journal:  # one short line: no other thread's is mixed in
@@ -253,18 +276,21 @@ def e2e_files():
     return sorted(files, key=lambda name: LONG_E2E.index(name) if name in LONG_E2E else len(LONG_E2E))
 
 
-def e2e_task(options, binary, label, choice=(), prefix=(), without=(), **environment):
-    """One run for each file, which may go side by side where each has a network of its own."""
+def e2e_task(options, binary, label, choice=(), fixed=False, without=(), **environment):
+    """One run for each file, which may go side by side where each has a network of its own. `fixed`: see fixed_layout()."""
     files = [name for name in options.only or e2e_files() if name not in without]
-    return e2e_runs(options, binary, label, files, choice, prefix, **environment)
+    return e2e_runs(options, binary, label, files, choice, fixed, **environment)
 
 
-def e2e_runs(options, binary, label, files, choice=(), prefix=(), **environment):
-    command = [*own_network(), *prefix, sys.executable, "-m", "pytest", "-q", *choice]
+def e2e_runs(options, binary, label, files, choice=(), fixed=False, **environment):
+    """Root has them forked, which takes half the time of a short file; others need programs that are started by others."""
+    forked = os.geteuid() == 0 and bool(own_network())
+    command = [] if forked else [*own_network(), *(fixed_layout() if fixed else ()), sys.executable, "-m", "pytest"]
+    command += ["-q", "-p", "no:cacheprovider", *choice]
     parts = [(name, [f"--part={part + 1}/{E2E_PARTS[name]}"]) if name in E2E_PARTS else (name, [])
              for name in files for part in range(E2E_PARTS.get(name, 1))]
     return Task(label, [[*command, *part, os.path.join(E2E, name)] for name, part in parts], count_pytest, 900, True,
-                SLUICE_BIN=os.path.join(options.build, binary), E2E_BUILD=os.path.join(options.build, "e2e"),
+                {"fixed_layout": fixed and bool(fixed_layout())} if forked else None, SLUICE_BIN=os.path.join(options.build, binary), E2E_BUILD=os.path.join(options.build, "e2e"),
                 **environment, CI="")  # with which pytest prints megabytes of a difference, and no room is left for its test's name
 
 
@@ -357,8 +383,7 @@ TSAN_CUT = SANITIZERS["TSAN_OPTIONS"] + ":report_thread_leaks=0"
 
 
 def tsan_e2e(options, without=()):
-    return e2e_task(options, "tsan/sluice", "tsan e2e", TSAN_E2E, fixed_layout(), [*NOT_SANITIZED, *without],
-                    TSAN_OPTIONS=TSAN_CUT)
+    return e2e_task(options, "tsan/sluice", "tsan e2e", TSAN_E2E, True, [*NOT_SANITIZED, *without], TSAN_OPTIONS=TSAN_CUT)
 
 
 def run_asan(runner, options):
@@ -487,8 +512,11 @@ def main():
     options.folder = options.build  # as make names it
     options.build = os.path.abspath(options.build)
     runner = Runner(journal_in(options.build))
-    for step in options.step:
-        STEPS[step](runner, options)
+    try:
+        for step in options.step:
+            STEPS[step](runner, options)
+    finally:
+        FORKS.stop()
     print("{} passed, {} failed, {} skipped".format(*runner.totals))
     return 1 if runner.totals[1] else 0
 
