@@ -33,10 +33,16 @@ def drip(origin, connection):
 
 
 class Browser:
-    def __init__(self, chromium, modules, **options):
-        self.process = subprocess.Popen(["node", os.path.join(HERE, "browser.js"), chromium, json.dumps(options)],
+    """With one page at a time."""
+
+    def __init__(self, chromium, modules):
+        self.process = subprocess.Popen(["node", os.path.join(HERE, "browser.js"), chromium],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env={**os.environ, "NODE_PATH": os.path.join(modules, "node_modules")})
+
+    def renew(self, options):
+        """A page that knows nothing of the one before: with these options of playwright's newContext, or None for no page."""
+        self.do(options)
 
     def do(self, code):
         """Runs JavaScript beside the page (playwright's `page` and `context`, our `log`): what it returns."""
@@ -94,18 +100,23 @@ class Browser:
         self.process.stdout.close()
 
 
-@pytest.fixture
-def browser(node_modules):
-    """browser(**options of playwright's newContext): a browser with one page."""
-    chromium, started = require("chromium", "chromium"), []
+@pytest.fixture(scope="module")
+def chromium(node_modules):
+    """One for all: to start it takes longer than most tests do."""
+    one = Browser(require("chromium", "chromium"), node_modules)
+    yield one
+    one.close()
 
+
+@pytest.fixture
+def browser(chromium):
+    """browser(**options of playwright's newContext): a page of its own."""
     def start(**options):
-        started.append(Browser(chromium, node_modules, **options))
-        return started[-1]
+        chromium.renew(options)
+        return chromium
 
     yield start
-    for one in started:
-        one.close()
+    chromium.renew(None)
 
 
 @pytest.fixture
