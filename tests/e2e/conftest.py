@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -44,6 +45,16 @@ def require(program, package):
     return path
 
 
+def finish_all(proxies):
+    failures = []
+    for one in proxies:
+        try:
+            one.finish()
+        except Exception as failure:  # all of them must end, whatever the first one did
+            failures.append(failure)
+    assert not failures, "\n".join(map(str, failures))
+
+
 @pytest.fixture
 def sluice(tmp_path):
     """sluice(*args) starts one on a free port; each is checked and stopped when the test ends."""
@@ -54,13 +65,81 @@ def sluice(tmp_path):
         return started[-1]
 
     yield start
-    failures = []
-    for one in reversed(started):
-        try:
-            one.finish()
-        except Exception as failure:  # all of them must end, whatever the first one did
-            failures.append(failure)
-    assert not failures, "\n".join(map(str, failures))
+    finish_all(reversed(started))
+
+
+class Pool:
+    """Running proxies by their arguments, at most so many that nobody uses."""
+
+    def __init__(self, directory, most=4):
+        self.directory, self.most = directory, most
+        self.idle, self.used = [], []  # (arguments, proxy), the one that was used last at the end
+
+    def take(self, *args, **options):
+        return self.find((tuple(map(str, args)), tuple(sorted(options.items()))), lambda: process.Sluice(self.directory, *args, **options))
+
+    def take_ruled(self, script, *args):
+        proxy = self.find((script, *map(str, args)), lambda: self.start_ruled(script, *args))
+        return proxy, scripts.Api(proxy.api_address)
+
+    def start_ruled(self, script, *args):
+        with tempfile.NamedTemporaryFile("w", dir=self.directory, suffix=".lua", delete=False) as rules:
+            rules.write(script or "")
+        address = ("127.0.0.1", process.free_port())
+        proxy = process.Sluice(self.directory, "--api", "%s:%d" % address, *(["-r", rules.name] if script is not None else []), *args)
+        proxy.api_address = address
+        return proxy
+
+    def find(self, key, start):
+        found = next((pair for pair in self.idle if pair[0] == key), None)
+        if found:
+            self.idle.remove(found)
+        else:
+            found = key, start()
+        self.used.append(found)
+        return found[1]
+
+    def settle(self):
+        """The end of a test: what must hold of each proxy that it used. One of which it does not is no longer for others."""
+        used, self.used, failures = self.used, [], []
+        for pair in used:
+            try:
+                pair[1].settle()
+                self.idle.append(pair)
+            except Exception as failure:
+                pair[1].kill()
+                failures.append(failure)
+        self.finish(len(self.idle) - self.most)
+        assert not failures, "\n".join(map(str, failures))
+
+    def finish(self, count):
+        """So many of them, the one that has waited longest first."""
+        ending, self.idle = self.idle[:max(0, count)], self.idle[max(0, count):]
+        finish_all(proxy for _, proxy in ending)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """Per file."""
+    one = Pool(str(tmp_path_factory.mktemp("shared")))
+    yield one
+    one.finish(len(one.idle))
+
+
+@pytest.fixture
+def shared(pool):
+    """shared(*args): as sluice(*args), but it may have served other tests of the file that gave the same arguments, and is
+    stopped with the last of them: for tests that ask nothing but what a proxy does, not what it logs or counts, and leave
+    nothing behind in it. Twice in one test are two of them."""
+    yield pool.take
+    pool.settle()
+
+
+@pytest.fixture
+def shared_ruled(pool):
+    """shared_ruled(script, *args): the same with a ruleset and an API, as ruled(): for tests whose calls leave nothing behind."""
+    yield pool.take_ruled
+    pool.settle()
 
 
 @pytest.fixture

@@ -202,14 +202,24 @@ class Sluice:
             self.process.kill()
             self.process.wait()
 
-    def finish(self):
-        """The end of each test: nothing has leaked, and it stops when it is told to."""
+    def assert_flat(self):
+        """Of the sockets that clients have opened none is left, once the clients have closed theirs."""
         for client in list(wire.OPEN):
             client.close()
+        assert not self.alive() or not self.check_descriptors or self.flat(), (
+            f"{self.sockets()} sockets, {self.sockets_at_start} at start\n" + self.log())
+
+    def settle(self):
+        """Behind a test, where it goes on with another one: nothing has leaked, nothing has gone wrong."""
+        self.assert_flat()
+        assert self.alive(), f"exit {self.process.returncode}\n" + self.log()
+        assert not TROUBLE.search(self.log()), self.log()
+
+    def finish(self):
+        """The end of each test: nothing has leaked, and it stops when it is told to."""
         try:
+            self.assert_flat()
             if self.alive():
-                assert not self.check_descriptors or self.flat(), (
-                    f"{self.sockets()} sockets, {self.sockets_at_start} at start\n" + self.log())
                 self.signal(signal.SIGTERM)
             assert self.wait() == self.expected_exit, f"exit {self.process.returncode}\n" + self.log()
             assert not TROUBLE.search(self.log()), self.log()

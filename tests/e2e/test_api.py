@@ -42,8 +42,8 @@ def test_healthy(ruled):
 
 @pytest.mark.parametrize("path,status", [("/healthy/", 404), ("/stats/x", 404), ("/nothing", 404), ("/ruleset", 500),
                                          ("/ruleset/update", 500), ("/ruleset/nothing", 500), ("/sessions/", 404)])
-def test_paths_that_are_none(ruled, path, status):
-    _, api = ruled(None)
+def test_paths_that_are_none(shared_ruled, path, status):
+    _, api = shared_ruled(None)
     answer = api.get(path)
     assert answer.status == status and answer.headers["connection"] == "close"
     if status == 500:
@@ -52,8 +52,8 @@ def test_paths_that_are_none(ruled, path, status):
 
 @pytest.mark.parametrize("method,path,allow", [("PUT", "/stats", "GET, HEAD, POST"), ("POST", "/metrics", "GET, HEAD"),
                                                ("GET", "/ruleset/gc", "POST"), ("GET", "/sessions/0-0-0", "DELETE")])
-def test_methods(ruled, method, path, allow):
-    _, api = ruled(DIRECT)
+def test_methods(shared_ruled, method, path, allow):
+    _, api = shared_ruled(DIRECT)
     answer = api.ask(method, path)
     assert answer.status == 405 and answer.headers["allow"] == allow
 
@@ -312,8 +312,8 @@ def test_peer_that_closes_behind_any_length(ruled):
     assert process.wait_until(lambda: api.call("return done") == "return true,5")
 
 
-def test_half_closed_peer_is_answered(ruled):
-    _, api = ruled(DIRECT)
+def test_half_closed_peer_is_answered(shared_ruled):
+    _, api = shared_ruled(DIRECT)
     code = b"await.sleep(0.2) return 7"
     client = raw(api, b"POST /ruleset/rpcall HTTP/1.1\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (
         scripts.RPC_TYPE.encode(), len(code), code)).shut()
@@ -322,24 +322,24 @@ def test_half_closed_peer_is_answered(ruled):
 
 # --- HTTP ---
 
-def test_keep_alive_and_pipelining(ruled):
-    _, api = ruled(DIRECT)
+def test_keep_alive_and_pipelining(shared_ruled):
+    _, api = shared_ruled(DIRECT)
     client = raw(api, b"GET /healthy HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3 + b"GET /healthy HTTP/1.1\r\nConnection: close\r\n\r\n")
     answers = client.read_all().lower()
     assert answers.count(b"http/1.1 200 ok") == 4
     assert answers.count(b"\r\nconnection: keep-alive\r\n") == 3 and answers.count(b"\r\nconnection: close\r\n") == 1
 
 
-def test_without_host_and_absolute(ruled):
-    _, api = ruled(DIRECT)
+def test_without_host_and_absolute(shared_ruled):
+    _, api = shared_ruled(DIRECT)
     assert raw(api, b"GET /healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 200")
     assert raw(api, b"GET http://127.0.0.1/healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 200")
     assert raw(api, b"GET http://evil.test/healthy HTTP/1.1\r\nConnection: close\r\n\r\n").read_all().startswith(b"HTTP/1.1 403")
 
 
 @pytest.mark.parametrize("url", ["/stats?q=%zz", "/stats?q=%", "/stats?%4", "/healthy%00", "/stats?q=a%00b", "*"])
-def test_wrong_urls(ruled, url):
-    _, api = ruled(DIRECT)
+def test_wrong_urls(shared_ruled, url):
+    _, api = shared_ruled(DIRECT)
     head = raw(api, f"GET {url} HTTP/1.1\r\n\r\n".encode()).read_head()
     assert head.startswith(b"HTTP/1.1 400") and b"Content-Length: " in head
     assert api.get("/%68ealthy").status == 200
@@ -347,8 +347,8 @@ def test_wrong_urls(ruled, url):
 
 @pytest.mark.parametrize("fields", [b"Host: localhost\r\nHost: evil.test\r\n", b"Content-Length: 3\r\nContent-Length: 4\r\n",
                                     b"Content-Length: -1\r\n", b"Content-Length: 1x\r\n", b"Content-Length: \r\n"])
-def test_doubtful_fields(ruled, fields):
-    _, api = ruled(DIRECT)
+def test_doubtful_fields(shared_ruled, fields):
+    _, api = shared_ruled(DIRECT)
     client = raw(api, b"POST /ruleset/invoke HTTP/1.1\r\n" + fields + b"\r\nx=1")
     assert client.read_head().startswith(b"HTTP/1.1 400")
 
@@ -447,8 +447,8 @@ def test_no_descriptor_for_who_knocks(ruled):
     assert proxy.flat()
 
 
-def test_body_limits(ruled):
-    _, api = ruled(DIRECT)
+def test_body_limits(shared_ruled):
+    _, api = shared_ruled(DIRECT)
     assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\n\r\n").read_head().startswith(b"HTTP/1.1 411")
     assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nContent-Length: 4194305\r\n\r\n").read_head().startswith(b"HTTP/1.1 413")
     assert raw(api, b"POST /ruleset/invoke HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n").read_head().startswith(b"HTTP/1.1 501")
@@ -514,8 +514,8 @@ def test_full_proxy_does_not_lock_the_operator_out(ruled):
     ({"Host": "localhost", "Origin": "http://evil.test"}, 403), ({"Host": "localhost", "Origin": "null"}, 403),
     ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200), ({"Host": "localhost", "Sec-Fetch-Site": "cross-site"}, 403),
     ({"Host": "localhost", "Sec-Fetch-Site": "same-origin"}, 200)])
-def test_pages_of_others(ruled, headers, status):
-    _, api = ruled(DIRECT)
+def test_pages_of_others(shared_ruled, headers, status):
+    _, api = shared_ruled(DIRECT)
     assert api.ask("GET", "/stats", headers=headers).status == status
     assert api.ask("POST", "/ruleset/invoke", "x=1", headers).status == status
 

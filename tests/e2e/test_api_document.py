@@ -79,22 +79,27 @@ RARER = {("get", "/"): {404}, ("head", "/"): {404}, ("post", "/profile"): {409, 
          **{(method, "/lists/{id}"): {200} for method in ("get", "head")}, ("post", "/lists/reload"): {200, 409}}
 
 
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    path.write_text("reader read\nwriter\n")
+    path.chmod(0o600)
+    return path
+
+
 @pytest.mark.parametrize("method,path", OPERATIONS)
-def test_statuses(ruled, tmp_path, method, path):
-    tokens = tmp_path / "tokens"
-    tokens.write_text("reader read\nwriter\n")
-    tokens.chmod(0o600)
+def test_statuses(ruled, shared_ruled, tokens, tmp_path, method, path):
     known = statuses(method, path)
     seen = {}
     _, api = ruled(DIRECT, "-t", "5", "--state-dir", str(tmp_path))
-    _, guarded = ruled(DIRECT, "--api-token-file", str(tokens), name="guarded.lua")
+    _, guarded = shared_ruled(DIRECT, "--api-token-file", tokens)
     requests = [(what, api, request) for what, request in probes(method, path)]
     needed = {"/scripts": "?name=probe", "/profile": "?seconds=1"}.get(path, "")
     for token in ["wrong", "reader"]:
         requests.append((token, guarded, head(method, path.replace("{id}", "0-0-0"),
                                               [f"Authorization: Bearer {token}", "Content-Length: 0"], needed)))
     if path.startswith("/ruleset"):
-        _, bare = ruled(None)
+        _, bare = shared_ruled(None)
         requests.append(("no ruleset", bare, head(method, path, ["Content-Length: 0"])))
     for what, where, request in requests:
         client = wire.Client(where.address, timeout=20 * process.SLOW)

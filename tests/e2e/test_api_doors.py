@@ -39,15 +39,21 @@ def token_file(folder, text, name="tokens"):
     return path
 
 
+@pytest.fixture(scope="module")
+def sesame(tmp_path_factory):
+    """A file with this token."""
+    return token_file(tmp_path_factory.mktemp("tokens"), "sesame\n")
+
+
 # --- heads ---
 
 @pytest.mark.parametrize("line", [b"Authorization: Bearer sesame\0", b"Authorization: Bearer sesame\0x", b"Authorization: \0Bearer sesame",
                                   b"Authorization: Bearer sesame\r\nX-More: a\0b", b"X-More: \0\r\nAuthorization: Bearer sesame",
                                   b"Authorization: Bearer sesame\r\nX-More: \0", b"Authorization: Bearer sesame\r\n more"])
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
-def test_fields_that_are_not_whole(ruled, tmp_path, line, end):
+def test_fields_that_are_not_whole(shared_ruled, sesame, line, end):
     """What stands behind a zero octet, or on a second line, would be dropped without a word."""
-    _, api = ruled(DIRECT, "--api-token-file", str(token_file(tmp_path, "sesame\n")))
+    _, api = shared_ruled(DIRECT, "--api-token-file", sesame)
     line = line.replace(b"\r\n", end)
     request = b"GET /stats HTTP/1.1" + end + b"Host: localhost" + end + b"%s" + end + b"%s" + end
     assert status(api, request % (line, b"")) in (400, 401)
@@ -56,8 +62,8 @@ def test_fields_that_are_not_whole(ruled, tmp_path, line, end):
     assert status(api, request % (line, b"Accept: */*" + end)) in (400, 401)
 
 
-def test_whole_fields_are_served(ruled, tmp_path):
-    _, api = ruled(DIRECT, "--api-token-file", str(token_file(tmp_path, "sesame\n")))
+def test_whole_fields_are_served(shared_ruled, sesame):
+    _, api = shared_ruled(DIRECT, "--api-token-file", sesame)
     for fields in [b"Authorization: Bearer sesame\r\n", b"Authorization:Bearer sesame\r\nX: \r\nY:\r\n",
                    b"X:   much   blank   \r\nAuthorization:  \t Bearer sesame\r\nZ: z\r\n",
                    b"X: y\nAuthorization: Bearer sesame\r\nZ: z\n", b"A: " + b"x" * 7000 + b"\r\nAuthorization: Bearer sesame\r\n"]:
@@ -69,8 +75,8 @@ def test_whole_fields_are_served(ruled, tmp_path):
     assert client.read_head().startswith(b"HTTP/1.1 200")
 
 
-def test_zero_octet_in_the_url(ruled):
-    _, api = ruled(DIRECT)
+def test_zero_octet_in_the_url(shared_ruled):
+    _, api = shared_ruled(DIRECT)
     assert status(api, b"GET /stats\0/x HTTP/1.1\r\n\r\n") == 400
     assert status(api, b"GET /stats?format=json\0 HTTP/1.1\r\n\r\n") == 400
     assert status(api, b"POST /ruleset/invoke\0 HTTP/1.1\r\nContent-Length: 3\r\n\r\nx=1") == 400
@@ -80,9 +86,9 @@ def test_zero_octet_in_the_url(ruled):
     ("Host", "localhost", "evil.test"), ("Origin", "http://localhost", "http://evil.test"), ("Origin", "http://localhost", "http://localhost"),
     ("Sec-Fetch-Site", "same-origin", "cross-site"), ("Content-Type", "text/plain", "text/html"), ("Content-Encoding", "identity", "gzip"),
     ("Authorization", "Bearer a", "Bearer b"), ("Expect", "100-continue", "100-continue")])
-def test_fields_with_one_meaning(ruled, name, first, second):
+def test_fields_with_one_meaning(shared_ruled, name, first, second):
     """Of two only the first one was looked at, and the change was made."""
-    _, api = ruled(DIRECT)
+    _, api = shared_ruled(DIRECT)
     host = "" if name == "Host" else "Host: localhost\r\n"
     for one, two in [(first, second), (second, first)]:
         client = raw(api, f"POST /ruleset/invoke HTTP/1.1\r\n{host}{name}: {one}\r\n{name.lower()}: {two}\r\n"

@@ -64,10 +64,10 @@ def test_bind(sluice, host, listen):
     assert proxy.flat()
 
 
-def test_peer_comes_by_whichever_address(sluice):
+def test_peer_comes_by_whichever_address(shared):
     """Who cannot say where its peer comes from cannot say either by which of our addresses it comes; who can, gets the one
     address by which that peer is reached."""
-    proxy = sluice(ON)
+    proxy = shared(ON)
     client, bound = ask(proxy, "0.0.0.0")
     peer = wire.Client(("127.0.0.2", bound[1]))
     assert wire.read_socks5_reply(client)[0] == 0
@@ -79,8 +79,8 @@ def test_peer_comes_by_whichever_address(sluice):
     assert proxy.flat()
 
 
-def test_somebody_else_is_refused(sluice):
-    proxy = sluice(ON)
+def test_somebody_else_is_refused(shared):
+    proxy = shared(ON)
     client, bound = ask(proxy, "127.0.0.9")
     for _ in range(5):
         assert is_reset(bound, source=("127.0.0.1", 0))
@@ -89,8 +89,8 @@ def test_somebody_else_is_refused(sluice):
     assert_tunnel(client, peer)
 
 
-def test_only_one_peer(sluice):
-    proxy = sluice(ON)
+def test_only_one_peer(shared):
+    proxy = shared(ON)
     client, bound = ask(proxy)
     peer = wire.Client(bound)
     assert wire.read_socks5_reply(client)[0] == 0
@@ -99,9 +99,9 @@ def test_only_one_peer(sluice):
     assert_tunnel(client, peer)
 
 
-def test_octets_that_come_early(sluice):
+def test_octets_that_come_early(shared):
     """What either side has sent before the other was there arrives."""
-    proxy = sluice(ON)
+    proxy = shared(ON)
     client, bound = ask(proxy)
     client.send(b"early client")
     time.sleep(0.1)
@@ -131,17 +131,17 @@ def test_bind_that_is_refused(sluice, dns, host, options, code):
         assert client.read_all() == wire.socks5_failure(code)
 
 
-def test_policy_judges_the_peer(sluice):
-    proxy = sluice(ON, "--block-outbound", "loopback")
+def test_policy_judges_the_peer(shared):
+    proxy = shared(ON, "--block-outbound", "loopback")
     client, bound = ask(proxy, "0.0.0.0")
     assert is_reset(bound)
     client.reset()
     assert proxy.flat()
 
 
-def test_nobody_comes(sluice):
+def test_nobody_comes(shared):
     """The second reply says so, with the listener's address (contract 2.4)."""
-    proxy = sluice(ON, "-t", "5")
+    proxy = shared(ON, "-t", "5")
     start = time.monotonic()
     client, bound = ask(proxy)
     assert wire.read_socks5_reply(client) == (6, *bound)
@@ -151,8 +151,8 @@ def test_nobody_comes(sluice):
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
-def test_client_gives_up(sluice, ending):
-    proxy = sluice(ON)
+def test_client_gives_up(shared, ending):
+    proxy = shared(ON)
     client, bound = ask(proxy)
     getattr(client, ending)()
     assert proxy.flat()
@@ -161,8 +161,8 @@ def test_client_gives_up(sluice, ending):
 
 
 @pytest.mark.parametrize("first", ["client", "peer"])
-def test_reset_passes(sluice, first):
-    client, bound = ask(sluice(ON))
+def test_reset_passes(shared, first):
+    client, bound = ask(shared(ON))
     peer = wire.Client(bound)
     assert wire.read_socks5_reply(client)[0] == 0
     one, other = (client, peer) if first == "client" else (peer, client)

@@ -66,8 +66,8 @@ CURL_WAYS = {
 
 
 @pytest.mark.parametrize("way", CURL_WAYS)
-def test_curl(sluice, web, way):
-    curl, proxy = require("curl", "curl"), sluice()
+def test_curl(shared, web, way):
+    curl, proxy = require("curl", "curl"), shared()
     words = [word.format(proxy=proxy.url) for word in CURL_WAYS[way]]
     for name in ("127.0.0.1", "localhost"):
         url = f"http://{name}:{web.port}/{way}"
@@ -75,16 +75,16 @@ def test_curl(sluice, web, way):
 
 
 @pytest.mark.parametrize("way", CURL_WAYS)
-def test_curl_https(sluice, tls_web, certificate, way):
-    curl, proxy = require("curl", "curl"), sluice()
+def test_curl_https(shared, tls_web, certificate, way):
+    curl, proxy = require("curl", "curl"), shared()
     words = [word.format(proxy=proxy.url) for word in CURL_WAYS[way]]
     got = output(curl, "-sS", "-4", "--max-time", 20, "--cacert", certificate / "cert.pem", *words,
                  f"https://localhost:{tls_web.port}/{way}")
     assert got == f"secure page /{way}".encode()
 
 
-def test_curl_over_ipv6(sluice, origin):
-    curl, proxy, target = require("curl", "curl"), sluice(listen="::1"), origin(origins.pages, host="::1")
+def test_curl_over_ipv6(shared, origin):
+    curl, proxy, target = require("curl", "curl"), shared(listen="::1"), origin(origins.pages, host="::1")
     for way in ("socks5h", "socks4a", "http"):
         got = output(curl, "-sS", "-g", "-p", "--max-time", 20, "-x", f"{way}://{proxy.url}",
                      f"http://[::1]:{target.port}/{way}")
@@ -92,9 +92,9 @@ def test_curl_over_ipv6(sluice, origin):
 
 
 @pytest.mark.parametrize("way, code", [("socks5", 97), ("socks4", 97), ("http-tunnel", 56)])
-def test_curl_is_told_of_a_refusal(sluice, way, code):
+def test_curl_is_told_of_a_refusal(shared, way, code):
     """Exit codes of curl: 97 is "proxy handshake error", 56 what it makes of a CONNECT that was answered with 502."""
-    curl, proxy = require("curl", "curl"), sluice()
+    curl, proxy = require("curl", "curl"), shared()
     words = [word.format(proxy=proxy.url) for word in CURL_WAYS[way]]
     done = subprocess.run([curl, "-sS", "--max-time", "20", *words, f"http://127.0.0.1:{process.free_port()}/"],
                           capture_output=True, text=True, env=CLEAN)
@@ -123,15 +123,15 @@ def test_curl_uploads_and_downloads(sluice, origin, tmp_path):
     assert hashlib.sha256(got).digest() == hashlib.sha256(content).digest()
 
 
-def test_wget_https(sluice, tls_web, certificate):
-    wget, proxy = require("wget", "wget"), sluice()
+def test_wget_https(shared, tls_web, certificate):
+    wget, proxy = require("wget", "wget"), shared()
     got = output(wget, "-q", "-O", "-", "--tries=1", f"--ca-certificate={certificate}/cert.pem",
                  f"https://localhost:{tls_web.port}/wget", env={"https_proxy": f"http://{proxy.url}"})
     assert got == b"secure page /wget"
 
 
-def test_wget(sluice, web):
-    wget, proxy = require("wget", "wget"), sluice()
+def test_wget(shared, web):
+    wget, proxy = require("wget", "wget"), shared()
     got = output(wget, "-q", "-O", "-", "--tries=1", f"http://localhost:{web.port}/wget",
                  env={"http_proxy": f"http://{proxy.url}"})
     assert got == b"page /wget"
@@ -142,8 +142,8 @@ REQUEST = b"GET /raw HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.mark.parametrize("kind, auth", [("socks4", None), ("socks5", None), ("socks5", "user:pass"), ("http", None),
                                         ("http", "user:pass")])
-def test_ncat(sluice, web, kind, auth):
-    ncat, proxy = require("ncat", "ncat"), sluice()
+def test_ncat(shared, web, kind, auth):
+    ncat, proxy = require("ncat", "ncat"), shared()
     words = [ncat, "--no-shutdown", "--proxy", proxy.url, "--proxy-type", kind, "127.0.0.1", web.port]
     if auth:
         words[1:1] = ["--proxy-auth", auth]
@@ -151,8 +151,8 @@ def test_ncat(sluice, web, kind, auth):
 
 
 @pytest.mark.parametrize("kind", ["4", "5", "connect"])
-def test_nc(sluice, web, kind):
-    nc, proxy = require("nc.openbsd", "netcat-openbsd"), sluice()
+def test_nc(shared, web, kind):
+    nc, proxy = require("nc.openbsd", "netcat-openbsd"), shared()
     assert output(nc, "-X", kind, "-x", proxy.url, "127.0.0.1", web.port, input=REQUEST).endswith(b"page /raw")
 
 
@@ -193,18 +193,18 @@ SSH_WAYS = {
 
 
 @pytest.mark.parametrize("way", SSH_WAYS)
-def test_ssh(sluice, ssh_server, way):
+def test_ssh(shared, ssh_server, way):
     program, package, words = SSH_WAYS[way]
-    proxy, (_, ssh) = sluice(), ssh_server
+    proxy, (_, ssh) = shared(), ssh_server
     command = f"{require(program, package)} {words.format(proxy=proxy.url)}"
     content = os.urandom(3 << 20)
     got = output(*ssh, "-o", f"ProxyCommand={command}", "127.0.0.1", "sha256sum; echo done", input=content)
     assert got.decode().split() == [hashlib.sha256(content).hexdigest(), "-", "done"]
 
 
-def test_pysocks(sluice, origin):
+def test_pysocks(shared, origin):
     import socks
-    proxy, target = sluice(), origin(host="::")  # who resolves localhost by itself tries one address, of either family
+    proxy, target = shared(), origin(host="::")  # who resolves localhost by itself tries one address, of either family
     kinds = [(socks.SOCKS4, None, False), (socks.SOCKS4, "me", True), (socks.SOCKS5, None, False),
              (socks.SOCKS5, None, True), (socks.SOCKS5, "user", True), (socks.HTTP, None, True)]
     for kind, user, remote in kinds:
@@ -216,9 +216,9 @@ def test_pysocks(sluice, origin):
             assert client.recv(5) == b"hello", (kind, user, remote)
 
 
-def test_pysocks_names_the_reason(sluice):
+def test_pysocks_names_the_reason(shared):
     import socks
-    proxy = sluice()
+    proxy = shared()
     with socks.socksocket() as client:
         client.set_proxy(socks.SOCKS5, proxy.host, proxy.port)
         with pytest.raises(socks.GeneralProxyError, match="0x05: Connection refused"):
@@ -229,8 +229,8 @@ def test_pysocks_names_the_reason(sluice):
     ("socks", "socks4://", False), ("socks", "socks5://", False), ("socks", "socks5://u:p@", False),
     ("agent", "http://", False), ("agent", "http://", True), ("agent", "http://u:p@", True),
     ("undici", "http://", False), ("undici", "http://", True)])
-def test_node(sluice, web, tls_web, node_modules, kind, scheme, secure):
-    proxy = sluice()
+def test_node(shared, web, tls_web, node_modules, kind, scheme, secure):
+    proxy = shared()
     url = f"https://localhost:{tls_web.port}/node" if secure else f"http://127.0.0.1:{web.port}/node"
     got = output("node", os.path.join(HERE, "clients.js"), kind, scheme + proxy.url, url,
                  env={"NODE_PATH": os.path.join(node_modules, "node_modules")})

@@ -46,12 +46,12 @@ def assert_refused(address, host, port, socks4, socks5, http):
         assert wire.status_of(client.read_all())[0] == http
 
 
-def test_refused(sluice):
-    assert_refused(sluice().address, "127.0.0.1", process.free_port(), True, 5, 502)
+def test_refused(shared):
+    assert_refused(shared().address, "127.0.0.1", process.free_port(), True, 5, 502)
 
 
-def test_refused_ipv6(sluice):
-    proxy, port = sluice(), process.free_port("::1")
+def test_refused_ipv6(shared):
+    proxy, port = shared(), process.free_port("::1")
     with wire.Client(proxy.address) as client:
         ask_socks5(client, "::1", port)
         assert client.read_all() == wire.socks5_failure(5)
@@ -144,9 +144,9 @@ def test_every_address_of_a_name_is_judged(sluice, namespace, dns, blocked, forb
     other.close()
 
 
-def test_an_empty_list_blocks_nothing(sluice, origin):
+def test_an_empty_list_blocks_nothing(shared, origin):
     target = origin()
-    proxy = sluice("--block-outbound", "")
+    proxy = shared("--block-outbound", "")
     with wire.through_socks5(proxy.address, "127.0.0.1", target.port) as client:
         client.send(b"x")
         assert client.read(1) == b"x"
@@ -192,8 +192,8 @@ def test_a_unix_target_that_may_not_be_opened(sluice, origin, tmp_path):
     pytest.param(b"\4\1\0\x50\0\0\0\0user\0name.example\0", id="zero-address-is-no-4a"),
     pytest.param(b"\4\1\0\0\x7f\0\0\1\0", id="port-0"),
 ])
-def test_socks4_request_that_is_refused(sluice, request_bytes):
-    with wire.Client(sluice().address) as client:
+def test_socks4_request_that_is_refused(shared, request_bytes):
+    with wire.Client(shared().address) as client:
         client.send(request_bytes)
         assert client.read_all() == wire.SOCKS4_REJECTED
 
@@ -211,20 +211,20 @@ def test_socks4_request_that_is_refused(sluice, request_bytes):
     pytest.param(b"\5\1\0\xff", 8, id="address-type-255-at-once"),
     pytest.param(b"\5\1\0\3\0\0\x50", 4, id="empty-name"),
 ])
-def test_socks5_request_that_is_refused(sluice, request_bytes, code):
-    with wire.greet(wire.Client(sluice().address)) as client:
+def test_socks5_request_that_is_refused(shared, request_bytes, code):
+    with wire.greet(wire.Client(shared().address)) as client:
         client.send(request_bytes)
         assert client.read_all() == wire.socks5_failure(code)
 
 
-def test_socks5_request_of_another_version(sluice):
-    with wire.greet(wire.Client(sluice().address)) as client:
+def test_socks5_request_of_another_version(shared):
+    with wire.greet(wire.Client(shared().address)) as client:
         client.send(b"\4" + wire.socks5("127.0.0.1", 80)[1:])
         assert client.ends_with() in ("end", "reset")  # and not a single octet
 
 
-def test_socks5_password_of_another_version(sluice):
-    with wire.Client(sluice().address) as client:
+def test_socks5_password_of_another_version(shared):
+    with wire.Client(shared().address) as client:
         client.send(b"\5\1\2")
         assert client.read(2) == b"\5\2"
         client.send(b"\5\1u\1p")
@@ -232,8 +232,8 @@ def test_socks5_password_of_another_version(sluice):
 
 
 @pytest.mark.parametrize("first", [0, 1, 3, 6, 0x16, 0x7F, 0x80, 0xFF])
-def test_first_octet_of_no_protocol(sluice, first):
-    with wire.Client(sluice().address) as client:
+def test_first_octet_of_no_protocol(shared, first):
+    with wire.Client(shared().address) as client:
         client.send(bytes([first]) * 20)
         assert client.ends_with() in ("end", "reset")
 
@@ -268,19 +268,19 @@ BAD_HEADS = {
 
 
 @pytest.mark.parametrize("name", BAD_HEADS)
-def test_http_400(sluice, name):
-    with wire.Client(sluice().address) as client:
+def test_http_400(shared, name):
+    with wire.Client(shared().address) as client:
         client.send(BAD_HEADS[name])
         assert wire.status_of(client.read_all()) == (400, "Bad Request")
 
 
-def test_http_head_of_256_fields_and_32767_octets(sluice, origin):
+def test_http_head_of_256_fields_and_32767_octets(shared, origin):
     """The largest; what is larger is in test_http_heads.py."""
     target = origin()
     head = wire.http_connect("127.0.0.1", target.port, b"A: b\r\n" * 255 + b"X: \r\n")
     head = head.replace(b"X: ", b"X: " + b"x" * (32767 - len(head)))
     assert len(head) == 32767
-    with wire.Client(sluice().address) as client:
+    with wire.Client(shared().address) as client:
         client.send(head + b"payload")
         assert client.read_head() == wire.HTTP_ESTABLISHED
         assert client.read(7) == b"payload"
@@ -288,9 +288,9 @@ def test_http_head_of_256_fields_and_32767_octets(sluice, origin):
 
 # --- time ---
 
-def test_timeouts(sluice, blackhole):
+def test_timeouts(shared, blackhole):
     """All kinds at once, because each of them costs the same five seconds."""
-    proxy, nowhere = sluice("-t", "5"), blackhole()
+    proxy, nowhere = shared("-t", "5"), blackhole()
     dead = (nowhere.host, nowhere.port)
     cases = {
         "nothing said": (b"", b""),
@@ -317,9 +317,9 @@ def test_timeouts(sluice, blackhole):
         clients[name].close()
 
 
-def test_slow_client_has_no_more_time_than_others(sluice):
+def test_slow_client_has_no_more_time_than_others(shared):
     """The limit counts from accept: an octet now and then does not extend it."""
-    proxy = sluice("-t", "5")
+    proxy = shared("-t", "5")
     with wire.Client(proxy.address) as client:
         request = wire.http_connect("127.0.0.1", 80, b"X: " + b"x" * 1000 + b"\r\n")
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -341,26 +341,26 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_refusal_is_readable_although_more_was_sent(sluice, name):
+def test_refusal_is_readable_although_more_was_sent(shared, name):
     """A close with unread octets would reset the connection, and the answer with it."""
     request, expected = REFUSALS[name]
-    with wire.Client(sluice().address) as client:
+    with wire.Client(shared().address) as client:
         client.send(request + b"z" * 100000)
         time.sleep(0.1)  # a reset would have arrived by now
         heard = client.read_all()
         assert heard == expected if expected is not None else wire.status_of(heard)[0] in (400, 403)
 
 
-def test_refused_client_that_never_closes_is_forgotten(sluice):
-    proxy = sluice()
+def test_refused_client_that_never_closes_is_forgotten(shared):
+    proxy = shared()
     with wire.Client(proxy.address) as client:
         client.send(wire.socks4("224.0.0.1", 80))
         assert client.read_all() == wire.SOCKS4_REJECTED
         assert proxy.flat()
 
 
-def test_refused_client_that_sends_for_ever_is_forgotten(sluice):
-    proxy = sluice()
+def test_refused_client_that_sends_for_ever_is_forgotten(shared):
+    proxy = shared()
     with wire.Client(proxy.address) as client:
         client.send(wire.socks4("224.0.0.1", 80))
         end = time.monotonic() + 30
@@ -384,8 +384,8 @@ def messages(way, port):
 
 @pytest.mark.parametrize("way", ["socks4", "socks5", "http"])
 @pytest.mark.parametrize("ending", ["close", "reset", "shut"])
-def test_client_that_leaves_at_each_stage(sluice, origin, way, ending):
-    proxy, target = sluice(), origin()
+def test_client_that_leaves_at_each_stage(shared, origin, way, ending):
+    proxy, target = shared(), origin()
     for stage in range(len(messages(way, target.port)) + 1):
         for half in (False, True):
             client = wire.Client(proxy.address)
@@ -416,9 +416,9 @@ def test_client_that_resets_while_we_connect(sluice, blackhole):
     assert proxy.flat()
 
 
-def test_upstream_that_resets_at_once(sluice, origin):
+def test_upstream_that_resets_at_once(shared, origin):
     """As soon as the client knows of it: a reset that comes before the worker has seen the connection is a refusal."""
-    proxy, granted = sluice(), threading.Semaphore(0)
+    proxy, granted = shared(), threading.Semaphore(0)
     target = origin(lambda _origin, connection: granted.acquire(timeout=60) and origins.reset(connection))
     for way, tunnel in wire.WAYS.items():
         with tunnel(proxy.address, "127.0.0.1", target.port) as client:
@@ -426,8 +426,8 @@ def test_upstream_that_resets_at_once(sluice, origin):
             assert client.ends_with() == "reset", way
 
 
-def test_upstream_that_closes_at_once(sluice, origin):
-    proxy = sluice()
+def test_upstream_that_closes_at_once(shared, origin):
+    proxy = shared()
     target = origin(lambda _origin, connection: None)
     for way, tunnel in wire.WAYS.items():
         with tunnel(proxy.address, "127.0.0.1", target.port) as client:

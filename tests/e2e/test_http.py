@@ -112,8 +112,8 @@ def get(exchange, fields=b"", path=b"/", method=b"GET", version=b"1.1"):
 
 # --- what the upstream hears ---
 
-def test_request_is_rewritten(sluice, origin):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_request_is_rewritten(shared, origin):
+    proxy, exchange = shared(), Exchange(origin, OK)
     client = ask(proxy, get(
         exchange, b"Accept: */*\r\nConnection: close, X-Drop\r\nX-Drop: 1\r\nKeep-Alive: timeout=5\r\n"
         b"Proxy-Connection: keep-alive\r\nTE: trailers\r\nTrailer: X-T\r\nUpgrade-Insecure-Requests: 1\r\n"
@@ -134,30 +134,30 @@ def test_request_is_rewritten(sluice, origin):
 @pytest.mark.parametrize("target, line", [
     (b"", "GET / HTTP/1.1"), (b"?q", "GET /?q HTTP/1.1"), (b"/a#fragment", "GET /a HTTP/1.1"),
     (b"/a?b?c=/d", "GET /a?b?c=/d HTTP/1.1"), (b"//double", "GET //double HTTP/1.1"), (b"/*", "GET /* HTTP/1.1")])
-def test_request_target(sluice, origin, target, line):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_request_target(shared, origin, target, line):
+    proxy, exchange = shared(), Exchange(origin, OK)
     client = ask(proxy, get(exchange, path=target))
     assert client.read_all().endswith(b"ok")
     assert parse(exchange.request()[0])[0] == line
 
 
-def test_user_information_is_dropped(sluice, origin):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_user_information_is_dropped(shared, origin):
+    proxy, exchange = shared(), Exchange(origin, OK)
     client = ask(proxy, b"GET http://user:secret@127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % exchange.port)
     assert client.read_all().endswith(b"ok")
     assert b"secret" not in exchange.request()[0]
     assert value(parse(exchange.request()[0])[1], "Host") == f"127.0.0.1:{exchange.port}"
 
 
-def test_scheme_and_host_in_upper_case(sluice, origin):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_scheme_and_host_in_upper_case(shared, origin):
+    proxy, exchange = shared(), Exchange(origin, OK)
     client = ask(proxy, b"GET HTTP://LOCALHOST:%d/X HTTP/1.1\r\nConnection: close\r\n\r\n" % exchange.port)
     assert client.read_all().endswith(b"ok")
     assert parse(exchange.request()[0])[0] == "GET /X HTTP/1.1"
 
 
-def test_ipv6_host(sluice, origin):
-    proxy, seen = sluice(), []
+def test_ipv6_host(shared, origin):
+    proxy, seen = shared(), []
 
     def serve(_origin, connection):
         seen.append(origins.read_http_head(connection))
@@ -170,15 +170,15 @@ def test_ipv6_host(sluice, origin):
 
 
 @pytest.mark.parametrize("method", [b"GET", b"DELETE", b"OPTIONS", b"PROPFIND", b"X-ODD!"])
-def test_any_method(sluice, origin, method):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_any_method(shared, origin, method):
+    proxy, exchange = shared(), Exchange(origin, OK)
     client = ask(proxy, get(exchange, method=method, path=b"/m"))
     assert client.read_all().endswith(b"ok")
     assert parse(exchange.request()[0])[0].encode() == method + b" /m HTTP/1.1"
 
 
-def test_head_octet_by_octet(sluice, origin):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_head_octet_by_octet(shared, origin):
+    proxy, exchange = shared(), Exchange(origin, OK)
     client = wire.Client(proxy.address).send_slowly(get(exchange, b"Content-Length: 3\r\n", method=b"POST") + b"abc",
                                                     0.001)
     assert client.read_all().endswith(b"ok")
@@ -187,8 +187,8 @@ def test_head_octet_by_octet(sluice, origin):
 
 @pytest.mark.parametrize("relay", ["auto", "copy", "splice"])
 @pytest.mark.parametrize("size", [0, 1, 20000, 5_000_000])
-def test_body_with_a_length(sluice, origin, size, relay):
-    proxy, exchange = sluice("--relay", relay), Exchange(origin, OK)
+def test_body_with_a_length(shared, origin, size, relay):
+    proxy, exchange = shared("--relay", relay), Exchange(origin, OK)
     content = os.urandom(size)
     client = ask(proxy, get(exchange, b"Content-Length: %d\r\n" % size, method=b"POST") + content)
     assert client.read_all().endswith(b"ok")
@@ -209,8 +209,8 @@ def chunked(content, sizes, extension=b"", trailer=b""):
     pytest.param(b"", b"", id="plain"),
     pytest.param(b";a=b;c=\"d e\"", b"X-Trailer: 1\r\nX-More: 2\r\n", id="with-extensions-and-trailers")])
 @pytest.mark.parametrize("size", [0, 1, 100_000, 5_000_000])
-def test_chunked_body(sluice, origin, size, extension, trailer):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_chunked_body(shared, origin, size, extension, trailer):
+    proxy, exchange = shared(), Exchange(origin, OK)
     content = os.urandom(size)
     client = ask(proxy, get(exchange, b"Transfer-Encoding: chunked\r\n", method=b"PUT") +
                  chunked(content, [1, 10, 4096, 16385, 70000], extension, trailer))
@@ -221,17 +221,17 @@ def test_chunked_body(sluice, origin, size, extension, trailer):
     assert value(parse(head)[1], "Content-Length") is None
 
 
-def test_chunked_body_octet_by_octet(sluice, origin):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_chunked_body_octet_by_octet(shared, origin):
+    proxy, exchange = shared(), Exchange(origin, OK)
     client = ask(proxy, get(exchange, b"Transfer-Encoding: chunked\r\n", method=b"POST"))
     client.send_slowly(chunked(b"hello, chunks", [5, 1, 7], b";x", b"T: 1\r\n"), 0.001)
     assert client.read_all().endswith(b"ok")
     assert exchange.request()[1] == b"hello, chunks"
 
 
-def test_what_follows_a_request_is_not_forwarded(sluice, origin):
+def test_what_follows_a_request_is_not_forwarded(shared, origin):
     """One request per connection: a second one, smuggled or pipelined, must not reach the upstream."""
-    proxy, exchange = sluice(), Exchange(origin, OK, close=True)
+    proxy, exchange = shared(), Exchange(origin, OK, close=True)
     for body, field in ((b"abc", b"Content-Length: 3\r\n"), (b"", b""),
                         (b"3\r\nabc\r\n0\r\n\r\n", b"Transfer-Encoding: chunked\r\n")):
         client = ask(proxy, get(exchange, field, method=b"POST") + body + get(exchange, path=b"/second"))
@@ -242,7 +242,7 @@ def test_what_follows_a_request_is_not_forwarded(sluice, origin):
     assert len(exchange.requests) == 3
 
 
-def test_expect_continue(sluice, origin):
+def test_expect_continue(shared, origin):
     def serve(_origin, connection):
         head = origins.read_http_head(connection)
         assert b"Expect: 100-continue\r\n" in head
@@ -251,7 +251,7 @@ def test_expect_continue(sluice, origin):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n" + body)
 
     target = origin(serve)
-    client = ask(sluice(), b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n"
+    client = ask(shared(), b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n"
                  b"Connection: close\r\n\r\n" % target.port)
     line, _ = parse(client.read_head())
     assert line == "HTTP/1.1 100 Continue"
@@ -260,8 +260,8 @@ def test_expect_continue(sluice, origin):
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and answer.endswith(b"\r\n\r\nhello")
 
 
-def test_version_1_0(sluice, origin):
-    proxy, exchange = sluice(), Exchange(origin, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" +
+def test_version_1_0(shared, origin):
+    proxy, exchange = shared(), Exchange(origin, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" +
                                          chunked(b"plain text", [3]))
     client = ask(proxy, get(exchange, version=b"1.0"))
     head, _, body = client.read_all().partition(b"\r\n\r\n")
@@ -290,15 +290,15 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_bad_request(sluice, origin, name):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_bad_request(shared, origin, name):
+    proxy, exchange = shared(), Exchange(origin, OK)
     client = ask(proxy, REFUSED[name].replace(b"{url}", exchange.url))
     assert wire.status_of(client.read_all()) == (400, "Bad Request")
     assert not exchange.origin.connections
 
 
-def test_length_beyond_all_numbers(sluice, origin):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_length_beyond_all_numbers(shared, origin):
+    proxy, exchange = shared(), Exchange(origin, OK)
     client = ask(proxy, get(exchange, b"Content-Length: 99999999999999999999\r\n", method=b"POST"))
     assert wire.status_of(client.read_all()) == (413, "Content Too Large")
     assert not exchange.origin.connections
@@ -309,9 +309,9 @@ def test_length_beyond_all_numbers(sluice, origin):
     pytest.param(b"3\r\nabcd\r\n", id="too-long"), pytest.param(b"fffffffffffffffff\r\n", id="endless"),
     pytest.param(b"3\nabc\n0\n\n", id="bare-line-feeds"), pytest.param(b"3;\0\r\nabc\r\n", id="nul-in-extension"),
     pytest.param(b" 3\r\nabc\r\n", id="blank-before")])
-def test_bad_chunk(sluice, origin, body):
+def test_bad_chunk(shared, origin, body):
     """The upstream is under way by then: it must not take what it has got for a whole request."""
-    proxy, exchange = sluice(), Exchange(origin, OK)
+    proxy, exchange = shared(), Exchange(origin, OK)
     client = ask(proxy, get(exchange, b"Transfer-Encoding: chunked\r\n", method=b"POST") + b"2\r\nok\r\n" + body)
     assert wire.status_of(client.read_all()) == (400, "Bad Request")
     client.close()
@@ -328,10 +328,10 @@ def test_dial_failures(sluice, dns):
         assert wire.status_of(client.read_all())[0] == status, host
 
 
-def test_timeouts(sluice, origin, blackhole):
+def test_timeouts(shared, origin, blackhole):
     nowhere, silent = blackhole(), origin(origins.collect)
     halfway = Exchange(origin, b"HTTP/1.1 200 OK\r\nContent-Le", close=False)
-    proxy = sluice("-t", "5")
+    proxy = shared("-t", "5")
     start = time.monotonic()
     clients = {
         "connecting": (ask(proxy, b"GET http://127.0.0.2:%d/ HTTP/1.1\r\n\r\n" % nowhere.port), 504),
@@ -355,11 +355,11 @@ def response(proxy, exchange, request=None):
     return line, fields, client.read_all()
 
 
-def test_response_is_rewritten(sluice, origin):
+def test_response_is_rewritten(shared, origin):
     exchange = Exchange(origin, b"HTTP/1.1 200 Fine, thanks\r\nServer: x\r\nConnection: keep-alive, X-Hop\r\n"
                         b"X-Hop: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\nTrailer: T\r\nUpgrade: h2c\r\n"
                         b"Set-Cookie: a\r\nSet-Cookie: b\r\nContent-Length: 4\r\n\r\nbody")
-    line, fields, body = response(sluice(), exchange)
+    line, fields, body = response(shared(), exchange)
     assert line == "HTTP/1.1 200 OK" and body == b"body"
     assert [text for name, text in fields if name == "Set-Cookie"] == ["a", "b"]
     assert value(fields, "Server") == "x" and value(fields, "Content-Length") == "4"
@@ -370,19 +370,19 @@ def test_response_is_rewritten(sluice, origin):
 
 @pytest.mark.parametrize("status, line", [(b"404 Nix", "HTTP/1.1 404 Not Found"), (b"299 Odd", "HTTP/1.1 299 "),
                                           (b"500", "HTTP/1.1 500 Internal Server Error"), (b"999 ?", "HTTP/1.1 999 ")])
-def test_reason_is_the_canonical_one(sluice, origin, status, line):
+def test_reason_is_the_canonical_one(shared, origin, status, line):
     exchange = Exchange(origin, b"HTTP/1.0 " + status + b"\r\nContent-Length: 0\r\n\r\n")
-    assert response(sluice(), exchange)[0] == line
+    assert response(shared(), exchange)[0] == line
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 8_000_000])
 @pytest.mark.parametrize("framing", ["length", "chunked", "end"])
-def test_response_body(sluice, origin, size, framing):
+def test_response_body(shared, origin, size, framing):
     content = os.urandom(size)
     wrapped = {"length": (b"Content-Length: %d\r\n" % size, content), "end": (b"", content),
                "chunked": (b"Transfer-Encoding: chunked\r\n", chunked(content, [1, 4096, 50000], b";e", b"T: 1\r\n"))}
     field, body = wrapped[framing]
-    proxy, exchange = sluice(), Exchange(origin, b"HTTP/1.1 200 OK\r\n" + field + b"\r\n" + body)
+    proxy, exchange = shared(), Exchange(origin, b"HTTP/1.1 200 OK\r\n" + field + b"\r\n" + body)
     client = ask(proxy, get(exchange))
     _, fields = parse(client.read_head())
     if value(fields, "Transfer-Encoding"):
@@ -396,19 +396,19 @@ def test_response_body(sluice, origin, size, framing):
     assert proxy.flat()
 
 
-def test_response_octet_by_octet(sluice, origin):
+def test_response_octet_by_octet(shared, origin):
     text = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"slowly it comes", [4], b";x")
     exchange = Exchange(origin, *[text[i:i + 1] for i in range(len(text))], pause=0.001)
-    client = ask(sluice(), get(exchange))
+    client = ask(shared(), get(exchange))
     _, fields = parse(client.read_head())
     got = read_chunked(client.read) if value(fields, "Transfer-Encoding") else client.read_all()
     assert got == b"slowly it comes"
 
 
-def test_surplus_behind_a_response_is_not_delivered(sluice, origin):
+def test_surplus_behind_a_response_is_not_delivered(shared, origin):
     for framed in (b"Content-Length: 4\r\n\r\nbody", b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"):
         exchange = Exchange(origin, b"HTTP/1.1 200 OK\r\n" + framed + b"HTTP/1.1 200 OK\r\n\r\nforged")
-        client = ask(sluice(), get(exchange))
+        client = ask(shared(), get(exchange))
         answer = client.read_all()
         assert b"body" in answer and b"forged" not in answer
 
@@ -418,11 +418,11 @@ def test_surplus_behind_a_response_is_not_delivered(sluice, origin):
     pytest.param(b"HTTP/1.1 304 Nope\r\nContent-Length: 1000\r\nETag: x\r\n\r\n", id="304"),
     pytest.param(b"HTTP/1.1 204 None\r\n\r\n", id="204"),
     pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", id="head-with-chunks")])
-def test_response_without_a_body(sluice, origin, reply):
+def test_response_without_a_body(shared, origin, reply):
     """HEAD, 204 and 304 have none, whatever the fields say; the upstream keeps its connection open to prove it."""
     head_method = b" 200 " in reply
     exchange = Exchange(origin, reply, close=False)
-    line, fields, body = response(sluice(), exchange, get(exchange, method=b"HEAD" if head_method else b"GET"))
+    line, fields, body = response(shared(), exchange, get(exchange, method=b"HEAD" if head_method else b"GET"))
     assert body == b""
     if b"Content-Length" in reply:
         assert value(fields, "Content-Length") == "1000"
@@ -431,10 +431,10 @@ def test_response_without_a_body(sluice, origin, reply):
     exchange.origin.connection().close()
 
 
-def test_interim_responses(sluice, origin):
+def test_interim_responses(shared, origin):
     exchange = Exchange(origin, b"HTTP/1.1 102 Working\r\n\r\n", b"HTTP/1.1 103 Soon\r\nLink: </a>\r\n\r\n" * 20, OK,
                         pause=0.02)
-    client = ask(sluice(), get(exchange))
+    client = ask(shared(), get(exchange))
     assert parse(client.read_head())[0] == "HTTP/1.1 102 Processing"
     for _ in range(20):
         line, fields = parse(client.read_head())
@@ -463,22 +463,22 @@ BAD_RESPONSES = {
 
 
 @pytest.mark.parametrize("name", BAD_RESPONSES)
-def test_bad_response(sluice, origin, name):
+def test_bad_response(shared, origin, name):
     exchange = Exchange(origin, BAD_RESPONSES[name])
-    client = ask(sluice(), get(exchange))
+    client = ask(shared(), get(exchange))
     assert wire.status_of(client.read_all()) == (502, "Bad Gateway")
 
 
-def test_upstream_that_resets(sluice, origin):
+def test_upstream_that_resets(shared, origin):
     target = origin(lambda _origin, connection: (connection.recv(10), origins.reset(connection)))
-    client = ask(sluice(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % target.port)
+    client = ask(shared(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % target.port)
     assert wire.status_of(client.read_all()) == (502, "Bad Gateway")
 
 
 @pytest.mark.parametrize("reply", [pytest.param(b"Content-Length: 100\r\n\r\nhalf", id="length"),
                                    pytest.param(b"Transfer-Encoding: chunked\r\n\r\n64\r\nhalf", id="chunked")])
 @pytest.mark.parametrize("ending", ["end", "reset"])
-def test_response_that_breaks_off(sluice, origin, reply, ending):
+def test_response_that_breaks_off(shared, origin, reply, ending):
     """The client must be able to tell: an orderly end would look like a response, to those who do not count."""
     def serve(_origin, connection):
         origins.read_http_head(connection)
@@ -488,7 +488,7 @@ def test_response_that_breaks_off(sluice, origin, reply, ending):
             origins.reset(connection)
 
     target = origin(serve)
-    client = ask(sluice(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % target.port)
+    client = ask(shared(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % target.port)
     assert client.read_head().startswith(b"HTTP/1.1 200 OK\r\n")
     with pytest.raises(ConnectionResetError):
         client.read_all()
@@ -496,10 +496,10 @@ def test_response_that_breaks_off(sluice, origin, reply, ending):
 
 @pytest.mark.parametrize("way", ["copy", "splice"])
 @pytest.mark.parametrize("size", [4, 100000])
-def test_response_until_the_end_that_a_reset_cuts(sluice, origin, way, size):
+def test_response_until_the_end_that_a_reset_cuts(shared, origin, way, size):
     """The reset meets the request, which is still being sent: the response must not seem to have ended there."""
     target = origin(origins.hold)
-    client = ask(sluice("--relay", way), b"POST http://127.0.0.1:%d/ HTTP/1.0\r\nContent-Length: 1000000000\r\n\r\n" % target.port)
+    client = ask(shared("--relay", way), b"POST http://127.0.0.1:%d/ HTTP/1.0\r\nContent-Length: 1000000000\r\n\r\n" % target.port)
     upstream = target.connection()
     origins.read_http_head(upstream)
     upstream.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(size))
@@ -515,7 +515,7 @@ def test_response_until_the_end_that_a_reset_cuts(sluice, origin, way, size):
         client.read_all()
 
 
-def test_early_response_to_a_large_body(sluice, origin):
+def test_early_response_to_a_large_body(shared, origin):
     """A server that refuses without reading: its answer arrives, although the client is still sending."""
     def serve(_origin, connection):
         origins.read_http_head(connection)
@@ -524,7 +524,7 @@ def test_early_response_to_a_large_body(sluice, origin):
         time.sleep(0.5)
 
     target = origin(serve)
-    client = ask(sluice(), b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n" % target.port)
+    client = ask(shared(), b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n" % target.port)
 
     def feed():
         try:
@@ -542,8 +542,8 @@ def test_early_response_to_a_large_body(sluice, origin):
     client.close()
 
 
-def test_client_that_leaves(sluice, origin):
-    proxy, target = sluice(), origin(origins.collect)
+def test_client_that_leaves(shared, origin):
+    proxy, target = shared(), origin(origins.collect)
     request = b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nContent-Length: 1000\r\n\r\nhalf" % target.port
     for size in (10, 40, len(request) - 4, len(request)):
         for ending in ("close", "reset"):
@@ -553,9 +553,9 @@ def test_client_that_leaves(sluice, origin):
     assert proxy.flat()
 
 
-def test_half_closed_client_gets_its_response(sluice, origin):
+def test_half_closed_client_gets_its_response(shared, origin):
     exchange = Exchange(origin, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok", pause=0.4)
-    client = ask(sluice(), get(exchange)).shut()
+    client = ask(shared(), get(exchange)).shut()
     assert client.read_all().endswith(b"ok")
 
 
@@ -582,7 +582,7 @@ UPGRADE = (b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSoc
 
 
 @pytest.mark.parametrize("early", [b"", b"early frame"])
-def test_websocket(sluice, origin, early):
+def test_websocket(shared, origin, early):
     seen = []
 
     def serve(one, connection):
@@ -591,7 +591,7 @@ def test_websocket(sluice, origin, early):
         return origins.echo(one, connection)
 
     target = origin(serve)
-    client = ask(sluice(), b"GET http://127.0.0.1:%d/chat HTTP/1.1\r\n" % target.port + UPGRADE + b"\r\n" + early)
+    client = ask(shared(), b"GET http://127.0.0.1:%d/chat HTTP/1.1\r\n" % target.port + UPGRADE + b"\r\n" + early)
     line, fields = parse(client.read_head())
     assert line == "HTTP/1.1 101 Switching Protocols"
     assert value(fields, "Upgrade") == "websocket" and value(fields, "Connection").lower() == "upgrade"
@@ -612,9 +612,9 @@ def test_websocket(sluice, origin, early):
     assert value(fields, "Sec-WebSocket-Key") == "k"
 
 
-def test_websocket_that_is_refused(sluice, origin):
+def test_websocket_that_is_refused(shared, origin):
     exchange = Exchange(origin, b"HTTP/1.1 426 No\r\nContent-Length: 4\r\n\r\nnope")
-    client = ask(sluice(), get(exchange, UPGRADE))
+    client = ask(shared(), get(exchange, UPGRADE))
     line, fields = parse(client.read_head())
     assert line == "HTTP/1.1 426 Upgrade Required" and client.read(4) == b"nope"
     assert value(fields, "Connection") is None
@@ -622,7 +622,7 @@ def test_websocket_that_is_refused(sluice, origin):
     assert answer.startswith(b"HTTP/1.1 426 ") and b"\r\nConnection: close\r\n" in answer
 
 
-def test_websocket_resets(sluice, origin):
+def test_websocket_resets(shared, origin):
     def serve(_origin, connection):
         origins.read_http_head(connection)
         connection.sendall(SWITCH)
@@ -630,7 +630,7 @@ def test_websocket_resets(sluice, origin):
         origins.reset(connection)
 
     target = origin(serve)
-    client = ask(sluice(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n" % target.port + UPGRADE + b"\r\n")
+    client = ask(shared(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n" % target.port + UPGRADE + b"\r\n")
     assert client.read_head().startswith(b"HTTP/1.1 101 ")
     client.send(b"x")
     assert client.ends_with() == "reset"
@@ -647,8 +647,8 @@ def test_through_a_chain(sluice, origin, scheme):
     assert parse(exchange.request()[0])[0] == "GET /far HTTP/1.1"
 
 
-def test_many_at_once(sluice, origin):
-    proxy, target = sluice(), origin(origins.pages)
+def test_many_at_once(shared, origin):
+    proxy, target = shared(), origin(origins.pages)
     clients = [ask(proxy, b"GET http://127.0.0.1:%d/%d HTTP/1.1\r\nConnection: close\r\n\r\n" % (target.port, i)) for i in range(300)]
     for i, client in enumerate(clients):
         assert client.read_all().endswith(b"\r\n\r\npage /%d" % i)

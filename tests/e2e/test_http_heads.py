@@ -30,8 +30,8 @@ def reason_of(reply):
 # --- large requests ---
 
 @pytest.mark.parametrize("size", [8000, 8200, 16000, 32000])
-def test_long_request_line(sluice, origin, size):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_long_request_line(shared, origin, size):
+    proxy, exchange = shared(), Exchange(origin, OK)
     path = b"/" + b"p" * (size - 1)
     assert ask(proxy, get(exchange, path=path)).read_all().endswith(b"ok")
     assert parse(exchange.request()[0])[0].encode() == b"GET " + path + b" HTTP/1.1"
@@ -39,9 +39,9 @@ def test_long_request_line(sluice, origin, size):
 
 @pytest.mark.parametrize("body", [0, 3, 100_000, 3_000_000])
 @pytest.mark.parametrize("size", [8100, 8500, 12_000, 16_384, 24_000, 32_000])
-def test_large_cookies(sluice, origin, size, body):
+def test_large_cookies(shared, origin, size, body):
     """Head and body in one piece, so that what the head's buffer takes of the body is as much as it can be."""
-    proxy, exchange = sluice(), Exchange(origin, OK)
+    proxy, exchange = shared(), Exchange(origin, OK)
     content = os.urandom(body)
     client = ask(proxy, get(exchange, field(size) + b"Content-Length: %d\r\n" % body, method=b"POST") + content)
     assert client.read_all().endswith(b"ok")
@@ -49,8 +49,8 @@ def test_large_cookies(sluice, origin, size, body):
     assert value(parse(head)[1], "Cookie") == "c" * (size - 10) and got == content
 
 
-def test_large_head_in_pieces_with_chunks(sluice, origin):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_large_head_in_pieces_with_chunks(shared, origin):
+    proxy, exchange = shared(), Exchange(origin, OK)
     data = get(exchange, field(20_000) + b"Transfer-Encoding: chunked\r\n", method=b"PUT") + b"5\r\nhello\r\n0\r\n\r\n"
     client = wire.Client(proxy.address)
     for at in range(0, len(data), 1000):
@@ -61,9 +61,9 @@ def test_large_head_in_pieces_with_chunks(sluice, origin):
 
 
 @pytest.mark.parametrize("early", [0, 11, 7000])
-def test_large_connect(sluice, origin, early):
+def test_large_connect(shared, origin, early):
     """What follows the head of a tunnel in the same piece goes first, from the large buffer."""
-    proxy, target = sluice(), origin(origins.echo)
+    proxy, target = shared(), origin(origins.echo)
     content = os.urandom(early)
     client = ask(proxy, wire.http_connect("127.0.0.1", target.port, field(20_000)) + content)
     assert client.read_head().startswith(b"HTTP/1.1 200 ")
@@ -71,7 +71,7 @@ def test_large_connect(sluice, origin, early):
     assert client.read(early + 4) == content + b"more"
 
 
-def test_large_upgrade(sluice, origin):
+def test_large_upgrade(shared, origin):
     def serve(one, connection):
         origins.read_http_head(connection)
         connection.sendall(b"HTTP/1.1 101 Go\r\nUpgrade: x\r\nConnection: upgrade\r\n" + field(20_000, b"X-Large") +
@@ -79,7 +79,7 @@ def test_large_upgrade(sluice, origin):
         return origins.echo(one, connection)
 
     target = origin(serve)
-    client = ask(sluice(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n" % target.port +
+    client = ask(shared(), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n" % target.port +
                  field(20_000) + b"\r\nearly")
     head = client.read_head()
     assert head.startswith(b"HTTP/1.1 101 ") and len(head) > 20_000
@@ -97,8 +97,8 @@ def test_large_upgrade(sluice, origin):
                  id="257-fields"),
     pytest.param(b"POST {url}/ HTTP/1.1\r\nContent-Length: 9999999999999999999\r\n\r\n", 413, "Content Too Large",
                  id="length")])
-def test_too_large(sluice, origin, request_head, status, words):
-    proxy, exchange = sluice(), Exchange(origin, OK)
+def test_too_large(shared, origin, request_head, status, words):
+    proxy, exchange = shared(), Exchange(origin, OK)
     answer = ask(proxy, request_head.replace(b"{url}", exchange.url)).read_all()
     assert wire.status_of(answer) == (status, words)
     assert reason_of(answer)[1] == "http_request_error"
@@ -126,9 +126,9 @@ def test_larger_buffers_are_bounded(sluice, origin):
     assert ask(proxy, get(plain, field(9000))).read_all().endswith(b"ok")
 
 
-def test_one_client_cannot_hold_plain_http(sluice, origin):
+def test_one_client_cannot_hold_plain_http(shared, origin):
     """By bodies that it never finishes, or responses that it never reads: the last quarter is for those who have few."""
-    proxy = sluice("--workers", "1", "--max-sessions", "64")
+    proxy = shared("--workers", "1", "--max-sessions", "64")
     exchange = Exchange(origin, OK)
     data = get(exchange, b"Content-Length: 2\r\n", method=b"POST")
     holders = [ask(proxy, data) for _ in range(48)]
@@ -141,14 +141,14 @@ def test_one_client_cannot_hold_plain_http(sluice, origin):
     assert ask(proxy, data + b"ab").read_all().endswith(b"ok")
 
 
-def test_tunnels_hold_nothing_of_plain_http(sluice, origin):
+def test_tunnels_hold_nothing_of_plain_http(shared, origin):
     """A WebSocket may last for days: what plain HTTP needs of it is given back when it begins."""
     def serve(one, connection):
         origins.read_http_head(connection)
         connection.sendall(b"HTTP/1.1 101 Go\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
         return origins.echo(one, connection)
 
-    proxy, target, plain = sluice("--workers", "1", "--max-sessions", "64"), origin(serve), Exchange(origin, OK)
+    proxy, target, plain = shared("--workers", "1", "--max-sessions", "64"), origin(serve), Exchange(origin, OK)
     tunnels = []
     for _ in range(55):
         tunnels.append(ask(proxy, b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n" %
@@ -174,31 +174,31 @@ def wait_readable(client):
 
 @pytest.mark.parametrize("body", [2, 1_000_000])
 @pytest.mark.parametrize("size", [16_300, 16_500, 33_000, 65_400])
-def test_large_response_head(sluice, origin, size, body):
+def test_large_response_head(shared, origin, size, body):
     content = os.urandom(body)
     exchange = Exchange(origin, b"HTTP/1.1 200 OK\r\n" + field(size, b"Set-Cookie") + b"Content-Length: %d\r\n\r\n" % body +
                         content)
-    line, fields, got = response(sluice(), exchange)
+    line, fields, got = response(shared(), exchange)
     assert len(value(fields, "Set-Cookie")) == size - 14 and got == content
 
 
-def test_large_response_head_in_pieces_with_chunks(sluice, origin):
+def test_large_response_head_in_pieces_with_chunks(shared, origin):
     text = b"HTTP/1.1 200 OK\r\n" + field(30_000, b"X") * 2 + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
     exchange = Exchange(origin, *[text[at:at + 1500] for at in range(0, len(text), 1500)], pause=0.005)
-    client = ask(sluice(), get(exchange))
+    client = ask(shared(), get(exchange))
     assert len(client.read_head()) > 60_000
     assert read_chunked(client.read) == b"hello"
 
 
-def test_256_fields(sluice, origin):
+def test_256_fields(shared, origin):
     exchange = Exchange(origin, b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 255 + b"Content-Length: 2\r\n\r\nok")
-    _, fields, body = response(sluice(), exchange)
+    _, fields, body = response(shared(), exchange)
     assert [text for name, text in fields if name == "X"] == ["y"] * 255 and body == b"ok"
 
 
-def test_large_interim_responses(sluice, origin):
+def test_large_interim_responses(shared, origin):
     exchange = Exchange(origin, (b"HTTP/1.1 103 Hints\r\n" + field(30_000, b"Link") + b"\r\n") * 5 + OK)
-    client = ask(sluice(), get(exchange))
+    client = ask(shared(), get(exchange))
     for _ in range(5):
         assert len(client.read_head()) > 30_000
     assert client.read_all().endswith(b"ok")
@@ -218,11 +218,11 @@ REPAIRED = {
 
 
 @pytest.mark.parametrize("name", REPAIRED)
-def test_repaired(sluice, origin, name):
+def test_repaired(shared, origin, name):
     """The client sees nothing of it."""
     text = REPAIRED[name]
     for pieces in ([text], [text[i:i + 1] for i in range(len(text))]):
-        client = ask(sluice(), get(Exchange(origin, *pieces, pause=0.001, close=False)))
+        client = ask(shared(), get(Exchange(origin, *pieces, pause=0.001, close=False)))
         head = client.read_head()
         assert head.count(b"\n") == head.count(b"\r\n") and b"\r\n " not in head
         line, fields = parse(head)
@@ -232,27 +232,27 @@ def test_repaired(sluice, origin, name):
 
 # --- heads that do not end ---
 
-def test_endless_interim_responses(sluice, origin):
+def test_endless_interim_responses(shared, origin):
     """Each is a movement, but none is the answer."""
     def serve(one, connection):
         origins.read_http_head(connection)
         for _ in range(1000):
             connection.sendall(b"HTTP/1.1 102 Wait\r\n\r\n")
 
-    client = ask(sluice("-t", "5"), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % origin(serve).port)
+    client = ask(shared("-t", "5"), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % origin(serve).port)
     for _ in range(32):
         assert client.read_head().startswith(b"HTTP/1.1 102 ")
     assert reason_of(client.read_all()) == (502, "http_protocol_error")
 
 
-def test_endless_interim_responses_that_nobody_sees(sluice, origin):
+def test_endless_interim_responses_that_nobody_sees(shared, origin):
     """HTTP/1.0 clients are not shown them; they are counted all the same."""
     def serve(one, connection):
         origins.read_http_head(connection)
         for _ in range(1000):
             connection.sendall(b"HTTP/1.1 102 Wait\r\n\r\n")
 
-    client = ask(sluice("-t", "5"), b"GET http://127.0.0.1:%d/ HTTP/1.0\r\n\r\n" % origin(serve).port)
+    client = ask(shared("-t", "5"), b"GET http://127.0.0.1:%d/ HTTP/1.0\r\n\r\n" % origin(serve).port)
     assert reason_of(client.read_all()) == (502, "http_protocol_error")
 
 
@@ -265,10 +265,10 @@ def trickle(text, pause=0.25):
     return serve
 
 
-def test_heads_that_trickle(sluice, origin):
+def test_heads_that_trickle(shared, origin):
     """An octet now and then keeps a session for --timeout, not for ever; the clients' own heads, likewise. What moves while a
     request is sent is a reason to wait on."""
-    proxy, start = sluice("-t", "5"), time.monotonic()
+    proxy, start = shared("-t", "5"), time.monotonic()
     endless = b"HTTP/1.1 200 OK\r\nX-Endless: " + b"x" * 1000
     behind = b"HTTP/1.1 103 Soon\r\n\r\n" + endless
     upload = Exchange(origin, OK)
@@ -302,7 +302,7 @@ def keepalive_timers(port):
     return sum(row[2] == remote and row[5].startswith("02") for row in rows)
 
 
-def test_silent_upstream_is_probed(sluice, origin):
+def test_silent_upstream_is_probed(shared, origin):
     """No --idle-timeout: a response that stops in the middle is not given up, but a dead upstream is noticed."""
     def serve(one, connection):
         origins.read_http_head(connection)
@@ -310,7 +310,7 @@ def test_silent_upstream_is_probed(sluice, origin):
         one.wait_for_end = connection.recv(1)
 
     target = origin(serve)
-    client = ask(sluice("-t", "5"), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % target.port)
+    client = ask(shared("-t", "5"), b"GET http://127.0.0.1:%d/ HTTP/1.1\r\nConnection: close\r\n\r\n" % target.port)
     client.read_head()
     assert client.read(4) == b"half"
     assert process.wait_until(lambda: keepalive_timers(target.port) == 1, 10, pause=0.1)

@@ -73,8 +73,8 @@ def is_over(client):
     return client.read(1) == b""
 
 
-def test_each_request_goes_where_it_says(sluice, origin):
-    proxy, first, second = sluice(), origin(teller(b"first")), origin(teller(b"second"))
+def test_each_request_goes_where_it_says(shared, origin):
+    proxy, first, second = shared(), origin(teller(b"first")), origin(teller(b"second"))
     with wire.Client(proxy.address) as client:
         for target, name in ((first, b"first"), (second, b"second"), (first, b"first"), (second, b"second")):
             status, fields, body = read_response(client.send(request(target.port, b"/" + name)))
@@ -111,7 +111,7 @@ def test_credentials_are_asked_of_each_request(ruled, origin):
 
 
 @pytest.mark.parametrize("relay", ["auto", "copy", "splice"])
-def test_pipelined_requests_are_answered_in_order(sluice, origin, relay):
+def test_pipelined_requests_are_answered_in_order(shared, origin, relay):
     """With bodies of all framings and sizes between them; a small one must not overtake a large one."""
     def serve(_origin, connection):
         head = origins.read_http_head(connection)
@@ -129,7 +129,7 @@ def test_pipelined_requests_are_answered_in_order(sluice, origin, relay):
         else:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
 
-    proxy, target = sluice("--relay", relay), origin(serve)
+    proxy, target = shared("--relay", relay), origin(serve)
     said, expected = [], []
     for i, size in enumerate([0, 1, 20_000, 500_000, 3, 70_000, 0, 2_000_000, 10]):
         content, path = os.urandom(size), b"/%s-%d" % (b"chunked" if i % 3 == 1 else b"length", i)
@@ -150,8 +150,8 @@ def test_pipelined_requests_are_answered_in_order(sluice, origin, relay):
     assert proxy.flat()
 
 
-def test_second_request_octet_by_octet(sluice, origin):
-    proxy, target = sluice(), origin(teller(b"x"))
+def test_second_request_octet_by_octet(shared, origin):
+    proxy, target = shared(), origin(teller(b"x"))
     with wire.Client(proxy.address) as client:
         assert read_response(client.send(request(target.port)))[2] == b"x /"
         client.send_slowly(request(target.port, b"/slow"), 0.001)
@@ -159,9 +159,9 @@ def test_second_request_octet_by_octet(sluice, origin):
 
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
-def test_smuggled_request(sluice, origin, name):
+def test_smuggled_request(shared, origin, name):
     """Behind a good one as well: refused, the connection ends, and the upstream gets nothing of it."""
-    proxy, target = sluice(), origin(teller(b"x"))
+    proxy, target = shared(), origin(teller(b"x"))
     with wire.Client(proxy.address) as client:
         assert read_response(client.send(request(target.port)))[0] == 200
         client.send(b"POST http://127.0.0.1:%d/bad HTTP/1.1\r\nHost: x\r\n" % target.port + BAD_REQUESTS[name] +
@@ -171,9 +171,9 @@ def test_smuggled_request(sluice, origin, name):
     assert len(heads_heard(proxy, target)) == 1
 
 
-def test_coding_in_another_case_is_one(sluice, origin):
+def test_coding_in_another_case_is_one(shared, origin):
     """`Chunked` is the coding, and read as such: what follows the body is the next request."""
-    proxy, exchange = sluice(), Exchange(origin, OK)
+    proxy, exchange = shared(), Exchange(origin, OK)
     with ask(proxy, request(exchange.port, b"/1", b"Transfer-Encoding: Chunked\r\n", b"POST") + b"3\r\nabc\r\n0\r\n\r\n" +
              request(exchange.port, b"/2", b"Connection: close\r\n")) as client:
         assert [read_response(client)[2] for _ in range(2)] == [b"ok", b"ok"] and is_over(client)
@@ -191,11 +191,11 @@ RESPONSES = {
 
 
 @pytest.mark.parametrize("name", RESPONSES)
-def test_next_pair_matches(sluice, origin, name):
+def test_next_pair_matches(shared, origin, name):
     """The upstream keeps its side open: only the framing says where a response ends. It serves one request for each
     connection; test_http_reuse.py has these responses on a connection that carries more."""
     method, reply, status, body = RESPONSES[name]
-    proxy, odd, target = sluice("--no-conn-cache"), Exchange(origin, reply, close=False), origin(teller(b"x"))
+    proxy, odd, target = shared("--no-conn-cache"), Exchange(origin, reply, close=False), origin(teller(b"x"))
     with wire.Client(proxy.address) as client:
         for i in range(3):
             client.send(request(odd.port, method=method) + request(target.port, b"/%d" % i))
@@ -204,14 +204,14 @@ def test_next_pair_matches(sluice, origin, name):
             assert read_response(client)[2] == b"x /%d" % i
 
 
-def test_expectation_and_the_next_pair(sluice, origin):
+def test_expectation_and_the_next_pair(shared, origin):
     def serve(_origin, connection):
         origins.read_http_head(connection)
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = connection.recv(5)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
-    proxy, target = sluice(), origin(serve)
+    proxy, target = shared(), origin(serve)
     with wire.Client(proxy.address) as client:
         for word in (b"hello", b"again"):
             client.send(request(target.port, fields=b"Content-Length: 5\r\nExpect: 100-continue\r\n", method=b"PUT"))
@@ -219,20 +219,20 @@ def test_expectation_and_the_next_pair(sluice, origin):
             assert read_response(client.send(word))[2] == word
 
 
-def test_surplus_behind_a_response_is_nobodys(sluice, origin):
+def test_surplus_behind_a_response_is_nobodys(shared, origin):
     """What an upstream sends behind its response is not taken for the answer to the next request."""
     forged = Exchange(origin, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbodyHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
-    proxy, target = sluice(), origin(teller(b"x"))
+    proxy, target = shared(), origin(teller(b"x"))
     with wire.Client(proxy.address) as client:
         client.send(request(forged.port) + request(target.port, b"/own"))
         assert [read_response(client)[2] for _ in range(2)] == [b"body", b"x /own"]
 
 
-def test_ends_that_the_client_is_told(sluice, origin):
+def test_ends_that_the_client_is_told(shared, origin):
     """Where the end of the connection is the end of the body, or the request is not complete, or the client says so."""
     until_close = Exchange(origin, b"HTTP/1.1 200 OK\r\n\r\nall of it")
     early = Exchange(origin, b"HTTP/1.1 413 No\r\nContent-Length: 3\r\n\r\nbig", body=False, close=False)
-    target, proxy = origin(teller(b"x")), sluice()
+    target, proxy = origin(teller(b"x")), shared()
     for said, expected in ((request(until_close.port), b"all of it"),
                            (request(early.port, fields=b"Content-Length: 1000\r\n", method=b"POST") + b"part", b"big"),
                            (request(target.port, fields=b"Connection: x, Close\r\n"), b"x /")):
@@ -241,9 +241,9 @@ def test_ends_that_the_client_is_told(sluice, origin):
             assert body == expected and value(fields, "Connection") == "close" and is_over(client)
 
 
-def test_version_1_0_has_to_ask(sluice, origin):
+def test_version_1_0_has_to_ask(shared, origin):
     chunks = Exchange(origin, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"in chunks", [4]))
-    target, proxy = origin(teller(b"x")), sluice()
+    target, proxy = origin(teller(b"x")), shared()
     with ask(proxy, request(target.port, version=b"1.0")) as client:
         assert value(read_response(client)[1], "Connection") == "close" and is_over(client)
     with wire.Client(proxy.address) as client:
@@ -255,16 +255,16 @@ def test_version_1_0_has_to_ask(sluice, origin):
         assert body == b"in chunks" and value(fields, "Connection") == "close"
 
 
-def test_connect_behind_a_request(sluice, origin):
-    proxy, target, echo = sluice(), origin(teller(b"x")), origin(origins.echo)
+def test_connect_behind_a_request(shared, origin):
+    proxy, target, echo = shared(), origin(teller(b"x")), origin(origins.echo)
     with wire.Client(proxy.address) as client:
         assert read_response(client.send(request(target.port)))[0] == 200
         client.send(wire.http_connect("127.0.0.1", echo.port) + b"early")
         assert client.read_head().startswith(b"HTTP/1.1 200 ") and client.read(5) == b"early"
 
 
-def test_client_that_leaves_between_requests(sluice, origin):
-    proxy, target = sluice(), origin(teller(b"x"))
+def test_client_that_leaves_between_requests(shared, origin):
+    proxy, target = shared(), origin(teller(b"x"))
     for leave in ("shut", "reset"):
         client = wire.Client(proxy.address)
         assert read_response(client.send(request(target.port)))[0] == 200
@@ -296,9 +296,9 @@ def test_idle_connections_do_not_hold_a_stop(sluice, origin):
     assert all(is_over(client) for client in clients)
 
 
-def test_idle_connections_hold_no_handshake(sluice, origin):
+def test_idle_connections_hold_no_handshake(shared, origin):
     """--max-startups counts those whose request is under way alone."""
-    target, proxy = origin(teller(b"x")), sluice("--max-startups", "10:100:10", "--workers", "1")
+    target, proxy = origin(teller(b"x")), shared("--max-startups", "10:100:10", "--workers", "1")
     clients = []
     for _ in range(60):
         clients.append(wire.Client(proxy.address))

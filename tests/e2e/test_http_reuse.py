@@ -101,9 +101,9 @@ def authorization(user):
 
 # --- whose ---
 
-def test_requests_of_all_clients_share_a_connection(sluice, origin):
+def test_requests_of_all_clients_share_a_connection(shared, origin):
     """Behind one another: of one client, and of clients that have gone. None is told to close."""
-    proxy, server = sluice("--workers", "1"), Server(origin)
+    proxy, server = shared("--workers", "1"), Server(origin)
     with wire.Client(proxy.address) as client:
         for i in range(4):
             assert read_response(client.send(request(server.port, b"/%d" % i)))[2] == b"0:/%d" % i
@@ -113,9 +113,9 @@ def test_requests_of_all_clients_share_a_connection(sluice, origin):
     assert all(b"Proxy-Authorization" not in head for _, head, _ in server.heard)
 
 
-def test_each_origin_has_its_own(sluice, origin):
+def test_each_origin_has_its_own(shared, origin):
     """A, B, A, B on one connection of the client: each request arrives where it says."""
-    proxy, first, second = sluice("--workers", "1"), Server(origin), Server(origin)
+    proxy, first, second = shared("--workers", "1"), Server(origin), Server(origin)
     with wire.Client(proxy.address) as client:
         for i in range(6):
             server, path = (first, second)[i % 2], b"/%d" % i
@@ -124,9 +124,9 @@ def test_each_origin_has_its_own(sluice, origin):
     assert len(first.origin.connections) == len(second.origin.connections) == 1
 
 
-def test_several_at_a_time(sluice, origin):
+def test_several_at_a_time(shared, origin):
     """A connection carries one request at a time: who comes meanwhile gets another."""
-    proxy, server, barrier = sluice("--workers", "1"), None, threading.Barrier(3)
+    proxy, server, barrier = shared("--workers", "1"), None, threading.Barrier(3)
 
     def answer(connection, _index, head, _body):
         barrier.wait(30)
@@ -226,10 +226,10 @@ def test_what_the_operator_alone_may_reach(ruled):
             assert read_response(client)[0] == 403
 
 
-def test_chains_are_part_of_the_key(ruled, sluice, origin):
+def test_chains_are_part_of_the_key(ruled, shared, origin):
     """The same target by way of two proxies, and by way of one with another user."""
     server = Server(origin)
-    first, second = sluice(), sluice()
+    first, second = shared(), shared()
     proxy, _ = ruled("""return { resolve = function(address, user)
             if user == "direct" then return address end
             if user == "second" then return address, "http://127.0.0.1:%d" end
@@ -261,11 +261,11 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_next_pair_matches(sluice, origin, name):
+def test_next_pair_matches(shared, origin, name):
     """On the same connection of the upstream: only the framing says where a response ends."""
     method, odd, status, body = ANSWERS[name]
     server = Server(origin, lambda connection, index, head, body: odd if index % 2 == 0 else told(path_of(head)))
-    proxy = sluice("--workers", "1")
+    proxy = shared("--workers", "1")
     with wire.Client(proxy.address) as client:
         for i in range(3):
             answer = read_response(client.send(request(server.port, method=method)), method)
@@ -286,11 +286,11 @@ ENDS = {
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_not_behind_these(sluice, origin, name):
+def test_not_behind_these(shared, origin, name):
     """The upstream's connection ends with such a response, though it would go on; nothing of it is taken for another."""
     goes_on = name != "until the end"
     server = Server(origin, lambda connection, index, head, body: told(b"own") if path_of(head) == b"/own" else (ENDS[name], goes_on))
-    proxy = sluice("--workers", "1")
+    proxy = shared("--workers", "1")
     for i in range(3):
         with wire.Client(proxy.address) as client:
             assert read_response(client.send(request(server.port, b"/odd"))) is not None
@@ -304,9 +304,9 @@ LATE = {"surplus": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged", "one o
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_words_of_an_idle_upstream_end_it(sluice, origin, name):
+def test_words_of_an_idle_upstream_end_it(shared, origin, name):
     """Nobody has asked for them: the connection is dropped, and the next request makes another."""
-    proxy, server = sluice("--workers", "1"), Server(origin)
+    proxy, server = shared("--workers", "1"), Server(origin)
     assert fetch(proxy, server.port, b"/1") == (200, b"0:/1")
     connection = server.origin.connection(0)
     connection.sendall(LATE[name])
@@ -314,8 +314,8 @@ def test_words_of_an_idle_upstream_end_it(sluice, origin, name):
     assert process.wait_until(lambda: connection.fileno() < 0 or len(server.origin.results) == 1)
 
 
-def test_version_1_0_is_written_as_before(sluice, origin):
-    proxy, server = sluice("--workers", "1"), Server(origin)
+def test_version_1_0_is_written_as_before(shared, origin):
+    proxy, server = shared("--workers", "1"), Server(origin)
     with wire.Client(proxy.address) as client:
         for i in range(2):
             client.send(request(server.port, fields=b"Connection: keep-alive\r\n", version=b"1.0"))
@@ -324,7 +324,7 @@ def test_version_1_0_is_written_as_before(sluice, origin):
 
 
 @pytest.mark.parametrize("relay", ["auto", "copy", "splice"])
-def test_large_bodies_between_small_ones(sluice, origin, relay):
+def test_large_bodies_between_small_ones(shared, origin, relay):
     """Bodies that move as flows leave nothing behind on the connection."""
     content = os.urandom(3_000_000)
 
@@ -333,7 +333,7 @@ def test_large_bodies_between_small_ones(sluice, origin, relay):
             return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(content, [70_000, 1, 900_000])
         return told(content if path_of(head) == b"/large" else b"small")
 
-    proxy, server = sluice("--workers", "1", "--relay", relay), Server(origin, answer)
+    proxy, server = shared("--workers", "1", "--relay", relay), Server(origin, answer)
     with wire.Client(proxy.address) as client:
         for path in (b"/large", b"/small", b"/chunks", b"/small", b"/large", b"/chunks"):
             body = read_response(client.send(request(server.port, path)))[2]
@@ -341,9 +341,9 @@ def test_large_bodies_between_small_ones(sluice, origin, relay):
     assert server.used() == [0] * 6
 
 
-def test_bodies_up_leave_their_connection_to_others(sluice, origin):
+def test_bodies_up_leave_their_connection_to_others(shared, origin):
     """A POST makes a connection of its own, and the next GET takes it over."""
-    proxy, server = sluice("--workers", "1"), Server(origin)
+    proxy, server = shared("--workers", "1"), Server(origin)
     with wire.Client(proxy.address) as client:
         for i, size in enumerate([0, 3, 200_000]):
             content = os.urandom(size)
@@ -387,10 +387,10 @@ def test_idempotent_request_is_sent_again(ruled, origin, name, method):
     assert (conns["opened"], conns["reused"], conns["stale"]) == (2, 2, 1)
 
 
-def test_large_head_is_sent_again(sluice, origin):
+def test_large_head_is_sent_again(shared, origin):
     """Whatever it takes to keep it until the answer is there; pipelined requests behind it are not touched."""
     server = Server(origin, worn(Reset))
-    proxy = sluice("--workers", "1")
+    proxy = shared("--workers", "1")
     assert fetch(proxy, server.port, b"/1")[0] == 200
     pad = b"X-Pad: %s\r\n" % (b"x" * 20_000)
     with wire.Client(proxy.address) as client:
@@ -401,20 +401,20 @@ def test_large_head_is_sent_again(sluice, origin):
 
 
 @pytest.mark.parametrize("name", ["end", "reset"])
-def test_request_is_sent_twice_at_most(sluice, origin, name):
+def test_request_is_sent_twice_at_most(shared, origin, name):
     """A request that ends every connection is not to end many: the second one's end is the client's answer."""
     server = Server(origin, lambda connection, index, head, body: told(b"x") if path_of(head) == b"/good" else WORN[name]())
-    proxy = sluice("--workers", "1")
+    proxy = shared("--workers", "1")
     assert fetch(proxy, server.port, b"/good")[0] == 200
     assert fetch(proxy, server.port, b"/bad")[0] == 502
     assert server.paths() == [b"/good", b"/bad", b"/bad"]
     assert fetch(proxy, server.port, b"/bad")[0] == 502 and server.paths().count(b"/bad") == 3
 
 
-def test_nothing_is_sent_again_behind_a_word_of_an_answer(sluice, origin):
+def test_nothing_is_sent_again_behind_a_word_of_an_answer(shared, origin):
     server = Server(origin, lambda connection, index, head, body:
                     told(b"x") if path_of(head) == b"/good" else (b"HTTP/1.1 2", False))
-    proxy = sluice("--workers", "1")
+    proxy = shared("--workers", "1")
     assert fetch(proxy, server.port, b"/good")[0] == 200
     assert fetch(proxy, server.port, b"/half")[0] == 502
     assert server.paths() == [b"/good", b"/half"]
@@ -422,17 +422,17 @@ def test_nothing_is_sent_again_behind_a_word_of_an_answer(sluice, origin):
 
 @pytest.mark.parametrize("fields", [b"Content-Length: 4\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 0\r\n"])
 @pytest.mark.parametrize("method", [b"POST", b"PATCH", b"PUT"])
-def test_others_never_meet_a_worn_connection(sluice, origin, method, fields):
+def test_others_never_meet_a_worn_connection(shared, origin, method, fields):
     """What may not be sent twice is sent once, on a connection of its own: no answer is lost, and nothing is doubled."""
     server = Server(origin, worn(Reset))
-    proxy = sluice("--workers", "1")
+    proxy = shared("--workers", "1")
     assert fetch(proxy, server.port, b"/1")[0] == 200
     body = b"" if b": 0" in fields else b"4\r\nbody\r\n0\r\n\r\n" if b"chunked" in fields else b"body"
     status, answer = fetch(proxy, server.port, b"/2", fields, method, body=body)
     assert status == 200 and answer == b"1:/2" and server.paths().count(b"/2") == (2 if method == b"PUT" and not body else 1)
 
 
-def test_upstream_that_ends_an_idle_connection(sluice, origin):
+def test_upstream_that_ends_an_idle_connection(shared, origin):
     """Whether its end is seen while the connection waits or when it is taken: a GET is answered, a POST is sent once."""
     read = threading.Semaphore(0)
 
@@ -445,7 +445,7 @@ def test_upstream_that_ends_an_idle_connection(sluice, origin):
         return number
 
     server = origin(serve)
-    proxy = sluice("--workers", "1")
+    proxy = shared("--workers", "1")
     for i in range(20):
         assert fetch(proxy, server.port, b"/%d" % i) == (200, b"%d:/%d" % (i, i))
         read.release()
@@ -454,9 +454,9 @@ def test_upstream_that_ends_an_idle_connection(sluice, origin):
     assert fetch(proxy, server.port, b"/post", b"Content-Length: 1\r\n", b"POST", body=b"x") == (200, b"20:/post")
 
 
-def test_client_that_leaves_while_its_request_is_sent_again(sluice, origin):
+def test_client_that_leaves_while_its_request_is_sent_again(shared, origin):
     """Nothing is left of it."""
-    proxy, hole = sluice("--workers", "1"), threading.Event()
+    proxy, hole = shared("--workers", "1"), threading.Event()
 
     def answer(connection, index, head, _body):
         if path_of(head) == b"/slow":
@@ -495,10 +495,10 @@ def challenges(scheme):
 
 
 @pytest.mark.parametrize("scheme", [b"NTLM", b"Negotiate"])
-def test_authenticated_connection_is_its_clients(sluice, origin, scheme):
+def test_authenticated_connection_is_its_clients(shared, origin, scheme):
     """All three messages travel on one connection; so do the requests behind them, and nobody else's."""
     server = Server(origin, challenges(scheme))
-    proxy = sluice("--workers", "1")
+    proxy = shared("--workers", "1")
     with wire.Client(proxy.address) as client, wire.Client(proxy.address) as other:
         assert read_response(client.send(request(server.port)))[0] == 401
         assert read_response(other.send(request(server.port)))[0] == 401
@@ -518,10 +518,10 @@ def test_authenticated_connection_is_its_clients(sluice, origin, scheme):
     assert server.used().count(0) == 7 and proxy.flat()
 
 
-def test_authentication_on_a_connection_of_others(sluice, origin):
+def test_authentication_on_a_connection_of_others(shared, origin):
     """One that was anybody's before becomes its client's with the word that authenticates it."""
     server = Server(origin, lambda connection, index, head, body: told(b"%d" % connection))
-    proxy = sluice("--workers", "1")
+    proxy = shared("--workers", "1")
     assert fetch(proxy, server.port) == (200, b"0")
     with wire.Client(proxy.address) as client:
         fields = b"Authorization: Negotiate oYH\r\n"

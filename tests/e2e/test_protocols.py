@@ -19,8 +19,8 @@ def round_trip(client, message=MESSAGE):
 
 
 @pytest.mark.parametrize("way", wire.WAYS)
-def test_tunnel(sluice, origin, way):
-    proxy, target = sluice(), origin()
+def test_tunnel(shared, origin, way):
+    proxy, target = shared(), origin()
     with wire.WAYS[way](proxy.address, "127.0.0.1", target.port) as client:
         round_trip(client)
         client.shut()
@@ -29,22 +29,22 @@ def test_tunnel(sluice, origin, way):
 
 
 @pytest.mark.parametrize("way", ["socks4a", "socks5", "socks5-auth", "http"])
-def test_name(sluice, origin, way):
-    proxy, target = sluice(), origin()
+def test_name(shared, origin, way):
+    proxy, target = shared(), origin()
     with wire.WAYS[way](proxy.address, "localhost", target.port) as client:
         round_trip(client)
 
 
 @pytest.mark.parametrize("way", ["socks4a", "socks5", "http"])
-def test_ipv6_target(sluice, origin, way):
-    proxy, target = sluice(), origin(host="::1")
+def test_ipv6_target(shared, origin, way):
+    proxy, target = shared(), origin(host="::1")
     with wire.WAYS[way](proxy.address, "::1", target.port) as client:
         round_trip(client)
 
 
 @pytest.mark.parametrize("way", wire.WAYS)
-def test_ipv6_listener(sluice, origin, way):
-    proxy, target = sluice(listen="::1"), origin()
+def test_ipv6_listener(shared, origin, way):
+    proxy, target = shared(listen="::1"), origin()
     with wire.WAYS[way](proxy.address, "127.0.0.1", target.port) as client:
         round_trip(client)
 
@@ -58,8 +58,8 @@ def test_wildcard_listener_takes_both_families(sluice, origin):
             round_trip(client)
 
 
-def test_socks5_reply_carries_the_address_of_the_outgoing_socket(sluice, origin):
-    proxy = sluice()
+def test_socks5_reply_carries_the_address_of_the_outgoing_socket(shared, origin):
+    proxy = shared()
     for host in ("127.0.0.1", "::1"):
         target = origin(host=host)
         client = wire.greet(wire.Client(proxy.address)).send(wire.socks5(host, target.port))
@@ -71,8 +71,8 @@ def test_socks5_reply_carries_the_address_of_the_outgoing_socket(sluice, origin)
 @pytest.mark.parametrize("methods, answer", [
     (b"\0", 0), (b"\2", 2), (b"\0\2", 0), (b"\2\0", 2), (b"\1\0", 0), (b"\x80\1\2", 2), (bytes(range(255)), 0),
     (b"\1", 0xFF), (b"", 0xFF), (b"\xff", 0xFF)])
-def test_socks5_method(sluice, methods, answer):
-    with wire.Client(sluice().address) as client:
+def test_socks5_method(shared, methods, answer):
+    with wire.Client(shared().address) as client:
         client.send(bytes([5, len(methods)]) + methods)
         assert client.read(2) == bytes([5, answer])
         if answer == 0xFF:
@@ -82,9 +82,9 @@ def test_socks5_method(sluice, methods, answer):
 @pytest.mark.parametrize("user, password, answer", [
     (b"u", b"p", b"\1\0"), (b"u" * 255, b"p" * 255, b"\1\0"), (bytes(range(1, 256)), b"\xff", b"\1\0"),
     (b"", b"p", b"\1\1"), (b"u", b"", b"\1\1"), (b"", b"", b"\1\1")])
-def test_socks5_password(sluice, origin, user, password, answer):
+def test_socks5_password(shared, origin, user, password, answer):
     target = origin()
-    with wire.Client(sluice().address) as client:
+    with wire.Client(shared().address) as client:
         client.send(b"\5\1\2")
         assert client.read(2) == b"\5\2"
         client.send(wire.socks5_auth(user, password))
@@ -97,9 +97,9 @@ def test_socks5_password(sluice, origin, user, password, answer):
             round_trip(client)
 
 
-def test_socks4_with_the_longest_user(sluice, origin):
+def test_socks4_with_the_longest_user(shared, origin):
     target = origin()
-    with wire.Client(sluice().address) as client:
+    with wire.Client(shared().address) as client:
         client.send(wire.socks4("127.0.0.1", target.port, b"u" * 255))
         assert client.read(8) == wire.SOCKS4_GRANTED
         round_trip(client)
@@ -118,8 +118,8 @@ def test_longest_name(sluice, origin, way, dns):
 
 
 @pytest.mark.parametrize("way", wire.WAYS)
-def test_one_octet_at_a_time(sluice, origin, way):
-    proxy, target = sluice(), origin()
+def test_one_octet_at_a_time(shared, origin, way):
+    proxy, target = shared(), origin()
     with wire.Client(proxy.address) as client:
         slow = SlowClient(client)
         slow.run(way, target.port)
@@ -170,9 +170,9 @@ def whole(way, port):
 
 @pytest.mark.parametrize("early", [1, 1000, 200000])
 @pytest.mark.parametrize("way", wire.WAYS)
-def test_early_data(sluice, origin, way, early):
+def test_early_data(shared, origin, way, early):
     """Handshake and payload in one go: the payload reaches the upstream, first and complete."""
-    proxy, target = sluice(), origin(origins.digest)
+    proxy, target = shared(), origin(origins.digest)
     payload = os.urandom(early)
     request, replies = whole(way, target.port)
     with wire.Client(proxy.address) as client:
@@ -187,9 +187,9 @@ def test_early_data(sluice, origin, way, early):
 
 
 @pytest.mark.parametrize("way", wire.WAYS)
-def test_early_end(sluice, origin, way):
+def test_early_end(shared, origin, way):
     """A client that says everything and shuts its side at once still gets its answer."""
-    proxy, target = sluice(), origin(origins.digest)
+    proxy, target = shared(), origin(origins.digest)
     request, replies = whole(way, target.port)
     with wire.Client(proxy.address) as client:
         client.send(request + b"payload").shut()
@@ -201,30 +201,30 @@ def test_early_end(sluice, origin, way):
         assert client.read_all().decode() == hashlib.sha256(b"payload").hexdigest()
 
 
-def test_server_speaks_first(sluice, origin):
+def test_server_speaks_first(shared, origin):
     def banner(_origin, connection):
         connection.sendall(b"220 welcome\r\n")
         return origins.collect(_origin, connection)
 
     target = origin(banner)
-    proxy = sluice()
+    proxy = shared()
     for way, tunnel in wire.WAYS.items():
         with tunnel(proxy.address, "127.0.0.1", target.port) as client:
             assert client.read(13) == b"220 welcome\r\n", way
 
 
-def test_http_connect_takes_any_fields(sluice, origin):
+def test_http_connect_takes_any_fields(shared, origin):
     target = origin()
     fields = b"Host: elsewhere:1\r\nProxy-Connection: keep-alive\r\n" + wire.basic(b"user", b"pass:word") + b"X: y\r\n"
-    with wire.Client(sluice().address) as client:
+    with wire.Client(shared().address) as client:
         client.send(wire.http_connect("127.0.0.1", target.port, fields))
         assert client.read_head() == wire.HTTP_ESTABLISHED
         round_trip(client)
 
 
-def test_http_connect_of_version_1_0(sluice, origin):
+def test_http_connect_of_version_1_0(shared, origin):
     target = origin()
-    with wire.Client(sluice().address) as client:
+    with wire.Client(shared().address) as client:
         client.send(b"CONNECT 127.0.0.1:%d HTTP/1.0\r\n\r\n" % target.port)
         assert client.read_head() == wire.HTTP_ESTABLISHED
         round_trip(client)
@@ -295,9 +295,9 @@ def test_several_listeners(sluice, origin):
         assert client.ends_with() in ("end", "reset")
 
 
-def test_bare_http_turns_the_listener_into_one_for_http(sluice, origin):
+def test_bare_http_turns_the_listener_into_one_for_http(shared, origin):
     target = origin()
-    proxy = sluice("--http")
+    proxy = shared("--http")
     with wire.through_http(proxy.address, "127.0.0.1", target.port) as client:
         round_trip(client)
     with wire.Client(proxy.address) as client:
@@ -316,9 +316,9 @@ def test_workers(sluice, origin, workers):
         client.close()
 
 
-def test_netdev(sluice, origin):
+def test_netdev(shared, origin):
     target = origin()
-    proxy = sluice("-i", "lo")
+    proxy = shared("-i", "lo")
     with wire.through_socks5(proxy.address, "127.0.0.1", target.port) as client:
         round_trip(client)
 

@@ -20,8 +20,8 @@ MODES = ["auto", "splice", "copy"]
 
 
 @pytest.fixture(params=MODES)
-def relay(request, sluice):
-    return sluice("--relay", request.param)
+def relay(request, shared):
+    return shared("--relay", request.param)
 
 
 def verify(load, proxy, target, way, size, flows):

@@ -54,8 +54,8 @@ def read_answer(client):
 # --- they call us ---
 
 @pytest.mark.parametrize("version", HEADS)
-def test_calls_of_every_version(ruled, version):
-    _, api = ruled(LIBRARY)
+def test_calls_of_every_version(shared_ruled, version):
+    _, api = shared_ruled(LIBRARY)
     client = wire.Client(api.address)
     client.send(request(version, "/ruleset/rpcall", "return " + call_of(version, "rpc", "add", "2,3")))
     line, fields, body = read_answer(client)
@@ -69,8 +69,8 @@ def test_calls_of_every_version(ruled, version):
 
 
 @pytest.mark.parametrize("version", HEADS)
-def test_errors_and_long_calls_of_every_version(ruled, version):
-    _, api = ruled(LIBRARY)
+def test_errors_and_long_calls_of_every_version(shared_ruled, version):
+    _, api = shared_ruled(LIBRARY)
     for code, body in [("error('on purpose',0)", b'return false,"on purpose"'), ("return", b"return true"),
                        ("return " + call_of(version, "rpc", "none", ""), None)]:
         client = wire.Client(api.address)
@@ -93,9 +93,9 @@ def test_errors_and_long_calls_of_every_version(ruled, version):
 
 
 @pytest.mark.parametrize("version", HEADS)
-def test_messages_of_every_version(ruled, version):
+def test_messages_of_every_version(shared_ruled, version):
     """Up to 1.4.3 the client closes when it has sent one, without waiting for the answer."""
-    _, api = ruled(LIBRARY)
+    _, api = shared_ruled(LIBRARY)
     client = wire.Client(api.address)
     client.send(request(version, "/ruleset/invoke", call_of(version, "msgh", "note", f'"{version}"')))
     if version in [*OLD, "1.4.3"]:
@@ -140,9 +140,9 @@ def answer_of(body, fields=""):
     return f"HTTP/1.1 200 OK\r\nDate: Wed, 25 Nov 2026 19:36:25 GMT\r\n{fields}{MIME}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
-def test_what_we_send(ruled, origin):
+def test_what_we_send(shared_ruled, origin):
     peer = Peer(origin, answer_of("return true,5,{2,3,}", "Connection: close\r\n"))
-    _, api = ruled(LIBRARY)
+    _, api = shared_ruled(LIBRARY)
     assert api.call(f"return await.rpcall({{ '{peer.address}' }}, 'add', 2, 3)") == "return true,true,5,{2,3,}"
     assert api.call(f"return await.rpcall({{ 'http://tok-en@{peer.address}' }}, 'add', ('x'):rep(300))").startswith("return true,true")
     api.post("/ruleset/invoke", f"neosocksd.sendmsg({{ '{peer.address}' }}, 'note', 'hello')")
@@ -161,9 +161,9 @@ def test_what_we_send(ruled, origin):
 @pytest.mark.parametrize("body", [
     "_G.broken_into = true return true", "return true,(function() broken_into = true end)()", "return true,os.exit(1)",
     "return true,setmetatable({},{__index=_G})", "return true,[[x]]..'y'", "return true;_G.broken_into=1", "\x1bLua"])
-def test_answers_are_never_run(ruled, origin, body):
+def test_answers_are_never_run(shared_ruled, origin, body):
     peer = Peer(origin, answer_of(body))
-    _, api = ruled(LIBRARY)
+    _, api = shared_ruled(LIBRARY)
     assert api.call(f"local ok, f = await.invoke('return 1', '{peer.address}') return ok, type(f) == 'function' and f() or f") == (
         'return true,false,"error parsing response"')
     assert api.call("return broken_into") == "return true,nil"
@@ -178,9 +178,9 @@ def test_answers_are_never_run(ruled, origin, body):
      b"Content-Length: 21\r\n\r\nrpcall did not return", 'false,"HTTP/1.1 500 Internal Server Error"'),  # HEAD
     (answer_of("return true").replace(b"version=1", b"version=2"), 'false,"unsupported content-type"'),
     (b"nonsense\r\n\r\n", 'false,"error receiving response"'), (b"", 'false,"error receiving response"')])
-def test_answers_of_every_version(ruled, origin, answer, result):
+def test_answers_of_every_version(shared_ruled, origin, answer, result):
     peer = Peer(origin, answer)
-    _, api = ruled(LIBRARY)
+    _, api = shared_ruled(LIBRARY)
     assert api.call(f"local ok, f = await.invoke('return 1', '{peer.address}') if ok then return ok, f() end return ok, f") == (
         "return true," + result)
 
@@ -191,10 +191,10 @@ def answer_and_stay(it, connection):
     return origins.hold(it, connection)
 
 
-def test_a_call_that_is_over_holds_nothing(ruled, origin):
+def test_a_call_that_is_over_holds_nothing(shared_ruled, origin):
     """Peers that do not close after their answer, that never answer, and that do not even read what they are sent."""
     over, silent = origin(answer_and_stay), origin(origins.hold)
-    proxy, api = ruled(LIBRARY, "-t", "5")
+    proxy, api = shared_ruled(LIBRARY, "-t", "5")
     before = proxy.sockets()
     assert api.call(f"return await.rpcall({{ '127.0.0.1:{over.port}' }}, 'add')") == "return true,true,1"
     assert process.wait_until(lambda: proxy.sockets() == before), "after an answer"

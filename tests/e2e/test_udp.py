@@ -131,8 +131,8 @@ def test_longest_datagram(sluice, target, listen, size):
         assert client.receive() == (payload, one.host, one.port)
 
 
-def test_answer_that_does_not_fit_is_dropped(sluice, target):
-    proxy, one = sluice(ON), target(answers=False)
+def test_answer_that_does_not_fit_is_dropped(shared, target):
+    proxy, one = shared(ON), target(answers=False)
     with Association(proxy) as client:
         client.send(b"hello", one.host, one.port)
         assert process.wait_until(lambda: one.seen)
@@ -177,8 +177,8 @@ def test_names_are_judged_by_their_address(sluice, target, dns):
     assert not one.seen and not other.seen
 
 
-def test_several_targets_at_once(sluice, target):
-    proxy, targets = sluice(ON), [target() for _ in range(20)]
+def test_several_targets_at_once(shared, target):
+    proxy, targets = shared(ON), [target() for _ in range(20)]
     with Association(proxy) as client:
         for i, one in enumerate(targets):
             client.send(b"%d" % i, one.host, one.port)
@@ -202,8 +202,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_datagram_is_dropped(sluice, target, name):
-    proxy, one = sluice(ON), target()
+def test_bad_datagram_is_dropped(shared, target, name):
+    proxy, one = shared(ON), target()
     with Association(proxy) as client:
         client.raw(BAD[name].replace(b"{port}", struct.pack("!H", one.port)))
         client.send(b"good", one.host, one.port)
@@ -220,9 +220,9 @@ def sibling_of(client):
     return sibling
 
 
-def test_strangers_are_not_the_client(sluice, target):
+def test_strangers_are_not_the_client(shared, target):
     """From another address nothing counts, neither before nor after the first valid datagram."""
-    proxy, one = sluice(ON), target()
+    proxy, one = shared(ON), target()
     with Association(proxy) as client, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind(("127.0.0.5", 0))
         datagram = b"\0\0\0" + wire.socks5_address(one.host, one.port)
@@ -233,9 +233,9 @@ def test_strangers_are_not_the_client(sluice, target):
     assert [payload for payload, _ in one.seen] == [b"first", b"second"]
 
 
-def test_port_moves(sluice, target):
+def test_port_moves(shared, target):
     """A NAT on the way may give the client another port at any time: answers follow."""
-    proxy, one = sluice(ON), target()
+    proxy, one = shared(ON), target()
     with Association(proxy) as client, sibling_of(client) as moved:
         datagram = b"\0\0\0" + wire.socks5_address(one.host, one.port)
         client.send(b"before", one.host, one.port)
@@ -252,9 +252,9 @@ def test_port_moves(sluice, target):
 
 
 @pytest.mark.parametrize("named", ["target", "name", "unknown name", "private address", "own address", "zero with a port"])
-def test_request_names_something_else(sluice, target, named):
+def test_request_names_something_else(shared, target, named):
     """Clients name their target, a name, or what they are called behind their NAT: as if they had sent zeroes."""
-    proxy, one = sluice(ON, "--block-outbound", "multicast"), target("127.0.0.9")
+    proxy, one = shared(ON, "--block-outbound", "multicast"), target("127.0.0.9")
     host, port = {"target": (one.host, one.port), "name": ("localhost", one.port), "unknown name": ("no.such.name", 1),
                   "private address": ("192.168.255.1", 4711), "own address": ("127.0.0.1", 9),
                   "zero with a port": ("0.0.0.0", 4711)}[named]
@@ -267,9 +267,9 @@ def test_request_names_something_else(sluice, target, named):
             assert moved.recv(100).endswith(b"moved")
 
 
-def test_client_that_names_its_port(sluice, target):
+def test_client_that_names_its_port(shared, target):
     """And sends from there: it is held to it, so that nobody else on its machine can speak for it."""
-    proxy, one = sluice(ON), target()
+    proxy, one = shared(ON), target()
     port = process.free_port(kind=socket.SOCK_DGRAM)
     with Association(proxy, "127.0.0.1", port, source=("127.0.0.1", port)) as client, sibling_of(client) as other:
         for payload in (b"mine", b"mine too"):
@@ -280,9 +280,9 @@ def test_client_that_names_its_port(sluice, target):
     assert [payload for payload, _ in one.seen] == [b"mine", b"mine too"]
 
 
-def test_a_thousand_peers(sluice, target):
+def test_a_thousand_peers(shared, target):
     """All of them may answer at any time, not only the last 256."""
-    proxy, one = sluice(ON), target()
+    proxy, one = shared(ON), target()
     hosts = [f"127.{i // 250}.3.{i % 250 + 1}" for i in range(1000)]
     with Association(proxy) as client:
         for i, host in enumerate(hosts):
@@ -298,8 +298,8 @@ def test_a_thousand_peers(sluice, target):
                 assert client.receive() == (host.encode(), host, peer.getsockname()[1])
 
 
-def test_only_those_asked_may_answer(sluice, target):
-    proxy, one = sluice(ON), target()
+def test_only_those_asked_may_answer(shared, target):
+    proxy, one = shared(ON), target()
     with Association(proxy) as client:
         client.send(b"hello", one.host, one.port)
         assert client.receive()[0] == b"hello"
@@ -316,8 +316,8 @@ def test_only_those_asked_may_answer(sluice, target):
         second.close()
 
 
-def test_ends_with_its_connection(sluice, target):
-    proxy, one = sluice(ON), target()
+def test_ends_with_its_connection(shared, target):
+    proxy, one = shared(ON), target()
     for ending in ("close", "reset"):
         client = Association(proxy)
         client.send(b"hello", one.host, one.port)
@@ -330,17 +330,17 @@ def test_ends_with_its_connection(sluice, target):
     assert b"late" not in [payload for payload, _ in one.seen]
 
 
-def test_octets_on_the_connection_mean_nothing(sluice, target):
-    proxy, one = sluice(ON), target()
+def test_octets_on_the_connection_mean_nothing(shared, target):
+    proxy, one = shared(ON), target()
     with Association(proxy) as client:
         client.control.send(bytes(100000))
         client.send(b"hello", one.host, one.port)
         assert client.receive()[0] == b"hello"
 
 
-def test_target_that_is_not_there(sluice, target):
+def test_target_that_is_not_there(shared, target):
     """What the kernel reports about one target must not end the association."""
-    proxy, one = sluice(ON), target()
+    proxy, one = shared(ON), target()
     with Association(proxy) as client:
         for _ in range(5):
             client.send(b"nobody", "127.0.0.1", process.free_port(kind=socket.SOCK_DGRAM))
@@ -349,9 +349,9 @@ def test_target_that_is_not_there(sluice, target):
         assert client.receive()[0] == b"hello"
 
 
-def test_many_datagrams(sluice, target):
+def test_many_datagrams(shared, target):
     """Twenty thousand both ways, in bursts that any buffer holds: none is lost, none is changed."""
-    proxy, one = sluice(ON), target()
+    proxy, one = shared(ON), target()
     with Association(proxy) as client:
         for burst in range(400):
             for i in range(50):
@@ -387,8 +387,8 @@ def test_flood_harms_nobody(sluice, target):
     client.close()
 
 
-def test_many_associations(sluice, target):
-    proxy, one = sluice(ON), target()
+def test_many_associations(shared, target):
+    proxy, one = shared(ON), target()
     clients = [Association(proxy) for _ in range(100)]
     for i, client in enumerate(clients):
         client.send(b"%d" % i, one.host, one.port)
@@ -400,8 +400,8 @@ def test_many_associations(sluice, target):
     assert proxy.flat()
 
 
-def test_idle_association_ends(sluice, target):
-    proxy, one = sluice(ON, "--idle-timeout", "4"), target()
+def test_idle_association_ends(shared, target):
+    proxy, one = shared(ON, "--idle-timeout", "4"), target()
     client = Association(proxy)
     client.send(b"hello", one.host, one.port)
     assert client.receive()[0] == b"hello"
@@ -410,9 +410,9 @@ def test_idle_association_ends(sluice, target):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
-def test_reply_names_the_address_that_the_client_has_reached(sluice, target, address):
+def test_reply_names_the_address_that_the_client_has_reached(shared, target, address):
     """Never that of the wildcard; and answers come from there."""
-    proxy, one = sluice(ON, listen="0.0.0.0"), target()
+    proxy, one = shared(ON, listen="0.0.0.0"), target()
     proxy.address = (address, proxy.port)
     with Association(proxy) as client:
         assert client.host == address
@@ -476,9 +476,9 @@ def test_sends_that_wait_leave_room_for_others(sluice, slow_way):
     slow_way.call(near.close)
 
 
-def test_one_client_cannot_have_them_all(sluice):
+def test_one_client_cannot_have_them_all(shared):
     """The last quarter of a worker's 256 associations is for those who have few."""
-    proxy, clients = sluice(ON, "--workers", "1"), []
+    proxy, clients = shared(ON, "--workers", "1"), []
 
     def ask(source):
         clients.append(wire.greet(wire.Client(proxy.address, source=(source, 0))).send(wire.socks5("0.0.0.0", 0, 3)))
@@ -508,9 +508,9 @@ def test_many_targets_cost_nothing_for_long(sluice, target):
     assert proxy.flat()
 
 
-def test_pysocks(sluice, target):
+def test_pysocks(shared, target):
     import socks
-    proxy, one = sluice(ON), target("::")  # localhost may be either family
+    proxy, one = shared(ON), target("::")  # localhost may be either family
     with socks.socksocket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.set_proxy(socks.SOCKS5, proxy.host, proxy.port)
         client.settimeout(10)
