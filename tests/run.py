@@ -354,9 +354,14 @@ def run_fuzz(runner, options):
 
 # Not the page in a browser, which asks the API what other tests ask as well; nor the scripts of bench/ and tests/.
 NOT_SANITIZED = ["test_dashboard.py", "test_bench.py", "test_bench_load.py", "test_mutants.py", "test_runner.py"]
-# What a worker does by itself, or the coordinator.
-ONE_THREAD = ["test_bind.py", "test_chains.py", "test_clients.py", "test_failures.py", "test_http.py", "test_protocols.py",
-              "test_tproxy.py"]
+# Where threads meet: the API's and the coordinator's, settings, lists and users that are read again, accounts, limits of all
+# workers, the log, scripts, names, the stop. In `make test` these are run under ThreadSanitizer as a whole ...
+THREADS_MEET = ["test_access_log.py", "test_api_limits.py", "test_dns.py", "test_keys.py", "test_limits.py", "test_lists.py",
+                "test_names_and_lua.py", "test_newcomers.py", "test_scripts.py", "test_steady.py", "test_stop.py", "test_usage.py",
+                "test_usage_redis.py", "test_users.py"]
+# ... and of these, whose variants differ in what one thread does, one variant of each test. `make tsan` has all of all files.
+THREADS_PASS = ["test_api.py", "test_api_doors.py", "test_auth.py", "test_config_file.py", "test_counters.py", "test_http_reuse.py",
+                "test_living.py", "test_process.py", "test_profile.py", "test_relay.py", "test_rpc.py", "test_ruleset.py", "test_udp.py"]
 
 
 def asan_units(options):
@@ -382,8 +387,13 @@ def tsan_units(options):
 TSAN_CUT = SANITIZERS["TSAN_OPTIONS"] + ":report_thread_leaks=0"
 
 
-def tsan_e2e(options, without=()):
-    return e2e_task(options, "tsan/sluice", "tsan e2e", TSAN_E2E, True, [*NOT_SANITIZED, *without], TSAN_OPTIONS=TSAN_CUT)
+def tsan_e2e(options):
+    return e2e_task(options, "tsan/sluice", "tsan e2e", TSAN_E2E, True, NOT_SANITIZED, TSAN_OPTIONS=TSAN_CUT)
+
+
+def tsan_e2e_where_threads_meet(options):
+    return [e2e_runs(options, "tsan/sluice", label, files, [*TSAN_E2E, *choice], True, TSAN_OPTIONS=TSAN_CUT)
+            for label, files, choice in (("tsan e2e", THREADS_MEET, []), ("tsan e2e, one variant", THREADS_PASS, ["--one-variant"]))]
 
 
 def run_asan(runner, options):
@@ -434,13 +444,13 @@ def needing(build, *tasks):
 
 def run_all(runner, options):
     """Builds and tests everything at once: the end to end suites of all flavours wait for clocks, and what computes fills the
-    time. Under ThreadSanitizer only where threads have something to say to each other, beyond a name to resolve: `make tsan`
-    has all of them. The fixed seeds of the simulator are those of test_sessions."""
+    time. Under ThreadSanitizer only where threads have something to say to each other: `make tsan` has all of them. The fixed
+    seeds of the simulator are those of test_sessions."""
     with tempfile.TemporaryDirectory() as scratch:
         suites = {
             build_task(options, "node-modules", os.path.join(options.folder, "sluice")): [e2e_task(options, "sluice", "e2e")],
             build_task(options, "asan-programs"): [asan_e2e(options), *asan_units(options)],
-            build_task(options, "tsan-programs"): [tsan_e2e(options, ONE_THREAD), *tsan_units(options)],
+            build_task(options, "tsan-programs"): [*tsan_e2e_where_threads_meet(options), *tsan_units(options)],
             build_task(options, "test-programs"): [*plain_units(options), fresh_sim_task(options)],
             build_task(options, "gcstress-programs"): gcstress_units(options),
             build_task(options, "fuzz-programs"): list(fuzz_tasks(options, scratch)),
@@ -505,7 +515,7 @@ def main():
     parser.add_argument("--make", default="make", help="all: what builds")
     parser.add_argument("--first", type=int, default=1, help="sim: the first seed")
     parser.add_argument("--count", type=int, default=0, help="sim: how many seeds")
-    parser.add_argument("--seconds", type=int, default=30, help="fuzz: for all targets together")
+    parser.add_argument("--seconds", type=int, default=15, help="fuzz: for all targets together")
     parser.add_argument("--only", action="append", metavar="FILE", help="end to end: this file of tests/e2e")
     parser.add_argument("step", nargs="+", choices=STEPS)
     options = parser.parse_args()

@@ -29,9 +29,15 @@ def pytest_sessionstart(session):
 
 def pytest_addoption(parser):
     parser.addoption("--part", metavar="I/N", help="each Nth test from the Ith on: N runs have all of them")
+    parser.addoption("--one-variant", action="store_true", help="of each test with parameters only the first ones")
 
 
 def pytest_collection_modifyitems(config, items):
+    if config.getoption("--one-variant"):
+        first = {}
+        for item in items:
+            first.setdefault(item.nodeid.partition("[")[0], item)
+        items[:] = list(first.values())
     if config.getoption("--part"):
         part, parts = map(int, config.getoption("--part").split("/"))
         items[:] = items[part - 1::parts]
