@@ -243,13 +243,14 @@ $(BUILD)/coverage/sluice: $(call objects,coverage,$(PRODUCT) $(CONTROL) core/mai
 	$(call say,$@)
 	$(Q)$(call link,coverage) $(LIBS) $(LIBS_LUA)
 
+# What a fuzzer is about guides it; what it is called from and what it calls is that of the other flavour.
 FUZZ_LINK = $(call link,fuzz) -fsanitize=fuzzer $(LIBS)
-$(BUILD)/fuzz_session: $(call objects,fuzz,fuzz/fuzz_session.c) $(BUILD)/fuzz/simulated.a
+SESSIONS := $(PROTOCOLS) $(filter core/session/%,$(SIMULATED))
+$(BUILD)/fuzz_session: $(call objects,fuzz,fuzz/fuzz_session.c $(SESSIONS)) $(BUILD)/asan/simulated.a
 	$(call say,$@)
 	$(Q)$(FUZZ_LINK)
 
-# What the fuzzers are about guides them; what it is called from and what it calls is that of the other flavour.
-GUIDING := $(PROTOCOLS) $(SIMULATED) $(addprefix api/,access.c endpoints.c fields.c sessions.c) $(wildcard lua/socket/*.c) \
+GUIDING := $(PROTOCOLS) $(addprefix api/,access.c endpoints.c fields.c sessions.c) $(wildcard lua/socket/*.c) \
            $(addprefix lua/engine/,buffer.c class.c codec.c deflate.c digest.c octets.c text.c) $(addprefix lua/modules/,marshal.c pattern.c regex.c unmarshal.c)
 $(addprefix $(BUILD)/,$(FULL_FUZZERS)): $(BUILD)/%: $(BUILD)/fuzz/fuzz/%.o $(call objects,fuzz,$(GUIDING)) \
 		$(call objects,asan,$(filter-out $(GUIDING),$(PRODUCT) $(CONTROL)))
