@@ -9,6 +9,16 @@ import process
 RPC_TYPE = "application/x-neosocksd-rpc; version=1"
 
 
+def bomb(mebibytes):
+    """So many of zeros, deflated: one of them, again and again, since to deflate them all takes half a second."""
+    writer, one = zlib.compressobj(9, wbits=-15), bytes(1 << 20)
+    block = writer.compress(one) + writer.flush(zlib.Z_FULL_FLUSH)
+    check = 1
+    for _ in range(mebibytes):
+        check = zlib.adler32(one, check)
+    return b"\x78\xda" + block * mebibytes + writer.flush() + check.to_bytes(4, "big")
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path, timeout):
         super().__init__("localhost", timeout=timeout)

@@ -194,7 +194,7 @@ def answer_and_stay(it, connection):
 def test_a_call_that_is_over_holds_nothing(shared_ruled, origin):
     """Peers that do not close after their answer, that never answer, and that do not even read what they are sent."""
     over, silent = origin(answer_and_stay), origin(origins.hold)
-    proxy, api = shared_ruled(LIBRARY, "-t", "5")
+    proxy, api = shared_ruled(LIBRARY, "-t", 5 * process.SLOW)  # in which the message that is never read must be made, too
     before = proxy.sockets()
     assert api.call(f"return await.rpcall({{ '127.0.0.1:{over.port}' }}, 'add')") == "return true,true,1"
     assert process.wait_until(lambda: proxy.sockets() == before), "after an answer"
