@@ -352,7 +352,7 @@ static void test_quotas_come_back_with_their_period(void **state)
                  {"day", CALENDAR_DAY, 4, 3, 12, 5},      {"day", CALENDAR_DAY, 10, 2, 12, 5},
                  {"week", CALENDAR_WEEK, 12, 20, 12, 3},  {"month", CALENDAR_MONTH, 1, 31, 12, 4},
                  {"month", CALENDAR_MONTH, 9, 30, 12, 4}, {"month", CALENDAR_MONTH, 11, 30, 12, 3}};
-    for (unsigned i = 0; i < sizeof zones / sizeof *zones; i++) {
+    for (unsigned i = 0; i < (SUPPORT_SANITIZED ? 1 : sizeof zones / sizeof *zones); i++) {
         set_zone(zones[i]);
         for (unsigned j = 0; j < sizeof spans / sizeof *spans; j++) {
             int64_t begin = moment(2026, spans[j].month, spans[j].day, spans[j].hour, 0);
@@ -414,7 +414,7 @@ static uint64_t used_of_quota(struct box *b)
 static unsigned kills_wanted(void)
 {
     const char *text = getenv("SLUICE_USAGE_KILLS");
-    return text ? (unsigned)atoi(text) : 20;
+    return text ? (unsigned)atoi(text) : SUPPORT_SANITIZED ? 4 : 20;
 }
 
 /* What there is in rows of hours: the same as in all, for both are written in one transaction. */
