@@ -77,7 +77,7 @@ def sluice(tmp_path):
 class Pool:
     """Running proxies by their arguments, at most so many that nobody uses."""
 
-    def __init__(self, directory, most=4):
+    def __init__(self, directory, most=6):
         self.directory, self.most = directory, most
         self.idle, self.used = [], []  # (arguments, proxy), the one that was used last at the end
 

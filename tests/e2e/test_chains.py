@@ -46,18 +46,29 @@ def scripted(*lines, then=None):
     return handler
 
 
-def said_to(origin, sluice, uri, lines, request=None):
+@pytest.fixture(scope="module")
+def hop_port():
+    return process.free_port()
+
+
+@pytest.fixture
+def hop(origin, hop_port):
+    """hop(handler): an origin whose port is the same in all tests, so that those who go through it are shared."""
+    return lambda handler: origin(handler, port=hop_port)
+
+
+def said_to(hop, shared, uri, lines, request=None):
     """What a chain of one proxy hears, and the client's answer to a SOCKS5 request."""
-    proxy = origin(scripted(*lines, then=origins.echo))
-    ours = sluice("-x", uri.format(port=proxy.port))
+    proxy = hop(scripted(*lines, then=origins.echo))
+    ours = shared("-x", uri.format(port=proxy.port))
     client = wire.greet(wire.Client(ours.address))
     client.send(request or wire.socks5("192.0.2.7", 443))
     return client, proxy
 
 
-def test_socks4a_says_an_address(sluice, origin):
+def test_socks4a_says_an_address(shared, hop):
     expected = b"\4\1\1\xbb\xc0\0\2\7\0"
-    client, proxy = said_to(origin, sluice, "socks4a://127.0.0.1:{port}", [(len(expected), b"\0\x5a" + bytes(6))])
+    client, proxy = said_to(hop, shared, "socks4a://127.0.0.1:{port}", [(len(expected), b"\0\x5a" + bytes(6))])
     assert wire.read_socks5_reply(client)[0] == 0
     assert proxy.result() == expected
     round_trip(client)
@@ -65,9 +76,9 @@ def test_socks4a_says_an_address(sluice, origin):
 
 @pytest.mark.parametrize("host, host_text", [("target.example", b"target.example"), ("2001:db8::7", b"2001:db8::7"),
                                              ("0.0.0.9", b"0.0.0.9")])
-def test_socks4a_says_a_name(sluice, origin, host, host_text):
+def test_socks4a_says_a_name(shared, hop, host, host_text):
     expected = b"\4\1\1\xbb\0\0\0\xffjoe\0" + host_text + b"\0"
-    client, proxy = said_to(origin, sluice, "socks4a://joe:ignored@127.0.0.1:{port}",
+    client, proxy = said_to(hop, shared, "socks4a://joe:ignored@127.0.0.1:{port}",
                             [(len(expected), b"\0\x5a" + bytes(6))], wire.socks5(host, 443))
     assert wire.read_socks5_reply(client)[0] == 0
     assert proxy.result() == expected
@@ -75,9 +86,9 @@ def test_socks4a_says_a_name(sluice, origin, host, host_text):
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7", "target.example"])
-def test_socks5_says(sluice, origin, host):
+def test_socks5_says(shared, hop, host):
     request = wire.socks5(host, 443)
-    client, proxy = said_to(origin, sluice, "socks5://127.0.0.1:{port}",
+    client, proxy = said_to(hop, shared, "socks5://127.0.0.1:{port}",
                             [(3, b"\5\0"), (len(request), b"\5\0\0\1\x7f\0\0\1\x12\x34")], request)
     assert wire.read_socks5_reply(client)[0] == 0
     assert proxy.result() == b"\5\1\0" + request
@@ -87,25 +98,25 @@ def test_socks5_says(sluice, origin, host):
 @pytest.mark.parametrize("bound", [
     pytest.param(b"\1\x7f\0\0\1", id="ipv4"), pytest.param(b"\4" + bytes(16), id="ipv6"),
     pytest.param(b"\3\7name.ex", id="name"), pytest.param(b"\3\xff" + b"n" * 255, id="longest-name")])
-def test_socks5_takes_any_bound_address(sluice, origin, bound):
-    client, _ = said_to(origin, sluice, "socks5://127.0.0.1:{port}",
+def test_socks5_takes_any_bound_address(shared, hop, bound):
+    client, _ = said_to(hop, shared, "socks5://127.0.0.1:{port}",
                         [(3, b"\5\0"), (10, b"\5\0\0" + bound + b"\x12\x34")])
     assert wire.read_socks5_reply(client)[0] == 0
     round_trip(client)
 
 
-def test_socks5_says_user_and_password(sluice, origin):
+def test_socks5_says_user_and_password(shared, hop):
     request = wire.socks5("192.0.2.7", 443)
     client, proxy = said_to(
-        origin, sluice, "socks5://us%65r:p%40ss@127.0.0.1:{port}",
+        hop, shared, "socks5://us%65r:p%40ss@127.0.0.1:{port}",
         [(4, b"\5\2"), (11, b"\1\0"), (len(request), b"\5\0\0\1" + bytes(6))])
     assert wire.read_socks5_reply(client)[0] == 0
     assert proxy.result() == b"\5\2\0\2" + wire.socks5_auth(b"user", b"p@ss") + request
     round_trip(client)
 
 
-def test_socks5_offers_a_password_that_nobody_wants(sluice, origin):
-    client, proxy = said_to(origin, sluice, "socks5://user@127.0.0.1:{port}",
+def test_socks5_offers_a_password_that_nobody_wants(shared, hop):
+    client, proxy = said_to(hop, shared, "socks5://user@127.0.0.1:{port}",
                             [(4, b"\5\0"), (10, b"\5\0\0\1" + bytes(6))])
     assert wire.read_socks5_reply(client)[0] == 0
     assert proxy.result() == b"\5\2\0\2" + wire.socks5("192.0.2.7", 443)
@@ -113,8 +124,8 @@ def test_socks5_offers_a_password_that_nobody_wants(sluice, origin):
 
 @pytest.mark.parametrize("host, authority", [("192.0.2.7", b"192.0.2.7:443"), ("target.example", b"target.example:443"),
                                              ("2001:db8::7", b"[2001:db8::7]:443")])
-def test_http_says(sluice, origin, host, authority):
-    client, proxy = said_to(origin, sluice, "http://user:p%3Ass@127.0.0.1:{port}", [("head", HTTP_OK)],
+def test_http_says(shared, hop, host, authority):
+    client, proxy = said_to(hop, shared, "http://user:p%3Ass@127.0.0.1:{port}", [("head", HTTP_OK)],
                             wire.socks5(host, 443))
     assert wire.read_socks5_reply(client)[0] == 0
     assert proxy.result() == (b"CONNECT " + authority + b" HTTP/1.1\r\nHost: " + authority +
@@ -127,8 +138,8 @@ def test_http_says(sluice, origin, host, authority):
     pytest.param(b"HTTP/1.1 200\r\n\r\n", id="no-reason"),
     pytest.param(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nVia: x\r\n\r\n", id="interim"),
     pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 3000 + b"\r\n\r\n", id="long")])
-def test_http_takes(sluice, origin, reply):
-    client, _ = said_to(origin, sluice, "http://127.0.0.1:{port}", [("head", reply)])
+def test_http_takes(shared, hop, reply):
+    client, _ = said_to(hop, shared, "http://127.0.0.1:{port}", [("head", reply)])
     assert wire.read_socks5_reply(client)[0] == 0
     round_trip(client)
 
@@ -167,10 +178,10 @@ CHAIN_URIS = {"socks5": "socks5://127.0.0.1:{}", "socks5user": "socks5://u:pwd@1
 
 
 @pytest.mark.parametrize("name", CHAIN_ANSWERS)
-def test_what_a_proxy_answers_is_told(sluice, origin, name):
+def test_what_a_proxy_answers_is_told(shared, hop, name):
     kind, lines, rep, status = CHAIN_ANSWERS[name]
-    proxy = origin(scripted(*lines))
-    ours = sluice("-x", CHAIN_URIS[kind].format(proxy.port))
+    proxy = hop(scripted(*lines))
+    ours = shared("-x", CHAIN_URIS[kind].format(proxy.port))
     with wire.greet(wire.Client(ours.address)) as client:
         client.send(wire.socks5("192.0.2.7", 443))
         assert client.read_all() == wire.socks5_failure(rep)
@@ -182,10 +193,10 @@ def test_what_a_proxy_answers_is_told(sluice, origin, name):
         assert client.read_all() == wire.SOCKS4_REJECTED
 
 
-def test_proxy_that_resets(sluice, origin):
-    proxy = origin(lambda _origin, connection: origins.reset(connection))
+def test_proxy_that_resets(shared, hop):
+    proxy = hop(lambda _origin, connection: origins.reset(connection))
     for kind in ("socks5", "socks4a", "http"):
-        ours = sluice("-x", CHAIN_URIS[kind].format(proxy.port))
+        ours = shared("-x", CHAIN_URIS[kind].format(proxy.port))
         with wire.greet(wire.Client(ours.address)) as client:
             client.send(wire.socks5("192.0.2.7", 443))
             assert client.read_all() == wire.socks5_failure(1)
@@ -232,13 +243,13 @@ REPLIES = {"socks5": b"\5\0\0\1" + bytes(6), "socks4a": b"\0\x5a" + bytes(6), "h
 
 
 @pytest.mark.parametrize("kind", REPLIES)
-def test_octets_behind_a_proxys_reply_are_the_targets(sluice, origin, kind):
+def test_octets_behind_a_proxys_reply_are_the_targets(shared, hop, kind):
     """A server that speaks first: its greeting comes in one segment with the proxy's answer."""
     greeting, reply = b"220 welcome\r\n" * 30, REPLIES[kind]
     lines = {"socks5": [(3, b"\5\0"), (10, reply + greeting)], "socks4a": [(9, reply + greeting)],
              "http": [("head", reply + greeting)]}[kind]
-    proxy = origin(scripted(*lines, then=origins.echo))
-    ours = sluice("-x", CHAIN_URIS[kind].format(proxy.port))
+    proxy = hop(scripted(*lines, then=origins.echo))
+    ours = shared("-x", CHAIN_URIS[kind].format(proxy.port))
     with wire.greet(wire.Client(ours.address)) as client:
         client.send(wire.socks5("192.0.2.7", 443))
         assert wire.read_socks5_reply(client)[0] == 0
@@ -248,12 +259,12 @@ def test_octets_behind_a_proxys_reply_are_the_targets(sluice, origin, kind):
 
 @pytest.mark.parametrize("greeting", [0, 3000, 100_000])
 @pytest.mark.parametrize("size", [4090, 4100, 20_000, 65_000])
-def test_large_answer_of_a_proxy(sluice, origin, size, greeting):
+def test_large_answer_of_a_proxy(shared, hop, size, greeting):
     """Cookies of a login page, for example. What follows in the same segments is the target's."""
     greeting = os.urandom(greeting)
     reply = b"HTTP/1.1 103 Soon\r\n\r\nHTTP/1.1 200 OK\r\nSet-Cookie: " + b"c" * size + b"\r\n\r\n"
-    proxy = origin(scripted(("head", reply + greeting), then=origins.echo))
-    ours = sluice("-x", f"http://127.0.0.1:{proxy.port}")
+    proxy = hop(scripted(("head", reply + greeting), then=origins.echo))
+    ours = shared("-x", f"http://127.0.0.1:{proxy.port}")
     with wire.greet(wire.Client(ours.address)) as client:
         client.send(wire.socks5("192.0.2.7", 443))
         assert wire.read_socks5_reply(client)[0] == 0
@@ -262,7 +273,7 @@ def test_large_answer_of_a_proxy(sluice, origin, size, greeting):
 
 
 @pytest.mark.parametrize("kind", ["socks5", "socks4a", "http"])
-def test_proxy_that_answers_octet_by_octet(sluice, origin, kind):
+def test_proxy_that_answers_octet_by_octet(shared, hop, kind):
     lines = {"socks5": [(3, b"\5\0"), (10, b"\5\0\0\1" + bytes(6))], "socks4a": [(9, b"\0\x5a" + bytes(6))],
              "http": [("head", HTTP_OK)]}[kind]
 
@@ -278,8 +289,8 @@ def test_proxy_that_answers_octet_by_octet(sluice, origin, kind):
 
         return scripted(*lines, then=lambda _one, _two: origins.echo(_origin, connection))(_origin, Dribble())
 
-    proxy = origin(slow)
-    ours = sluice("-x", CHAIN_URIS[kind].format(proxy.port))
+    proxy = hop(slow)
+    ours = shared("-x", CHAIN_URIS[kind].format(proxy.port))
     with wire.greet(wire.Client(ours.address)) as client:
         client.send(wire.socks5("192.0.2.7", 443))
         assert wire.read_socks5_reply(client)[0] == 0
