@@ -268,7 +268,7 @@ LONG_E2E = ["test_relay.py", "test_dashboard.py", "test_living.py", "test_api_do
             "test_process.py", "test_stop.py", "test_failures.py", "test_steady.py", "test_http.py", "test_http_heads.py"]
 
 # These take longer than a suite would otherwise: so many runs have a part of their tests each.
-E2E_PARTS = {"test_relay.py": 3, "test_dashboard.py": 3, "test_living.py": 2, "test_api_document.py": 2} if SLOW == 1 else {}
+E2E_PARTS = {"test_relay.py": 3, "test_dashboard.py": 2, "test_living.py": 2} if SLOW == 1 else {}
 
 
 def e2e_files():
@@ -354,14 +354,12 @@ def run_fuzz(runner, options):
 
 # Not the page in a browser, which asks the API what other tests ask as well; nor the scripts of bench/ and tests/.
 NOT_SANITIZED = ["test_dashboard.py", "test_bench.py", "test_bench_load.py", "test_mutants.py", "test_runner.py"]
-# Where threads meet: the API's and the coordinator's, settings, lists and users that are read again, accounts, limits of all
-# workers, the log, scripts, names, the stop. In `make test` these are run under ThreadSanitizer as a whole ...
-THREADS_MEET = ["test_access_log.py", "test_api_limits.py", "test_dns.py", "test_keys.py", "test_limits.py", "test_lists.py",
-                "test_names_and_lua.py", "test_newcomers.py", "test_scripts.py", "test_steady.py", "test_stop.py", "test_usage.py",
-                "test_usage_redis.py", "test_users.py"]
-# ... and of these, whose variants differ in what one thread does, one variant of each test. `make tsan` has all of all files.
-THREADS_PASS = ["test_api.py", "test_api_doors.py", "test_auth.py", "test_config_file.py", "test_counters.py", "test_http_reuse.py",
-                "test_living.py", "test_process.py", "test_profile.py", "test_relay.py", "test_rpc.py", "test_ruleset.py", "test_udp.py"]
+# Where threads meet: the API's and the coordinator's, settings, lists and users that are read again, passwords, accounts, limits of all
+# workers, the log, scripts, names, the stop. Of these files `make test` runs one variant of each test under ThreadSanitizer;
+# `make tsan` runs all of all files.
+THREADS_MEET = ["test_access_log.py", "test_api.py", "test_api_limits.py", "test_auth.py", "test_config_file.py", "test_dns.py",
+                "test_keys.py", "test_limits.py", "test_lists.py", "test_names_and_lua.py", "test_newcomers.py", "test_profile.py",
+                "test_ruleset.py", "test_scripts.py", "test_stop.py", "test_usage.py", "test_usage_redis.py", "test_users.py"]
 
 
 def asan_units(options):
@@ -392,8 +390,7 @@ def tsan_e2e(options):
 
 
 def tsan_e2e_where_threads_meet(options):
-    return [e2e_runs(options, "tsan/sluice", label, files, [*TSAN_E2E, *choice], True, TSAN_OPTIONS=TSAN_CUT)
-            for label, files, choice in (("tsan e2e", THREADS_MEET, []), ("tsan e2e, one variant", THREADS_PASS, ["--one-variant"]))]
+    return e2e_runs(options, "tsan/sluice", "tsan e2e", THREADS_MEET, [*TSAN_E2E, "--one-variant"], True, TSAN_OPTIONS=TSAN_CUT)
 
 
 def run_asan(runner, options):
@@ -450,7 +447,7 @@ def run_all(runner, options):
         suites = {
             build_task(options, "node-modules", os.path.join(options.folder, "sluice")): [e2e_task(options, "sluice", "e2e")],
             build_task(options, "asan-programs"): [asan_e2e(options), *asan_units(options)],
-            build_task(options, "tsan-programs"): [*tsan_e2e_where_threads_meet(options), *tsan_units(options)],
+            build_task(options, "tsan-programs"): [tsan_e2e_where_threads_meet(options), *tsan_units(options)],
             build_task(options, "test-programs"): [*plain_units(options), fresh_sim_task(options)],
             build_task(options, "gcstress-programs"): gcstress_units(options),
             build_task(options, "fuzz-programs"): list(fuzz_tasks(options, scratch)),
