@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "protocols/proxy_header.h"
+
 #define SLOTS 140u
 
 static struct sim_bench bench;
@@ -128,12 +130,49 @@ static void test_many_sources(void **state)
     sim_bench_close(&bench);
 }
 
+/* By the proxy of --proxy-protocol, with a header that names `from`; NULL: it sends none. True: it was let in. */
+static bool come_behind(const char *from, struct sim_conn **conn)
+{
+    static const struct proxy_header_facts no_facts;
+    uint8_t out[PROXY_HEADER_WRITTEN_SIZE_MAX];
+    struct address at, local = {.kind = ADDRESS_IPV4, .port = 443, .ipv4 = {198, 51, 100, 1}};
+    assert_true(come("10.0.0.5", conn));
+    if (!from) return true;
+    assert_true(address_from_host(from, strlen(from), 4000, &at));
+    struct proxy_header header = {.client = host_port_of(&at), .local = host_port_of(&local)};
+    assert_true(sim_write(*conn, out, proxy_header_write(out, sizeof out, 2, &header, &no_facts)) > 0);
+    sim_bench_pass(&bench, 2);
+    return !(*conn)->near_closed;
+}
+
+/* Handshakes of clients behind a proxy are theirs, and not the proxy's: one of them gets half of the slots, others are
+ * let in, and connections whose header has not come yet are nobody's. */
+static void test_behind_a_proxy(void **state)
+{
+    struct sim_conn *one;
+    uint32_t let_in = 0;
+    (void)state;
+    sim_bench_prepare(&bench);
+    bench.config.listeners[0] = (struct listener_config){.kind = LISTENER_AUTO, .proxies.count = 1};
+    bench.config.listeners[0].proxies.networks[0].bits = 96;
+    bench.config.sessions = bench.config.setups = SLOTS;
+    sim_bench_open(&bench, 1);
+    for (unsigned i = 0; i < 75; i++) let_in += come_behind("192.0.2.1", &one);
+    assert_int_equal(let_in, SLOTS / 2);
+    assert_int_equal(counter_read(&bench.worker.stats.failures[FAIL_SHARE]), 75 - SLOTS / 2);
+    for (unsigned i = 0; i < 30; i++) assert_true(come_behind(NULL, &one));
+    assert_true(come_behind("192.0.2.2", &one));
+    assert_false(come_behind("192.0.2.1", &one));
+    assert_int_equal(bench.worker.setups.used, SLOTS / 2 + 31);
+    sim_bench_close(&bench);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_source),   cmocka_unit_test(test_prefixes),
         cmocka_unit_test(test_floor),        cmocka_unit_test(test_sessions_are_what_is_short),
-        cmocka_unit_test(test_many_sources),
+        cmocka_unit_test(test_many_sources), cmocka_unit_test(test_behind_a_proxy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

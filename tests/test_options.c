@@ -352,6 +352,46 @@ static void test_listener_options(void **state)
     refuses("-l 127.0.0.1:1,protocol=socks --api 127.0.0.1:2,protocol=http", "unknown service");
 }
 
+static bool is_network(const struct config_proxies *proxies, unsigned i, bool is_ipv6, uint8_t bits)
+{
+    return i < proxies->count && proxies->networks[i].is_ipv6 == is_ipv6 && proxies->networks[i].bits == bits;
+}
+
+/* --proxy-protocol and --send-proxy belong to the listener before them, or behind them, and are words of its own. */
+static void test_proxy_headers(void **state)
+{
+    (void)state;
+    accepts("-l 127.0.0.1:1 --proxy-protocol 10.0.0.0/8,2001:db8::/32,192.0.2.1,optional");
+    const struct listener_config *l = &config.listeners[0];
+    assert_int_equal(l->proxies.count, 3);
+    assert_true(is_network(&l->proxies, 0, false, 104) && is_network(&l->proxies, 1, true, 32));
+    assert_true(is_network(&l->proxies, 2, false, 128) && l->proxies.optional && !l->proxies.unix_sockets);
+    assert_string_equal(l->options, "proxy-protocol=10.0.0.0/8,proxy-protocol=2001:db8::/32,proxy-protocol=192.0.2.1,"
+                                    "proxy-protocol=optional");
+    accepts("-l 127.0.0.1:1,protocol=http,proxy-protocol=* -l unix:/tmp/s --proxy-protocol unix");
+    assert_true(is_network(&l[0].proxies, 0, false, 96) && is_network(&l[0].proxies, 1, true, 0));
+    assert_true(l[1].proxies.unix_sockets && l[1].proxies.count == 0);
+    accepts("--proxy-protocol 10.0.0.1 -l 127.0.0.1:1 -l 127.0.0.1:2 --http 127.0.0.1:3 --proxy-protocol 10.0.0.2");
+    assert_true(config_has_proxies(&l[0].proxies) && !config_has_proxies(&l[1].proxies) &&
+                config_has_proxies(&l[2].proxies));
+    accepts("-l 127.0.0.1:1 -f a:1 --send-proxy v1 --send-proxy v2 -l 127.0.0.1:2 -f b:2 -l 127.0.0.1:3 -f c:3");
+    assert_int_equal(l[0].send_proxy, 1);
+    assert_int_equal(l[1].send_proxy, 2);
+    assert_int_equal(l[2].send_proxy, 0);
+    assert_string_equal(l[1].options, "send-proxy=v2");
+    refuses("-l 127.0.0.1:1 --proxy-protocol example.com", "\"example.com\" is no proxy, give an address, a network");
+    refuses("-l 127.0.0.1:1 --proxy-protocol 10.0.0.1/8", "\"10.0.0.1/8\" is no proxy");
+    refuses("-l 127.0.0.1:1 --proxy-protocol 10.0.0.1,", "has no value");
+    refuses("-l 127.0.0.1:1 --proxy-protocol optional", "has no proxies that would send headers");
+    refuses("-l 127.0.0.1:1 --proxy-protocol unix", "is no Unix socket, give addresses of proxies");
+    refuses("-l unix:/tmp/s --proxy-protocol 10.0.0.1", "has no address, give unix instead");
+    refuses("--proxy-protocol 10.0.0.1", "--proxy-protocol: \"10.0.0.1\" has no listener");
+    refuses("--proxy-protocol 10.0.0.1 --proxy-protocol 10.0.0.2 -l 127.0.0.1:1", "\"10.0.0.1\" has no listener");
+    refuses("-l 127.0.0.1:1 -f a:1 --send-proxy v3", "\"v3\" is no version of the PROXY protocol, give v1 or v2");
+    refuses("-l 127.0.0.1:1 --send-proxy v2", "forwards to no target");
+    refuses("--send-proxy v2", "--send-proxy: \"v2\" has no listener");
+}
+
 /* A target is as long as an address may be written at most, with zeros in front of its port. */
 static void test_longest_target(void **state)
 {
@@ -585,6 +625,7 @@ int main(void)
         cmocka_unit_test(test_api_wants_a_token),
         cmocka_unit_test(test_forward_left_to_a_ruleset),
         cmocka_unit_test(test_listener_options),
+        cmocka_unit_test(test_proxy_headers),
         cmocka_unit_test(test_longest_target),
         cmocka_unit_test(test_port_zero),
         cmocka_unit_test(test_words_from_elsewhere),

@@ -194,6 +194,29 @@ static int check_usage(const struct config *c)
     return 0;
 }
 
+/* --proxy-protocol, --send-proxy. */
+static int check_headers(const struct config *c, const struct listener_config *l)
+{
+    const struct config_proxies *proxies = &l->proxies;
+    bool is_unix = l->address.kind == ADDRESS_UNIX;
+
+    if (proxies->optional && !config_has_proxies(proxies))
+        return fault(c,
+                     "--proxy-protocol optional: listener \"%s\" has no proxies that would send headers, give their "
+                     "addresses, too",
+                     l->text);
+    if (is_unix && proxies->count > 0)
+        return fault(c,
+                     "--proxy-protocol: whoever comes by the Unix socket of listener \"%s\" has no address, give unix "
+                     "instead",
+                     l->text);
+    if (!is_unix && proxies->unix_sockets)
+        return fault(c, "--proxy-protocol unix: listener \"%s\" is no Unix socket, give addresses of proxies", l->text);
+    if (l->send_proxy > 0 && l->kind != LISTENER_FORWARD)
+        return fault(c, "--send-proxy: listener \"%s\" forwards to no target, give it a -f, or leave it out", l->text);
+    return 0;
+}
+
 /* Each file once, whatever names it: whoever listens with it has its index. */
 static uint8_t add_user_file(struct config *c, const char *path)
 {
@@ -340,7 +363,7 @@ static int check_listener(struct config *c, uint32_t index)
     struct listener_config *l = &c->listeners[index];
     bool is_unix = strncmp(l->text, "unix:", 5) == 0;
 
-    if ((is_unix ? resolve_unix(c, l) : resolve_listener(c, l)) < 0) return -1;
+    if ((is_unix ? resolve_unix(c, l) : resolve_listener(c, l)) < 0 || check_headers(c, l) < 0) return -1;
     return check_twins(c, index);
 }
 

@@ -5,6 +5,7 @@
 
 #include "core/process/kept_text.h"
 #include "core/process/list_options.h"
+#include "protocols/list_text.h"
 
 /* The value is kept and not empty. 0, or -1 after option_complain(). */
 typedef int listener_function(struct option_parse *p, struct listener_config *l, const char *value);
@@ -57,17 +58,61 @@ static int read_users(struct option_parse *p, struct listener_config *l, const c
     return 0;
 }
 
+static int add_proxies(struct option_parse *p, struct config_proxies *proxies, const char *value)
+{
+    struct list_entry entry;
+    const char *wrong = list_parse_entry(value, strlen(value), false, &entry);
+    if (wrong)
+        return option_complain(p, "\"%s\" is no proxy, give an address, a network (address/bits), *, unix or optional",
+                               value);
+    unsigned families = entry.kind == LIST_ENTRY_ALL ? 2 : 1;
+    if (proxies->count + families > CONFIG_PROXIES_MAX)
+        return option_complain(p, "too many proxies, give at most %u networks", CONFIG_PROXIES_MAX);
+    for (unsigned i = 0; i < families; i++) {
+        bool is_ipv6 = families == 2 ? i == 1 : entry.kind == LIST_ENTRY_IPV6;
+        proxies->networks[proxies->count].is_ipv6 = is_ipv6;
+        proxies->networks[proxies->count].first = families == 2 ? (struct number){0, 0} : entry.first;
+        proxies->networks[proxies->count++].bits = families == 2 ? (is_ipv6 ? 0 : 96) : entry.bits;
+    }
+    return 0;
+}
+
+static int read_proxy_protocol(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    if (strcmp(value, "unix") == 0)
+        l->proxies.unix_sockets = true;
+    else if (strcmp(value, "optional") == 0)
+        l->proxies.optional = true;
+    else
+        return add_proxies(p, &l->proxies, value);
+    return 0;
+}
+
+static int read_send_proxy(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    if (strcmp(value, "v1") != 0 && strcmp(value, "v2") != 0)
+        return option_complain(p, "\"%s\" is no version of the PROXY protocol, give v1 or v2", value);
+    l->send_proxy = value[1] == '1' ? 1 : 2;
+    return 0;
+}
+
 static const struct {
     const char *name;
     listener_function *read;
 } rows[] = {
-    {"protocol", read_protocol},         {"users", read_users},
-    {"allow-client", read_allow_client}, {"deny-client", read_deny_client},
-    {"allow-target", read_allow_target}, {"deny-target", read_deny_target},
+    {"protocol", read_protocol},
+    {"users", read_users},
+    {"allow-client", read_allow_client},
+    {"deny-client", read_deny_client},
+    {"allow-target", read_allow_target},
+    {"deny-target", read_deny_target},
+    {"proxy-protocol", read_proxy_protocol},
+    {"send-proxy", read_send_proxy},
 };
 
 /* Of rows, for messages. */
-#define KNOWN "protocol=, users=, allow-client=, deny-client=, allow-target=, deny-target="
+#define KNOWN                                                                                                          \
+    "protocol=, users=, allow-client=, deny-client=, allow-target=, deny-target=, proxy-protocol=, send-proxy="
 
 /* One `name=value`. */
 static int read_option(struct option_parse *p, struct listener_config *l, const char *text, size_t size)

@@ -77,11 +77,12 @@ struct option_parse {
     const struct option_row *row; /* the option that is being read */
     const char *name;             /* the option as typed, without "=value" */
     int name_size;
-    const char *pending_forward; /* -f that waits for its -l; NULL: none */
-    bool pending_http;           /* bare --http that waits for its -l */
-    int last_listen;             /* index of the latest -l, -1: none */
-    enum option_request request; /* other than OPTION_SETTINGS: the words behind it are not read */
-    char *why;                   /* where complaints go, why_size octets; NULL: to stderr */
+    const char *pending_forward;                      /* -f that waits for its -l; NULL: none */
+    bool pending_http;                                /* bare --http that waits for its -l */
+    const char *pending_proxies, *pending_send_proxy; /* --proxy-protocol, --send-proxy that wait likewise */
+    int last_listen;                                  /* index of the latest -l, -1: none */
+    enum option_request request;                      /* other than OPTION_SETTINGS: the words behind it are not read */
+    char *why;                                        /* where complaints go, why_size octets; NULL: to stderr */
     size_t why_size;
 };
 

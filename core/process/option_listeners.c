@@ -1,6 +1,8 @@
 #include "core/process/option_listeners.h"
 
 #include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/process/kept_text.h"
@@ -51,6 +53,73 @@ static int check_listen_text(struct option_parse *p, const char *text)
     return check_port(p, colon + 1);
 }
 
+/* --- options of one listener --- */
+
+/* Reads `name=value` as if it stood behind the listener's address, where it stands from now on. */
+static int add_option(struct option_parse *p, struct listener_config *l, const char *name, const char *value,
+                      size_t size)
+{
+    char *text = NULL;
+    int used =
+        asprintf(&text, "%s%s%s=%.*s", l->options ? l->options : "", l->options ? "," : "", name, (int)size, value);
+    if (used < 0) return option_complain(p, "not enough memory");
+    size_t own = strlen(name) + 1 + size;
+    const char *kept = kept_text(text, (size_t)used);
+    int result = kept ? listener_options_read(p, l, text + used - own) : option_complain(p, "not enough memory");
+    if (result == 0) l->options = kept;
+    free(text);
+    return result;
+}
+
+/* The same for each member of a list. */
+static int add_options(struct option_parse *p, struct listener_config *l, const char *name, const char *list)
+{
+    for (const char *next = list;; next++) {
+        size_t size = strcspn(next, ",");
+        if (add_option(p, l, name, next, size) < 0) return -1;
+        next += size;
+        if (!*next) return 0;
+    }
+}
+
+static struct listener_config *latest_listener(struct option_parse *p)
+{
+    return p->config->listener_count > 0 ? &p->config->listeners[p->config->listener_count - 1] : NULL;
+}
+
+int option_set_proxy_protocol(struct option_parse *p, const char *operand)
+{
+    struct listener_config *l = latest_listener(p), unused = {0};
+
+    if (l && !config_has_proxies(&l->proxies) && !l->proxies.optional)
+        return add_options(p, l, "proxy-protocol", operand);
+    if (p->pending_proxies)
+        return option_complain(p, "\"%s\" has no listener, give an -l before it", p->pending_proxies);
+    p->pending_proxies = operand;
+    return add_options(p, &unused, "proxy-protocol", operand); /* a wrong one is reported under its own name */
+}
+
+int option_set_send_proxy(struct option_parse *p, const char *operand)
+{
+    struct listener_config *l = latest_listener(p), unused = {0};
+
+    if (l && l->send_proxy == 0) return add_option(p, l, "send-proxy", operand, strlen(operand));
+    if (p->pending_send_proxy)
+        return option_complain(p, "\"%s\" has no listener, give an -l before it", p->pending_send_proxy);
+    p->pending_send_proxy = operand;
+    return add_option(p, &unused, "send-proxy", operand, strlen(operand));
+}
+
+/* What stood in front of it. */
+static int take_pending(struct option_parse *p, struct listener_config *l)
+{
+    const char *proxies = p->pending_proxies, *version = p->pending_send_proxy;
+
+    p->pending_proxies = p->pending_send_proxy = NULL;
+    if (proxies && add_options(p, l, "proxy-protocol", proxies) < 0) return -1;
+    return version ? add_option(p, l, "send-proxy", version, strlen(version)) : 0;
+}
+
 /* The operand is an address, and what is for this listener alone behind it. */
 static struct listener_config *add_listener(struct option_parse *p, const char *operand, enum listener_kind kind)
 {
@@ -69,7 +138,8 @@ static struct listener_config *add_listener(struct option_parse *p, const char *
     }
     struct listener_config *l = &p->config->listeners[p->config->listener_count++];
     *l = (struct listener_config){.kind = kind, .text = text, .options = options};
-    return options && listener_options_read(p, l, options) < 0 ? NULL : l;
+    if (options && listener_options_read(p, l, options) < 0) return NULL;
+    return take_pending(p, l) < 0 ? NULL : l;
 }
 
 static int read_forward(struct option_parse *p, const char *text, struct listener_config *l)
@@ -149,11 +219,17 @@ int option_finish_listeners(struct option_parse *p)
 {
     struct config *c = p->config;
 
-    p->name = p->pending_forward ? "--forward" : "--http";
+    p->name = p->pending_forward   ? "--forward"
+              : p->pending_http    ? "--http"
+              : p->pending_proxies ? "--proxy-protocol"
+                                   : "--send-proxy";
     p->name_size = (int)strlen(p->name);
     if (p->pending_forward)
         return option_complain(p, "\"%s\" has no listener, give an -l of its own before it", p->pending_forward);
     if (p->pending_http) return option_complain(p, "no -l is left to become an HTTP listener, give --http ADDRESS");
+    if (p->pending_proxies || p->pending_send_proxy)
+        return option_complain(p, "\"%s\" has no listener, give an -l before it",
+                               p->pending_proxies ? p->pending_proxies : p->pending_send_proxy);
     for (uint32_t i = 0; c->tproxy && i < c->listener_count; i++)
         if (c->listeners[i].kind == LISTENER_AUTO) c->listeners[i].kind = LISTENER_TPROXY;
     return 0;

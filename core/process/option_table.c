@@ -46,6 +46,13 @@ const struct option_row option_rows[] = {
     {'f', "forward", "TARGET", GROUP_LISTENERS,
      "forward every connection of the -l that stands before to host:port or unix:/path", option_set_forward,
      FIELD("forward", FORWARD)},
+    {0, "proxy-protocol", "LIST", GROUP_LISTENERS,
+     "take the client of the -l that stands before from the PROXY header (version 1 or 2) that its proxies must send: "
+     "address, address/bits, * or unix, commas between them; others are refused, or come as they are: optional",
+     option_set_proxy_protocol, ACTION},
+    {0, "send-proxy", "v1|v2", GROUP_LISTENERS,
+     "tell the target of the -f that stands before who the client is, with a PROXY header of that version",
+     option_set_send_proxy, ACTION},
     {0, "tproxy", NULL, GROUP_LISTENERS,
      "every -l takes connections redirected by the firewall's TPROXY target (needs CAP_NET_ADMIN)", option_set_flag,
      FLAG("transparent", tproxy)},

@@ -10,6 +10,7 @@
 #include "core/session/crowd.h"
 #include "core/session/lists.h"
 #include "core/session/newcomer.h"
+#include "core/session/origin.h"
 #include "core/session/spare.h"
 #include "core/session/steps.h"
 
@@ -82,6 +83,7 @@ static bool accept_admits_startup(struct worker *w)
 enum accept_verdict {
     ACCEPT_IN,
     ACCEPT_DENIED,
+    ACCEPT_NO_PROXY,
     ACCEPT_STOPS,
     ACCEPT_NO_SLOT,
     ACCEPT_SESSIONS,
@@ -90,17 +92,20 @@ enum accept_verdict {
     ACCEPT_HALF_OPEN
 };
 
-/* Contract section 2.9, over all workers. */
-static enum accept_verdict accept_judge(struct worker *w, unsigned listener, const struct host_port *client)
+/* Contract section 2.9, over all workers. Behind a proxy lists and the crowd are asked when the client is known. */
+static enum accept_verdict accept_judge(struct worker *w, unsigned listener, const struct host_port *client,
+                                        enum origin_kind kind)
 {
     struct address address = host_port_address(client);
-    if (address.kind != ADDRESS_NONE && !lists_admit_client(w->config->lists, listener, &address)) return ACCEPT_DENIED;
+    bool known = kind == ORIGIN_ITSELF && address.kind != ADDRESS_NONE;
+    if (kind == ORIGIN_NOBODY) return ACCEPT_NO_PROXY;
+    if (known && !lists_admit_client(w->config->lists, listener, &address)) return ACCEPT_DENIED;
     if (w->draining && ring_now_ms(w->ring) >= w->drain_until_ms) return ACCEPT_STOPS;
     uint64_t left = accept_sessions_left(w);
     if (left == 0) return accept_is_limited(w) ? ACCEPT_SESSIONS : ACCEPT_NO_SLOT;
     if (w->sessions.used == w->sessions.count || w->setups.used == w->setups.count) return ACCEPT_NO_SLOT;
     if (!accept_admits_startup(w)) return ACCEPT_STARTUPS;
-    return crowd_admits(w, client, left) ? ACCEPT_IN : ACCEPT_SHARE;
+    return kind == ORIGIN_BEHIND || crowd_admits(w, client, left) ? ACCEPT_IN : ACCEPT_SHARE;
 }
 
 /* What docs/fail2ban/ reads is written at the level that is the default. */
@@ -112,6 +117,7 @@ static int accept_refusal_level(enum accept_verdict why)
 static void accept_log_refusal(const struct host_port *client, enum accept_verdict why)
 {
     static const char *const words[] = {[ACCEPT_DENIED] = "it is denied by a list",
+                                        [ACCEPT_NO_PROXY] = "it is none of --proxy-protocol's proxies",
                                         [ACCEPT_STOPS] = "the server stops",
                                         [ACCEPT_NO_SLOT] = "no slot is free",
                                         [ACCEPT_SESSIONS] = "--max-sessions",
@@ -124,7 +130,13 @@ static void accept_log_refusal(const struct host_port *client, enum accept_verdi
     LOG(accept_refusal_level(why), "connection from %s refused: %s", peer, words[why]);
 }
 
-/* Labels of the counters: sluice_failures_total for who is denied, else sluice_connections_refused_total. */
+/* Who is not to come is a failure; all others find no room. */
+static enum failure accept_failure(enum accept_verdict why)
+{
+    return why == ACCEPT_DENIED ? FAIL_CLIENT_DENIED : why == ACCEPT_NO_PROXY ? FAIL_NO_PROXY : FAIL_NONE;
+}
+
+/* Labels of the counters: sluice_failures_total for who is not to come, else sluice_connections_refused_total. */
 static const char *accept_label(enum accept_verdict why)
 {
     static const char *const labels[] = {
@@ -135,14 +147,16 @@ static const char *accept_label(enum accept_verdict why)
         [ACCEPT_SHARE] = "share",
         [ACCEPT_HALF_OPEN] = "half_open",
     };
-    return why == ACCEPT_DENIED ? failure_row(FAIL_CLIENT_DENIED)->label : labels[why];
+    enum failure failure = accept_failure(why);
+    return failure != FAIL_NONE ? failure_row(failure)->label : labels[why];
 }
 
 static void accept_refuse(struct worker *w, unsigned listener, int fd, const struct host_port *client,
                           enum accept_verdict why)
 {
+    enum failure failure = accept_failure(why);
     access_refuse(w, listener, client, accept_label(why));
-    counter_add(why == ACCEPT_DENIED ? &w->stats.failures[FAIL_CLIENT_DENIED] : &w->stats.refused_limit, 1);
+    counter_add(failure != FAIL_NONE ? &w->stats.failures[failure] : &w->stats.refused_limit, 1);
     if (why == ACCEPT_SESSIONS) counter_add(&w->stats.refused_sessions, 1);
     if (why == ACCEPT_STARTUPS) counter_add(&w->stats.refused_startups, 1);
     if (why == ACCEPT_SHARE) counter_add(&w->stats.refused_share, 1);
@@ -214,14 +228,17 @@ static void accept_take(struct worker *w, unsigned listener, int fd)
         spare_make_of(w, fd);
         return;
     }
-    enum accept_verdict verdict = accept_judge(w, listener, &client);
+    enum origin_kind kind = origin_judge(&w->config->listeners[listener].proxies, &client);
+    enum accept_verdict verdict = accept_judge(w, listener, &client, kind);
     uint32_t source;
-    if (verdict == ACCEPT_IN && !newcomer_admits(w->keys, &client, ring_now_us(w->ring), &source))
-        verdict = ACCEPT_HALF_OPEN;
-    if (verdict == ACCEPT_IN)
+    bool itself = verdict == ACCEPT_IN && kind == ORIGIN_ITSELF;
+    if (itself && !newcomer_admits(w->keys, &client, ring_now_us(w->ring), &source)) verdict = ACCEPT_HALF_OPEN;
+    if (verdict != ACCEPT_IN)
+        accept_refuse(w, listener, fd, &client, verdict);
+    else if (itself)
         session_open(w, listener, fd, &client, source);
     else
-        accept_refuse(w, listener, fd, &client, verdict);
+        session_open_behind(w, listener, fd, &client);
 }
 
 void accept_on_completion(struct worker *w, const struct ring_completion *c)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "protocols/address.h"
+#include "protocols/subnet.h"
 #include "protocols/url.h"
 
 #define CONFIG_LISTENERS_MAX  32u
@@ -19,6 +20,7 @@
 #define CONFIG_SCRIPTS_MAX    64u
 #define CONFIG_LIMITS_MAX     256u
 #define CONFIG_LISTS_MAX      1024u
+#define CONFIG_PROXIES_MAX    32u /* networks of one listener's --proxy-protocol */
 #define CONFIG_NO_USERS       "none"
 #define CONFIG_USER_FILES_MAX (CONFIG_LISTENERS_MAX + 2u) /* --users, and one of each listener; 0 is none */
 
@@ -42,6 +44,24 @@ enum listener_kind {
     LISTENER_SOCKS,   /* SOCKS4, 4A and 5 only */
 };
 
+/* Whose connections begin with a PROXY header that says who their client is (--proxy-protocol). */
+struct config_proxies {
+    struct {
+        bool is_ipv6;
+        uint8_t bits; /* of 128, an IPv4 network's are 96 more than its own */
+        struct number first;
+    } networks[CONFIG_PROXIES_MAX];
+    uint8_t count;     /* of networks */
+    bool unix_sockets; /* `unix`: whoever comes by the listener's Unix socket */
+    bool optional;     /* others may come, too, as clients of their own; else they are refused */
+};
+
+/* Whether the listener expects headers at all. */
+static inline bool config_has_proxies(const struct config_proxies *proxies)
+{
+    return proxies->count > 0 || proxies->unix_sockets;
+}
+
 struct listener_config {
     enum listener_kind kind;
     const char *text;         /* its address as given, for messages */
@@ -51,6 +71,8 @@ struct listener_config {
     const char *forward_text; /* -f as given; NULL unless LISTENER_FORWARD */
     const char *users;        /* users=, in the place of config.users; CONFIG_NO_USERS: anybody; NULL: not given */
     uint8_t user_file;        /* index in config.user_files, 0: anybody may come; after config_check() */
+    uint8_t send_proxy;       /* LISTENER_FORWARD: version of the PROXY header that its target gets; 0: none */
+    struct config_proxies proxies;
 };
 
 enum relay_mode { RELAY_AUTO, RELAY_SPLICE, RELAY_COPY };

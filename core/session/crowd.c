@@ -109,6 +109,7 @@ static void crowd_begin(struct worker *w)
         if (!pool_is_taken(&w->sessions, slot)) continue;
         const struct session *s = session_at(w, slot);
         if (s->setup == POOL_NONE || s->fd[CLIENT] < 0 || s->protocol == PROTOCOL_INTERNAL) continue;
+        if (s->state == SESSION_ORIGIN) continue; /* nobody knows yet whose it is */
         struct share_source source = share_source_of(&s->client);
         crowd_add(crowd, &source, s->setup);
     }

@@ -7,10 +7,10 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/access.h"
+#include "core/session/announce.h"
 #include "core/session/conn_cache.h"
 #include "core/session/egress.h"
 #include "core/session/end.h"
-#include "core/session/established.h"
 #include "core/session/hop.h"
 #include "core/session/lists.h"
 #include "core/session/policy.h"
@@ -39,7 +39,7 @@ static bool dial_has_octets(const struct worker *w, const struct session *s)
 {
     const struct setup *setup = setup_of(w, s);
     return setup->route.verdict.hop_count > 0 || s->protocol == PROTOCOL_HTTP_PLAIN ||
-           setup->received > setup->consumed;
+           setup->received > setup->consumed || announce_version(w, s) > 0;
 }
 
 static void dial_prepare_socket(const struct worker *w, const struct session *s, int fd, const struct address *to)
@@ -277,7 +277,7 @@ static enum session_state dial_won(struct worker *w, struct session *s, unsigned
          * connect is back: somebody else's address could stand there when it is submitted. */
         ring_flush(w->ring);
     }
-    return setup_of(w, s)->route.verdict.hop_count > 0 ? hop_begin(w, s) : established_begin(w, s);
+    return setup_of(w, s)->route.verdict.hop_count > 0 ? hop_begin(w, s) : announce_begin(w, s);
 }
 
 enum session_state dial_step(struct worker *w, struct session *s)

@@ -1,5 +1,7 @@
 #include "core/session/established.h"
 
+#include <string.h>
+
 #include "core/io/log.h"
 #include "core/session/access.h"
 #include "core/session/end.h"
@@ -7,6 +9,14 @@
 #include "core/session/reply.h"
 #include "core/session/session.h"
 #include "core/session/worker.h"
+
+/* What followed the last answer of a chain in the same segment is the target's and goes behind our own reply. */
+static void append_early(struct setup *setup)
+{
+    assert(setup->out_used + setup->hop_received <= SETUP_OUT_SIZE);
+    memcpy(setup->out + setup->out_used, setup->hop_in.data, setup->hop_received);
+    setup->out_used += setup->hop_received;
+}
 
 enum session_state established_begin(struct worker *w, struct session *s)
 {
@@ -19,5 +29,7 @@ enum session_state established_begin(struct worker *w, struct session *s)
     access_on_connected(w, s);
     session_report_trial(w, s, 0);
     session_log(w, s, LOG_LEVEL_DEBUG, s->reused ? "takes a connection of before" : "connected");
-    return exchange ? SESSION_EXCHANGE : SESSION_RELAY;
+    if (exchange) return SESSION_EXCHANGE;
+    append_early(setup_of(w, s));
+    return SESSION_RELAY;
 }

@@ -21,6 +21,10 @@ enum failure {
     FAIL_ADDRESS_TYPE,        /* an address type that is unknown */
     FAIL_REJECTED,            /* the ruleset said no, or failed to answer */
     FAIL_CLIENT_DENIED,       /* lists of clients let it in no longer, or not at all */
+    FAIL_NO_PROXY,            /* --proxy-protocol: it comes from none of the proxies that may come */
+    FAIL_HEADER,              /* --proxy-protocol: it begins with no PROXY header, or with a wrong one */
+    FAIL_SHARE,               /* behind a PROXY header: its source has its share of the handshakes */
+    FAIL_HALF_OPEN,           /* behind a PROXY header: half-open, a limit of its source */
     FAIL_BLOCKED,             /* the outbound policy said no */
     FAIL_TARGET_DENIED,       /* lists of targets said no */
     FAIL_SELF,                /* the client wants what this process itself listens on */

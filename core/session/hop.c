@@ -2,8 +2,8 @@
 
 #include <string.h>
 
+#include "core/session/announce.h"
 #include "core/session/end.h"
-#include "core/session/established.h"
 #include "core/session/self.h"
 #include "core/session/session.h"
 #include "core/session/worker.h"
@@ -190,18 +190,6 @@ static void hop_consume(struct setup *setup, size_t used)
     memmove(setup->hop_in.data, setup->hop_in.data + used, setup->hop_received);
 }
 
-/* The chain stands. What followed the last answer in the same segment is the target's and goes behind our own reply. */
-static enum session_state hop_finish(struct worker *w, struct session *s)
-{
-    struct setup *setup = setup_of(w, s);
-    enum session_state next = established_begin(w, s);
-    if (next != SESSION_RELAY) return next; /* the slot may be gone, or `out` holds a refusal */
-    assert(setup->out_used + setup->hop_received <= SETUP_OUT_SIZE);
-    memcpy(setup->out + setup->out_used, setup->hop_in.data, setup->hop_received);
-    setup->out_used += setup->hop_received;
-    return next;
-}
-
 /* Only an HTTP head may be longer than the small buffer; its parser says when it is too long. */
 static enum session_state hop_go_on(struct worker *w, struct session *s)
 {
@@ -225,7 +213,7 @@ static enum session_state hop_parse(struct worker *w, struct session *s)
     if (p.failure != FAIL_NONE) return session_fail(w, s, p.failure);
     if (!p.finished) return stage == setup->hop_stage ? hop_parse(w, s) : hop_send(w, s);
     if (++setup->hop < setup->route.verdict.hop_count) return hop_greet(w, s);
-    return hop_finish(w, s);
+    return announce_begin(w, s);
 }
 
 /* A receive and a send may be in flight together; an answer is looked at when what it answers is sent. */

@@ -103,7 +103,7 @@ static void relay_open(struct worker *w, struct session *s)
 {
     const struct setup *setup = setup_of(w, s);
     uint32_t out = setup->out_used - setup->out_sent;
-    assert(out >= setup->hop_received); /* which stands behind the reply, see hop_finish() */
+    assert(out >= setup->hop_received); /* which stands behind the reply, see established_begin() */
     flow_open(w, s, CLIENT,
               &(struct flow_start){.owner = &relay_owner,
                                    .limit = FLOW_UNLIMITED,

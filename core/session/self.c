@@ -101,7 +101,10 @@ static bool self_find(const struct worker *w, const struct session *s, struct ow
     bool elsewhere = false;
     if (from.kind == ADDRESS_NONE) return false;
     if (!own_knows(w->own, &from, now)) return false; /* as a rule */
-    if (net_local_address(s->fd[CLIENT], &raw) < 0 || !net_address_to(&raw, &to)) return false;
+    if (s->reached.kind != ADDRESS_NONE)
+        to = host_port_address(&s->reached); /* a proxy of this machine has passed our own connection on to us */
+    else if (net_local_address(s->fd[CLIENT], &raw) < 0 || !net_address_to(&raw, &to))
+        return false;
     if (own_find(w->own, &from, &to, now, trail, &elsewhere)) return true;
     if (!elsewhere || net_original_address(s->fd[CLIENT], &raw) < 0 || !net_address_to(&raw, &to)) return false;
     return own_find(w->own, &from, &to, now, trail, &elsewhere);

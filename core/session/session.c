@@ -19,7 +19,8 @@
 
 /* Which states may follow. */
 static const uint32_t session_exits[SESSION_STATE_COUNT] = {
-    [SESSION_FREE] = STATE(HELLO),
+    [SESSION_FREE] = STATE(ORIGIN) | STATE(HELLO),
+    [SESSION_ORIGIN] = STATE(ORIGIN) | STATE(HELLO) | STATES_UPSTREAM | STATES_END,
     [SESSION_HELLO] = STATE(HELLO) | STATE(AUTH) | STATE(VERIFY) | STATE(REQUEST) | STATE(EXCHANGE) | STATE(RELAY) |
                       STATES_UPSTREAM | STATES_END,
     [SESSION_VERIFY] = STATE(VERIFY) | STATE(REQUEST) | STATE(EXCHANGE) | STATES_UPSTREAM | STATES_END,
@@ -28,8 +29,10 @@ static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_REQUEST] = STATE(REQUEST) | STATES_UPSTREAM | STATES_END,
     [SESSION_ROUTE] = STATES_UPSTREAM | STATE(EXCHANGE) | STATES_END,
     [SESSION_RESOLVE] = STATE(RESOLVE) | STATE(DIAL) | STATE(ROUTE) | STATES_END,
-    [SESSION_DIAL] = STATE(DIAL) | STATE(HOP) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
-    [SESSION_HOP] = STATE(HOP) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
+    [SESSION_DIAL] =
+        STATE(DIAL) | STATE(HOP) | STATE(ANNOUNCE) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
+    [SESSION_HOP] = STATE(HOP) | STATE(ANNOUNCE) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
+    [SESSION_ANNOUNCE] = STATE(ANNOUNCE) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
     [SESSION_BIND] = STATE(BIND) | STATE(RELAY) | STATES_END,
     [SESSION_REPLY] = STATE(REPLY) | STATE(LINGER) | STATE(CLOSING),
     [SESSION_LINGER] = STATE(LINGER) | STATE(CLOSING),
@@ -54,7 +57,8 @@ const char *session_state_name(enum session_state state)
         [SESSION_EXCHANGE] = "exchange", [SESSION_ASSOCIATE] = "associate",
         [SESSION_CLOSING] = "closing",   [SESSION_LOGIN] = "login",
         [SESSION_PARTING] = "parting",   [SESSION_IDLE] = "idle",
-        [SESSION_VERIFY] = "verify",
+        [SESSION_VERIFY] = "verify",     [SESSION_ORIGIN] = "origin",
+        [SESSION_ANNOUNCE] = "announce",
     };
     assert(state < SESSION_STATE_COUNT);
     return names[state];
@@ -127,7 +131,8 @@ static void session_set_deadline(struct worker *w, struct session *s, enum sessi
     case SESSION_ROUTE:
     case SESSION_RESOLVE:
     case SESSION_DIAL:
-    case SESSION_HOP: /* soon, to look after the client and to start another attempt */
+    case SESSION_HOP:
+    case SESSION_ANNOUNCE: /* soon, to look after the client and to start another attempt */
         if (deadline > now + DIAL_STAGGER_MS) deadline = now + DIAL_STAGGER_MS;
         break;
     case SESSION_REPLY:
@@ -163,6 +168,11 @@ void session_format_client(const struct session *s, char *out, size_t size)
         snprintf(out, size, "local");
     else
         address_format(&address, out, size);
+}
+
+void session_format_id(const struct worker *w, const struct session *s, char out[SESSION_ID_SIZE])
+{
+    snprintf(out, SESSION_ID_SIZE, "%x-%x-%x", w->index, s->slot, pool_generation(&w->sessions, s->slot));
 }
 
 void session_log(struct worker *w, struct session *s, int level, const char *text)

@@ -1,6 +1,7 @@
 /* A connection's life: one enum of states, one table of steps (steps.c), one writer of the state (session_enter).
  *
  *   accept > HELLO > AUTH > REQUEST > ROUTE > RESOLVE > DIAL > HOP... > RELAY > CLOSING > FREE
+ *   accept > ORIGIN > HELLO (behind a proxy)         DIAL, HOP > ANNOUNCE > RELAY, EXCHANGE
  *                      any of them > REPLY (a refusal is being sent) > LINGER > CLOSING
  *                      DIAL > EXCHANGE (plain HTTP)      REQUEST > ASSOCIATE (UDP), BIND > RELAY
  *                      RELAY, EXCHANGE > PARTING (unacknowledged octets) > CLOSING
@@ -107,7 +108,9 @@ struct session {
     uint32_t source;                   /* key that its handshake counts under, see newcomer.h; else KEYS_NONE */
     uint64_t opened_ms;
     uint32_t record;             /* slot of its note for the access log, POOL_NONE: there is none; see access.h */
-    struct host_port client;     /* where it comes from, known from accept on; NONE: a Unix socket, or ourselves */
+    struct host_port client;     /* where it comes from, known from accept on, or from a PROXY header; NONE: a Unix
+                                    socket, or ourselves */
+    struct host_port reached;    /* where it went to, as the PROXY header has it; NONE: to our end of the connection */
     struct relay_errand *errand; /* comes from a script, goes back when this session ends; NULL: the session has none */
     uint64_t moved;              /* octets delivered when idleness was last judged */
     uint64_t moved_ms;           /* when that was last seen to have changed */
@@ -164,7 +167,7 @@ struct setup {
     struct resolve_request resolve;
     struct verify_request verify;
     uint8_t out[SETUP_OUT_SIZE]; /* to the client */
-    uint8_t hop_out[2048];       /* to a proxy of the chain */
+    uint8_t hop_out[2048];       /* to a proxy of the chain, or the PROXY header for the target */
     struct head_buffer hop_in;   /* from it */
     uint8_t hop_small[SETUP_HOP_SIZE];
     struct head_buffer head; /* from the client */
@@ -239,6 +242,9 @@ bool session_is_half_open(enum session_state state);
 uint64_t session_deadline_ms(const struct worker *w, const struct session *s);
 /* Tells the coordinator something that needs no answer (message.h). */
 void session_tell(struct worker *w, struct session *s, enum message_kind kind, int32_t result);
+#define SESSION_ID_SIZE 32u
+/* What GET /sessions and the access log call it: worker, slot and generation in hexadecimal. */
+void session_format_id(const struct worker *w, const struct session *s, char out[SESSION_ID_SIZE]);
 void session_format_client(const struct session *s, char *out, size_t size); /* `local` without an address */
 static inline bool session_asks_ruleset(const struct session *s)
 {

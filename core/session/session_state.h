@@ -4,6 +4,7 @@
 
 enum session_state {
     SESSION_FREE,      /* in the pool; owns nothing */
+    SESSION_ORIGIN,    /* client recv armed: the PROXY header of a proxy in front of us, see origin.h */
     SESSION_HELLO,     /* client recv armed: which protocol, which auth methods */
     SESSION_AUTH,      /* client recv armed: user and password, RFC 1929 section 2 */
     SESSION_VERIFY,    /* waiting for the checkers' word on user and password (--users) */
@@ -13,6 +14,7 @@ enum session_state {
     SESSION_RESOLVE,   /* waiting for DNS */
     SESSION_DIAL,      /* one or more connects in flight */
     SESSION_HOP,       /* handshake with a proxy of the chain */
+    SESSION_ANNOUNCE,  /* the PROXY header for the target is being sent, see announce.h */
     SESSION_BIND,      /* SOCKS5 BIND: waiting for the peer to connect */
     SESSION_REPLY,     /* a refusal is being sent */
     SESSION_LINGER,    /* our side is shut down; the client may still read the refusal, what it sends is discarded */

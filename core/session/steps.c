@@ -6,6 +6,7 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/access.h"
+#include "core/session/announce.h"
 #include "core/session/bind.h"
 #include "core/session/conn_cache.h"
 #include "core/session/crowd.h"
@@ -21,6 +22,7 @@
 #include "core/session/limited.h"
 #include "core/session/linger.h"
 #include "core/session/newcomer.h"
+#include "core/session/origin.h"
 #include "core/session/parting.h"
 #include "core/session/relay.h"
 #include "core/session/route.h"
@@ -30,6 +32,7 @@ typedef enum session_state session_step(struct worker *w, struct session *s);
 
 /* What runs when a completion arrives in a state. RELAY, EXCHANGE and ASSOCIATE have handlers of their own. */
 static session_step *const session_steps[SESSION_STATE_COUNT] = {
+    [SESSION_ORIGIN] = origin_step,
     [SESSION_HELLO] = handshake_hello_step,
     [SESSION_AUTH] = handshake_auth_step,
     [SESSION_VERIFY] = handshake_verify_step,
@@ -39,6 +42,7 @@ static session_step *const session_steps[SESSION_STATE_COUNT] = {
     [SESSION_RESOLVE] = dial_resolve_step,
     [SESSION_DIAL] = dial_step,
     [SESSION_HOP] = hop_step,
+    [SESSION_ANNOUNCE] = announce_step,
     [SESSION_BIND] = bind_step,
     [SESSION_REPLY] = linger_reply_step,
     [SESSION_LINGER] = linger_step,
@@ -48,7 +52,7 @@ static session_step *const session_steps[SESSION_STATE_COUNT] = {
 
 static bool session_reads(enum session_state state)
 {
-    return state == SESSION_HELLO || state == SESSION_AUTH || state == SESSION_REQUEST;
+    return state == SESSION_ORIGIN || state == SESSION_HELLO || state == SESSION_AUTH || state == SESSION_REQUEST;
 }
 
 static void session_arm_recv(struct worker *w, struct session *s)
@@ -92,16 +96,29 @@ static void session_advance(struct worker *w, struct session *s)
 
 /* --- opening --- */
 
-void session_open(struct worker *w, unsigned listener, int fd, const struct host_port *client, uint32_t source)
+/* accept_judge() has looked for room. */
+static struct session *session_begin(struct worker *w, unsigned listener, int fd, const struct host_port *client)
 {
-    struct session *s = session_take(w, listener, fd, w->config->timeout_ms); /* accept_judge() has looked for room */
+    struct session *s = session_take(w, listener, fd, w->config->timeout_ms);
     s->client = *client;
-    crowd_take(w, s->setup);
-    s->source = source;
     access_begin(w, s);
     counter_add(&w->stats.accepted, 1);
+    return s;
+}
+
+void session_open(struct worker *w, unsigned listener, int fd, const struct host_port *client, uint32_t source)
+{
+    struct session *s = session_begin(w, listener, fd, client);
+    crowd_take(w, s->setup);
+    s->source = source;
     session_enter(w, s, SESSION_HELLO);
     session_proceed(w, s, handshake_begin(w, s));
+}
+
+void session_open_behind(struct worker *w, unsigned listener, int fd, const struct host_port *proxy)
+{
+    struct session *s = session_begin(w, listener, fd, proxy);
+    session_proceed(w, s, SESSION_ORIGIN);
 }
 
 /* --- what the end asks for, see hooks.h --- */
@@ -184,7 +201,8 @@ static bool session_on_received(struct worker *w, struct session *s)
 static void session_watch_again(struct worker *w, const struct session *s)
 {
     bool waits = s->state == SESSION_VERIFY || s->state == SESSION_ROUTE || s->state == SESSION_RESOLVE ||
-                 s->state == SESSION_DIAL || s->state == SESSION_HOP || s->state == SESSION_BIND;
+                 s->state == SESSION_DIAL || s->state == SESSION_HOP || s->state == SESSION_ANNOUNCE ||
+                 s->state == SESSION_BIND;
     uint64_t soon = ring_now_ms(w->ring) + DIAL_STAGGER_MS, deadline = session_deadline_ms(w, s);
     if (!waits || s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT)) return;
     timer_set(w->timers, s->slot, soon < deadline ? soon : deadline);

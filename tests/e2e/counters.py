@@ -14,7 +14,8 @@ import wire
 # Each label of a failure, and the contract's group that it belongs to.
 FAILURES = {
     "peer": None, "version": None, "syntax": None, "too_large": None, "line_too_long": None, "head_too_large": None, "auth_method": None,
-    "auth": "ruleset", "auth_busy": None, "command": None, "address_type": None, "rejected": "ruleset", "client_denied": None, "blocked": "upstream",
+    "auth": "ruleset", "auth_busy": None, "command": None, "address_type": None, "rejected": "ruleset", "client_denied": None, "no_proxy": None,
+    "proxy_header": None, "share": None, "half_open": None, "blocked": "upstream",
     "target_denied": "upstream", "self": "upstream",
     "loop": "upstream", "resolve": "upstream", "resolve_timeout": "upstream", "network_unreachable": "upstream",
     "host_unreachable": "upstream", "denied": "upstream", "refused": "upstream", "connect_timeout": "timeout", "handshake_timeout": "timeout",
