@@ -130,13 +130,19 @@ static void client_hears(void *self, const uint8_t *data, uint32_t size)
 }
 
 /* Its own, so that lists can tell clients apart. */
-static struct net_address client_address(const struct tunnel *t)
+struct address client_address(const struct tunnel *t)
 {
-    struct net_address out;
-    struct address plain = {
+    return (struct address){
         .kind = ADDRESS_IPV4, .port = (uint16_t)(50000 + t->index), .ipv4 = {192, 0, 2, (uint8_t)t->index}};
-    if (!net_address_from(&plain, &out)) sim_fail("a client without an address");
-    return out;
+}
+
+/* Behind a proxy its header says so. */
+static void client_set_address(const struct peers *peers, const struct tunnel *t)
+{
+    struct address plain = client_address(t);
+    bool told = peers->users || peers->lists;
+    if (!told || peers->behind || !t->client.conn) return;
+    if (!net_address_from(&plain, &t->client.conn->far_address)) sim_fail("a client without an address");
 }
 
 static bool client_start(struct peers *peers, struct tunnel *t, uint64_t *wake_us)
@@ -148,7 +154,7 @@ static bool client_start(struct peers *peers, struct tunnel *t, uint64_t *wake_u
     uint32_t in = sim_between(1024, peers->room_max), out = sim_between(1024, peers->room_max);
     t->begun_us = sim_now_us();
     t->client.conn = sim_connect((uint16_t)(PORT_LISTEN + t->listener), in, out, sim_chance(30));
-    if (t->client.conn && (peers->users || peers->lists)) t->client.conn->far_address = client_address(t);
+    client_set_address(peers, t);
     t->started = true;
     t->refused_admission = t->client.gone = t->client.conn == NULL;
     return true;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "protocols/proxy_header.h"
 #include "tests/sim_lists.h"
 #include "tests/sim_users.h"
 
@@ -265,13 +266,25 @@ static uint64_t client_answers(const struct tunnel *t)
     }
 }
 
+/* How much of what an upstream was sent is the stream. */
+static uint64_t upstream_stream(const struct upstream *u)
+{
+    const struct sim_conn *conn = u->actor.conn;
+    struct proxy_header unused;
+    size_t header = 0;
+    if (!u->announced) return u->actor.reads_stream ? conn->sent - u->asked : 0;
+    if (conn->sent <= u->asked) return 0;
+    proxy_header_parse(conn->transcript + u->asked, conn->transcript_size - (size_t)u->asked, &unused, &header);
+    return header > 0 ? conn->sent - u->asked - header : 0;
+}
+
 bool peers_sum(const struct peers *peers, struct peers_octets *sum)
 {
     bool exact = true;
     *sum = (struct peers_octets){0};
     for (uint32_t i = 0; i < peers->upstream_count; i++) {
         const struct upstream *u = &peers->upstreams[i];
-        sum->up += u->actor.reads_stream ? u->actor.conn->sent - u->asked : 0;
+        sum->up += upstream_stream(u);
         sum->to_upstreams += u->actor.conn->sent;
     }
     for (uint32_t i = 0; i < peers->tunnel_count; i++) {

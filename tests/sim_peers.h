@@ -69,6 +69,7 @@ struct upstream {
     uint8_t hop, stage;
     uint8_t trouble; /* what the proxies of the chain do wrong */
     uint64_t asked;  /* octets of handshakes with them */
+    bool announced;  /* its stream begins behind a PROXY header */
     struct sequence_reader reader;
     uint32_t answers;     /* to requests of a sequence */
     uint32_t answers_max; /* behind which it is weary */
@@ -84,6 +85,7 @@ struct peers {
     bool calm; /* nothing goes wrong but what a tunnel's own plan says */
     bool hop_trouble;
     bool sequences; /* all clients speak plain HTTP, several requests each */
+    bool behind;    /* all of them come by a proxy, which begins with a PROXY header */
     uint32_t room_max;
     uint64_t moved_us; /* when one of them last did something */
     struct tunnel tunnels[TUNNELS_MAX];

@@ -22,6 +22,9 @@ uint32_t plan_pad(uint32_t most);
 
 /* --- sim_client.c --- */
 
+/* Where the tunnel's client comes from, if it is told from others. */
+struct address client_address(const struct tunnel *t);
+
 /* Starts the client when its time has come, or lets it act. True if anything moved, or could have. */
 bool client_act(struct peers *peers, struct tunnel *t, uint64_t *wake_us);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "protocols/base64.h"
+#include "protocols/proxy_header.h"
 #include "protocols/socks4.h"
 #include "protocols/socks5.h"
 #include "tests/sim_users.h"
@@ -116,12 +117,27 @@ static size_t request_sequence(const struct peers *peers, struct tunnel *t, uint
     return sequence_plan(&t->sequence, target, field, out, size);
 }
 
+/* What the proxy in front of the client begins with. Returns its size; 0: there is none. */
+static uint32_t plan_header(const struct peers *peers, struct tunnel *t)
+{
+    static const struct proxy_header_facts facts = {.authority = "host.test", .unique_id = "1-2-3"};
+    uint8_t out[PROXY_HEADER_WRITTEN_SIZE_MAX];
+    struct address client = client_address(t);
+    struct address local = {.kind = ADDRESS_IPV4, .port = 443, .ipv4 = {198, 51, 100, 1}};
+    struct proxy_header header = {.client = host_port_of(&client), .local = host_port_of(&local)};
+    if (!peers->behind) return 0;
+    size_t size = proxy_header_write(out, sizeof out, 1 + t->index % 2, &header, &facts);
+    actor_say(&t->client, out, size);
+    return (uint32_t)size;
+}
+
 /* The client's words, in order; `stage` counts the answers that it awaits. */
 static void plan_words(const struct peers *peers, struct tunnel *t)
 {
     uint8_t out[SAY_MAX];
     struct credentials who;
     struct actor *a = &t->client;
+    uint32_t header = plan_header(peers, t);
     switch ((enum speech)t->speech) {
     case SPEECH_FORWARD: break;
     case SPEECH_HTTP: actor_say(a, out, request_http(peers, t, (char *)out, sizeof out)); break;
@@ -142,6 +158,7 @@ static void plan_words(const struct peers *peers, struct tunnel *t)
         actor_say(a, out, socks5_write_request(out, sizeof out, SOCKS5_CONNECT, &t->target));
         break;
     }
+    for (uint32_t i = 0; t->speech == SPEECH_SEQUENCE && i < t->sequence.count; i++) t->sequence.end[i] += header;
     if (t->speech == SPEECH_SEQUENCE) a->say_limit = t->sequence.end[0];  /* the next one behind its response */
     if (a->say_limit == 0 || sim_chance(300)) a->say_limit = a->say_size; /* or all at once */
     a->sends_stream = a->say_limit == a->say_size && (t->speech >= SPEECH_POST || sim_chance(400));
@@ -149,11 +166,16 @@ static void plan_words(const struct peers *peers, struct tunnel *t)
     a->reads_stream = t->speech == SPEECH_FORWARD;
 }
 
-static void plan_garbage(struct tunnel *t)
+/* Not in the header, which says who has come. */
+static void plan_garbage(const struct peers *peers, struct tunnel *t)
 {
     struct actor *a = &t->client;
+    struct proxy_header unused;
+    size_t header = 0;
     if (a->say_size == 0) return;
-    for (uint32_t n = sim_between(1, 4); n > 0; n--) a->say[sim_below(a->say_size)] = (uint8_t)sim_below(256);
+    if (peers->behind) proxy_header_parse(a->say, a->say_size, &unused, &header);
+    for (uint32_t n = sim_between(1, 4); n > 0; n--)
+        a->say[header + sim_below(a->say_size - (uint32_t)header)] = (uint8_t)sim_below(256);
 }
 
 /* Some clients leave while their password is checked. */
@@ -162,7 +184,10 @@ static void plan_leaving(const struct peers *peers, struct tunnel *t)
     struct actor *a = &t->client;
     if (!peers->users || t->speech == SPEECH_FORWARD || t->anonymous || !sim_chance(100)) return;
     a->fault = sim_chance(500) ? FAULT_RESET : FAULT_CLOSE;
-    a->fault_at = t->speech == SPEECH_SOCKS5_AUTH ? 3u + 2u + PLAN_AUTH_SIZE : a->say_size;
+    size_t header = 0;
+    struct proxy_header unused;
+    if (peers->behind) proxy_header_parse(a->say, a->say_size, &unused, &header);
+    a->fault_at = t->speech == SPEECH_SOCKS5_AUTH ? (uint32_t)header + 3u + 2u + PLAN_AUTH_SIZE : a->say_size;
 }
 
 static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_max)
@@ -193,7 +218,7 @@ static void plan_tunnel(struct peers *peers, struct tunnel *t, uint32_t stream_m
     plan_words(peers, t);
     actor_plan_pace(&t->client, peers->calm);
     if (tunnel_is_http(t)) t->client.nap_us = 0;
-    if (t->garbage) plan_garbage(t);
+    if (t->garbage) plan_garbage(peers, t);
     uint32_t volume = t->client.to_send + t->client.to_receive;
     t->client.manner = (uint8_t)(tunnel_is_http(t) ? END_LAST : sim_below(3));
     if (t->speech == SPEECH_SEQUENCE) volume += t->client.say_size;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "protocols/http_connect.h"
+#include "protocols/proxy_header.h"
 #include "protocols/socks4.h"
 #include "protocols/socks5.h"
 #include "tests/sim_lists.h"
@@ -25,7 +26,7 @@ static void upstream_find_target(struct peers *peers, struct upstream *u, const 
     peers_check_allowed(peers, u->tunnel, u->tunnel->begun_us);
 }
 
-static void upstream_begin_stream(struct upstream *u)
+static void upstream_begin_stream(const struct peers *peers, struct upstream *u)
 {
     struct tunnel *t = u->tunnel;
     struct actor *a = &u->actor;
@@ -40,6 +41,8 @@ static void upstream_begin_stream(struct upstream *u)
     actor_plan_pace(a, true);
     if (a->gulp < t->client.say_size / 40) a->gulp = t->client.say_size / 40;
     if (tunnel_is_http(t)) a->nap_us = 0;
+    u->announced = peers->config->listeners[t->listener].send_proxy > 0;
+    if (u->announced) a->reads_stream = false; /* until the header has come */
     if (t->speech != SPEECH_SEQUENCE) return;
     a->manner = (uint8_t)(sim_chance(500) ? END_FIRST : END_LAST);
     u->weariness = (uint8_t)sim_below(WEARY_KINDS);
@@ -77,7 +80,7 @@ static void hop_grant(struct peers *peers, struct upstream *u, const struct addr
     a->say_limit = a->say_size;
     u->stage = 0;
     u->hop++;
-    if (u->hop == peers->config->hop_count) upstream_begin_stream(u);
+    if (u->hop == peers->config->hop_count) upstream_begin_stream(peers, u);
 }
 
 static void hop_refuse(struct peers *peers, struct upstream *u)
@@ -280,6 +283,28 @@ static bool sequence_act(struct upstream *u, uint64_t *wake_us)
     return true;
 }
 
+/* The header in front of the stream names the client, as the one in front of it did. False: it is not complete. */
+static bool upstream_hears_header(const struct peers *peers, struct upstream *u)
+{
+    struct actor *a = &u->actor;
+    struct tunnel *t = u->tunnel;
+    struct proxy_header header;
+    struct address plain = client_address(t);
+    size_t used;
+    enum parse_result parsed = proxy_header_parse(a->heard, a->heard_size, &header, &used);
+    if (parsed == PARSE_MORE) return false;
+    if (parsed != PARSE_OK) sim_fail("the upstream of tunnel %u got a malformed PROXY header", t->index);
+    if (!peers->behind && !net_address_to(&t->client.conn->far_address, &plain))
+        sim_fail("a client without an address");
+    struct address told = host_port_address(&header.client);
+    if (!address_equal(&told, &plain)) sim_fail("the upstream of tunnel %u is told another client", t->index);
+    if ((a->heard[0] == 'P') != (peers->config->listeners[t->listener].send_proxy == 1))
+        sim_fail("the upstream of tunnel %u gets a header of the wrong version", t->index);
+    actor_forget(a, used);
+    a->reads_stream = true;
+    return true;
+}
+
 struct upstream_self {
     struct peers *peers;
     struct upstream *upstream;
@@ -288,6 +313,7 @@ struct upstream_self {
 static bool upstream_hears_one(struct peers *peers, struct upstream *u)
 {
     if (u->hop < peers->config->hop_count) return hop_hears_one(peers, u);
+    if (u->announced) return upstream_hears_header(peers, u);
     return u->tunnel->speech == SPEECH_SEQUENCE ? sequence_hears_request(peers, u) : post_hears_head(u);
 }
 
@@ -363,7 +389,7 @@ void peers_on_established(struct peers *peers, struct sim_conn *conn)
     if (peers->config->hop_count == 0 && !u->tunnel)
         u->actor.quiet = true; /* garbage has led here */
     else if (peers->config->hop_count == 0)
-        upstream_begin_stream(u);
+        upstream_begin_stream(peers, u);
     else if (peers->hop_trouble && sim_chance(400))
         u->trouble = 1;
 }

@@ -389,6 +389,19 @@ static void plan_listeners(struct config *config)
     }
 }
 
+/* Whether clients come by a proxy, and forwarders tell their targets who they are: not by chance, whose other decisions
+ * stay what they are. */
+static void plan_headers(struct config *config, struct peers *peers, uint64_t seed)
+{
+    peers->behind = seed % 7 == 3;
+    for (uint32_t i = 0; i < config->listener_count; i++) {
+        if (i > 0) config->listeners[i].send_proxy = (uint8_t)((seed / 7 + i) % 4 % 3);
+        if (!peers->behind) continue;
+        config->listeners[i].proxies.count = 1;
+        config->listeners[i].proxies.networks[0].bits = 96;
+    }
+}
+
 static void plan_chain(struct config *config)
 {
     static const enum proxy_scheme schemes[] = {PROXY_HTTP, PROXY_SOCKS4A, PROXY_SOCKS5};
@@ -477,7 +490,9 @@ static void world_plan(uint64_t seed)
     sim_lists_plan(&world.lists, &world.config, seed, tunnels);
     world.peers.users = world.users.on ? &world.users : NULL;
     world.peers.lists = world.lists.on ? &world.lists : NULL;
-    if (world.users.on) world.commands.on = false; /* they say nothing of who they are */
+    plan_headers(&world.config, &world.peers, seed);
+    /* They say nothing of who they are. */
+    if (world.users.on || world.peers.behind) world.commands.on = false;
     peers_plan(&world.peers, &world.config, tunnels, most);
 }
 
