@@ -388,7 +388,7 @@ DEPS_BUILD = gcc libc6-dev libcrypt-dev liburing-dev libc-ares-dev libidn2-dev l
              libhiredis-dev
 DEPS_TEST  = $(DEPS_BUILD) clang lld libclang-rt-14-dev llvm libcmocka-dev python3 python3-pytest python3-socks curl wget \
              ncat netcat-openbsd openssh-client openssh-server openssl dante-client dante-server microsocks tinyproxy-bin \
-             proxychains4 jq nginx iproute2 nftables util-linux lua5.4 redis-server prometheus python3-yaml chromium \
+             proxychains4 jq nginx libnginx-mod-stream haproxy iproute2 nftables util-linux lua5.4 redis-server prometheus python3-yaml chromium \
              $(if $(shell command -v node),,nodejs) $(if $(shell command -v npm),,npm)
 DEPS_LINT  = $(DEPS_BUILD) libcmocka-dev python3 clang clang-tidy clang-format cppcheck
 DEPS_BENCH = $(DEPS_BUILD) haproxy nginx libnginx-mod-stream microsocks dante-server tinyproxy-bin squid wrk iperf3 proxychains4 \
