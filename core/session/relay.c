@@ -132,12 +132,12 @@ void relay_begin(struct worker *w, struct session *s)
 /* That word is sent. A send that an error has cut says how far it came, and has consumed the error. */
 static void relay_on_word_sent(struct worker *w, struct session *s, int32_t result)
 {
+    if (result > 0) session_count_reply(w, s, (uint64_t)result);
     if (result <= 0 || net_is_closed(s->fd[CLIENT])) {
         relay_reset(w, s, CLIENT, result);
         return;
     }
     setup_of(w, s)->out_sent += (uint32_t)result;
-    session_count_reply(w, s, (uint64_t)result);
     relay_open(w, s);
 }
 
