@@ -244,11 +244,11 @@ static void put_tlv(struct bytes_writer *writer, uint8_t type, const char *text,
 }
 
 /* The prefix with a length that is not known yet. */
-static struct bytes_writer begin_binary(uint8_t *out, size_t size, unsigned command, unsigned family)
+static struct bytes_writer begin_binary(uint8_t *out, size_t size, unsigned family)
 {
     struct bytes_writer writer = bytes_writer_over(out, size);
     bytes_put(&writer, SIGNATURE, SIGNATURE_SIZE);
-    bytes_put_u8(&writer, (uint8_t)(VERSION_2 | command));
+    bytes_put_u8(&writer, VERSION_2 | COMMAND_PROXY);
     bytes_put_u8(&writer, family == FAMILY_UNSPEC ? 0 : (uint8_t)(family << 4 | TRANSPORT_STREAM));
     bytes_put_u16(&writer, 0);
     return writer;
@@ -270,7 +270,7 @@ static size_t write_binary(uint8_t *out, size_t size, const struct proxy_header 
     bool known = client->kind != ADDRESS_NONE && local->kind != ADDRESS_NONE;
     bool wide = client->kind == ADDRESS_IPV6 || local->kind == ADDRESS_IPV6;
     unsigned family = !known ? FAMILY_UNSPEC : wide ? FAMILY_INET6 : FAMILY_INET;
-    struct bytes_writer writer = begin_binary(out, size, COMMAND_PROXY, family);
+    struct bytes_writer writer = begin_binary(out, size, family);
     if (known) {
         put_host(&writer, client, wide);
         put_host(&writer, local, wide);
@@ -289,13 +289,4 @@ size_t proxy_header_write(uint8_t *out, size_t size, unsigned version, const str
     assert(size >= PROXY_HEADER_WRITTEN_SIZE_MAX);
     assert(version == 1 || version == 2);
     return version == 1 ? write_line(out, size, header) : write_binary(out, size, header, facts);
-}
-
-size_t proxy_header_write_own(uint8_t *out, size_t size, unsigned version)
-{
-    static const struct proxy_header nobody = {.client = {.kind = ADDRESS_NONE}, .local = {.kind = ADDRESS_NONE}};
-    assert(size >= PROXY_HEADER_WRITTEN_SIZE_MAX);
-    if (version == 1) return write_line(out, size, &nobody);
-    struct bytes_writer writer = begin_binary(out, size, COMMAND_LOCAL, FAMILY_UNSPEC);
-    return end_binary(&writer);
 }

@@ -45,7 +45,5 @@ struct proxy_header_facts {
  * size  of `out`, at least PROXY_HEADER_WRITTEN_SIZE_MAX. Returns the octets written. */
 size_t proxy_header_write(uint8_t *out, size_t size, unsigned version, const struct proxy_header *header,
                           const struct proxy_header_facts *facts);
-/* The header of a connection of our own, behind which no client stands (LOCAL; in version 1 UNKNOWN). */
-size_t proxy_header_write_own(uint8_t *out, size_t size, unsigned version);
 
 #endif

@@ -314,23 +314,13 @@ static void longest_facts(void **state)
     support_check_prefixes(parse, out, size, &again, 0);
 }
 
-static void own(void **state)
-{
-    (void)state;
-    uint8_t out[PROXY_HEADER_WRITTEN_SIZE_MAX];
-    assert_int_equal(proxy_header_write_own(out, sizeof out, 2), 16);
-    assert_memory_equal(out, V2 "\x20\0\0\0", 16);
-    assert_int_equal(proxy_header_write_own(out, sizeof out, 1), 15);
-    assert_memory_equal(out, "PROXY UNKNOWN\r\n", 15);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines),         cmocka_unit_test(wrong_lines),   cmocka_unit_test(endless_line),
         cmocka_unit_test(blocks),        cmocka_unit_test(unix_block),    cmocka_unit_test(wrong_blocks),
         cmocka_unit_test(every_length),  cmocka_unit_test(checksum),      cmocka_unit_test(written),
-        cmocka_unit_test(written_facts), cmocka_unit_test(longest_facts), cmocka_unit_test(own),
+        cmocka_unit_test(written_facts), cmocka_unit_test(longest_facts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
