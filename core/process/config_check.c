@@ -98,6 +98,9 @@ static int check_modes(const struct config *c)
     if (has_rules(c) && (c->socks5_bind || c->socks5_udp))
         result = fault(c, "--enable-socks5-%s cannot be decided by a ruleset, leave one of them out",
                        c->socks5_bind ? "bind" : "udp");
+    if (c->advertise_text && !c->socks5_bind && !c->socks5_udp)
+        result = fault(c, "--udp-advertise: no reply would name the address, give --enable-socks5-udp or "
+                          "--enable-socks5-bind, or leave it out");
     if (c->api_token_file && !c->api_text)
         result = fault(c, "--api-token-file: there is no API that would ask for a token, give --api, or leave it out");
     if (check_ruleset(c) < 0) result = -1;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "core/process/advertise_option.h"
 #include "core/process/kept_text.h"
 #include "core/process/list_options.h"
 #include "protocols/list_text.h"
@@ -96,6 +97,11 @@ static int read_send_proxy(struct option_parse *p, struct listener_config *l, co
     return 0;
 }
 
+static int read_udp_advertise(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    return advertise_option_add(p, &l->advertise, value, strlen(value));
+}
+
 static const struct {
     const char *name;
     listener_function *read;
@@ -108,11 +114,13 @@ static const struct {
     {"deny-target", read_deny_target},
     {"proxy-protocol", read_proxy_protocol},
     {"send-proxy", read_send_proxy},
+    {"udp-advertise", read_udp_advertise},
 };
 
 /* Of rows, for messages. */
 #define KNOWN                                                                                                          \
-    "protocol=, users=, allow-client=, deny-client=, allow-target=, deny-target=, proxy-protocol=, send-proxy="
+    "protocol=, users=, allow-client=, deny-client=, allow-target=, deny-target=, proxy-protocol=, send-proxy=, "      \
+    "udp-advertise="
 
 /* One `name=value`. */
 static int read_option(struct option_parse *p, struct listener_config *l, const char *text, size_t size)

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "core/control/access_log.h"
+#include "core/process/advertise_option.h"
 #include "core/process/list_options.h"
 #include "core/process/option_values.h"
 #include "core/session/policy.h"
@@ -90,6 +91,20 @@ int option_set_blocked(struct option_parse *p, const char *operand)
                                operand);
     return option_complain(p, "\"%.*s\" is unknown, give a list of loopback, multicast, local, global", (int)bad_size,
                            bad);
+}
+
+/* --- listeners --- */
+
+int option_set_udp_advertise(struct option_parse *p, const char *operand)
+{
+    p->config->advertise = (struct advertise){0};
+    p->config->advertise_text = operand;
+    for (const char *next = operand;; next++) {
+        size_t size = strcspn(next, ",");
+        if (advertise_option_add(p, &p->config->advertise, next, size) < 0) return -1;
+        next += size;
+        if (!*next) return 0;
+    }
 }
 
 /* --- limits, threads --- */

@@ -60,6 +60,10 @@ const struct option_row option_rows[] = {
      FLAG("socks5_bind", socks5_bind)},
     {0, "enable-socks5-udp", NULL, GROUP_LISTENERS, "allow the SOCKS5 command UDP ASSOCIATE", option_set_flag,
      FLAG("socks5_udp", socks5_udp)},
+    {0, "udp-advertise", "ADDRESS[,ADDRESS]", GROUP_LISTENERS,
+     "behind NAT: the IPv4 and the IPv6 address that replies of UDP ASSOCIATE and BIND name in the place of this "
+     "machine's own",
+     option_set_udp_advertise, TEXT("udp_advertise", advertise_text)},
     {0, "users", "FILE", GROUP_LISTENERS,
      "demand user and password of every client: those of this file, name:hash[:groups[:limit]] a line; SOCKS4 clients "
      "are refused",
@@ -140,6 +144,9 @@ const struct option_row option_rows[] = {
     {0, "idle-timeout", "SECONDS", GROUP_LIMITS,
      "end established sessions in which nothing moves for so long (default: 7440; 0: never)", option_set_seconds,
      SECONDS("idle_timeout", idle_timeout_ms, 0, 2592000)},
+    {0, "udp-timeout", "SECONDS", GROUP_LIMITS,
+     "end UDP associations in which no datagram moves for so long (default: 300; 0: as --idle-timeout)",
+     option_set_seconds, SECONDS("udp_timeout", udp_timeout_ms, 0, 2592000)},
     {0, "half-close-timeout", "SECONDS", GROUP_LIMITS,
      "the same when one direction has ended already (default: 3600; 0: as --idle-timeout)", option_set_seconds,
      SECONDS("half_close_timeout", half_close_timeout_ms, 0, 2592000)},

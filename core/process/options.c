@@ -76,6 +76,7 @@ void config_defaults(struct config *config)
         .timeout_ms = 60000,
         /* RFC 5382 section 5: what an application may expect of any box in its path. */
         .idle_timeout_ms = 7440000,
+        .udp_timeout_ms = 300000, /* RFC 4787 section 4.3: five minutes are recommended */
         .half_close_timeout_ms = 3600000,
         .startup_rate = 30,
         .limit_keys = KEYS_DEFAULT,

@@ -132,7 +132,7 @@ static enum session_state bind_listen(struct worker *w, struct session *s)
     if (fd == 0) fd = bind_open(w, &local);
     if (fd < 0) return session_fail(w, s, fd == -EAFNOSUPPORT ? FAIL_COMMAND : failure_from_errno(fd));
     s->fd[UPSTREAM] = fd;
-    if (!reply_find_listener(s, &bound)) return session_fail(w, s, FAIL_RESOURCE); /* getsockname(2): ENOBUFS */
+    if (!reply_find_listener(w, s, &bound)) return session_fail(w, s, FAIL_RESOURCE); /* getsockname(2): ENOBUFS */
     reply_append_address(w, s, &bound);
     session_flush(w, s);
     bind_wait(w, s);

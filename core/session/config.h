@@ -44,6 +44,12 @@ enum listener_kind {
     LISTENER_SOCKS,   /* SOCKS4, 4A and 5 only */
 };
 
+/* What replies of UDP ASSOCIATE and BIND name in the place of a local address of that family; NONE: nothing was given.
+ */
+struct advertise {
+    struct address ipv4, ipv6;
+};
+
 /* Whose connections begin with a PROXY header that says who their client is (--proxy-protocol). */
 struct config_proxies {
     struct {
@@ -64,14 +70,15 @@ static inline bool config_has_proxies(const struct config_proxies *proxies)
 
 struct listener_config {
     enum listener_kind kind;
-    const char *text;         /* its address as given, for messages */
-    const char *options;      /* what stood behind it, as given: `name=value,...`; NULL: nothing */
-    struct address address;   /* numeric or UNIX after config_check(): the wildcard "" is resolved there */
-    struct address forward;   /* LISTENER_FORWARD: IPV4, IPV6, NAME or UNIX */
-    const char *forward_text; /* -f as given; NULL unless LISTENER_FORWARD */
-    const char *users;        /* users=, in the place of config.users; CONFIG_NO_USERS: anybody; NULL: not given */
-    uint8_t user_file;        /* index in config.user_files, 0: anybody may come; after config_check() */
-    uint8_t send_proxy;       /* LISTENER_FORWARD: version of the PROXY header that its target gets; 0: none */
+    const char *text;           /* its address as given, for messages */
+    const char *options;        /* what stood behind it, as given: `name=value,...`; NULL: nothing */
+    struct address address;     /* numeric or UNIX after config_check(): the wildcard "" is resolved there */
+    struct address forward;     /* LISTENER_FORWARD: IPV4, IPV6, NAME or UNIX */
+    const char *forward_text;   /* -f as given; NULL unless LISTENER_FORWARD */
+    const char *users;          /* users=, in the place of config.users; CONFIG_NO_USERS: anybody; NULL: not given */
+    uint8_t user_file;          /* index in config.user_files, 0: anybody may come; after config_check() */
+    struct advertise advertise; /* udp-advertise=, in the place of config.advertise */
+    uint8_t send_proxy;         /* LISTENER_FORWARD: version of the PROXY header that its target gets; 0: none */
     struct config_proxies proxies;
 };
 
@@ -95,13 +102,16 @@ struct config {
     bool daemonize;
     bool socks5_bind;
     bool socks5_udp;
-    bool conn_cache; /* upstream connections of plain HTTP carry several requests */
-    bool pipe;       /* --pipe was given; no effect */
+    struct advertise advertise;
+    const char *advertise_text; /* --udp-advertise as given; NULL: not given */
+    bool conn_cache;            /* upstream connections of plain HTTP carry several requests */
+    bool pipe;                  /* --pipe was given; no effect */
     bool tcp_nodelay, tcp_keepalive;
     int tcp_sndbuf, tcp_rcvbuf; /* octets; 0: what the kernel chooses */
     enum relay_mode relay;
     uint32_t timeout_ms;                                /* half-open limit: 5 s to a day */
     uint32_t idle_timeout_ms;                           /* established sessions; 0: none */
+    uint32_t udp_timeout_ms;                            /* UDP associations, beside idle_timeout_ms; 0: none */
     uint32_t half_close_timeout_ms;                     /* relays of which one direction has ended; 0: none */
     uint32_t drain_ms;                                  /* at stop; 0: reset at once */
     uint32_t max_sessions;                              /* 0: what pools and descriptors allow */

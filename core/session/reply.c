@@ -73,29 +73,47 @@ void reply_append_success(struct worker *w, struct session *s)
     reply_append(setup, size);
 }
 
-bool reply_find_listener(const struct session *s, struct address *out)
+static const struct address *advertised(const struct advertise *advertise, uint8_t kind)
+{
+    const struct address *address = kind == ADDRESS_IPV4 ? &advertise->ipv4 : &advertise->ipv6;
+    return address->kind == kind ? address : NULL;
+}
+
+void reply_advertise(const struct worker *w, const struct session *s, struct address *bound)
+{
+    uint16_t port = bound->port;
+    const struct address *instead = advertised(&w->config->listeners[s->listener].advertise, bound->kind);
+    if (!instead) instead = advertised(&w->config->advertise, bound->kind);
+    if (!instead) return;
+    *bound = *instead;
+    bound->port = port;
+}
+
+bool reply_find_listener(const struct worker *w, const struct session *s, struct address *out)
 {
     struct net_address local;
     if (s->fd[UPSTREAM] < 0 || net_local_address(s->fd[UPSTREAM], &local) < 0 || !net_address_to(&local, out))
         return false;
-    if (!address_is_any_host(out)) return true;
     uint16_t port = out->port;
-    if (net_local_address(s->fd[CLIENT], &local) < 0 || !net_address_to(&local, out)) return false;
+    if (address_is_any_host(out) && (net_local_address(s->fd[CLIENT], &local) < 0 || !net_address_to(&local, out)))
+        return false;
     out->port = port;
+    reply_advertise(w, s, out);
     return true;
 }
 
 /* --- refusal --- */
 
 /* When nobody has connected, the client is told once more where that would have been. */
-static size_t refusal_bind(const struct session *s, uint8_t *out, size_t size, uint8_t code)
+static size_t refusal_bind(const struct worker *w, const struct session *s, uint8_t *out, size_t size, uint8_t code)
 {
     struct address listening;
-    bool listens = code == SOCKS5_TTL_EXPIRED && reply_find_listener(s, &listening);
+    bool listens = code == SOCKS5_TTL_EXPIRED && reply_find_listener(w, s, &listening);
     return socks5_write_reply(out, size, code, listens ? &listening : NULL);
 }
 
-static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size, enum failure failure)
+static size_t refusal_socks5(const struct worker *w, const struct session *s, uint8_t *out, size_t size,
+                             enum failure failure)
 {
     uint8_t code = failure_row(failure)->socks5;
     switch ((enum session_state)s->state) {
@@ -104,7 +122,7 @@ static size_t refusal_socks5(const struct session *s, uint8_t *out, size_t size,
     case SESSION_AUTH: return failure == FAIL_AUTH ? socks5_write_auth_status(out, size, false) : 0;
     case SESSION_VERIFY:
     case SESSION_LOGIN: return code == 0 ? 0 : socks5_write_auth_status(out, size, false);
-    case SESSION_BIND: return refusal_bind(s, out, size, code);
+    case SESSION_BIND: return refusal_bind(w, s, out, size, code);
     default: return code == 0 ? 0 : socks5_write_reply(out, size, code, NULL);
     }
 }
@@ -128,7 +146,7 @@ bool reply_append_refusal(struct worker *w, struct session *s, enum failure fail
     case PROTOCOL_SOCKS4:
         if (row->socks4) size = socks4_write_reply(out_at(setup), out_room(setup), row->socks4);
         break;
-    case PROTOCOL_SOCKS5: size = refusal_socks5(s, out_at(setup), out_room(setup), failure); break;
+    case PROTOCOL_SOCKS5: size = refusal_socks5(w, s, out_at(setup), out_room(setup), failure); break;
     case PROTOCOL_HTTP_CONNECT:
     case PROTOCOL_HTTP_PLAIN: size = refusal_http(setup, out_at(setup), out_room(setup), failure); break;
     case PROTOCOL_INTERNAL: size = internal_write(out_at(setup), failure); break;

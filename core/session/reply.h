@@ -12,6 +12,8 @@
 void reply_append_method(struct worker *w, struct session *s, uint8_t method);
 /* SOCKS5: user and password are accepted (RFC 1929). */
 void reply_append_admission(struct worker *w, struct session *s);
+/* What clients and their peers are told in the place of an address of this machine, its port kept: --udp-advertise. */
+void reply_advertise(const struct worker *w, const struct session *s, struct address *bound);
 /* SOCKS5: "succeeded" with that address. */
 void reply_append_address(struct worker *w, struct session *s, const struct address *bound);
 /* The upstream is connected. Nothing for protocols that have no reply (plain HTTP, forwarders). */
@@ -19,6 +21,6 @@ void reply_append_success(struct worker *w, struct session *s);
 /* The refusal that fits the failure and the session's state; false when the protocol has none there: close silently. */
 bool reply_append_refusal(struct worker *w, struct session *s, enum failure failure);
 /* Where the peer of a BIND is to connect. False: the session does not listen. */
-bool reply_find_listener(const struct session *s, struct address *out);
+bool reply_find_listener(const struct worker *w, const struct session *s, struct address *out);
 
 #endif

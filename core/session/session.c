@@ -138,6 +138,10 @@ static void session_set_deadline(struct worker *w, struct session *s, enum sessi
     case SESSION_REPLY:
     case SESSION_LINGER: deadline = now + SESSION_LINGER_MS; break;
     case SESSION_ASSOCIATE:
+        deadline = now + session_first_look_ms(w->config);
+        if (w->config->udp_timeout_ms > 0 && deadline > now + w->config->udp_timeout_ms)
+            deadline = now + w->config->udp_timeout_ms;
+        break;
     case SESSION_RELAY: deadline = now + session_first_look_ms(w->config); break;
     case SESSION_IDLE:
     case SESSION_PARTING: return;

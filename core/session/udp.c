@@ -590,6 +590,7 @@ enum session_state udp_begin(struct worker *w, struct session *s)
     s->moved_ms = ring_now_ms(w->ring);
     udp_receive(w, s, UDP_CLIENT);
     udp_receive_control(w, s);
+    reply_advertise(w, s, &bound);
     reply_append_address(w, s, &bound);
     session_flush(w, s);
     access_on_connected(w, s);
@@ -626,9 +627,17 @@ void udp_on_completion(struct worker *w, struct session *s)
     }
 }
 
+/* The shorter one of --udp-timeout and --idle-timeout, as far as they are given; 0: an association may rest for ever.
+ */
+static uint64_t udp_idle_ms(const struct config *config)
+{
+    uint64_t udp = config->udp_timeout_ms, idle = config->idle_timeout_ms;
+    return udp == 0 || (idle > 0 && idle < udp) ? idle : udp;
+}
+
 void udp_on_timer(struct worker *w, struct session *s)
 {
-    uint64_t idle = w->config->idle_timeout_ms;
+    uint64_t idle = udp_idle_ms(w->config);
     if (idle == 0) return;
     uint64_t now = ring_now_ms(w->ring);
     if (now - s->moved_ms < idle) {
@@ -636,7 +645,9 @@ void udp_on_timer(struct worker *w, struct session *s)
         return;
     }
     session_blame(w, s, FAIL_IDLE_TIMEOUT);
-    session_log(w, s, LOG_LEVEL_DEBUG, "closed: nothing moved for --idle-timeout seconds");
+    session_log(w, s, LOG_LEVEL_DEBUG,
+                idle == w->config->udp_timeout_ms ? "closed: no datagram moved for --udp-timeout seconds"
+                                                  : "closed: nothing moved for --idle-timeout seconds");
     session_close(w, s, SESSION_ORDERLY);
 }
 
