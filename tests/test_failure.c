@@ -129,6 +129,7 @@ static void test_codes(void **state)
         {FAIL_PROXY_NETWORK, 0x5b, 3, 502},
         {FAIL_PROXY_HOST, 0x5b, 4, 502},
         {FAIL_PROXY_TTL, 0x5b, 6, 504},
+        {FAIL_PROXY_COMMAND, 0x5b, 7, 502},
         {FAIL_PROXY_PROTOCOL, 0x5b, 1, 502},
         {FAIL_PROXY_CLOSED, 0x5b, 1, 502},
         {FAIL_RESOURCE, 0x5b, 1, 503},

@@ -77,6 +77,10 @@ static void test_other_questions(void **state)
     ask("EXAMPLE.org", 443); /* the ruleset sees names as they were sent */
     assert_false(verdicts_find(&verdicts, &request, 1, 1));
     ask("example.org", 443);
+    request.command = ROUTE_BIND;
+    assert_false(verdicts_find(&verdicts, &request, 1, 0));
+    request.command = ROUTE_CONNECT;
+    assert_true(verdicts_find(&verdicts, &request, 1, 0));
     request.callback = ROUTE_BY_IPV4;
     assert_false(verdicts_find(&verdicts, &request, 1, 1));
     ask("example.org", 443);

@@ -76,6 +76,29 @@ static int check_access_log(const struct config *c)
     return 0;
 }
 
+/* BIND is asked of the last proxy alone. */
+static int check_commands(const struct config *c)
+{
+    char hop[PROXY_URI_TEXT_SIZE];
+    int result = 0;
+
+    if (c->socks5_bind && c->hop_count > 0 && c->hops[c->hop_count - 1].scheme != PROXY_SOCKS5) {
+        proxy_uri_format(&c->hops[c->hop_count - 1], hop, sizeof hop);
+        result = fault(c,
+                       "--enable-socks5-bind cannot go through --proxy %s: give socks5:// there, or leave one of them "
+                       "out",
+                       hop);
+    }
+    if (c->socks5_udp && c->hop_count > 0)
+        result = fault(c, "--enable-socks5-udp cannot go through --proxy, leave one of them out");
+    if (c->socks5_udp && has_rules(c))
+        result = fault(c, "--enable-socks5-udp cannot be decided by a ruleset, leave one of them out");
+    if (c->advertise_text && !c->socks5_bind && !c->socks5_udp)
+        result = fault(c, "--udp-advertise: no reply would name the address, give --enable-socks5-udp or "
+                          "--enable-socks5-bind, or leave it out");
+    return result;
+}
+
 static int check_modes(const struct config *c)
 {
     int result = 0;
@@ -88,19 +111,11 @@ static int check_modes(const struct config *c)
         result = fault(c, "--tproxy cannot be combined with --http, leave one of them out");
     if (c->tproxy && config_has_listener(c, LISTENER_SOCKS))
         result = fault(c, "--tproxy cannot be combined with protocol=socks, leave one of them out");
-    if (c->hop_count > 0 && (c->socks5_bind || c->socks5_udp))
-        result = fault(c, "--enable-socks5-%s cannot go through --proxy, leave one of them out",
-                       c->socks5_bind ? "bind" : "udp");
+    if (check_commands(c) < 0) result = -1;
     for (uint32_t i = 0; i < c->listener_count && c->hop_count > 0; i++)
         if (c->listeners[i].kind == LISTENER_FORWARD && c->listeners[i].forward.kind == ADDRESS_UNIX)
             result = fault(c, "--forward %s: no proxy can connect to a Unix socket of this machine, leave --proxy out",
                            c->listeners[i].forward_text);
-    if (has_rules(c) && (c->socks5_bind || c->socks5_udp))
-        result = fault(c, "--enable-socks5-%s cannot be decided by a ruleset, leave one of them out",
-                       c->socks5_bind ? "bind" : "udp");
-    if (c->advertise_text && !c->socks5_bind && !c->socks5_udp)
-        result = fault(c, "--udp-advertise: no reply would name the address, give --enable-socks5-udp or "
-                          "--enable-socks5-bind, or leave it out");
     if (c->api_token_file && !c->api_text)
         result = fault(c, "--api-token-file: there is no API that would ask for a token, give --api, or leave it out");
     if (check_ruleset(c) < 0) result = -1;

@@ -27,10 +27,16 @@ static bool bind_takes_anybody(const struct address *target)
     return target->kind != ADDRESS_NAME && address_is_any_host(target);
 }
 
+/* As the verdict has it, which may be somebody else than the one that was asked for. */
+static const struct address *bind_target(const struct setup *setup)
+{
+    return &setup->route.verdict.target;
+}
+
 static void bind_address_at(const struct setup *setup, uint32_t index, struct address *out)
 {
     const struct resolve_result *result = &setup->resolve.results[index];
-    *out = (struct address){.kind = result->kind, .port = setup->target.port};
+    *out = (struct address){.kind = result->kind, .port = bind_target(setup)->port};
     memcpy(out->ipv6, result->octets, sizeof out->ipv6);
 }
 
@@ -50,8 +56,8 @@ static enum failure bind_judge_address(const struct worker *w, const struct sess
 {
     const struct setup *setup = setup_of(w, s);
     struct address address = *peer;
-    uint8_t allowed = setup->allowed;
-    address.port = setup->target.port;
+    uint8_t allowed = setup->dial.allowed;
+    address.port = bind_target(setup)->port;
     if (!policy_allows(w->config->blocked, &address)) return FAIL_BLOCKED;
     if (!lists_admit_target(w->config->lists, s->listener, &address, &allowed, true)) return FAIL_TARGET_DENIED;
     return FAIL_NONE;
@@ -133,6 +139,7 @@ static enum session_state bind_listen(struct worker *w, struct session *s)
     if (fd < 0) return session_fail(w, s, fd == -EAFNOSUPPORT ? FAIL_COMMAND : failure_from_errno(fd));
     s->fd[UPSTREAM] = fd;
     if (!reply_find_listener(w, s, &bound)) return session_fail(w, s, FAIL_RESOURCE); /* getsockname(2): ENOBUFS */
+    session_report_trial(w, s, 0);
     reply_append_address(w, s, &bound);
     session_flush(w, s);
     bind_wait(w, s);
@@ -152,8 +159,8 @@ static enum session_state bind_on_resolved(struct worker *w, struct session *s)
 static enum session_state bind_resolve(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    setup->resolve.name = setup->target;
-    if (!lists_admit_target(w->config->lists, s->listener, &setup->target, &setup->allowed, false))
+    setup->resolve.name = *bind_target(setup);
+    if (!lists_admit_target(w->config->lists, s->listener, &setup->resolve.name, &setup->dial.allowed, false))
         return session_fail(w, s, FAIL_TARGET_DENIED);
     enum failure failure = session_ask_address(w, s, &setup->resolve);
     return failure == FAIL_NONE ? SESSION_BIND : session_fail(w, s, failure);
@@ -162,30 +169,32 @@ static enum session_state bind_resolve(struct worker *w, struct session *s)
 static void bind_expect_literal(struct setup *setup)
 {
     struct net_address plain; /* there and back: an IPv4 address mapped into IPv6 becomes what a peer will show */
-    net_address_from(&setup->target, &plain);
-    net_address_to(&plain, &setup->target);
-    setup->resolve.results[0].kind = setup->target.kind;
-    memcpy(setup->resolve.results[0].octets, setup->target.ipv6, sizeof setup->target.ipv6);
+    struct address target;
+    net_address_from(bind_target(setup), &plain);
+    net_address_to(&plain, &target);
+    setup->resolve.results[0].kind = target.kind;
+    memcpy(setup->resolve.results[0].octets, target.ipv6, sizeof target.ipv6);
     setup->resolve.count = 1;
 }
 
 /* The poll is for the end of what the client sends, too: nobody else notices that it has given up. */
 static void bind_watch_client(struct worker *w, struct session *s)
 {
+    if (s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT)) return; /* since a try before */
     ring_poll(w->ring, s->fd[CLIENT], POLLRDHUP, session_arm(w, s, SESSION_WATCH + CLIENT));
 }
 
 enum session_state bind_begin(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    counter_add(&w->stats.requests, 1);
-    setup->request_complete = true;
+    const struct address *target = bind_target(setup);
     setup->resolve.count = 0;
-    setup->allowed = 0;
-    if (setup->target.kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
+    setup->dial.allowed = setup->allowed;
+    if (target->kind != ADDRESS_NAME && target->kind != ADDRESS_IPV4 && target->kind != ADDRESS_IPV6)
+        return session_fail(w, s, FAIL_RESOLVE);
     bind_watch_client(w, s);
-    if (setup->target.kind == ADDRESS_NAME) return bind_resolve(w, s);
-    if (bind_takes_anybody(&setup->target)) return bind_listen(w, s);
+    if (target->kind == ADDRESS_NAME) return bind_resolve(w, s);
+    if (bind_takes_anybody(target)) return bind_listen(w, s);
     bind_expect_literal(setup);
     enum failure refused = bind_apply_policy(w, s);
     return refused == FAIL_NONE ? bind_listen(w, s) : session_fail(w, s, refused);

@@ -24,7 +24,7 @@ struct address;
 struct session;
 struct worker;
 
-/* The request is known, its target stands in the setup slot: BIND, or a failure's state. */
+/* The verdict is known, and has no chain: BIND, or a failure's state. Behind a chain its last proxy listens (hop.h). */
 enum session_state bind_begin(struct worker *w, struct session *s);
 /* Something has completed in BIND: s->op, s->result. */
 enum session_state bind_step(struct worker *w, struct session *s);

@@ -44,6 +44,7 @@ enum failure {
     FAIL_PROXY_NETWORK,       /* a hop says that the network is unreachable */
     FAIL_PROXY_HOST,          /* a hop says that the host is unreachable */
     FAIL_PROXY_TTL,           /* a hop says that the time to live, or the time, expired */
+    FAIL_PROXY_COMMAND,       /* the last hop has no BIND, or a hop no UDP ASSOCIATE */
     FAIL_PROXY_PROTOCOL,      /* a hop answered something that its protocol does not know */
     FAIL_PROXY_CLOSED,        /* a hop closed the connection in the middle of the handshake */
     FAIL_RESOURCE,            /* a pool is empty, or descriptors, ports or kernel memory have run out */

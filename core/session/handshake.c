@@ -4,7 +4,6 @@
 
 #include "core/io/net.h"
 #include "core/session/access.h"
-#include "core/session/bind.h"
 #include "core/session/end.h"
 #include "core/session/limited.h"
 #include "core/session/reply.h"
@@ -111,14 +110,13 @@ enum session_state handshake_auth_step(struct worker *w, struct session *s)
     return verify_knows(w, s) ? route_admit(w, s) : verify_begin(w, s);
 }
 
-/* What is not routed comes under its limits here. */
-static enum session_state request_directly(struct worker *w, struct session *s,
-                                           enum session_state (*begin)(struct worker *w, struct session *s))
+/* Not the request of an association but each of its datagrams is routed: it comes under its limits here. */
+static enum session_state request_association(struct worker *w, struct session *s)
 {
     access_on_request(w, s);
     enum failure failure = limited_admit_client(w, s);
     if (failure == FAIL_NONE) failure = limited_admit_request(w, s, route_knows_client(w, s), NULL, 0);
-    if (failure == FAIL_NONE) return begin(w, s);
+    if (failure == FAIL_NONE) return udp_begin(w, s);
     counter_add(&w->stats.requests, 1);
     return session_fail(w, s, failure);
 }
@@ -139,9 +137,9 @@ enum session_state handshake_request_step(struct worker *w, struct session *s)
     setup->by_name = request.by_name;
     s->command = request.command;
     if (request.command == SOCKS5_CONNECT) return route_begin(w, s);
-    if (w->config->hop_count > 0) return session_fail(w, s, FAIL_COMMAND); /* no chain can carry the others */
-    if (request.command == SOCKS5_BIND && w->config->socks5_bind) return request_directly(w, s, bind_begin);
-    if (request.command == SOCKS5_UDP_ASSOCIATE && w->config->socks5_udp) return request_directly(w, s, udp_begin);
+    if (request.command == SOCKS5_BIND && w->config->socks5_bind) return route_begin(w, s);
+    if (w->config->hop_count > 0) return session_fail(w, s, FAIL_COMMAND); /* no chain can carry datagrams */
+    if (request.command == SOCKS5_UDP_ASSOCIATE && w->config->socks5_udp) return request_association(w, s);
     return session_fail(w, s, FAIL_COMMAND);
 }
 

@@ -2,13 +2,17 @@
 
 #include <string.h>
 
+#include "core/io/net.h"
 #include "core/session/announce.h"
 #include "core/session/end.h"
+#include "core/session/reply.h"
 #include "core/session/self.h"
 #include "core/session/session.h"
 #include "core/session/worker.h"
 #include "protocols/http_connect.h"
 #include "protocols/socks4.h"
+
+static enum session_state hop_parse(struct worker *w, struct session *s);
 
 static const struct proxy_uri *hop_now(const struct setup *setup)
 {
@@ -23,12 +27,23 @@ static const struct address *hop_target(const struct setup *setup)
     return next < verdict->hop_count ? &verdict->hops[next].address : &verdict->target;
 }
 
+static bool hop_is_last(const struct setup *setup)
+{
+    return setup->hop + 1u == setup->route.verdict.hop_count;
+}
+
+/* What the proxy that is talked to now is asked for. */
+static uint8_t hop_command(const struct session *s, const struct setup *setup)
+{
+    return hop_is_last(setup) ? s->command : SOCKS5_CONNECT;
+}
+
 static bool hop_has_user(const struct proxy_uri *proxy)
 {
     return proxy->credentials.present && proxy->credentials.user[0] != '\0';
 }
 
-static size_t hop_write(const struct setup *setup, uint8_t *out, size_t size)
+static size_t hop_write(const struct session *s, const struct setup *setup, uint8_t *out, size_t size)
 {
     const struct proxy_uri *proxy = hop_now(setup);
     const struct credentials *credentials = &proxy->credentials;
@@ -41,9 +56,10 @@ static size_t hop_write(const struct setup *setup, uint8_t *out, size_t size)
     switch ((enum hop_stage)setup->hop_stage) {
     case HOP_METHOD: return socks5_write_greeting(out, size, hop_has_user(proxy));
     case HOP_AUTH: return socks5_write_auth(out, size, credentials);
-    case HOP_REPLY: break;
+    case HOP_REPLY:
+    case HOP_PEER: break;
     }
-    return socks5_write_request(out, size, SOCKS5_CONNECT, hop_target(setup));
+    return socks5_write_request(out, size, hop_command(s, setup), hop_target(setup));
 }
 
 static void hop_receive(struct worker *w, struct session *s)
@@ -58,7 +74,7 @@ static void hop_receive(struct worker *w, struct session *s)
 static enum session_state hop_send(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
-    size_t size = hop_write(setup, setup->hop_out, sizeof setup->hop_out);
+    size_t size = hop_write(s, setup, setup->hop_out, sizeof setup->hop_out);
     if (size == 0) return session_fail(w, s, FAIL_RESOLVE); /* a target that this proxy's protocol has no form for */
     ring_send(w->ring, s->fd[UPSTREAM], setup->hop_out, size, session_arm(w, s, SESSION_SEND + UPSTREAM));
     if (setup->hop_received == 0) hop_receive(w, s);
@@ -84,8 +100,9 @@ enum session_state hop_begin(struct worker *w, struct session *s)
 
 /* --- what a proxy answered --- */
 
-static enum failure hop_failure_socks5(uint8_t code)
+static enum failure hop_failure_socks5(uint8_t code, uint8_t command)
 {
+    if (code == SOCKS5_COMMAND_NOT_SUPPORTED && command != SOCKS5_CONNECT) return FAIL_PROXY_COMMAND;
     switch (code) {
     case SOCKS5_NOT_ALLOWED: return FAIL_PROXY_REJECTED;
     case SOCKS5_NETWORK_UNREACHABLE: return FAIL_PROXY_NETWORK;
@@ -113,7 +130,8 @@ struct hop_progress {
     enum parse_result parsed;
     size_t used;
     enum failure failure;
-    bool finished; /* this proxy has connected us; else its next stage follows */
+    bool finished;        /* this proxy has done what it was asked for; else its next stage follows */
+    struct address bound; /* SOCKS5: what its reply names */
 };
 
 static void hop_read_socks4(struct setup *setup, struct hop_progress *p)
@@ -159,16 +177,16 @@ static void hop_read_auth(struct setup *setup, struct hop_progress *p)
     if (!granted) p->failure = FAIL_PROXY_AUTH;
 }
 
-static void hop_read_reply(struct setup *setup, struct hop_progress *p)
+static void hop_read_reply(const struct session *s, struct setup *setup, struct hop_progress *p)
 {
     uint8_t code = 0;
-    p->parsed = socks5_parse_reply(setup->hop_in.data, setup->hop_received, &code, NULL, &p->used);
+    p->parsed = socks5_parse_reply(setup->hop_in.data, setup->hop_received, &code, &p->bound, &p->used);
     if (p->parsed != PARSE_OK) return;
     p->finished = true;
-    if (code != SOCKS5_SUCCEEDED) p->failure = hop_failure_socks5(code);
+    if (code != SOCKS5_SUCCEEDED) p->failure = hop_failure_socks5(code, hop_command(s, setup));
 }
 
-static void hop_read(struct setup *setup, struct hop_progress *p)
+static void hop_read(const struct session *s, struct setup *setup, struct hop_progress *p)
 {
     switch (hop_now(setup)->scheme) {
     case PROXY_SOCKS4A: hop_read_socks4(setup, p); return;
@@ -178,7 +196,8 @@ static void hop_read(struct setup *setup, struct hop_progress *p)
     switch ((enum hop_stage)setup->hop_stage) {
     case HOP_METHOD: hop_read_method(setup, p); return;
     case HOP_AUTH: hop_read_auth(setup, p); return;
-    case HOP_REPLY: hop_read_reply(setup, p); return;
+    case HOP_REPLY:
+    case HOP_PEER: hop_read_reply(s, setup, p); return;
     }
 }
 
@@ -188,6 +207,35 @@ static void hop_consume(struct setup *setup, size_t used)
     setup->hop_scanned = 0;
     setup->hop_received -= (uint32_t)used;
     memmove(setup->hop_in.data, setup->hop_in.data + used, setup->hop_received);
+}
+
+/* --- BIND at the last proxy --- */
+
+/* A proxy that names no address listens on the one by which it is reached. That of the first one is known; others are
+ * called what the chain calls them, which may be a name. */
+static void hop_complete_address(const struct session *s, const struct setup *setup, struct address *bound)
+{
+    struct net_address raw;
+    struct address peer = hop_now(setup)->address;
+    uint16_t port = bound->port;
+    if (bound->kind != ADDRESS_NONE && (bound->kind == ADDRESS_NAME || !address_is_any_host(bound))) return;
+    if (setup->hop == 0 && net_peer_address(s->fd[UPSTREAM], &raw) >= 0) net_address_to(&raw, &peer);
+    *bound = peer;
+    bound->port = port;
+}
+
+/* The last proxy listens: from here on the client waits for its peer, and may leave. */
+static enum session_state hop_tell_bound(struct worker *w, struct session *s, struct address *bound)
+{
+    struct setup *setup = setup_of(w, s);
+    hop_complete_address(s, setup, bound);
+    session_report_trial(w, s, 0);
+    reply_append_address(w, s, bound);
+    session_flush(w, s);
+    setup->hop_stage = HOP_PEER;
+    if (setup->hop_received > 0) return hop_parse(w, s);
+    hop_receive(w, s);
+    return SESSION_HOP;
 }
 
 /* Only an HTTP head may be longer than the small buffer; its parser says when it is too long. */
@@ -206,12 +254,14 @@ static enum session_state hop_parse(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     uint8_t stage = setup->hop_stage;
     struct hop_progress p = {.parsed = PARSE_MORE, .failure = FAIL_NONE};
-    hop_read(setup, &p);
+    hop_read(s, setup, &p);
     if (p.parsed == PARSE_MORE) return hop_go_on(w, s);
     if (p.parsed != PARSE_OK) return session_fail(w, s, FAIL_PROXY_PROTOCOL);
     hop_consume(setup, p.used);
     if (p.failure != FAIL_NONE) return session_fail(w, s, p.failure);
     if (!p.finished) return stage == setup->hop_stage ? hop_parse(w, s) : hop_send(w, s);
+    if (hop_command(s, setup) == SOCKS5_BIND && stage == HOP_REPLY) return hop_tell_bound(w, s, &p.bound);
+    if (stage == HOP_PEER) setup->bound = p.bound;
     if (++setup->hop < setup->route.verdict.hop_count) return hop_greet(w, s);
     return announce_begin(w, s);
 }

@@ -1,10 +1,19 @@
-/* The client side of proxy protocols: speaks to the proxies of a chain, one after the other, on one connection. */
+/* The client side of proxy protocols: speaks to the proxies of a chain, one after the other, on one connection. All but
+ * the last one are asked to connect; the last one to do what the client wants.
+ *
+ *   CONNECT   METHOD [AUTH] REPLY                                                   > established
+ *   BIND      METHOD [AUTH] REPLY: where it listens, which the client is told; PEER: who has come  > established */
 #ifndef SLUICE_CORE_SESSION_HOP_H
 #define SLUICE_CORE_SESSION_HOP_H
 
 #include "core/session/session.h"
 
-enum hop_stage { HOP_METHOD, HOP_AUTH, HOP_REPLY };
+enum hop_stage {
+    HOP_METHOD,
+    HOP_AUTH,
+    HOP_REPLY,
+    HOP_PEER, /* BIND: its second reply */
+};
 
 /* The first proxy of a chain is connected: sends the first request. HOP, or a failure's state. */
 enum session_state hop_begin(struct worker *w, struct session *s);

@@ -44,11 +44,11 @@ void reply_append_address(struct worker *w, struct session *s, const struct addr
     reply_append(setup, socks5_write_reply(out_at(setup), out_room(setup), SOCKS5_SUCCEEDED, bound));
 }
 
-static size_t success_socks5(struct session *s, uint8_t *out, size_t size)
+static size_t success_socks5(const struct setup *setup, const struct session *s, uint8_t *out, size_t size)
 {
     struct net_address local;
-    struct address bound = {.kind = ADDRESS_NONE};
-    if (net_local_address(s->fd[UPSTREAM], &local) >= 0) net_address_to(&local, &bound);
+    struct address bound = setup->bound;
+    if (bound.kind == ADDRESS_NONE && net_local_address(s->fd[UPSTREAM], &local) >= 0) net_address_to(&local, &bound);
     return socks5_write_reply(out, size, SOCKS5_SUCCEEDED, &bound);
 }
 
@@ -65,7 +65,7 @@ void reply_append_success(struct worker *w, struct session *s)
     size_t size = 0;
     switch ((enum session_protocol)s->protocol) {
     case PROTOCOL_SOCKS4: size = socks4_write_reply(out_at(setup), out_room(setup), SOCKS4_GRANTED); break;
-    case PROTOCOL_SOCKS5: size = success_socks5(s, out_at(setup), out_room(setup)); break;
+    case PROTOCOL_SOCKS5: size = success_socks5(setup, s, out_at(setup), out_room(setup)); break;
     case PROTOCOL_HTTP_CONNECT: size = http_write_established(out_at(setup), out_room(setup)); break;
     case PROTOCOL_INTERNAL: size = internal_write(out_at(setup), FAIL_NONE); break;
     default: break;

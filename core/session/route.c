@@ -1,6 +1,7 @@
 #include "core/session/route.h"
 
 #include "core/session/access.h"
+#include "core/session/bind.h"
 #include "core/session/conn_cache.h"
 #include "core/session/dial.h"
 #include "core/session/end.h"
@@ -25,6 +26,12 @@ static enum route_callback route_callback(const struct session *s, const struct 
     }
 }
 
+static enum route_command route_command(const struct session *s)
+{
+    if (s->protocol == PROTOCOL_HTTP_PLAIN) return ROUTE_REQUEST;
+    return s->command == SOCKS5_BIND ? ROUTE_BIND : ROUTE_CONNECT;
+}
+
 /* With nothing left of an earlier attempt, and room in the queue. Else the next completion, or the timer, tries again.
  */
 void route_ask(struct worker *w, struct session *s)
@@ -46,6 +53,15 @@ static enum session_state route_reject(struct worker *w, struct session *s, enum
     return next;
 }
 
+/* Behind a chain it is the last proxy that listens: of the protocols only SOCKS5 has a word for it. */
+static enum session_state route_bind(struct worker *w, struct session *s)
+{
+    const struct route_verdict *verdict = &setup_of(w, s)->route.verdict;
+    if (verdict->hop_count == 0) return bind_begin(w, s);
+    if (verdict->hops[verdict->hop_count - 1].scheme != PROXY_SOCKS5) return session_fail(w, s, FAIL_COMMAND);
+    return dial_begin(w, s);
+}
+
 /* The verdict is there. Without a ruleset it never left the worker. */
 enum session_state route_obey(struct worker *w, struct session *s)
 {
@@ -59,6 +75,7 @@ enum session_state route_obey(struct worker *w, struct session *s)
     enum failure failure = limited_admit_request(w, s, route_knows_client(w, s), verdict->limits, verdict->limit_count);
     if (failure != FAIL_NONE) return session_fail(w, s, failure);
     setup->dialled_us = ring_now_us(w->ring);
+    if (s->command == SOCKS5_BIND) return route_bind(w, s);
     return conn_cache_take(w, s) ? established_begin(w, s) : dial_begin(w, s);
 }
 
@@ -74,6 +91,7 @@ static enum failure route_look_at_lists(struct worker *w, struct session *s)
     if (client.kind != ADDRESS_NONE && !lists_admit_client(w->config->lists, s->listener, &client))
         return FAIL_CLIENT_DENIED;
     if (!named && target->kind != ADDRESS_IPV4 && target->kind != ADDRESS_IPV6) return FAIL_NONE;
+    if (s->command == SOCKS5_BIND && address_is_any_host(target)) return FAIL_NONE; /* whoever comes is judged */
     bool passes = lists_admit_target(w->config->lists, s->listener, target, &setup->allowed, !named);
     return passes ? FAIL_NONE : FAIL_TARGET_DENIED;
 }
@@ -90,6 +108,7 @@ enum session_state route_begin(struct worker *w, struct session *s)
     route->target = setup->target;
     route->credentials = &setup->credentials;
     route->callback = (uint8_t)route_callback(s, setup);
+    route->command = (uint8_t)route_command(s);
     route->failure = FAIL_NONE;
     /* A name that no host can have: a ruleset is not asked what it means. Forwarders may leave the target to one. */
     bool open = s->protocol == PROTOCOL_FORWARD && revision > 0;
@@ -171,6 +190,7 @@ enum session_state route_login(struct worker *w, struct session *s)
     route->target = (struct address){.kind = ADDRESS_NONE};
     route->credentials = &setup->credentials;
     route->callback = ROUTE_BY_LOGIN;
+    route->command = ROUTE_CONNECT;
     route->failure = FAIL_NONE;
     if (verdicts_find(&w->verdicts, route, revision, ring_now_ms(w->ring))) {
         counter_add(&w->stats.routes_remembered, 1);

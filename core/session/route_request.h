@@ -42,12 +42,21 @@ struct route_verdict {
 /* BY_LOGIN: user and password alone are judged, before the client has said where to (RFC 1929); target is NONE. */
 enum route_callback { ROUTE_BY_NAME, ROUTE_BY_IPV4, ROUTE_BY_IPV6, ROUTE_BY_LOGIN };
 
+/* What the client wants of the target: `request.command` of scripts, by the words of the access log. */
+enum route_command {
+    ROUTE_CONNECT,
+    ROUTE_BIND,      /* a connection from the target */
+    ROUTE_ASSOCIATE, /* datagrams to the target, by way of a UDP association */
+    ROUTE_REQUEST,   /* plain HTTP */
+};
+
 /* Set in a ruleset's revision, as workers see it: clients must give user and password, as with --auth-required. */
 #define ROUTE_REVISION_AUTH UINT32_C(0x80000000)
 
 struct route_request {
     _Atomic uint32_t cancelled;
     uint8_t callback;      /* enum route_callback: which function of the ruleset is to decide */
+    uint8_t command;       /* enum route_command; CONNECT with BY_LOGIN */
     uint8_t failure;       /* enum failure of the ROUTE_TRY before; FAIL_NONE: asked for the first time */
     bool admitted;         /* BY_LOGIN has been asked and has let it in */
     struct address target; /* NONE: a forwarder without a target (-f :), or BY_LOGIN */

@@ -33,7 +33,7 @@ static const uint32_t session_exits[SESSION_STATE_COUNT] = {
         STATE(DIAL) | STATE(HOP) | STATE(ANNOUNCE) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
     [SESSION_HOP] = STATE(HOP) | STATE(ANNOUNCE) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
     [SESSION_ANNOUNCE] = STATE(ANNOUNCE) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
-    [SESSION_BIND] = STATE(BIND) | STATE(RELAY) | STATES_END,
+    [SESSION_BIND] = STATE(BIND) | STATE(RELAY) | STATE(ROUTE) | STATES_END,
     [SESSION_REPLY] = STATE(REPLY) | STATE(LINGER) | STATE(CLOSING),
     [SESSION_LINGER] = STATE(LINGER) | STATE(CLOSING),
     [SESSION_RELAY] = STATE(RELAY) | STATE(PARTING) | STATE(CLOSING),
@@ -242,7 +242,7 @@ static void setup_renew(struct setup *setup, uint64_t deadline_ms)
     setup->retry_after_s = 0;
     setup->revision = 0;
     setup->verdict_on_user = VERIFY_RIGHT;
-    setup->target.kind = ADDRESS_NONE;
+    setup->target.kind = setup->bound.kind = ADDRESS_NONE;
     setup->credentials.present = setup->credentials.user_only = setup->route.admitted = false;
     setup->dial.next = setup->dial.live = setup->dial.polled = 0;
     for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX; i++) setup->dial.fds[i] = -1;

@@ -159,7 +159,8 @@ struct setup {
     uint64_t deadline_ms;        /* of all that comes before the relay */
     uint64_t asked_us;           /* when the question was posted */
     uint64_t dialled_us;         /* when dialling began */
-    bool head_shut;              /* the client has sent its end already */
+    struct address bound; /* what the success reply names; NONE: where our connection to the upstream comes from */
+    bool head_shut;       /* the client has sent its end already */
     struct dial dial;
     struct address target; /* asked for */
     struct credentials credentials;

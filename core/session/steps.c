@@ -212,12 +212,13 @@ static void session_watch_again(struct worker *w, const struct session *s)
 static void session_on_client_lost(struct worker *w, struct session *s)
 {
     /* An orderly end is no reason to stop. A client of BIND, however, has nothing to send: it has left. */
-    int gone = s->state == SESSION_BIND ? POLLERR | POLLHUP | POLLRDHUP : POLLERR;
+    bool answered = s->state == SESSION_REPLY || s->state == SESSION_LINGER;
+    int gone = s->command == SOCKS5_BIND && !answered ? POLLERR | POLLHUP | POLLRDHUP : POLLERR;
     if (s->result < 0 || !(s->result & gone)) {
         session_watch_again(w, s);
         return;
     }
-    if (s->state == SESSION_REPLY || s->state == SESSION_LINGER) { /* it has read our answer and closed */
+    if (answered) { /* it has read our answer and closed */
         session_close(w, s, SESSION_ORDERLY);
         return;
     }

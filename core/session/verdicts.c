@@ -8,7 +8,7 @@
 struct verdict_entry {
     uint64_t until_ms; /* 0: free */
     uint32_t revision;
-    uint8_t callback;
+    uint8_t callback, command;
     struct address target; /* asked for */
     struct credentials credentials;
     struct route_verdict verdict; /* its hops stand behind it */
@@ -70,6 +70,7 @@ void verdicts_keep(struct verdicts *verdicts, const struct route_request *reques
     entry->until_ms = now_ms + verdict->cache_ms;
     entry->revision = revision;
     entry->callback = request->callback;
+    entry->command = request->command;
     entry->target = request->target;
     entry->credentials = *request->credentials;
     entry->verdict = *verdict;
@@ -81,6 +82,7 @@ bool verdicts_find(const struct verdicts *verdicts, struct route_request *reques
     if (!verdicts->entries) return false;
     const struct verdict_entry *entry = &verdicts->entries[verdicts_place(request)];
     if (now_ms >= entry->until_ms || entry->revision != revision || entry->callback != request->callback) return false;
+    if (entry->command != request->command) return false;
     if (!same_target(&entry->target, &request->target)) return false;
     if (!credentials_equal(&entry->credentials, request->credentials)) return false;
     request->verdict = entry->verdict;

@@ -17,8 +17,8 @@ struct verdicts {
 void verdicts_close(struct verdicts *verdicts);
 /* Remembers the answer to this question, if the verdict says so and memory can be had. */
 void verdicts_keep(struct verdicts *verdicts, const struct route_request *request, uint32_t revision, uint64_t now_ms);
-/* Writes the verdict of the same question (callback, target, user and password) of the same revision, if one is
- * still valid. */
+/* Writes the verdict of the same question (callback, command, target, user and password) of the same revision, if one
+ * is still valid. */
 bool verdicts_find(const struct verdicts *verdicts, struct route_request *request, uint32_t revision, uint64_t now_ms);
 
 #endif

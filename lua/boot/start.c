@@ -52,6 +52,8 @@ static void open_all(lua_State *L)
     open_settings(L);
     open_module(L, "data", luaopen_data);
     open_module(L, "socket", luaopen_socket);
+    luaopen_request(L);
+    lua_setglobal(L, "request");
     luaL_requiref(L, "sets", luaopen_sets, 0);
     luaL_requiref(L, "wakeup", luaopen_wakeup, 0);
     luaL_requiref(L, "literals", luaopen_literals, 0);

@@ -10,6 +10,7 @@ int luaopen_literals(lua_State *L);  /* a function */
 int luaopen_marshal(lua_State *L);   /* a function */
 int luaopen_neosocksd(lua_State *L); /* without config and setting, which boot/ adds */
 int luaopen_regex(lua_State *L);
+int luaopen_request(lua_State *L); /* ruleset.c: what is known of the request that is being decided */
 int luaopen_sets(lua_State *L);
 int luaopen_time(lua_State *L);
 int luaopen_users(lua_State *L); /* sluice.users */

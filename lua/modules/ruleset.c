@@ -29,6 +29,7 @@ struct question {
     struct route_request *request; /* ASKED only */
     uint32_t worker, slot, generation;
     enum stage stage;
+    uint8_t command;   /* enum route_command */
     bool forwarded;    /* a try has succeeded: what the callback returns is ignored */
     bool unauthorized; /* it has said so: a refusal is one of who the client says it is */
     uint32_t cache_ms, rule;
@@ -300,6 +301,7 @@ static struct question *question_open(struct ruleset *r, struct route_request *r
     if (!q) return NULL;
     *q = (struct question){.ruleset = r,
                            .request = request,
+                           .command = request->command,
                            .worker = request->origin_worker,
                            .slot = origin->slot,
                            .generation = origin->generation};
@@ -471,6 +473,30 @@ int await_forward(lua_State *L)
     q->stage = TRYING;
     question_answer(q, 0);
     return lua_yieldk(L, 0, lua_gettop(L), forward_done);
+}
+
+/* The index of the global table `request`: request.command -> what the client wants, nil where no request is being
+ * decided; other fields are nil.                                                                     [-0, +1, -] */
+static int request_index(lua_State *L)
+{
+    static const char *const commands[] = {[ROUTE_CONNECT] = "connect",
+                                           [ROUTE_BIND] = "bind",
+                                           [ROUTE_ASSOCIATE] = "associate",
+                                           [ROUTE_REQUEST] = "request"};
+    const struct question *q = question_of(L);
+    bool command = lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "command") == 0;
+    lua_pushstring(L, q && command ? commands[q->command] : NULL);
+    return 1;
+}
+
+int luaopen_request(lua_State *L)
+{
+    lua_newtable(L);
+    lua_newtable(L);
+    lua_pushcfunction(L, request_index);
+    lua_setfield(L, -2, "__index");
+    lua_setmetatable(L, -2);
+    return 1;
 }
 
 /* sluice.cache(seconds)                                                                              [-0, +0, e] */

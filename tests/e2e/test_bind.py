@@ -170,6 +170,114 @@ def test_reset_passes(shared, first):
     assert other.ends_with() == "reset"
 
 
+# --- told by a ruleset, and through other proxies ---
+
+RULES = """
+local function decide(address)
+    _G.asked = (asked or "") .. request.command .. " " .. address .. ";"
+    local host, port = neosocksd.splithostport(address)
+    if host == "127.0.0.66" then return nil end
+    if host == "127.0.0.77" then return "127.0.0.8:" .. port end
+    if host == "tried.example" then
+        if await.forward("nowhere.example:1") then return end
+        return "127.0.0.8:" .. port
+    end
+    if host:find("^chain") then return "127.0.0.8:9", "%s" end
+    return address
+end
+return { route = decide, route6 = decide, resolve = decide, stats = function() return asked or "" end }
+"""
+
+
+def refused_with(proxy, host, port=0):
+    with wire.greet(wire.Client(proxy.address)) as client:
+        client.send(wire.socks5(host, port, 2))
+        rep = wire.read_socks5_reply(client)[0]
+        assert client.ends_with() == "end"
+        return rep
+
+
+def test_a_ruleset_decides(ruled, dns):
+    proxy, api = ruled(RULES % "http://127.0.0.1:1", ON, "--nameserver", dns().text)
+    client, bound = ask(proxy, "127.0.0.9", 21)
+    assert is_reset(bound)
+    peer = wire.Client(bound, source=("127.0.0.9", 0))
+    assert wire.read_socks5_reply(client)[:2] == (0, "127.0.0.9")
+    assert_tunnel(client, peer)
+    client, bound = ask(proxy, "127.0.0.77", 21)  # another peer than was asked for
+    assert is_reset(bound, source=("127.0.0.77", 0))
+    peer = wire.Client(bound, source=("127.0.0.8", 0))
+    assert wire.read_socks5_reply(client)[:2] == (0, "127.0.0.8")
+    assert_tunnel(client, peer)
+    client, bound = ask(proxy, "tried.example", 21)  # the first way fails, the second is taken
+    peer = wire.Client(bound, source=("127.0.0.8", 0))
+    assert wire.read_socks5_reply(client)[:2] == (0, "127.0.0.8")
+    assert_tunnel(client, peer)
+    client, bound = ask(proxy, "0.0.0.0")  # anybody may come: asked as it was said
+    client.close()
+    assert refused_with(proxy, "127.0.0.66", 21) == 1
+    assert refused_with(proxy, "chain.example", 21) == 7  # no proxy of that kind can listen for a peer
+    said = api.post("/stats").text
+    for line in ("bind 127.0.0.9:21;", "bind 127.0.0.77:21;", "bind tried.example:21;", "bind 0.0.0.0:0;", "bind 127.0.0.66:21;"):
+        assert line in said, said
+    assert proxy.flat()
+
+
+@pytest.mark.parametrize("proxies", [1, 3])
+@pytest.mark.parametrize("by", ["option", "ruleset"])
+def test_through_a_chain(ruled, sluice, proxies, by):
+    """The last proxy listens; where it says that it does is what the client is told."""
+    far = [sluice(ON, *(["--udp-advertise", "127.0.0.3"] if i == proxies - 1 else [])) for i in range(proxies)]
+    chain = [f"socks5://{one.url}" for one in far]
+    if by == "option":
+        proxy, host = sluice(ON, "-x", ",".join(chain)), "127.0.0.8"
+    else:
+        (proxy, _), host = ruled(RULES % '", "'.join(reversed(chain)), ON), "chain.example"
+    client, bound = ask(proxy, host, 9)
+    assert bound[0] == "127.0.0.3"  # its own words, see --udp-advertise
+    assert is_reset(("127.0.0.1", bound[1]))
+    peer = wire.Client(("127.0.0.1", bound[1]), source=("127.0.0.8", 0))
+    assert wire.read_socks5_reply(client) == (0, *peer.socket.getsockname()[:2])
+    assert_tunnel(client, peer)
+    client, bound = ask(proxy, host, 9)  # a client that leaves takes all of it along
+    client.close()
+    for one in [proxy, *far]:
+        assert one.flat()
+
+
+@pytest.mark.parametrize("answers, code", [
+    ([b"\5\7\0\1" + bytes(6)], 7), ([b"\5\2\0\1" + bytes(6)], 2), ([b"\5\0\0\1\0\0\0\0\x12\x34", b"\5\6\0\1" + bytes(6)], 6)])
+def test_proxy_that_refuses(sluice, origin, answers, code):
+    """What the last proxy says is what the client hears; an address that it leaves open is its own."""
+    from test_chains import scripted
+    far = origin(scripted((3, b"\5\0"), (10, b"".join(answers))))
+    proxy = sluice(ON, "-x", f"socks5://127.0.0.1:{far.port}")
+    with wire.greet(wire.Client(proxy.address)) as client:
+        client.send(wire.socks5("127.0.0.8", 21, 2))
+        if len(answers) == 2:
+            assert wire.read_socks5_reply(client) == (0, "127.0.0.1", 0x1234)
+        assert wire.read_socks5_reply(client)[0] == code
+        assert client.ends_with() == "end"
+    assert far.result() == b"\5\1\0" + wire.socks5("127.0.0.8", 21, 2)
+
+
+@pytest.mark.parametrize("options, listener, expected", [
+    (["--udp-advertise", "192.0.2.5,2001:db8::5"], "", "192.0.2.5"), (["--udp-advertise", "2001:db8::5"], "", "127.0.0.1"),
+    (["--udp-advertise", "192.0.2.5"], ",udp-advertise=192.0.2.6", "192.0.2.6")])
+def test_advertised_address(sluice, options, listener, expected):
+    """Behind NAT peers connect to another address than this machine has; the port is its own, and the last reply says it again."""
+    port = process.free_port()
+    proxy = sluice(ON, "-t", "5", *options, "-l", f"127.0.0.1:{port}{listener}")
+    proxy.address = ("127.0.0.1", port)
+    client, bound = ask(proxy, "127.0.0.9")
+    assert bound[0] == expected
+    peer = wire.Client(("127.0.0.1", bound[1]), source=("127.0.0.9", 0))
+    assert wire.read_socks5_reply(client)[:2] == (0, "127.0.0.9")
+    assert_tunnel(client, peer)
+    client, bound = ask(proxy, "127.0.0.9")
+    assert wire.read_socks5_reply(client) == (6, *bound)
+
+
 SOCKSIFIED = """
 import ctypes, os, socket
 listener = socket.socket()
