@@ -21,7 +21,7 @@ static const char *protocol_name(uint8_t protocol)
         [PROTOCOL_SOCKS5] = "socks5",     [PROTOCOL_HTTP_CONNECT] = "http-connect",
         [PROTOCOL_HTTP_PLAIN] = "http",   [PROTOCOL_FORWARD] = "forward",
         [PROTOCOL_TPROXY] = "tproxy",     [PROTOCOL_SCRIPT] = "script",
-        [PROTOCOL_INTERNAL] = "internal",
+        [PROTOCOL_INTERNAL] = "internal", [PROTOCOL_CHAIN] = "chain",
     };
     return protocol < sizeof names / sizeof *names ? names[protocol] : "unknown";
 }

@@ -193,8 +193,11 @@ static void test_conflicts(void **state)
     refuses("--tproxy -l 127.0.0.1:1 -f a:1", "--tproxy cannot be combined with --forward");
     refuses("--tproxy --http 127.0.0.1:1", "--tproxy cannot be combined with --http");
     refuses("--tproxy -l unix:/x", "--tproxy needs addresses");
-    refuses("-l 127.0.0.1:1 -x http://a --enable-socks5-bind", "--enable-socks5-bind cannot go through --proxy");
-    refuses("-l 127.0.0.1:1 -x http://a --enable-socks5-udp", "--enable-socks5-udp cannot go through --proxy");
+    refuses("-l 127.0.0.1:1 -x socks5://b,http://a --enable-socks5-bind",
+            "--enable-socks5-bind cannot go through --proxy http://a:80: give socks5:// there");
+    refuses("-l 127.0.0.1:1 --udp-advertise 192.0.2.1", "--udp-advertise: no reply would name the address");
+    refuses("-l 127.0.0.1:1 -x http://a,socks5://b --enable-socks5-udp",
+            "--enable-socks5-udp cannot go through --proxy http://a:80: give socks5:// there");
     refuses("-l 127.0.0.1:1 --block-outbound local,global", "local and global together");
     refuses("-l 127.0.0.1:1 --max-startups 5:10:4", "start is out of range (0 - 4)");
     refuses("-l 127.0.0.1:1 --max-startups 5:10:9 -m 8", "full is out of range (5 - 8)");
@@ -262,12 +265,14 @@ static void test_dump_defaults(void **state)
         "    block_loopback = false,\n    block_multicast = true,\n    block_local = false,\n"
         "    block_global = false,\n    tcp_sndbuf = 0,\n    tcp_rcvbuf = 0,\n"
         "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
-        "    startup_limit_full = 0,\n    users = nil,\n    allow_client = nil,\n    deny_client = nil,\n"
+        "    startup_limit_full = 0,\n    udp_advertise = nil,\n    users = nil,\n    allow_client = nil,\n    "
+        "deny_client = nil,\n"
         "    allow_target = nil,\n    deny_target = nil,\n    allow_self = false,\n    conn_cache = true,\n    ruleset "
         "= nil,\n"
         "    scripts = nil,\n"
         "    lua_budget = 5000,\n    api_token_file = nil,\n    idle_timeout = 7440,\n"
-        "    half_close_timeout = 3600,\n    limit = nil,\n    limit_keys = 100000,\n    usage = nil,\n    workers = "
+        "    udp_timeout = 300,\n    half_close_timeout = 3600,\n    limit = nil,\n    limit_keys = 100000,\n    usage "
+        "= nil,\n    workers = "
         "3,\n    relay = \"auto\",\n    access_log = nil,\n    access_log_format = \"json\",\n"
         "    access_log_start = false,\n    access_log_query = false,\n    state_dir = nil,\n    drain = 0,\n}\n");
 }
@@ -302,8 +307,8 @@ static void test_dump_values(void **state)
     dumps("-l [::1]:1 -6 --dump-config", "    resolve_pf = 10,\n");
     dumps("-l [::1]:1 -4 --dump-config", "    resolve_pf = 2,\n");
     dumps("-l [::1]:1 -t 7.25 --dump-config", "    timeout = 7.25,\n");
-    dumps("-l [::1]:1 --idle-timeout 0.5 --half-close-timeout 9 --drain 3 --dump-config",
-          "    idle_timeout = 0.5,\n    half_close_timeout = 9,\n");
+    dumps("-l [::1]:1 --idle-timeout 0.5 --udp-timeout 2.5 --half-close-timeout 9 --drain 3 --dump-config",
+          "    idle_timeout = 0.5,\n    udp_timeout = 2.5,\n    half_close_timeout = 9,\n");
     dumps("-l [::1]:1 --drain 3 --dump-config", "    drain = 3,\n");
     dumps("-l [::1]:1 --socket-buffer 128K --dump-config", "    tcp_sndbuf = 131072,\n    tcp_rcvbuf = 131072,\n");
     dumps("-l unix:/a\"b\\c\x01\x7f"

@@ -117,6 +117,24 @@ static void test_forward(void **state)
     assert_int_equal(counters.forwards_failed, 2);
 }
 
+/* Nobody learns whether a datagram arrives: the first way is the one. */
+static void test_forward_of_datagrams(void **state)
+{
+    struct ask a;
+    (void)state;
+    install(forwarding);
+    ask(&a, "a.b:1", 5);
+    a.answers = 0;
+    hooks.on_routed(hooks.context, 0, 5, 7, 0);
+    run("_G.seen = {}");
+    a.request.command = ROUTE_ASSOCIATE;
+    ask_again(&a, FAIL_NONE);
+    assert_string_equal(verdict(&a), "dial a.b:1 a:1 b:2");
+    check_seen("true nil");
+    ask_again(&a, FAIL_NONE); /* about another target of it: nothing is left of the first question */
+    assert_string_equal(verdict(&a), "dial a.b:1 a:1 b:2");
+}
+
 static void test_forward_without_session(void **state)
 {
     struct ask a;
@@ -394,6 +412,7 @@ int main(void)
         WITH_ENGINE(test_many_sleep),
         WITH_ENGINE(test_too_many_wait),
         WITH_ENGINE(test_forward),
+        WITH_ENGINE(test_forward_of_datagrams),
         WITH_ENGINE(test_forward_without_session),
         WITH_ENGINE(test_forward_arguments),
         WITH_ENGINE(test_forward_abandoned),

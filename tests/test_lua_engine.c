@@ -186,6 +186,33 @@ static void test_arguments(void **state)
     assert_int_equal(counters.rejects, 8);
 }
 
+static void test_request_command(void **state)
+{
+    static const char *const words[] = {[ROUTE_CONNECT] = "connect",
+                                        [ROUTE_BIND] = "bind",
+                                        [ROUTE_ASSOCIATE] = "associate",
+                                        [ROUTE_REQUEST] = "request"};
+    struct ask a;
+    char code[64];
+    (void)state;
+    run("assert(request.command == nil and request.other == nil and request[1] == nil)");
+    install("return { resolve = function(addr) await.sleep(0) seen = request.command end,\n"
+            "  login = function() seen = tostring(request.command) return true end }");
+    for (unsigned i = 0; i < 4; i++) {
+        ask(&a, "a.b:1", i);
+        turn_until(&a);
+        a.request.command = (uint8_t)i;
+        ask_again(&a, FAIL_NONE);
+        turn_until(&a);
+        assert_string_equal(verdict(&a), "reject");
+        snprintf(code, sizeof code, "assert(seen == '%s', seen)", words[i]);
+        run(code);
+    }
+    a.request.callback = ROUTE_BY_LOGIN; /* the request has not come yet */
+    ask_again(&a, FAIL_NONE);
+    run("assert(seen == 'nil', seen)");
+}
+
 static void test_traceback(void **state)
 {
     struct ask a;
@@ -615,16 +642,27 @@ static void test_config_table(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_ENGINE(test_update),       WITH_ENGINE(test_update_module),
-        WITH_ENGINE(test_invoke),       WITH_ENGINE(test_require),
-        WITH_ENGINE(test_decisions),    WITH_ENGINE(test_decisions_behind_chain),
-        WITH_ENGINE(test_arguments),    WITH_ENGINE(test_traceback),
-        WITH_ENGINE(test_cache),        WITH_ENGINE(test_tag),
-        WITH_ENGINE(test_budget),       WITH_ENGINE(test_xpcall),
-        WITH_ENGINE(test_memlimit),     WITH_ENGINE(test_every_allocation),
-        WITH_ENGINE(test_rpcall),       WITH_ENGINE(test_rpcall_ends_early),
-        WITH_ENGINE(test_tick),         WITH_ENGINE(test_texts),
-        WITH_ENGINE(test_functions),    WITH_ENGINE(test_stats_table),
+        WITH_ENGINE(test_update),
+        WITH_ENGINE(test_update_module),
+        WITH_ENGINE(test_invoke),
+        WITH_ENGINE(test_require),
+        WITH_ENGINE(test_decisions),
+        WITH_ENGINE(test_decisions_behind_chain),
+        WITH_ENGINE(test_arguments),
+        WITH_ENGINE(test_request_command),
+        WITH_ENGINE(test_traceback),
+        WITH_ENGINE(test_cache),
+        WITH_ENGINE(test_tag),
+        WITH_ENGINE(test_budget),
+        WITH_ENGINE(test_xpcall),
+        WITH_ENGINE(test_memlimit),
+        WITH_ENGINE(test_every_allocation),
+        WITH_ENGINE(test_rpcall),
+        WITH_ENGINE(test_rpcall_ends_early),
+        WITH_ENGINE(test_tick),
+        WITH_ENGINE(test_texts),
+        WITH_ENGINE(test_functions),
+        WITH_ENGINE(test_stats_table),
         WITH_ENGINE(test_config_table),
     };
     began_ns = limits_now_ns();

@@ -23,6 +23,8 @@ static void test_defaults(void **state)
     assert_int_equal(config.timeout_ms, 60000);
     assert_int_equal(config.idle_timeout_ms, 7440000);
     assert_int_equal(config.half_close_timeout_ms, 3600000);
+    assert_int_equal(config.udp_timeout_ms, 300000);
+    assert_int_equal(config.advertise.ipv4.kind, ADDRESS_NONE);
     assert_int_equal(config.drain_ms, 0);
     assert_int_equal(config.startup_start, 0);
     assert_int_equal(config.startup_rate, 30);
@@ -240,7 +242,7 @@ static void test_scripts_and_api_refused(void **state)
     refuses("-l 127.0.0.1:1 -f unix:/x -x socks5://192.0.2.1:1",
             "--forward unix:/x: no proxy can connect to a Unix socket");
     refuses("-l 127.0.0.1:1 -f unix:/x -r y -x http://a", "--forward unix:/x: no proxy can connect to a Unix socket");
-    refuses("-l 127.0.0.1:1 -r x --enable-socks5-udp", "--enable-socks5-udp cannot be decided by a ruleset");
+    accepts("-l 127.0.0.1:1 -r x -x socks5://a,socks5://b --enable-socks5-udp --enable-socks5-bind");
     refuses("-l 127.0.0.1:1 --api 127.0.0.1:1", "--api and listener \"127.0.0.1:1\" are the same address");
 }
 
@@ -481,6 +483,36 @@ static void test_name_servers(void **state)
     }
 }
 
+static void assert_advertised(const struct advertise *advertise, const char *ipv4, const char *ipv6)
+{
+    char text[ADDRESS_TEXT_SIZE];
+    address_format_host(&advertise->ipv4, text, sizeof text);
+    assert_string_equal(text, ipv4);
+    address_format_host(&advertise->ipv6, text, sizeof text);
+    assert_string_equal(text, ipv6);
+}
+
+static void test_advertised_addresses(void **state)
+{
+    (void)state;
+    accepts("--udp-advertise 192.0.2.1,2001:db8::1");
+    assert_advertised(&config.advertise, "192.0.2.1", "2001:db8::1");
+    accepts("--udp-advertise 2001:db8::1 --udp-advertise 192.0.2.2"); /* the last one counts */
+    assert_advertised(&config.advertise, "192.0.2.2", "");
+    accepts("-l 127.0.0.1:1,udp-advertise=192.0.2.3,udp-advertise=2001:db8::3 -l 127.0.0.1:2");
+    assert_advertised(&config.listeners[0].advertise, "192.0.2.3", "2001:db8::3");
+    assert_advertised(&config.listeners[1].advertise, "", "");
+    refuses("--udp-advertise box.example", "--udp-advertise: \"box.example\" is no address, give an IPv4 or IPv6");
+    refuses("--udp-advertise ''", "\"\" is no address, give");
+    refuses("--udp-advertise 192.0.2.1,", "\"\" is no address, give");
+    refuses("--udp-advertise 192.0.2.1:1080", "\"192.0.2.1:1080\" is no address, give");
+    refuses("--udp-advertise ::", "\"::\" is no address of a host, give the one that clients reach");
+    refuses("--udp-advertise 224.0.0.1", "is no address of a host");
+    refuses("--udp-advertise 192.0.2.1,192.0.2.2", "\"192.0.2.2\" is the second address of its family");
+    refuses("-l 127.0.0.1:1,udp-advertise=2001:db8::1,udp-advertise=2001:db8::2",
+            "\"2001:db8::2\" is the second address of its family");
+}
+
 static void test_chains(void **state)
 {
     (void)state;
@@ -631,6 +663,7 @@ int main(void)
         cmocka_unit_test(test_words_from_elsewhere),
         cmocka_unit_test(test_obsolete_options_warn),
         cmocka_unit_test(test_name_servers),
+        cmocka_unit_test(test_advertised_addresses),
         cmocka_unit_test(test_chains),
         cmocka_unit_test(test_version),
         cmocka_unit_test(test_help),

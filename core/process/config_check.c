@@ -76,23 +76,25 @@ static int check_access_log(const struct config *c)
     return 0;
 }
 
-/* BIND is asked of the last proxy alone. */
+static int refuse_hop(const struct config *c, const struct proxy_uri *hop, const char *command)
+{
+    char text[PROXY_URI_TEXT_SIZE];
+
+    proxy_uri_format(hop, text, sizeof text);
+    return fault(c, "--enable-socks5-%s cannot go through --proxy %s: give socks5:// there, or leave one of them out",
+                 command, text);
+}
+
+/* BIND is asked of the last proxy alone; datagrams pass all of them. */
 static int check_commands(const struct config *c)
 {
-    char hop[PROXY_URI_TEXT_SIZE];
     int result = 0;
 
-    if (c->socks5_bind && c->hop_count > 0 && c->hops[c->hop_count - 1].scheme != PROXY_SOCKS5) {
-        proxy_uri_format(&c->hops[c->hop_count - 1], hop, sizeof hop);
-        result = fault(c,
-                       "--enable-socks5-bind cannot go through --proxy %s: give socks5:// there, or leave one of them "
-                       "out",
-                       hop);
+    for (uint32_t i = 0; i < c->hop_count; i++) {
+        if (c->hops[i].scheme == PROXY_SOCKS5) continue;
+        if (c->socks5_bind && i == c->hop_count - 1) result = refuse_hop(c, &c->hops[i], "bind");
+        if (c->socks5_udp) result = refuse_hop(c, &c->hops[i], "udp");
     }
-    if (c->socks5_udp && c->hop_count > 0)
-        result = fault(c, "--enable-socks5-udp cannot go through --proxy, leave one of them out");
-    if (c->socks5_udp && has_rules(c))
-        result = fault(c, "--enable-socks5-udp cannot be decided by a ruleset, leave one of them out");
     if (c->advertise_text && !c->socks5_bind && !c->socks5_udp)
         result = fault(c, "--udp-advertise: no reply would name the address, give --enable-socks5-udp or "
                           "--enable-socks5-bind, or leave it out");

@@ -104,7 +104,7 @@ void config_size(struct config *config)
     if (c->max_sessions > 0) sessions = smaller(sessions, c->max_sessions);
     c->sessions = (uint32_t)sessions;
     /* A handshake holds its received head: some 20 KiB of address space, of which SOCKS touches two pages. */
-    c->setups = (uint32_t)smaller(sessions, SETUPS_MAX);
+    c->setups = (uint32_t)smaller(sessions, SETUPS_MAX - c->associations);
     /* 16 KiB is what a bulk flow fills at once. 16384 of them are 256 MiB of address space: what peers that read slowly
      * may hold, one each; when they hold three quarters, octets are read only where they can be sent at once
      * (scarcity.h). Only those become resident that have been needed at the same time (buffers.h), 16 MiB in normal
@@ -118,10 +118,10 @@ void config_size(struct config *config)
     /* Submissions between two waits: one batch of completions causes about two each; a full queue is submitted early.
      */
     c->ring_entries = 1024;
-    /* To the coordinator: each of the 16384 setup slots may have a question under way, a word about it (CANCEL), and a
-     * word of the session that had the slot before (ROUTED): three quarters; errands that go back take one, see
-     * errand_return(). To the worker: an answer to each question, and errands as far as a quarter. Neither overflows.
-     */
+    /* To the coordinator: each setup slot may have a question under way, a word about it (CANCEL), and a word of the
+     * session that had the slot before (ROUTED), an association the first two: three quarters, for setup slots and
+     * associations are 16384 together; errands that go back take one, see errand_return(). To the worker: an answer to
+     * each question, and errands as far as a quarter. Neither overflows. */
     c->queue_capacity = 65536;
     /* Plain HTTP keeps two heads per message in transit, which tunnels do not need. */
     c->exchanges = (uint32_t)smaller(1024, sessions);

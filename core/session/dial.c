@@ -141,7 +141,7 @@ static bool dial_is_listed(const struct worker *w, const struct session *s, cons
 {
     const struct setup *setup = setup_of(w, s);
     uint8_t allowed = setup->dial.allowed;
-    if (s->protocol == PROTOCOL_INTERNAL || setup->route.verdict.hop_count > 0) return true;
+    if (protocol_is_own(s->protocol) || setup->route.verdict.hop_count > 0) return true;
     if (to->kind != ADDRESS_IPV4 && to->kind != ADDRESS_IPV6) return true;
     return lists_admit_target(w->config->lists, s->listener, to, &allowed, true);
 }
@@ -153,8 +153,8 @@ static bool dial_target_is_listed(const struct worker *w, const struct session *
     struct setup *setup = setup_of(w, s);
     const struct route_verdict *verdict = &setup->route.verdict;
     bool named = verdict->target.kind == ADDRESS_NAME, chain = verdict->hop_count > 0;
-    setup->dial.allowed = s->protocol == PROTOCOL_INTERNAL ? 0 : setup->allowed;
-    if (s->protocol == PROTOCOL_INTERNAL || (!named && !chain)) return true; /* addresses come to dial_is_listed() */
+    setup->dial.allowed = protocol_is_own(s->protocol) ? 0 : setup->allowed;
+    if (protocol_is_own(s->protocol) || (!named && !chain)) return true; /* addresses come to dial_is_listed() */
     if (!named && verdict->target.kind != ADDRESS_IPV4 && verdict->target.kind != ADDRESS_IPV6) return true;
     return lists_admit_target(w->config->lists, s->listener, &verdict->target, &setup->dial.allowed, chain);
 }

@@ -149,7 +149,7 @@ void session_blame(struct worker *w, struct session *s, enum failure cause)
 {
     if (s->failure != FAIL_NONE || s->settled) return;
     s->failure = (uint8_t)cause;
-    if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.failures[cause], 1);
+    if (!protocol_is_own(s->protocol)) counter_add(&w->stats.failures[cause], 1);
 }
 
 /* What docs/fail2ban/ reads is written at the level that is the default. */

@@ -57,10 +57,10 @@ static void row_write(struct worker *w, struct session_row *row, const struct se
     row_labels(w, row, s);
 }
 
-/* Those of the coordinator itself are no one's business. */
+/* Our own are no one's business. */
 static bool errand_shows(const struct session *s)
 {
-    return s->state != SESSION_FREE && s->state != SESSION_CLOSING && s->protocol != PROTOCOL_INTERNAL;
+    return s->state != SESSION_FREE && s->state != SESSION_CLOSING && !protocol_is_own(s->protocol);
 }
 
 void errand_list(struct errand *self, struct worker *w)

@@ -8,6 +8,7 @@
 #include "core/session/limited.h"
 #include "core/session/reply.h"
 #include "core/session/route.h"
+#include "core/session/self.h"
 #include "core/session/session.h"
 #include "core/session/udp.h"
 #include "core/session/verify.h"
@@ -114,7 +115,7 @@ enum session_state handshake_auth_step(struct worker *w, struct session *s)
 static enum session_state request_association(struct worker *w, struct session *s)
 {
     access_on_request(w, s);
-    enum failure failure = limited_admit_client(w, s);
+    enum failure failure = self_came_back(w, s) ? FAIL_LOOP : limited_admit_client(w, s);
     if (failure == FAIL_NONE) failure = limited_admit_request(w, s, route_knows_client(w, s), NULL, 0);
     if (failure == FAIL_NONE) return udp_begin(w, s);
     counter_add(&w->stats.requests, 1);
@@ -138,7 +139,6 @@ enum session_state handshake_request_step(struct worker *w, struct session *s)
     s->command = request.command;
     if (request.command == SOCKS5_CONNECT) return route_begin(w, s);
     if (request.command == SOCKS5_BIND && w->config->socks5_bind) return route_begin(w, s);
-    if (w->config->hop_count > 0) return session_fail(w, s, FAIL_COMMAND); /* no chain can carry datagrams */
     if (request.command == SOCKS5_UDP_ASSOCIATE && w->config->socks5_udp) return request_association(w, s);
     return session_fail(w, s, FAIL_COMMAND);
 }

@@ -14,8 +14,11 @@ void session_hook_drop(struct worker *w, struct session *s);
 void session_hook_drop_attempts(struct worker *w, struct session *s);
 /* It is the turn of an exchange's stream to send, for which its limits have made it wait. */
 void session_hook_due(struct worker *w, struct session *s, enum session_side from);
-/* The request of an exchange that was given up is to be sent again: dials by the verdict that it has. */
+/* Dials by the verdict that it has: the request of an exchange that was given up is to be sent again, or it is the
+ * control of a chain. */
 void session_hook_redial(struct worker *w, struct session *s);
+/* A chain of the association of `s` stands, or has failed (udp_chain.h). `s` may be gone afterwards. */
+void session_hook_chain(struct worker *w, struct session *s, uint32_t chain);
 /* PARTING has no operation left that points into the session's exchange: gives the exchange back. */
 void session_hook_release_exchange(struct worker *w, struct session *s);
 /* Nothing is in flight any more: other modules give back what they still hold for the session. */

@@ -8,6 +8,7 @@
 #include "core/session/reply.h"
 #include "core/session/self.h"
 #include "core/session/session.h"
+#include "core/session/udp_chain.h"
 #include "core/session/worker.h"
 #include "protocols/http_connect.h"
 #include "protocols/socks4.h"
@@ -238,6 +239,13 @@ static enum session_state hop_tell_bound(struct worker *w, struct session *s, st
     return SESSION_HOP;
 }
 
+/* The last proxy of a control has an association for us. */
+static enum session_state hop_agree(struct worker *w, struct session *s, struct address *bound)
+{
+    hop_complete_address(s, setup_of(w, s), bound);
+    return udp_chain_agree(w, s, bound);
+}
+
 /* Only an HTTP head may be longer than the small buffer; its parser says when it is too long. */
 static enum session_state hop_go_on(struct worker *w, struct session *s)
 {
@@ -261,6 +269,7 @@ static enum session_state hop_parse(struct worker *w, struct session *s)
     if (p.failure != FAIL_NONE) return session_fail(w, s, p.failure);
     if (!p.finished) return stage == setup->hop_stage ? hop_parse(w, s) : hop_send(w, s);
     if (hop_command(s, setup) == SOCKS5_BIND && stage == HOP_REPLY) return hop_tell_bound(w, s, &p.bound);
+    if (hop_is_last(setup) && s->protocol == PROTOCOL_CHAIN) return hop_agree(w, s, &p.bound);
     if (stage == HOP_PEER) setup->bound = p.bound;
     if (++setup->hop < setup->route.verdict.hop_count) return hop_greet(w, s);
     return announce_begin(w, s);

@@ -2,7 +2,8 @@
  * the last one are asked to connect; the last one to do what the client wants.
  *
  *   CONNECT   METHOD [AUTH] REPLY                                                   > established
- *   BIND      METHOD [AUTH] REPLY: where it listens, which the client is told; PEER: who has come  > established */
+ *   BIND      METHOD [AUTH] REPLY: where it listens, which the client is told; PEER: who has come  > established
+ *   UDP ASSOCIATE  METHOD [AUTH] REPLY: where its relay is                         > udp_chain */
 #ifndef SLUICE_CORE_SESSION_HOP_H
 #define SLUICE_CORE_SESSION_HOP_H
 

@@ -113,7 +113,7 @@ static enum failure come_under(struct worker *w, struct session *s, uint32_t hel
     }
     log_refusal(w, s, held);
     keys_release(w->keys, held);
-    if (verdict == LIMIT_RATE && wait_us < UINT64_MAX)
+    if (verdict == LIMIT_RATE && wait_us < UINT64_MAX && s->setup != POOL_NONE)
         setup_of(w, s)->retry_after_s = (uint32_t)((wait_us + 999999) / 1000000);
     return failure_of(verdict);
 }
@@ -203,6 +203,17 @@ enum failure limited_admit_request(struct worker *w, struct session *s, bool pro
     enum failure failure = w->keys ? admit_request(w, s, proven, named, named_count) : FAIL_NONE;
     if (failure == FAIL_NONE) tally_begin(w, s, proven);
     return failure;
+}
+
+enum failure limited_admit_more(struct worker *w, struct session *s, const uint64_t *named, uint8_t named_count)
+{
+    uint8_t before = s->limit_count;
+    enum failure failure = FAIL_NONE;
+    for (unsigned i = 0; w->keys && i < named_count && failure == FAIL_NONE; i++) {
+        uint32_t held;
+        failure = keys_hold_again(w->keys, named[i], &held) ? come_under(w, s, held) : FAIL_LIMIT_KEYS;
+    }
+    return withdraw(w, s, failure, before);
 }
 
 bool limited_knows(struct worker *w, const uint64_t *named, uint8_t named_count)

@@ -16,6 +16,8 @@ enum failure limited_admit_client(struct worker *w, struct session *s);
  * that it is under already count once, and it leaves those that only the earlier verdict named. */
 enum failure limited_admit_request(struct worker *w, struct session *s, bool proven, const uint64_t *named,
                                    uint8_t named_count);
+/* For an association: the limits that the verdict on another target of it names, beside those that it is under. */
+enum failure limited_admit_more(struct worker *w, struct session *s, const uint64_t *named, uint8_t named_count);
 /* Whether all of them are still there: of a verdict that was remembered. */
 bool limited_knows(struct worker *w, const uint64_t *named, uint8_t named_count);
 /* What the flow has taken and not delivered is given back: nothing of it is in flight any more, see flow_sends(). */

@@ -25,7 +25,7 @@ static bool same_host(const struct address *a, const struct address *b)
  */
 static bool self_is_chosen(const struct worker *w, const struct session *s)
 {
-    if (s->protocol == PROTOCOL_INTERNAL || s->protocol == PROTOCOL_FORWARD) return false;
+    if (protocol_is_own(s->protocol) || s->protocol == PROTOCOL_FORWARD) return false;
     const struct address *asked = &setup_of(w, s)->target, *told = &setup_of(w, s)->route.verdict.target;
     return asked->port == told->port || same_host(asked, told);
 }

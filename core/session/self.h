@@ -1,8 +1,9 @@
 /* Keeps sessions from connecting to this process itself: applies the doors and the notes of own.h to a session.
  *
- * A target is the operator's word if the operator has named it: -f, -x, a call of a script, a verdict of a ruleset that
- * changes both host and port. What a client has chosen, or has had a part in choosing, must not be a door of ours. And
- * whatever was said, a connection that comes back to a listener that it has already passed is a circle, and ends. */
+ * A target is the operator's word if the operator has named it: -f, -x, a call of a script, proxies of a chain, a
+ * verdict of a ruleset that changes both host and port. What a client has chosen, or has had a part in choosing, must
+ * not be a door of ours. And whatever was said, a connection that comes back to a listener that it has already passed
+ * is a circle, and ends. */
 #ifndef SLUICE_CORE_SESSION_SELF_H
 #define SLUICE_CORE_SESSION_SELF_H
 

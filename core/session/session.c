@@ -26,12 +26,13 @@ static const uint32_t session_exits[SESSION_STATE_COUNT] = {
     [SESSION_VERIFY] = STATE(VERIFY) | STATE(REQUEST) | STATE(EXCHANGE) | STATES_UPSTREAM | STATES_END,
     [SESSION_AUTH] = STATE(AUTH) | STATE(VERIFY) | STATE(LOGIN) | STATE(REQUEST) | STATES_END,
     [SESSION_LOGIN] = STATE(LOGIN) | STATE(REQUEST) | STATES_END,
-    [SESSION_REQUEST] = STATE(REQUEST) | STATES_UPSTREAM | STATES_END,
+    [SESSION_REQUEST] = STATE(REQUEST) | STATE(HOP) | STATES_UPSTREAM | STATES_END,
     [SESSION_ROUTE] = STATES_UPSTREAM | STATE(EXCHANGE) | STATES_END,
     [SESSION_RESOLVE] = STATE(RESOLVE) | STATE(DIAL) | STATE(ROUTE) | STATES_END,
     [SESSION_DIAL] =
         STATE(DIAL) | STATE(HOP) | STATE(ANNOUNCE) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
-    [SESSION_HOP] = STATE(HOP) | STATE(ANNOUNCE) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
+    [SESSION_HOP] =
+        STATE(HOP) | STATE(ANNOUNCE) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ASSOCIATE) | STATE(ROUTE) | STATES_END,
     [SESSION_ANNOUNCE] = STATE(ANNOUNCE) | STATE(RELAY) | STATE(EXCHANGE) | STATE(ROUTE) | STATES_END,
     [SESSION_BIND] = STATE(BIND) | STATE(RELAY) | STATE(ROUTE) | STATES_END,
     [SESSION_REPLY] = STATE(REPLY) | STATE(LINGER) | STATE(CLOSING),
@@ -86,7 +87,7 @@ uint64_t session_deadline_ms(const struct worker *w, const struct session *s)
 
 static void session_count(struct worker *w, const struct session *s, enum session_state from, enum session_state to)
 {
-    if (s->protocol == PROTOCOL_INTERNAL) {
+    if (protocol_is_own(s->protocol)) {
         if (from == SESSION_FREE) counter_add(&w->stats.internal, 1);
         if (to == SESSION_FREE) counter_subtract(&w->stats.internal, 1);
         return;
@@ -310,7 +311,7 @@ void session_flush(struct worker *w, struct session *s)
 
 void session_count_reply(struct worker *w, const struct session *s, uint64_t octets)
 {
-    if (s->protocol != PROTOCOL_INTERNAL) counter_add(&w->stats.handshake_out, octets);
+    if (!protocol_is_own(s->protocol)) counter_add(&w->stats.handshake_out, octets);
 }
 
 enum failure session_ask_address(struct worker *w, struct session *s, struct resolve_request *request)

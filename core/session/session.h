@@ -3,7 +3,8 @@
  *   accept > HELLO > AUTH > REQUEST > ROUTE > RESOLVE > DIAL > HOP... > RELAY > CLOSING > FREE
  *   accept > ORIGIN > HELLO (behind a proxy)         DIAL, HOP > ANNOUNCE > RELAY, EXCHANGE
  *                      any of them > REPLY (a refusal is being sent) > LINGER > CLOSING
- *                      DIAL > EXCHANGE (plain HTTP)      REQUEST > ASSOCIATE (UDP), BIND > RELAY
+ *                      DIAL > EXCHANGE (plain HTTP)      REQUEST > ASSOCIATE (UDP)      ROUTE > BIND > RELAY
+ *                      REQUEST > HOP (UDP through a chain, whose controls are sessions of their own) > ASSOCIATE
  *                      RELAY, EXCHANGE > PARTING (unacknowledged octets) > CLOSING
  *
  * Operations in flight are bits beside the state. Closing is stop, join, release: cancel and close, wait for every bit
@@ -35,6 +36,9 @@ struct relay_errand;
 
 enum session_side { CLIENT, UPSTREAM };
 
+/* Sockets of an association, see udp.h. */
+enum udp_socket { UDP_CLIENT, UDP_IPV4, UDP_IPV6, UDP_SOCKETS };
+
 /* What may be in flight for a session; each is a bit of session.inflight and an op of a ring tag. */
 enum session_op {
     SESSION_RECV, /* + side */
@@ -43,10 +47,11 @@ enum session_op {
     SESSION_POLL_OUT = SESSION_POLL_IN + 2,
     SESSION_WATCH = SESSION_POLL_OUT + 2, /* poll for errors only, where nothing else would notice a reset */
     SESSION_CONNECT = SESSION_WATCH + 2,  /* + attempt */
-    SESSION_UDP_RECV = SESSION_CONNECT + DIAL_ATTEMPTS_MAX, /* + 0 client, 1 IPv4, 2 IPv6 */
-    SESSION_OP_COUNT = SESSION_UDP_RECV + 3,
+    SESSION_UDP_RECV = SESSION_CONNECT + DIAL_ATTEMPTS_MAX, /* + enum udp_socket */
+    SESSION_OP_COUNT = SESSION_UDP_RECV + UDP_SOCKETS,
     SESSION_ANSWER = SESSION_OP_COUNT, /* no operation: the coordinator or the resolver is to answer */
     SESSION_UDP_SEND,                  /* no operation: datagrams are being sent, counted by the association */
+    SESSION_VERDICT,                   /* no operation: the coordinator is to decide about a datagram's target */
 };
 
 /* Polls of bulk flows, of flows whose sink is slow, and of BIND. */
@@ -64,9 +69,16 @@ enum session_protocol {
     PROTOCOL_HTTP_PLAIN,
     PROTOCOL_FORWARD,
     PROTOCOL_TPROXY,
-    PROTOCOL_SCRIPT,  /* two sockets of a script, see struct relay_errand */
-    PROTOCOL_INTERNAL /* for the coordinator, see struct dial_errand */
+    PROTOCOL_SCRIPT,   /* two sockets of a script, see struct relay_errand */
+    PROTOCOL_INTERNAL, /* for the coordinator, see struct dial_errand */
+    PROTOCOL_CHAIN,    /* for an association: asks a proxy for one, see udp_chain.h */
 };
+
+/* Of ours: no client stands behind it, whom limits, counters and logs would concern. */
+static inline bool protocol_is_own(uint8_t protocol)
+{
+    return protocol == PROTOCOL_INTERNAL || protocol == PROTOCOL_CHAIN;
+}
 
 /* How long a client may take to read a refusal and close, before we do. */
 #define SESSION_LINGER_MS  2000u
@@ -88,7 +100,7 @@ struct session {
     uint32_t slot;
     uint32_t inflight; /* SESSION_BIT()s */
     uint32_t setup;    /* slot of the setup pool, POOL_NONE once the relay runs by itself */
-    uint32_t extra;    /* slot of an exchange or association, else POOL_NONE */
+    uint32_t extra;    /* slot of an exchange or association, of a control its chain; else POOL_NONE */
     int32_t result;    /* of that completion */
     uint32_t rule;     /* tag of the rule that let it in */
     int fd[2];         /* by side; -1: none */

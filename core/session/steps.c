@@ -21,12 +21,14 @@
 #include "core/session/idle.h"
 #include "core/session/limited.h"
 #include "core/session/linger.h"
+#include "core/session/message.h"
 #include "core/session/newcomer.h"
 #include "core/session/origin.h"
 #include "core/session/parting.h"
 #include "core/session/relay.h"
 #include "core/session/route.h"
 #include "core/session/udp.h"
+#include "core/session/udp_chain.h"
 
 typedef enum session_state session_step(struct worker *w, struct session *s);
 
@@ -84,6 +86,8 @@ void session_proceed(struct worker *w, struct session *s, enum session_state nex
         relay_begin(w, s);
     else if (s->state == SESSION_EXCHANGE)
         exchange_begin(w, s);
+    else if (s->state == SESSION_ASSOCIATE && s->protocol == PROTOCOL_CHAIN)
+        udp_chain_begin(w, s);
     else if (session_asks_ruleset(s) && setup_of(w, s)->asking)
         route_ask(w, s);
 }
@@ -129,13 +133,17 @@ void session_hook_drop(struct worker *w, struct session *s)
         flow_drop(w, s, CLIENT);
         flow_drop(w, s, UPSTREAM);
     }
-    if (s->state == SESSION_ASSOCIATE) udp_drop(w, s);
+    if (s->protocol == PROTOCOL_CHAIN)
+        udp_chain_on_close(w, s);
+    else if (s->state == SESSION_ASSOCIATE)
+        udp_drop(w, s);
 }
 
 void session_hook_drop_attempts(struct worker *w, struct session *s)
 {
     if (s->setup != POOL_NONE) dial_abandon(w, s);
     if (s->state == SESSION_BIND) bind_stop_listening(s);
+    if (s->state == SESSION_HOP) udp_abandon(w, s);
 }
 
 void session_hook_due(struct worker *w, struct session *s, enum session_side from)
@@ -146,6 +154,11 @@ void session_hook_due(struct worker *w, struct session *s, enum session_side fro
 void session_hook_redial(struct worker *w, struct session *s)
 {
     session_proceed(w, s, dial_begin(w, s));
+}
+
+void session_hook_chain(struct worker *w, struct session *s, uint32_t chain)
+{
+    udp_on_chain(w, s, chain);
 }
 
 void session_hook_release_exchange(struct worker *w, struct session *s)
@@ -211,9 +224,10 @@ static void session_watch_again(struct worker *w, const struct session *s)
 /* The watch of a client whose session waits for others has completed. */
 static void session_on_client_lost(struct worker *w, struct session *s)
 {
-    /* An orderly end is no reason to stop. A client of BIND, however, has nothing to send: it has left. */
+    /* An orderly end is no reason to stop. A client of BIND or UDP ASSOCIATE, however, has nothing to
+     * send: it has left. */
     bool answered = s->state == SESSION_REPLY || s->state == SESSION_LINGER;
-    int gone = s->command == SOCKS5_BIND && !answered ? POLLERR | POLLHUP | POLLRDHUP : POLLERR;
+    int gone = s->command != SOCKS5_CONNECT && !answered ? POLLERR | POLLHUP | POLLRDHUP : POLLERR;
     if (s->result < 0 || !(s->result & gone)) {
         session_watch_again(w, s);
         return;
@@ -288,6 +302,8 @@ void session_on_completion(struct worker *w, const struct ring_completion *c)
     if (c->has_buffer) buffers_return(&w->buffers, c->buffer);
     if (s->state == SESSION_CLOSING)
         session_join(w, s);
+    else if (s->state == SESSION_ASSOCIATE && s->protocol == PROTOCOL_CHAIN)
+        udp_chain_on_completion(w, s);
     else if (s->state == SESSION_ASSOCIATE)
         udp_on_completion(w, s);
     else if (s->state == SESSION_PARTING)
@@ -296,10 +312,25 @@ void session_on_completion(struct worker *w, const struct ring_completion *c)
         session_handshake_on_completion(w, s);
 }
 
+/* The verdict on a datagram's target. */
+static void session_on_verdict(struct worker *w, struct session *s)
+{
+    s->inflight &= ~SESSION_BIT(SESSION_VERDICT);
+    if (s->state == SESSION_CLOSING)
+        session_join(w, s);
+    else if (s->state == SESSION_ASSOCIATE)
+        udp_on_verdict(w, s);
+}
+
 void session_on_answer(struct worker *w, const struct message *answer)
 {
     struct session *s = session_at(w, answer->slot);
     assert(pool_generation(&w->sessions, answer->slot) == answer->generation);
+    if (answer->kind == MESSAGE_ROUTE && s->inflight & SESSION_BIT(SESSION_VERDICT)) {
+        s->result = answer->result;
+        session_on_verdict(w, s);
+        return;
+    }
     assert(s->inflight & SESSION_BIT(SESSION_ANSWER));
     s->inflight &= ~SESSION_BIT(SESSION_ANSWER);
     if (s->asks_name) newcomer_answered(w->keys, s->source);
@@ -333,7 +364,7 @@ static enum failure session_timeout(const struct worker *w, const struct session
  * and resets only; an orderly end of its sending direction is no reason to stop. */
 static void session_watch_client(struct worker *w, struct session *s)
 {
-    if (s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT)) return;
+    if (s->fd[CLIENT] < 0 || s->inflight & SESSION_BIT(SESSION_WATCH + CLIENT)) return;
     ring_watch(w->ring, s->fd[CLIENT], session_arm(w, s, SESSION_WATCH + CLIENT));
 }
 
@@ -359,7 +390,7 @@ void session_on_timer(struct worker *w, uint32_t slot)
     assert(s->state != SESSION_FREE && s->state != SESSION_CLOSING);
     switch ((enum session_state)s->state) {
     case SESSION_RELAY: relay_on_timer(w, s); return;
-    case SESSION_ASSOCIATE: udp_on_timer(w, s); return;
+    case SESSION_ASSOCIATE: s->protocol == PROTOCOL_CHAIN ? udp_chain_on_timer(w, s) : udp_on_timer(w, s); return;
     case SESSION_EXCHANGE: exchange_on_timer(w, s); return;
     case SESSION_IDLE: idle_on_timer(w, s); return;
     case SESSION_PARTING: parting_on_timer(w, s); return;

@@ -27,9 +27,8 @@ struct session;
 struct worker;
 struct udp; /* what the associations of a worker share: pool, buffers, sends; made when the first one begins */
 
-enum udp_socket { UDP_CLIENT, UDP_IPV4, UDP_IPV6, UDP_SOCKETS };
-
-/* The request is known, its target stands in the setup slot: ASSOCIATE, or a failure's state. */
+/* The request is known, its target stands in the setup slot: ASSOCIATE; HOP if proxies have to agree first; or a
+ * failure's state. */
 enum session_state udp_begin(struct worker *w, struct session *s);
 /* Something has completed on the client's TCP connection: s->op, s->result. */
 void udp_on_completion(struct worker *w, struct session *s);
@@ -37,6 +36,12 @@ void udp_on_completion(struct worker *w, struct session *s);
 void udp_on_received(struct worker *w, struct session *s, const struct ring_completion *c);
 /* The resolver's answer: s->result. */
 void udp_on_answer(struct worker *w, struct session *s);
+/* The ruleset's: s->result. */
+void udp_on_verdict(struct worker *w, struct session *s);
+/* Chain number `chain` of it stands, or has failed. */
+void udp_on_chain(struct worker *w, struct session *s, uint32_t chain);
+/* HOP is given up; for any session. */
+void udp_abandon(struct worker *w, struct session *s);
 void udp_on_timer(struct worker *w, struct session *s);
 /* WORKER_OP_UDP_SEND; the tag's slot is the buffer. */
 void udp_on_sent(struct worker *w, const struct ring_completion *c);

@@ -28,6 +28,7 @@ struct crowd;
 struct keys;
 struct tally;
 struct udp;
+struct udp_chains;
 
 enum worker_op {
     WORKER_OP_WAKE = 1,     /* somebody has put a message into our queue */
@@ -79,6 +80,7 @@ struct worker {
     struct share exchanges_held;
     struct pool heads;          /* see head_buffer.h */
     struct udp *udp;            /* NULL before the first association */
+    struct udp_chains *chains;  /* of proxies for datagrams; NULL: there was none yet */
     struct timer_wheel *timers; /* by session slot */
     struct buffers buffers;
     struct pipes pipes;

@@ -18,6 +18,7 @@
 #include "core/session/spare.h"
 #include "core/session/steps.h"
 #include "core/session/udp.h"
+#include "core/session/udp_chain.h"
 
 #define WORKER_BUFFER_GROUP 0u
 /* How often memory that a burst has needed is given back, while there is some. */
@@ -89,6 +90,7 @@ void worker_close(struct worker *w)
     pipes_close(&w->pipes);
     spare_close(w);
     udp_close(w);
+    udp_chains_close(w);
     machine_close(w->machine);
     crowd_close(w->crowd);
     w->crowd = NULL;
@@ -214,12 +216,12 @@ static void worker_reset_all(struct worker *w)
     for (uint32_t slot = 0; slot < w->sessions.untouched; slot++) {
         if (!pool_is_taken(&w->sessions, slot)) continue;
         struct session *s = session_at(w, slot);
-        if (s->state == SESSION_CLOSING) continue;
+        if (s->state == SESSION_CLOSING || s->protocol == PROTOCOL_CHAIN) continue; /* those end with their owner */
         if (s->state == SESSION_PARTING) { /* it has sent everything: the rest is between the kernel and its peer */
             session_close(w, s, s->spent ? SESSION_RESET : SESSION_ORDERLY);
             continue;
         }
-        if (s->protocol != PROTOCOL_INTERNAL) {
+        if (!protocol_is_own(s->protocol)) {
             session_blame(w, s, FAIL_DRAIN);
             session_log(w, s, LOG_LEVEL_INFO, "reset: the drain is over");
             counter_add(&w->stats.drain_resets, 1);

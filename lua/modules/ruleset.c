@@ -30,6 +30,7 @@ struct question {
     uint32_t worker, slot, generation;
     enum stage stage;
     uint8_t command;   /* enum route_command */
+    bool by_login;     /* the request has not come yet */
     bool forwarded;    /* a try has succeeded: what the callback returns is ignored */
     bool unauthorized; /* it has said so: a refusal is one of who the client says it is */
     uint32_t cache_ms, rule;
@@ -302,6 +303,7 @@ static struct question *question_open(struct ruleset *r, struct route_request *r
     *q = (struct question){.ruleset = r,
                            .request = request,
                            .command = request->command,
+                           .by_login = request->callback == ROUTE_BY_LOGIN,
                            .worker = request->origin_worker,
                            .slot = origin->slot,
                            .generation = origin->generation};
@@ -453,6 +455,17 @@ static int forward_done(lua_State *L, int status, lua_KContext context)
     return 3;
 }
 
+/* Datagrams fail in silence: the first way is the one that they go. */
+static int forward_datagrams(lua_State *L, struct question *q)
+{
+    q->request->verdict.order = ROUTE_DIAL;
+    q->forwarded = true;
+    question_detach(q);
+    question_answer(q, 0);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /* await.forward(addr, proxyN, ..., proxy1) -> true | false, message[, label] | nil           [-0, +3, e; yields] */
 int await_forward(lua_State *L)
 {
@@ -469,6 +482,7 @@ int await_forward(lua_State *L)
     request->verdict = (struct route_verdict){.order = ROUTE_TRY};
     if (!read_verdict(L, 1, request, q->ruleset)) return luaL_error(L, "invalid address");
     write_marks(q, &request->verdict);
+    if (request->command == ROUTE_ASSOCIATE) return forward_datagrams(L, q);
     coroutine_park(L, &q->park, forward_abandon);
     q->stage = TRYING;
     question_answer(q, 0);
@@ -485,7 +499,7 @@ static int request_index(lua_State *L)
                                            [ROUTE_REQUEST] = "request"};
     const struct question *q = question_of(L);
     bool command = lua_type(L, 2) == LUA_TSTRING && strcmp(lua_tostring(L, 2), "command") == 0;
-    lua_pushstring(L, q && command ? commands[q->command] : NULL);
+    lua_pushstring(L, q && command && !q->by_login ? commands[q->command] : NULL);
     return 1;
 }
 

@@ -53,11 +53,9 @@ UNRULED = ["none", "config"]
 FORWARDS = ["forward", "forward-unix", "forward-open", "several"]
 # (option, values, another option, values, what is said)
 CLASHES = [
-    ("proxy", ["socks5", "http"], "bind", ["on"], r"--enable-socks5-bind cannot go through --proxy, leave one of them out"),
-    ("proxy", ["socks5", "http"], "udp", ["on"], r"--enable-socks5-udp cannot go through --proxy, leave one of them out"),
+    ("proxy", ["http"], "bind", ["on"], r"--enable-socks5-bind cannot go through --proxy http://[^ ]+: give socks5:// there, or leave one of them out"),
+    ("proxy", ["http"], "udp", ["on"], r"--enable-socks5-udp cannot go through --proxy http://[^ ]+: give socks5:// there, or leave one of them out"),
     ("proxy", ["socks5", "http"], "listener", ["forward-unix"], r"no proxy can connect to a Unix socket of this machine, leave --proxy out"),
-    ("script", RULED, "bind", ["on"], r"--enable-socks5-bind cannot be decided by a ruleset, leave one of them out"),
-    ("script", RULED, "udp", ["on"], r"--enable-socks5-udp cannot be decided by a ruleset, leave one of them out"),
     ("script", UNRULED, "auth", ["on"], r"authentication requires a ruleset"),
     ("script", UNRULED, "listener", ["forward-open"], r"a target that is left to a ruleset needs one, give -r"),
     ("auth", ["on"], "listener", FORWARDS + ["tproxy"], r"--auth-required: forwarded and transparent clients cannot authenticate, leave it out"),

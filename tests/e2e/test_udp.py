@@ -15,6 +15,7 @@ import process
 import scripts
 import wire
 from conftest import require
+from test_chains import dante  # noqa: F401
 
 ON = "--enable-socks5-udp"
 
@@ -541,3 +542,260 @@ def test_socksify(sluice, target, tmp_path):
     assert done.stdout == "".join(f"socksified {i} 127.0.0.1 {one.port}\n" for i in range(5))
     assert len(one.seen) == 5
     assert proxy.flat()
+
+
+# --- what replies name, and how long it lasts ---
+
+@pytest.mark.parametrize("listen, options, listener, expected", [
+    ("127.0.0.1", ["--udp-advertise", "192.0.2.5,2001:db8::5"], "", "192.0.2.5"),
+    ("::1", ["--udp-advertise", "192.0.2.5,2001:db8::5"], "", "2001:db8::5"),
+    ("::1", ["--udp-advertise", "192.0.2.5"], "", "::1"),
+    ("127.0.0.1", ["--udp-advertise", "192.0.2.5"], ",udp-advertise=192.0.2.6", "192.0.2.6")])
+def test_advertised_address(sluice, target, listen, options, listener, expected):
+    """Behind NAT clients send to another address than this machine has, at the same port."""
+    one, port = target(), process.free_port(listen)
+    proxy = sluice(ON, *options, "-l", (f"[{listen}]:{port}" if ":" in listen else f"{listen}:{port}") + listener)
+    proxy.address = (listen, port)
+    with Association(proxy, listen) as client:
+        assert client.host == expected
+        client.host = listen
+        client.send(b"hello", one.host, one.port)
+        assert client.receive() == (b"hello", one.host, one.port)
+
+
+def test_silent_association_ends(sluice, target):
+    """The time counts from the last datagram."""
+    proxy, one = sluice(ON, "--udp-timeout", "4", "--loglevel", "6"), target()
+    with Association(proxy) as client:
+        client.send(b"hello", one.host, one.port)
+        assert client.receive()[0] == b"hello"
+        assert client.control.ends_with() in ("end", "reset")
+        assert proxy.flat()
+    assert proxy.says("--udp-timeout")
+
+
+# --- told by a ruleset ---
+
+RULES = """
+local asked = {}
+local function decide(address, user, password)
+    asked[#asked + 1] = request.command .. " " .. address .. " " .. tostring(user)
+    local host, port = neosocksd.splithostport(address)
+    if host == "127.0.0.66" then return nil end
+    if host == "127.0.0.67" then error("no way") end
+    if host == "127.0.0.77" or host == "moved.example" then return "127.0.0.1:" .. port end
+    if host == "127.0.0.78" then
+        if await.forward("127.0.0.1:" .. port) then return end
+        error("it goes")
+    end
+    if host == "127.0.0.79" then
+        while not go do await.sleep(0.02) end
+        return "127.0.0.1:" .. port
+    end
+    if host == "127.0.0.88" then return "127.0.0.1:" .. port, "http://127.0.0.1:1" end
+    if host:find("chain") then return "127.0.0.1:" .. port, %s end
+    if host == "localhost" then return address, %s end
+    return address
+end
+return { route = decide, route6 = decide, resolve = decide, stats = function() return table.concat(asked, ";") .. ";" end }
+"""
+
+
+def asked(api):
+    """What the ruleset was asked, sorted."""
+    return sorted(re.findall(r"(?:associate|connect|bind) [^;\n]+", api.post("/stats").text))
+
+
+def dropped(api):
+    return sum(int(number) for number in re.findall(r"^sluice_datagrams_dropped_total{.*} (\d+)$", api.get("/metrics").text, re.MULTILINE))
+
+
+def test_a_ruleset_decides(ruled, target):
+    """Once about each target. What it refuses is dropped; answers come in the name of the address that was asked for."""
+    one = target()
+    proxy, api = ruled(RULES % ("nil", "nil"), ON)
+    assert api.post("/ruleset/invoke", "_G.go = true").status == 200
+    hosts, refused = ["127.0.0.1", "127.0.0.77", "127.0.0.78", "127.0.0.79"], ["127.0.0.66", "127.0.0.67", "127.0.0.88"]
+    with Association(proxy) as client:
+        for i in range(3):
+            for host in refused:
+                client.send(b"dropped", host, one.port)
+            for host in hosts:
+                client.send(b"%d" % i, host, one.port)
+                assert client.receive() == (b"%d" % i, host, one.port)
+        client.send(b"named", "moved.example", one.port)  # of a name it is the address that answers
+        assert client.receive()[0] == b"named"
+    expected = [f"associate {host}:{one.port} nil" for host in [*hosts, *refused, "moved.example"]]
+    assert asked(api) == sorted(expected)
+    process.becomes(lambda: dropped(api), 9)
+    assert b"dropped" not in [payload for payload, _ in one.seen]
+
+
+def test_a_ruleset_that_is_slow(ruled, target):
+    """Datagrams wait for it, but not many; those to targets that are decided do not."""
+    one = target()
+    proxy, api = ruled(RULES % ("nil", "nil"), ON)
+    with Association(proxy) as client:
+        client.send(b"known", "127.0.0.1", one.port)
+        assert client.receive()[0] == b"known"
+        for i in range(20):
+            client.send(b"%d" % i, "127.0.0.79", one.port)
+        client.send(b"at once", "127.0.0.1", one.port)
+        assert client.receive()[0] == b"at once"
+        process.becomes(lambda: dropped(api), 12)
+        assert api.post("/ruleset/invoke", "_G.go = true").status == 200
+        assert [client.receive()[0] for _ in range(8)] == [b"%d" % i for i in range(8)]
+
+
+def test_decisions_are_bounded(ruled, target):
+    """The target that was used longest ago is asked about again."""
+    one = target()
+    proxy, api = ruled(RULES % ("nil", "nil"), ON)
+    hosts = [f"127.0.{i // 200}.{i % 200 + 1}" for i in range(200, 457)]
+    with Association(proxy) as client:
+        for host in [*hosts, hosts[-1], hosts[0]]:
+            client.send(b"to", host, 9)
+            client.send(b"pace", one.host, one.port)
+            assert client.receive()[0] == b"pace"
+    assert len(asked(api)) == len(hosts) + 2
+
+
+def test_a_new_ruleset_decides_anew(ruled, target):
+    one = target()
+    proxy, api = ruled(RULES % ("nil", "nil"), ON)
+    with Association(proxy) as client:
+        client.send(b"before", "127.0.0.1", one.port)
+        assert client.receive()[0] == b"before"
+        assert api.post("/ruleset/update", "return { route = function(a) if a:find('127.0.0.5') then return a end end }").status == 200
+        client.send(b"after", "127.0.0.1", one.port)
+        client.send(b"after", "127.0.0.5", one.port)
+        client.hears_nothing()  # the target listens on 127.0.0.1 alone
+    assert [payload for payload, _ in one.seen] == [b"before"]
+
+
+def test_the_ruleset_judges_who_asks(ruled, target):
+    """Where it has no `login`, user and password come with each question."""
+    one = target()
+    proxy, api = ruled(RULES % ("nil", "nil"), ON, "--auth-required")
+    control = wire.greet(wire.Client(proxy.address), b"joe", b"secret").send(wire.socks5("0.0.0.0", 0, 3))
+    rep, host, port = wire.read_socks5_reply(control)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(10 * process.SLOW)
+        client.sendto(b"\0\0\0" + wire.socks5_address(one.host, one.port) + b"hello", (host, port))
+        assert rep == 0 and client.recv(100).endswith(b"hello")
+    assert asked(api) == [f"associate {one.host}:{one.port} joe"]
+
+
+# --- through other proxies ---
+
+class Hops:
+    """A chain of sluices; names are known to the last one alone."""
+
+    def __init__(self, sluice, dns, count, *last):
+        self.dns = dns()
+        self.dns.add("chain.example", "127.0.0.1")
+        self.proxies = [sluice(ON, "--nameserver", self.dns.text if i == count - 1 else "127.0.0.1:1") for i in range(count)]
+        self.uris = [f"socks5://{one.url}" for one in self.proxies]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("listen", ["127.0.0.1", "::1"])
+def test_through_a_chain(sluice, target, dns, count, listen):
+    """Each proxy has an association, by a connection through those in front of it, as long as the client's stands."""
+    one, hops = target(), Hops(sluice, dns, count)
+    proxy = sluice(ON, "-x", ",".join(hops.uris), "--nameserver", "127.0.0.1:1", listen=listen)
+    with Association(proxy, listen) as client:
+        for size in (0, 1, 1400, 9000):
+            payload = os.urandom(size)
+            client.send(payload, one.host, one.port)
+            assert client.receive() == (payload, one.host, one.port)
+        client.send(b"named", "chain.example", one.port)
+        assert client.receive() == (b"named", "127.0.0.1", one.port)
+        assert proxy.sockets() == proxy.sockets_at_start + 3 + count  # two of them datagrams'
+    for each in [proxy, *hops.proxies]:
+        assert each.flat()
+
+
+def test_a_chain_that_breaks(sluice, target, dns):
+    """Nothing goes past it: the association ends with its chain, wherever that broke."""
+    one, hops = target(), Hops(sluice, dns, 3)
+    proxy = sluice(ON, "-x", ",".join(hops.uris))
+    with Association(proxy) as client:
+        client.send(b"hello", one.host, one.port)
+        assert client.receive()[0] == b"hello"
+        hops.proxies[2].signal(15)
+        assert client.control.ends_with() in ("end", "reset")
+        client.send(b"late", one.host, one.port)
+        client.hears_nothing(0.1)
+    assert [payload for payload, _ in one.seen] == [b"hello"]
+    assert proxy.flat()
+
+
+@pytest.mark.parametrize("lines, code", [
+    ([(3, b"\5\0"), (10, b"\5\7\0\1" + bytes(6))], 7), ([(3, b"\5\0"), (10, b"\5\2\0\1" + bytes(6))], 2), ([(3, b"\5\xff")], 2),
+    ([(3, b"\5\0"), (10, b"\5\0\0\1\x7f\0\0\1\0\0")], 1), ([(3, b"\5\0"), (10, b"\5\0\0\1\xe0\0\0\1\0\7")], 2)])
+def test_proxy_that_refuses(sluice, origin, target, lines, code):
+    """What it says is what the client hears: a command that it does not know, or a relay that nobody may send to."""
+    from test_chains import scripted
+    far = origin(scripted(*lines))
+    proxy = sluice(ON, "-x", f"socks5://127.0.0.1:{far.port}")
+    with wire.greet(wire.Client(proxy.address)) as client:
+        client.send(wire.socks5("0.0.0.0", 0, 3))
+        assert client.read_all() == wire.socks5_failure(code)
+    heard = b"\5\1\0" + (wire.socks5("0.0.0.0", 0, 3) if len(lines) == 2 else b"")
+    assert far.result() == heard
+    assert proxy.flat()
+
+
+def test_chains_of_a_ruleset(ruled, sluice, target, dns):
+    """Beside each other, and beside what goes directly; one that fails takes nothing else along."""
+    one, hops = target(), Hops(sluice, dns, 2)
+    dead = f"'socks5://127.0.0.1:{process.free_port()}'"
+    proxy, api = ruled(RULES % (", ".join(f"'{uri}'" for uri in reversed(hops.uris)), dead), ON, "--nameserver", "127.0.0.1:1")
+    with Association(proxy) as client:
+        for i in range(3):
+            client.send(b"lost", "localhost", one.port)
+            for host in ("chain.example", "127.0.0.1"):
+                client.send(b"%d" % i + host.encode(), host, one.port)
+            heard = sorted(client.receive()[0] for _ in range(2))
+            assert heard == [b"%d127.0.0.1" % i, b"%dchain.example" % i]
+        hops.proxies[1].signal(15)  # it is asked again when the chain is gone, and drops meanwhile
+        assert process.wait_until(lambda: not hops.proxies[1].alive())
+        client.send(b"direct", "127.0.0.1", one.port)
+        assert client.receive()[0] == b"direct"
+    outside = {sender for payload, sender in one.seen}
+    assert len(outside) == 2 and b"lost" not in [payload for payload, _ in one.seen]
+    assert proxy.flat()
+
+
+def test_circles_end(ruled, target):
+    """A ruleset that leads datagrams back to the listener that they come from."""
+    one, port = target(), process.free_port()
+    proxy, _ = ruled(f"return {{ route = function(a) return a, 'socks5://127.0.0.1:{port}' end }}", ON, "-l", f"127.0.0.1:{port}")
+    proxy.address = ("127.0.0.1", port)
+    with Association(proxy) as client:
+        client.send(b"round", one.host, one.port)
+        client.hears_nothing()
+    assert not one.seen
+    assert proxy.flat()
+
+
+def test_through_dante(sluice, target, dante):
+    port, one = dante(), target()
+    proxy = sluice(ON, "-x", f"socks5://127.0.0.1:{port}")
+    with Association(proxy) as client:
+        for i in range(5):
+            client.send(b"%d" % i, one.host, one.port)
+            assert client.receive() == (b"%d" % i, one.host, one.port)
+
+
+def test_pysocks_through_a_chain(ruled, sluice, target, dns):
+    import socks
+    one, hops = target("::"), Hops(sluice, dns, 1)
+    proxy, _ = ruled(RULES % (f"'{hops.uris[0]}'", "nil"), ON)
+    with socks.socksocket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.set_proxy(socks.SOCKS5, proxy.host, proxy.port)
+        client.settimeout(10)
+        for host in ("127.0.0.1", "chain.example"):
+            client.sendto(b"through PySocks", (host, one.port))
+            assert client.recvfrom(100)[0] == b"through PySocks"
