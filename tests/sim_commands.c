@@ -15,9 +15,11 @@
 #define UDP_CLIENT     6000u
 #define UDP_TARGET     7000u
 #define UDP_STRANGER   7777u
+#define UDP_RELAY      7100u       /* + hop of the chain */
 #define CLIENT_HOST    0x0a636301u /* 10.99.99.1 */
 #define PEER_HOST      0x0a636302u
 #define TARGET_HOST    0x0a636303u
+#define ALIAS_HOST     0x0a636304u
 #define STRANGER_HOST  0x0a6363ffu
 #define STRANGER_OCTET 0xee
 
@@ -43,6 +45,20 @@ static uint16_t port_of(const struct net_address *address)
     struct sockaddr_in in;
     memcpy(&in, &address->storage, sizeof in);
     return ntohs(in.sin_port);
+}
+
+struct address commands_relay(unsigned hop)
+{
+    return (struct address){
+        .kind = ADDRESS_IPV4, .port = (uint16_t)(UDP_RELAY + hop), .ipv4 = {10, 2, (uint8_t)hop, 0}};
+}
+
+void commands_redirect(struct address *target)
+{
+    struct net_address alias = at(ALIAS_HOST, UDP_TARGET), real = at(TARGET_HOST, UDP_TARGET);
+    struct address plain;
+    net_address_to(&alias, &plain);
+    if (address_equal(target, &plain)) net_address_to(&real, target);
 }
 
 static uint16_t port_at(const uint8_t *data)
@@ -245,10 +261,11 @@ static void udp_learn(struct commands *c)
 }
 
 /* From the client, or from somebody else who would like to be. */
-static void udp_say(struct udp_plan *u)
+static void udp_say(const struct commands *c, struct udp_plan *u)
 {
     uint8_t data[UDP_HEADER + 64] = {0, 0, (uint8_t)(sim_chance(50) ? 1 : 0), 1};
-    uint32_t host = htonl(TARGET_HOST), size = UDP_HEADER + 1 + sim_below(60);
+    uint32_t host = htonl(c->ruled && sim_chance(300) ? ALIAS_HOST : TARGET_HOST),
+             size = UDP_HEADER + 1 + sim_below(60);
     bool stranger = sim_chance(100);
     struct net_address from = stranger ? at(STRANGER_HOST, UDP_STRANGER) : u->home;
     memcpy(data + 4, &host, sizeof host);
@@ -258,14 +275,42 @@ static void udp_say(struct udp_plan *u)
     if (sim_datagram(port_of(&u->at), &from, data, size) && !stranger) u->sent++;
 }
 
-/* From a target that has been sent to, or from somebody else. */
-static void udp_answer(struct udp_plan *u)
+static size_t put_header(uint8_t *out, const struct net_address *address)
+{
+    uint32_t host = htonl(host_of(address));
+    uint16_t port = htons(port_of(address));
+    memcpy(out, "\0\0\0\1", 4);
+    memcpy(out + 4, &host, sizeof host);
+    memcpy(out + 8, &port, sizeof port);
+    return UDP_HEADER;
+}
+
+static struct net_address relay_at(unsigned hop)
+{
+    struct address plain = commands_relay(hop);
+    struct net_address address;
+    net_address_from(&plain, &address);
+    return address;
+}
+
+/* From a target that has been sent to, or from somebody else; by way of the proxies, of which one may be wrong, too. */
+static void udp_answer(const struct commands *c, struct udp_plan *u)
 {
     bool stranger = sim_chance(200);
-    uint8_t data[64];
-    struct net_address from = at(stranger ? STRANGER_HOST : TARGET_HOST, stranger ? UDP_STRANGER : UDP_TARGET);
-    memset(data, stranger ? STRANGER_OCTET : 0x55, sizeof data);
-    sim_datagram(port_of(&u->outer), &from, data, 1 + sim_below(63));
+    uint8_t data[64 + UDP_HEADER * 8], *payload = data;
+    struct net_address source = at(stranger ? STRANGER_HOST : TARGET_HOST, stranger ? UDP_STRANGER : UDP_TARGET),
+                       from = source;
+    unsigned liar = c->hops > 0 && stranger ? sim_below(c->hops) : 8;
+    if (c->hops > 0) {
+        from = liar == 0 ? source : relay_at(0);
+        for (unsigned i = 1; i < c->hops; i++) {
+            struct net_address relay = liar == i ? source : relay_at(i);
+            payload += put_header(payload, &relay);
+        }
+        payload += put_header(payload, &source);
+    }
+    memset(payload, stranger ? STRANGER_OCTET : 0x55, 64);
+    sim_datagram(port_of(&u->outer), &from, data, (size_t)(payload - data) + 1 + sim_below(63));
 }
 
 static bool udp_act(struct commands *c, uint64_t *wake_us)
@@ -280,13 +325,35 @@ static bool udp_act(struct commands *c, uint64_t *wake_us)
         commander_leave(&u->client);
         return true;
     }
-    for (uint32_t i = u->at.size > 0 ? sim_below(4) : 0; i > 0; i--) udp_say(u);
-    if (u->outer.size > 0 && sim_chance(300)) udp_answer(u);
+    for (uint32_t i = u->at.size > 0 ? sim_below(4) : 0; i > 0; i--) udp_say(c, u);
+    if (u->outer.size > 0 && sim_chance(300)) udp_answer(c, u);
     wake_at(sim_now_us() + 20000, wake_us); /* what it says wakes nobody else */
     return moved;
 }
 
 /* --- both --- */
+
+/* Where a datagram goes that has left the proxy: behind the headers of the chain. */
+static struct net_address take_headers(const struct commands *c, const struct net_address *to, const uint8_t **data,
+                                       size_t *size)
+{
+    if (c->hops == 0) return *to;
+    for (unsigned i = 0; i <= c->hops; i++) {
+        struct net_address next = *to, relay = relay_at(i);
+        if (i > 0) {
+            uint32_t host;
+            if (*size <= UDP_HEADER || (*data)[3] != 1) sim_fail("a datagram for a proxy has no header");
+            memcpy(&host, *data + 4, sizeof host);
+            next = at(ntohl(host), port_at(*data + 8));
+            *data += UDP_HEADER;
+            *size -= UDP_HEADER;
+        }
+        if (i == c->hops) return next;
+        if (host_of(&next) != host_of(&relay) || port_of(&next) != port_of(&relay))
+            sim_fail("a datagram goes past proxy %u of the chain", i);
+    }
+    return *to;
+}
 
 /* Nobody but the client is ever heard by a target, and nobody but a target by the client. */
 void commands_on_datagram(struct commands *c, const struct net_address *from, const struct net_address *to,
@@ -294,12 +361,13 @@ void commands_on_datagram(struct commands *c, const struct net_address *from, co
 {
     struct udp_plan *u = &c->udp;
     bool down = host_of(to) == CLIENT_HOST;
+    struct net_address target = down ? *to : take_headers(c, to, &data, &size);
     size_t header = down ? UDP_HEADER : 0;
     if (size <= header) sim_fail("a datagram without its payload has left the proxy");
     if (data[header] == STRANGER_OCTET) sim_fail("a stranger's datagram has been passed on");
     if (down && (port_of(to) != port_of(&u->home) || port_at(data + 8) != UDP_TARGET))
         sim_fail("an answer has gone to another client's port, or in another target's name");
-    if (!down && (host_of(to) != TARGET_HOST || port_of(to) != UDP_TARGET))
+    if (!down && (host_of(&target) != TARGET_HOST || port_of(&target) != UDP_TARGET))
         sim_fail("a datagram has gone to a target that nobody has named");
     for (size_t i = header; i < size; i++)
         if (data[i] != data[header]) sim_fail("a datagram was changed on its way");

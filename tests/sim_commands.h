@@ -3,6 +3,7 @@
 #ifndef SLUICE_TESTS_SIM_COMMANDS_H
 #define SLUICE_TESTS_SIM_COMMANDS_H
 
+#include "protocols/address.h"
 #include "tests/sim.h"
 
 #define SIM_COMMAND_HEARD_MAX 512u
@@ -39,7 +40,9 @@ struct udp_plan {
 };
 
 struct commands {
-    bool on; /* this world has some */
+    bool on;      /* this world has some */
+    bool ruled;   /* a ruleset decides, which sends an alias of the target there */
+    uint8_t hops; /* proxies that datagrams have to pass */
     uint16_t port;
     struct bind_plan bind;
     struct udp_plan udp;
@@ -47,6 +50,10 @@ struct commands {
     uint64_t moved_us; /* when one of them was last under way */
 };
 
+/* Where proxy number `hop` of a chain takes datagrams. */
+struct address commands_relay(unsigned hop);
+/* What the ruleset says of the target of a datagram. */
+void commands_redirect(struct address *target);
 /* True if anything moved. */
 bool commands_act(struct commands *commands, bool stopping, uint64_t *wake_us);
 /* A datagram has left the proxy. */

@@ -67,6 +67,8 @@ struct upstream {
     struct actor actor;
     struct tunnel *tunnel; /* NULL until the last proxy has been told */
     uint8_t hop, stage;
+    uint8_t command; /* what this proxy is asked for last */
+    bool associated; /* it has an association for the one who is connected */
     uint8_t trouble; /* what the proxies of the chain do wrong */
     uint64_t asked;  /* octets of handshakes with them */
     bool announced;  /* its stream begins behind a PROXY header */

@@ -9,6 +9,7 @@
 #include "protocols/proxy_header.h"
 #include "protocols/socks4.h"
 #include "protocols/socks5.h"
+#include "tests/sim_commands.h"
 #include "tests/sim_lists.h"
 
 static void upstream_find_target(struct peers *peers, struct upstream *u, const struct address *asked)
@@ -83,6 +84,22 @@ static void hop_grant(struct peers *peers, struct upstream *u, const struct addr
     if (u->hop == peers->config->hop_count) upstream_begin_stream(peers, u);
 }
 
+/* BIND and UDP ASSOCIATE, which only the proxy is asked for that a connection ends at. The one is not to be had. */
+static void hop_grant_command(struct upstream *u, uint8_t command)
+{
+    struct actor *a = &u->actor;
+    struct address relay = commands_relay(u->hop);
+    uint8_t out[SOCKS5_REPLY_SIZE_MAX];
+    bool granted = command == SOCKS5_UDP_ASSOCIATE;
+    actor_say(a, out,
+              socks5_write_reply(out, sizeof out, granted ? SOCKS5_SUCCEEDED : SOCKS5_COMMAND_NOT_SUPPORTED,
+                                 granted ? &relay : NULL));
+    a->say_limit = a->say_size;
+    a->deaf = false;
+    u->trouble = 2; /* says nothing more */
+    u->associated = granted;
+}
+
 static void hop_refuse(struct peers *peers, struct upstream *u)
 {
     struct actor *a = &u->actor;
@@ -146,6 +163,7 @@ static enum parse_result hop_read_socks5(struct upstream *u, const struct proxy_
     *final = true;
     parsed = socks5_parse_request(a->heard, a->heard_size, &request, used);
     if (parsed == PARSE_OK) *asked = request.target;
+    u->command = parsed == PARSE_OK ? request.command : SOCKS5_CONNECT;
     return parsed;
 }
 
@@ -175,6 +193,8 @@ static bool hop_hears_one(struct peers *peers, struct upstream *u)
     a->say_limit = a->say_size;
     if (u->trouble == 1 && sim_chance(400))
         hop_refuse(peers, u);
+    else if (final && u->command != SOCKS5_CONNECT)
+        hop_grant_command(u, u->command);
     else if (final)
         hop_grant(peers, u, &asked);
     return true;
@@ -382,6 +402,7 @@ void peers_on_established(struct peers *peers, struct sim_conn *conn)
     if (peers->upstream_count == UPSTREAMS_MAX) sim_fail("too many upstreams");
     struct upstream *u = &peers->upstreams[peers->upstream_count++];
     memset(u, 0, sizeof *u);
+    u->command = SOCKS5_CONNECT;
     peers_give_words(&u->actor, TUNNELS_MAX + peers->upstream_count - 1);
     u->actor.conn = conn;
     u->tunnel = conn->owner;
@@ -397,6 +418,10 @@ void peers_on_established(struct peers *peers, struct sim_conn *conn)
 bool upstream_act(struct peers *peers, struct upstream *u, uint64_t *wake_us)
 {
     struct upstream_self self = {peers, u};
+    if (u->associated && !u->actor.gone && sim_chance(1)) { /* a proxy that ends an association */
+        sim_reset(u->actor.conn, ECONNRESET);
+        u->actor.gone = true;
+    }
     bool moved = actor_act(&u->actor, upstream_hears, &self, wake_us);
     return sequence_act(u, wake_us) || moved;
 }

@@ -119,10 +119,23 @@ static void try_in_vain(struct route_request *request)
     if (sim_chance(300)) address_from_host("dead.test", 9, PORT_DEAD, &request->verdict.target);
 }
 
+/* About the target of a datagram: there are no tries. */
+static int32_t answer_datagram(struct route_request *request)
+{
+    if (atomic_load(&request->cancelled) && sim_chance(500)) return -ECANCELED;
+    if (sim_chance(50)) return -EIO;
+    route_decide_builtin(request, world.config.hops, (uint8_t)world.config.hop_count);
+    commands_redirect(&request->verdict.target);
+    if (sim_chance(100)) request->verdict.order = ROUTE_REJECT;
+    if (sim_chance(200)) request->verdict.cache_ms = sim_below(2000);
+    return 0;
+}
+
 /* Decisions as a ruleset makes them: tries that fail and tries that succeed, in the end an order or a refusal. */
 static int32_t answer_route(const struct message *message)
 {
     struct route_request *request = message->body;
+    if (request->command == ROUTE_ASSOCIATE) return answer_datagram(request);
     struct trial *trial = trial_of(message);
     if (trial->open) sim_fail("slot %u asks again, but its trial was never ended", message->slot);
     if (atomic_load(&request->cancelled) && sim_chance(500)) return -ECANCELED;
@@ -438,7 +451,7 @@ static void plan_config(struct config *config, bool calm, uint32_t tunnels)
     config->pipes = sim_below(4);
     config->pipe_size = 65536;
     config->ring_entries = sim_chance(300) ? 8 : 64;
-    config->queue_capacity = 64;
+    config->queue_capacity = 128;
     config->associations = 2;
     config->udp_peers = 1024;
     config->exchanges = calm ? TUNNELS_MAX : sim_between(1, 4);
@@ -481,6 +494,8 @@ static void world_plan(uint64_t seed)
     sim_limits_plan(&world.limits, calm);
     uint32_t auth = !calm && sim_chance(300) ? ROUTE_REVISION_AUTH : 0;
     atomic_store(&world.revision, sim_chance(500) ? 0 : (1 + sim_below(2)) | auth);
+    world.commands.ruled = atomic_load(&world.revision) > 0;
+    world.commands.hops = (uint8_t)world.config.hop_count;
     world.peers.moved_us = sim_now_us();
     world.stop_at_us = calm || sim_chance(800) ? 0 : sim_now_us() + sim_below(sim_chance(500) ? 20000 : 2000000);
     world.stopping = world.stopped = world.stuffed = false;
