@@ -112,6 +112,10 @@ size_t address_format_host(const struct address *address, char *out, size_t size
         memcpy(out, "unix:", 5);
         memcpy(out + 5, address->name, address->name_size + 1u);
         break;
+    case ADDRESS_GROUP:
+        memcpy(out, "group:", 6);
+        memcpy(out + 6, address->name, address->name_size + 1u);
+        break;
     }
     return strlen(out);
 }
@@ -121,7 +125,7 @@ size_t address_format(const struct address *address, char *out, size_t size)
     char host[ADDRESS_TEXT_SIZE];
     size_t host_size = address_format_host(address, host, sizeof(host));
     assert(size >= ADDRESS_TEXT_SIZE);
-    if (address->kind == ADDRESS_NONE || address->kind == ADDRESS_UNIX) {
+    if (address->kind == ADDRESS_NONE || address->kind == ADDRESS_UNIX || address->kind == ADDRESS_GROUP) {
         memcpy(out, host, host_size + 1);
         return host_size;
     }
@@ -153,7 +157,8 @@ bool address_equal(const struct address *a, const struct address *b)
     case ADDRESS_IPV4: return memcmp(a->ipv4, b->ipv4, sizeof(a->ipv4)) == 0;
     case ADDRESS_IPV6: return memcmp(a->ipv6, b->ipv6, sizeof(a->ipv6)) == 0;
     case ADDRESS_NAME: return names_equal(a, b);
-    case ADDRESS_UNIX: return a->name_size == b->name_size && memcmp(a->name, b->name, a->name_size) == 0;
+    case ADDRESS_UNIX:
+    case ADDRESS_GROUP: return a->name_size == b->name_size && memcmp(a->name, b->name, a->name_size) == 0;
     }
     return false;
 }

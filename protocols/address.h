@@ -17,13 +17,15 @@ enum address_kind {
     ADDRESS_NONE, /* nothing; also what {0} means */
     ADDRESS_IPV4,
     ADDRESS_IPV6,
-    ADDRESS_NAME, /* host name, to be resolved */
-    ADDRESS_UNIX, /* path of a stream socket; has no port. Comes from the command line only, never from a client */
+    ADDRESS_NAME,  /* host name, to be resolved */
+    ADDRESS_UNIX,  /* path of a stream socket; has no port. Comes from the command line only, never from a client */
+    ADDRESS_GROUP, /* name of a group of upstreams, a member of which takes its place before anything is dialled; has
+                      no port. Comes from settings and rulesets only */
 };
 
 struct address {
     uint8_t kind;      /* enum address_kind */
-    uint8_t name_size; /* octets in `name` without the terminator; 0 unless NAME or UNIX */
+    uint8_t name_size; /* octets in `name` without the terminator; 0 unless NAME, UNIX or GROUP */
     uint16_t port;     /* host byte order */
     union {
         uint8_t ipv4[4];                 /* network order */
@@ -50,8 +52,8 @@ enum address_port_rule {
 bool address_parse(const char *text, size_t size, enum address_port_rule rule, uint16_t default_port,
                    struct address *out);
 
-/* Writes the canonical text (`a.b.c.d:p`, `[v6]:p`, `name:p`, `unix:/path`, nothing for NONE), terminated.
- * size  of `out`, at least ADDRESS_TEXT_SIZE. Returns the length without terminator. */
+/* Writes the canonical text (`a.b.c.d:p`, `[v6]:p`, `name:p`, `unix:/path`, `group:name`, nothing for NONE),
+ * terminated. size  of `out`, at least ADDRESS_TEXT_SIZE. Returns the length without terminator. */
 size_t address_format(const struct address *address, char *out, size_t size);
 
 /* Writes the host alone, without brackets or port, terminated; same rules as address_format(). */

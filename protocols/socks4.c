@@ -94,7 +94,7 @@ size_t socks4_write_request(uint8_t *out, size_t size, const struct address *tar
     static const uint8_t marker[4] = {0, 0, 0, 255};
     char host[ADDRESS_TEXT_SIZE];
     struct bytes_writer writer = bytes_writer_over(out, size);
-    if (target->kind == ADDRESS_NONE || target->kind == ADDRESS_UNIX) return 0;
+    if (target->kind == ADDRESS_NONE || target->kind >= ADDRESS_UNIX) return 0;
     /* An IPv4 target that looks like the marker would make the server wait for a name: it goes as text. */
     bool plain = target->kind == ADDRESS_IPV4 && !is_name_marker(target->ipv4);
     bytes_put_u8(&writer, SOCKS4_VERSION);

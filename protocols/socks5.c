@@ -87,7 +87,8 @@ static void put_address(struct bytes_writer *writer, const struct address *addre
     case ADDRESS_IPV6: put_ip(writer, TYPE_IPV6, address->ipv6, sizeof(address->ipv6), address->port); return;
     case ADDRESS_NAME: put_name(writer, address); return;
     case ADDRESS_NONE:
-    case ADDRESS_UNIX: put_ip(writer, TYPE_IPV4, zero, sizeof(zero), 0); return;
+    case ADDRESS_UNIX:
+    case ADDRESS_GROUP: put_ip(writer, TYPE_IPV4, zero, sizeof(zero), 0); return;
     }
 }
 
@@ -258,7 +259,7 @@ enum parse_result socks5_parse_auth_status(const uint8_t *data, size_t size, boo
 size_t socks5_write_request(uint8_t *out, size_t size, uint8_t command, const struct address *target)
 {
     /* What has no form in this protocol would go as 0.0.0.0:0, and mean something else. */
-    if (target->kind == ADDRESS_NONE || target->kind == ADDRESS_UNIX) return 0;
+    if (target->kind == ADDRESS_NONE || target->kind >= ADDRESS_UNIX) return 0;
     return write_message(out, size, command, target);
 }
 

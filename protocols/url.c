@@ -166,6 +166,7 @@ size_t proxy_uri_format(const struct proxy_uri *uri, char *out, size_t size)
 {
     const char *name = "";
     assert(size >= PROXY_URI_TEXT_SIZE);
+    if (uri->address.kind == ADDRESS_GROUP) return address_format(&uri->address, out, size);
     for (size_t i = 0; i < SCHEME_COUNT; i++)
         if (schemes[i].scheme == uri->scheme) name = schemes[i].name;
     size_t used = strlen(name);

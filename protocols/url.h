@@ -25,7 +25,7 @@ const char *url_authority_parse(const char *text, size_t size, uint16_t default_
 /* Whether both name the same proxy, and the same user and password. */
 bool proxy_uri_equal(const struct proxy_uri *a, const struct proxy_uri *b);
 
-/* Writes `scheme://host:port`, terminated, without user and password: for people.
+/* Writes `scheme://host:port`, or `group:NAME`, terminated, without user and password: for people.
  * size  of `out`, at least PROXY_URI_TEXT_SIZE. Returns the length without terminator. */
 #define PROXY_URI_TEXT_SIZE (ADDRESS_TEXT_SIZE + 10u)
 size_t proxy_uri_format(const struct proxy_uri *uri, char *out, size_t size);

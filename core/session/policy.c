@@ -156,6 +156,7 @@ enum policy_class policy_classify(const struct address *address)
     case ADDRESS_IPV6: return policy_classify_ipv6(address->ipv6);
     case ADDRESS_UNIX: return POLICY_LOOPBACK;
     case ADDRESS_NONE:
+    case ADDRESS_GROUP:
     case ADDRESS_NAME: break;
     }
     abort();

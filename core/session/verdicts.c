@@ -22,7 +22,8 @@ static size_t address_octets(const struct address *a, const void **octets)
     case ADDRESS_IPV4: return sizeof a->ipv4;
     case ADDRESS_IPV6: return sizeof a->ipv6;
     case ADDRESS_NAME:
-    case ADDRESS_UNIX: return a->name_size;
+    case ADDRESS_UNIX:
+    case ADDRESS_GROUP: return a->name_size;
     case ADDRESS_NONE: break;
     }
     return 0;
