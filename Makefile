@@ -25,7 +25,7 @@ STD    = -std=c11 -D_GNU_SOURCE -I. -isystem /usr/include/lua5.4 -DSLUICE_VERSIO
 WARN   = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
 HARDEN = -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fPIE
 LINK   = -pie -Wl,-z,relro,-z,now,-z,noexecstack
-LIBS   = -luring -lcares -lcrypt -lidn2 -lsqlite3 -lpthread
+LIBS   = -luring -lcares -lcrypt -lidn2 -lsqlite3 -lpthread -lm
 LIBS  += -lhiredis -lgnutls
 LIBS_LUA = -llua5.4 -ltre -ldeflate -lmicrohttpd -ljansson -lgnutls -lm
 
