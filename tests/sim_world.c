@@ -15,6 +15,7 @@
 #include "tests/sim_access.h"
 #include "tests/sim_commands.h"
 #include "tests/sim_errands.h"
+#include "tests/sim_groups.h"
 #include "tests/sim_limits.h"
 #include "tests/sim_lists.h"
 #include "tests/sim_peers.h"
@@ -67,6 +68,7 @@ static struct world {
     struct errands errands;
     struct commands commands;
     struct sim_limits limits;
+    struct sim_groups groups;
     struct sim_access access;
     struct sim_users users;
     struct sim_lists lists;
@@ -508,7 +510,7 @@ static void world_plan(uint64_t seed)
     plan_headers(&world.config, &world.peers, seed);
     /* They say nothing of who they are. */
     if (world.users.on || world.peers.behind) world.commands.on = false;
-    peers_plan(&world.peers, &world.config, tunnels, most);
+    peers_plan(&world.peers, sim_groups_plan(&world.groups, &world.config, calm), tunnels, most);
 }
 
 /* --- running --- */
@@ -536,6 +538,7 @@ static void world_open(uint64_t seed)
     w->resolver = (struct mailbox){.queue = world.names, .sleeper = &world.far_sleeper, .ring = &world.far_ring};
     w->own = sim_own();
     sim_limits_open(&world.limits, w);
+    sim_groups_open(&world.groups, w);
     sim_access_open(&world.access, w, seed);
     sim_users_open(&world.users, w);
     if (worker_open(w) < 0) sim_fail("worker_open() failed");
@@ -694,6 +697,7 @@ static void world_close(void)
     queue_close(world.names);
     ring_destroy(world.far_ring);
     sim_limits_close(&world.limits);
+    sim_groups_close(&world.groups);
     sim_access_close(&world.access);
     sim_lists_close(&world.lists);
     check_zero(sim_descriptors(), "open descriptors");
@@ -715,6 +719,7 @@ uint64_t sim_world_run(uint64_t seed, const uint8_t *script, size_t script_size)
     check_pools(&world.worker);
     check_counters(&world.worker);
     sim_limits_check(&world.limits, &world.worker, !world.errands.on);
+    sim_groups_check(&world.groups);
     bool exact = atomic_load(&world.revision) == 0 && !peers_have_garbage(&world.peers);
     sim_users_check(&world.users, &world.worker, exact);
     sim_access_read(&world.access);

@@ -123,6 +123,7 @@ static void test_codes(void **state)
         {FAIL_DENIED, 0x5b, 2, 403},
         {FAIL_REFUSED, 0x5b, 5, 502},
         {FAIL_CONNECT, 0x5b, 1, 502},
+        {FAIL_NO_UPSTREAM, 0x5b, 1, 503},
         {FAIL_PROXY_AUTH, 0x5b, 2, 502},
         {FAIL_PROXY_REJECTED, 0x5b, 2, 502},
         {FAIL_PROXY_REFUSED, 0x5b, 5, 502},

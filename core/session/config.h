@@ -21,6 +21,7 @@
 #define CONFIG_LIMITS_MAX     256u
 #define CONFIG_LISTS_MAX      1024u
 #define CONFIG_PROXIES_MAX    32u /* networks of one listener's --proxy-protocol */
+#define CONFIG_UPSTREAMS_MAX  64u
 #define CONFIG_NO_USERS       "none"
 #define CONFIG_USER_FILES_MAX (CONFIG_LISTENERS_MAX + 2u) /* --users, and one of each listener; 0 is none */
 
@@ -89,6 +90,8 @@ struct config {
     uint32_t listener_count;
     struct proxy_uri hops[CONFIG_HOPS_MAX]; /* -x, leftmost first */
     uint32_t hop_count;
+    const char *upstreams[CONFIG_UPSTREAMS_MAX]; /* --upstream as given, see protocols/group_text.h */
+    uint32_t upstream_count;
     const char *proxy_text; /* -x as given, for --dump-config; NULL if absent */
 
     int family;              /* AF_UNSPEC, AF_INET (-4), AF_INET6 (-6) */

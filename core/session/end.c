@@ -15,6 +15,7 @@
 #include "core/session/reply.h"
 #include "core/session/self.h"
 #include "core/session/tally.h"
+#include "core/session/upstream.h"
 
 /* --- sockets and slots --- */
 
@@ -83,7 +84,7 @@ static void session_withdraw_request(struct worker *w, struct session *s)
     setup->asking = false;
     session_report_trial(w, s, s->failure == FAIL_CONNECT_TIMEOUT ? -ETIMEDOUT : -ECANCELED);
     if (!(s->inflight & SESSION_BIT(SESSION_ANSWER))) return;
-    if (session_asks_ruleset(s)) session_tell(w, s, MESSAGE_CANCEL, 0);
+    if (session_asks_ruleset(s) && !setup->upstream.again) session_tell(w, s, MESSAGE_CANCEL, 0);
     atomic_store_explicit(&setup->route.cancelled, 1, memory_order_relaxed);
     atomic_store_explicit(&setup->resolve.cancelled, 1, memory_order_relaxed);
     atomic_store_explicit(&setup->verify.cancelled, 1, memory_order_relaxed);
@@ -99,6 +100,7 @@ static void session_drop_upstream(struct worker *w, struct session *s, enum sess
 static void session_release(struct worker *w, struct session *s)
 {
     limited_leave(w, s);
+    upstream_leave(s);
     tally_release(w, s);
     session_hook_release(w, s);
     session_release_setup(w, s);
@@ -145,6 +147,17 @@ static enum session_state session_end_trial(struct worker *w, struct session *s,
     return SESSION_ROUTE;
 }
 
+/* Another member of the group is to be tried, as soon as nothing of this attempt is left: see session_proceed(). */
+static enum session_state session_try_another(struct worker *w, struct session *s)
+{
+    struct setup *setup = setup_of(w, s);
+    bool trial = setup->trial;
+    setup->trial = false; /* of the ruleset's try this is no end */
+    session_drop_upstream(w, s, SESSION_RESET);
+    setup->trial = trial;
+    return SESSION_ROUTE;
+}
+
 void session_blame(struct worker *w, struct session *s, enum failure cause)
 {
     if (s->failure != FAIL_NONE || s->settled) return;
@@ -161,6 +174,7 @@ static int failure_log_level(enum failure failure)
 
 enum session_state session_fail(struct worker *w, struct session *s, enum failure failure)
 {
+    if (upstream_moves_on(w, s, failure)) return session_try_another(w, s);
     if (session_is_trial(w, s, failure)) return session_end_trial(w, s, failure);
     if (!flow_sends(s)) limited_leave(w, s); /* else when that send is back, see session_on_send() */
     session_blame(w, s, failure);

@@ -203,3 +203,9 @@ void errand_configure(struct errand *self, struct worker *w)
     conn_cache_begin_era(w); /* where it leads, and whether it may lead there, is another question now */
     worker_return(w, self, 0);
 }
+
+void errand_regroup(struct errand *self, struct worker *w)
+{
+    w->groups = ((const struct groups_errand *)self)->groups;
+    worker_return(w, self, 0);
+}

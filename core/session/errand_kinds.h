@@ -11,6 +11,8 @@
 #include "protocols/url.h"
 
 struct config;
+struct upstream_groups;
+struct regrouping;
 struct session;
 struct reconfiguration;
 
@@ -103,5 +105,13 @@ struct config_errand {
     struct reconfiguration *all; /* the sender's note */
 };
 void errand_configure(struct errand *self, struct worker *w);
+
+/* From now on the worker chooses among `groups`, which live until no worker uses them. */
+struct groups_errand {
+    struct errand errand;
+    const struct upstream_groups *groups;
+    struct regrouping *all; /* the sender's note */
+};
+void errand_regroup(struct errand *self, struct worker *w);
 
 #endif

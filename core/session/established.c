@@ -8,6 +8,7 @@
 #include "core/session/exchange.h"
 #include "core/session/reply.h"
 #include "core/session/session.h"
+#include "core/session/upstream.h"
 #include "core/session/worker.h"
 
 /* What followed the last answer of a chain in the same segment is the target's and goes behind our own reply. */
@@ -23,6 +24,7 @@ enum session_state established_begin(struct worker *w, struct session *s)
     bool exchange = s->protocol == PROTOCOL_HTTP_PLAIN;
     if (exchange && !exchange_take(w, s)) return session_fail(w, s, FAIL_RESOURCE);
     if (exchange && !s->reused) counter_add(&w->stats.conns_opened, 1);
+    upstream_connected(w, s);
     reply_append_success(w, s);
     if (s->protocol != PROTOCOL_INTERNAL && !s->reused)
         histogram_add(&w->stats.connect, ring_now_us(w->ring) - setup_of(w, s)->dialled_us);

@@ -16,6 +16,7 @@
 #include "core/session/limited.h"
 #include "core/session/parting.h"
 #include "core/session/session.h"
+#include "core/session/upstream.h"
 #include "core/session/worker.h"
 
 /* Interim responses to one request, each of which gives the upstream another --timeout. */
@@ -170,6 +171,7 @@ static void exchange_finish(struct worker *w, struct session *s)
         return;
     }
     limited_leave(w, s); /* the next request is one of its own */
+    upstream_leave(s);
     exchange_release(w, s);
     idle_begin(w, s);
 }

@@ -38,6 +38,7 @@ enum failure {
     FAIL_CONNECT_TIMEOUT,     /* the request was complete, but the target was not reached in time */
     FAIL_HANDSHAKE_TIMEOUT,   /* the client did not complete its request in time */
     FAIL_CONNECT,             /* the connection failed for another reason */
+    FAIL_NO_UPSTREAM,         /* no member of the group can be used, or there is no such group */
     FAIL_PROXY_AUTH,          /* a hop of the chain does not accept our credentials or methods */
     FAIL_PROXY_REJECTED,      /* a hop forbids the request */
     FAIL_PROXY_REFUSED,       /* a hop says that its target refused */

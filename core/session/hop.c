@@ -85,6 +85,7 @@ static enum session_state hop_send(struct worker *w, struct session *s)
 static enum session_state hop_greet(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
+    setup->refused = false;
     setup->hop_stage = hop_now(setup)->scheme == PROXY_SOCKS5 ? HOP_METHOD : HOP_REPLY;
     return hop_send(w, s);
 }
@@ -266,6 +267,7 @@ static enum session_state hop_parse(struct worker *w, struct session *s)
     if (p.parsed == PARSE_MORE) return hop_go_on(w, s);
     if (p.parsed != PARSE_OK) return session_fail(w, s, FAIL_PROXY_PROTOCOL);
     hop_consume(setup, p.used);
+    setup->refused = p.finished && p.failure != FAIL_NONE;
     if (p.failure != FAIL_NONE) return session_fail(w, s, p.failure);
     if (!p.finished) return stage == setup->hop_stage ? hop_parse(w, s) : hop_send(w, s);
     if (hop_command(s, setup) == SOCKS5_BIND && stage == HOP_REPLY) return hop_tell_bound(w, s, &p.bound);

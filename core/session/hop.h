@@ -9,13 +9,6 @@
 
 #include "core/session/session.h"
 
-enum hop_stage {
-    HOP_METHOD,
-    HOP_AUTH,
-    HOP_REPLY,
-    HOP_PEER, /* BIND: its second reply */
-};
-
 /* The first proxy of a chain is connected: sends the first request. HOP, or a failure's state. */
 enum session_state hop_begin(struct worker *w, struct session *s);
 enum session_state hop_step(struct worker *w, struct session *s);

@@ -11,6 +11,7 @@
 #include "core/session/reply.h"
 #include "core/session/self.h"
 #include "core/session/session.h"
+#include "core/session/upstream.h"
 #include "core/session/verify.h"
 #include "core/session/worker.h"
 
@@ -62,6 +63,27 @@ static enum session_state route_bind(struct worker *w, struct session *s)
     return dial_begin(w, s);
 }
 
+static enum session_state route_connect(struct worker *w, struct session *s)
+{
+    enum failure failure = upstream_choose(w, s);
+    if (failure != FAIL_NONE) return session_fail(w, s, failure);
+    setup_of(w, s)->dialled_us = ring_now_us(w->ring);
+    if (s->command == SOCKS5_BIND) return route_bind(w, s);
+    return conn_cache_take(w, s) ? established_begin(w, s) : dial_begin(w, s);
+}
+
+bool route_must_wait(const struct session *s)
+{
+    return session_upstream_is_busy(s) || s->inflight & SESSION_BIT(SESSION_ANSWER);
+}
+
+enum session_state route_again(struct worker *w, struct session *s)
+{
+    assert(setup_of(w, s)->upstream.again && !route_must_wait(s));
+    setup_of(w, s)->upstream.again = false;
+    return route_connect(w, s);
+}
+
 /* The verdict is there. Without a ruleset it never left the worker. */
 enum session_state route_obey(struct worker *w, struct session *s)
 {
@@ -74,9 +96,8 @@ enum session_state route_obey(struct worker *w, struct session *s)
     setup->trial = verdict->order == ROUTE_TRY;
     enum failure failure = limited_admit_request(w, s, route_knows_client(w, s), verdict->limits, verdict->limit_count);
     if (failure != FAIL_NONE) return session_fail(w, s, failure);
-    setup->dialled_us = ring_now_us(w->ring);
-    if (s->command == SOCKS5_BIND) return route_bind(w, s);
-    return conn_cache_take(w, s) ? established_begin(w, s) : dial_begin(w, s);
+    upstream_begin(setup);
+    return route_connect(w, s);
 }
 
 /* The target as it was asked for, before anybody is asked about it. A client that has been let in may send requests for
@@ -141,6 +162,7 @@ static void route_count_decision(struct worker *w, struct session *s)
 enum session_state route_step(struct worker *w, struct session *s)
 {
     struct setup *setup = setup_of(w, s);
+    if (setup->upstream.again) return route_must_wait(s) ? SESSION_ROUTE : route_again(w, s);
     if (s->op != SESSION_ANSWER) return SESSION_ROUTE;
     route_count_decision(w, s);
     if (s->result < 0) return session_fail(w, s, FAIL_REJECTED);

@@ -10,6 +10,10 @@
 
 /* The request is known, its target stands in the setup slot: ROUTE, or what dialling begins with. */
 enum session_state route_begin(struct worker *w, struct session *s);
+/* ROUTE: something of the attempt before is in flight. */
+bool route_must_wait(const struct session *s);
+/* ROUTE: another member of a group is due (setup.upstream.again), and nothing is in flight: begins with it. */
+enum session_state route_again(struct worker *w, struct session *s);
 enum session_state route_step(struct worker *w, struct session *s);
 /* Does what the verdict in the setup slot says. */
 enum session_state route_obey(struct worker *w, struct session *s);

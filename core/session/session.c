@@ -241,6 +241,8 @@ static void setup_renew(struct setup *setup, uint64_t deadline_ms)
     setup->request_complete = setup->repeatable = setup->head_shut = false;
     setup->by_name = setup->asking = setup->trial = false;
     setup->retry_after_s = 0;
+    setup->upstream.at = UPSTREAM_NO_GROUP;
+    setup->upstream.again = false;
     setup->revision = 0;
     setup->verdict_on_user = VERIFY_RIGHT;
     setup->target.kind = setup->bound.kind = ADDRESS_NONE;
@@ -276,7 +278,7 @@ struct session *session_take(struct worker *w, unsigned listener, int fd, uint32
 
 static void session_forget_upstream(struct session *s)
 {
-    assert(s->fd[UPSTREAM] < 0 && s->note == OWN_NO_NOTE);
+    assert(s->fd[UPSTREAM] < 0 && s->note == OWN_NO_NOTE && !s->choice.member);
     s->keepalive_set = s->reused = s->repeated = s->exclusive = false;
     s->hops = 0;
     s->rule = 0;

@@ -19,6 +19,7 @@
 #include "core/resolver/resolve_request.h"
 #include "core/session/failure.h"
 #include "core/session/flow_state.h"
+#include "core/session/group.h"
 #include "core/session/head_buffer.h"
 #include "core/session/keys.h"
 #include "core/session/message.h"
@@ -117,6 +118,7 @@ struct session {
     bool tallied;                      /* it counts under the next two, see tally.h */
     uint32_t tally_user;               /* place of its user; else KEYS_NONE */
     uint32_t tally_rule;               /* tag of its rule; 0: none */
+    struct group_choice choice;        /* the member of a group that it goes to, see upstream.h */
     uint32_t source;                   /* key that its handshake counts under, see newcomer.h; else KEYS_NONE */
     uint64_t opened_ms;
     uint32_t record;             /* slot of its note for the access log, POOL_NONE: there is none; see access.h */
@@ -150,6 +152,26 @@ struct dial {
 #define SETUP_HOP_SIZE 4096u
 #define SETUP_OUT_SIZE (SETUP_HOP_SIZE + 2048u)
 
+/* What the proxy of the chain is to answer. */
+enum hop_stage {
+    HOP_METHOD,
+    HOP_AUTH,
+    HOP_REPLY,
+    HOP_PEER, /* BIND: its second reply */
+};
+
+/* Members of a group that a verdict has led to, see upstream.h. */
+#define UPSTREAM_NO_GROUP 255u
+struct upstream_tries {
+    uint8_t at; /* where the group stands: a hop, or hop_count for the target; UPSTREAM_NO_GROUP */
+    uint8_t tried_count;
+    bool again;      /* ROUTE: the next one is due, as soon as nothing of the one before is in flight */
+    uint8_t failure; /* enum failure of the last one */
+    uint64_t until_ms;
+    uint32_t tried[GROUP_TRIES_MAX]; /* ids */
+    char group[GROUP_NAME_MAX + 1];
+};
+
 /* What a session needs until its relay runs. Large, shared by turns, its content is whatever the last owner left. */
 struct setup {
     uint32_t received, consumed; /* octets of `head` */
@@ -173,6 +195,8 @@ struct setup {
     uint64_t dialled_us;         /* when dialling began */
     struct address bound; /* what the success reply names; NONE: where our connection to the upstream comes from */
     bool head_shut;       /* the client has sent its end already */
+    bool refused;         /* HOP: the proxy has answered in its own protocol, and has said no */
+    struct upstream_tries upstream;
     struct dial dial;
     struct address target; /* asked for */
     struct credentials credentials;

@@ -29,6 +29,7 @@
 #include "core/session/route.h"
 #include "core/session/udp.h"
 #include "core/session/udp_chain.h"
+#include "core/session/upstream.h"
 
 typedef enum session_state session_step(struct worker *w, struct session *s);
 
@@ -72,6 +73,11 @@ void session_proceed(struct worker *w, struct session *s, enum session_state nex
         enum session_state from = s->state;
         if (next == SESSION_CLOSING) return; /* session_close() has entered it; the slot may be free by now */
         session_enter(w, s, next);
+        if (next == SESSION_ROUTE && setup_of(w, s)->upstream.again) {
+            if (route_must_wait(s)) return;
+            next = route_again(w, s);
+            continue;
+        }
         if (!session_reads(next)) break;
         struct setup *setup = setup_of(w, s);
         if (next == from || setup->consumed == setup->received) {
@@ -372,7 +378,8 @@ static void session_on_wait(struct worker *w, struct session *s)
 {
     uint64_t now = ring_now_ms(w->ring);
     session_watch_client(w, s);
-    uint64_t next = session_deadline_ms(w, s);
+    uint64_t next = session_deadline_ms(w, s), member = upstream_deadline_ms(w, s);
+    if (member < next) next = member;
     if (s->state == SESSION_DIAL) {
         session_proceed(w, s, dial_on_time(w, s));
         if (s->state != SESSION_DIAL) return;
@@ -398,7 +405,8 @@ void session_on_timer(struct worker *w, uint32_t slot)
     case SESSION_REPLY: session_close(w, s, SESSION_ORDERLY); return;
     default: break;
     }
-    if (ring_now_ms(w->ring) < session_deadline_ms(w, s))
+    uint64_t now = ring_now_ms(w->ring);
+    if (now < session_deadline_ms(w, s) && now < upstream_deadline_ms(w, s))
         session_on_wait(w, s);
     else
         session_proceed(w, s, session_fail(w, s, session_timeout(w, s)));

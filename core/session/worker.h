@@ -25,6 +25,7 @@
 struct access_feed;
 struct conn_cache;
 struct crowd;
+struct upstream_groups;
 struct keys;
 struct tally;
 struct udp;
@@ -88,15 +89,16 @@ struct worker {
     struct verdicts verdicts;
     struct verifier *verifier; /* of the process; NULL: no listener has users */
     struct verified verified;
-    const _Atomic uint32_t *revision; /* of the ruleset; 0: there is none, nobody is asked */
-    struct crowd *crowd;              /* of handshakes, see crowd.h */
-    struct access_feed *access;       /* to the log; NULL: there is none */
-    struct pool notes;                /* as many as sessions where there is one, see access.h */
-    struct conn_cache *conns;         /* NULL: upstream connections are not kept */
-    struct own *own;                  /* of the process */
-    struct keys *keys;                /* of the process; NULL: nobody is under a limit */
-    struct tally *tally;              /* NULL: it is not counted who moves how much */
-    int machine;                      /* to ask the kernel what is ours, see machine.h */
+    const _Atomic uint32_t *revision;     /* of the ruleset; 0: there is none, nobody is asked */
+    struct crowd *crowd;                  /* of handshakes, see crowd.h */
+    struct access_feed *access;           /* to the log; NULL: there is none */
+    struct pool notes;                    /* as many as sessions where there is one, see access.h */
+    struct conn_cache *conns;             /* NULL: upstream connections are not kept */
+    struct own *own;                      /* of the process */
+    struct keys *keys;                    /* of the process; NULL: nobody is under a limit */
+    const struct upstream_groups *groups; /* of upstreams; may be replaced as `config`; NULL: there are none */
+    struct tally *tally;                  /* NULL: it is not counted who moves how much */
+    int machine;                          /* to ask the kernel what is ours, see machine.h */
     struct stats stats;
     struct worker **peers; /* all workers of the process, for process-wide limits */
     uint32_t peer_count;

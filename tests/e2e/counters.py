@@ -19,7 +19,7 @@ FAILURES = {
     "target_denied": "upstream", "self": "upstream",
     "loop": "upstream", "resolve": "upstream", "resolve_timeout": "upstream", "network_unreachable": "upstream",
     "host_unreachable": "upstream", "denied": "upstream", "refused": "upstream", "connect_timeout": "timeout", "handshake_timeout": "timeout",
-    "connect": "upstream", "proxy_auth": "upstream", "proxy_rejected": "upstream", "proxy_refused": "upstream",
+    "connect": "upstream", "no_upstream": "upstream", "proxy_auth": "upstream", "proxy_rejected": "upstream", "proxy_refused": "upstream",
     "proxy_network": "upstream", "proxy_host": "upstream", "proxy_ttl": "upstream", "proxy_command": "upstream", "proxy_protocol": "upstream",
     "proxy_closed": "upstream", "resource": None, "resolve_share": None, "limit_connections": None, "limit_rate": None,
     "limit_resolving": None, "limit_keys": None, "quota": None, "upstream_response": "upstream",
