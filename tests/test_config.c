@@ -267,6 +267,7 @@ static void test_dump_defaults(void **state)
         "    max_sessions = 0,\n    startup_limit_start = 0,\n    startup_limit_rate = 30,\n"
         "    startup_limit_full = 0,\n    udp_advertise = nil,\n    users = nil,\n    allow_client = nil,\n    "
         "deny_client = nil,\n"
+        "    upstream = nil,\n"
         "    allow_target = nil,\n    deny_target = nil,\n    allow_self = false,\n    conn_cache = true,\n    ruleset "
         "= nil,\n"
         "    scripts = nil,\n"

@@ -180,6 +180,7 @@ int coordinator_open(struct coordinator **out, const struct config *config)
     c->config = config;
     settings_show(c, config);
     c->exit_status = -1;
+    link_init(&c->checks);
     c->drained_ms = UINT64_MAX;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->changed, NULL);
@@ -219,6 +220,7 @@ int coordinator_start(struct coordinator *c, const int *fds)
     }
     error = tallying_open(c);
     if (error < 0) LOGE("no memory to count users and rules: %s", strerror(-error));
+    if (error == 0) error = upstreams_start(c);
     if (error == 0) error = accounts_start(c); /* its limits are there before what they have used comes back */
     if (error == 0) error = coordinator_open_usage(c);
     return error < 0 ? error : workers_start(c, fds);
@@ -309,6 +311,7 @@ void coordinator_close(struct coordinator *c)
     tallying_close(c);
     waiters_close(c);
     if (c->ring) ring_destroy(c->ring);
+    upstreams_close(c);
     pthread_cond_destroy(&c->changed);
     pthread_mutex_destroy(&c->lock);
     own_close(c->own);

@@ -17,6 +17,7 @@
 #include "core/control/names.h"
 #include "core/control/settings.h"
 #include "core/control/tallying.h"
+#include "core/control/upstreams.h"
 #include "core/control/waiters.h"
 #include "core/control/workers.h"
 #include "core/io/letter.h"

@@ -1,5 +1,5 @@
 /* What the parts of the coordinator have in common: coordinator.c, waiters.c, names.c, workers.c, errands.c,
- * settings.c, limiting.c, tallying.c, accounts.c. */
+ * settings.c, limiting.c, tallying.c, accounts.c, upstreams.c, upstream_check.c. */
 #ifndef SLUICE_CORE_CONTROL_COORDINATOR_PRIVATE_H
 #define SLUICE_CORE_CONTROL_COORDINATOR_PRIVATE_H
 
@@ -10,6 +10,7 @@
 #include "core/control/heartbeat.h"
 #include "core/control/hooks.h"
 #include "core/io/letter.h"
+#include "core/io/list.h"
 #include "core/io/mailbox.h"
 #include "core/io/pool.h"
 #include "core/io/timer.h"
@@ -69,6 +70,11 @@ struct coordinator {
     uint32_t tally_count;
 
     struct usage *usage; /* NULL: nobody keeps accounts */
+
+    /* upstreams.c, upstream_check.c */
+    struct upstream_groups *groups; /* workers use them, too; NULL: there are none */
+    uint32_t member_ids;            /* that were given */
+    struct link checks;
 
     /* accounts.c */
     struct checkers *checkers; /* NULL: no listener has users */
@@ -154,6 +160,13 @@ void limiting_close(struct coordinator *c);
 void limiting_turn(struct coordinator *c);
 /* The settings `fresh` are to take the place of `now`. */
 void limiting_configure(struct coordinator *c, const struct config *now, const struct config *fresh);
+
+/* --- upstreams.c --- */
+
+int upstreams_start(struct coordinator *c); /* with the groups of the settings, before the workers: 0 or -ENOMEM */
+/* The settings `fresh` have taken the place of `now`. */
+void upstreams_configure(struct coordinator *c, const struct config *now, const struct config *fresh);
+void upstreams_close(struct coordinator *c); /* the ring and the workers are gone */
 
 /* --- tallying.c --- */
 

@@ -38,10 +38,11 @@ static void dial_on_return(struct errand *errand, int32_t result)
     free(dial);
 }
 
-static bool dial_fill(const struct coordinator *c, struct dial_errand *dial, const struct proxy_uri *hops,
+/* Behind the chain of -x, or directly. */
+static bool dial_fill(const struct coordinator *c, struct dial_errand *dial, bool chained, const struct proxy_uri *hops,
                       uint8_t hop_count)
 {
-    uint32_t own = c->config->hop_count;
+    uint32_t own = chained ? c->config->hop_count : 0;
     if (own + hop_count > ROUTE_HOPS_MAX) return false;
     memcpy(dial->hops, c->config->hops, own * sizeof *hops);
     if (hop_count > 0) memcpy(dial->hops + own, hops, hop_count * sizeof *hops);
@@ -49,7 +50,7 @@ static bool dial_fill(const struct coordinator *c, struct dial_errand *dial, con
     return true;
 }
 
-int coordinator_dial(struct coordinator *c, const struct address *target, const struct proxy_uri *hops,
+static int dial_send(struct coordinator *c, const struct address *target, bool chained, const struct proxy_uri *hops,
                      uint8_t hop_count, uint32_t timeout_ms)
 {
     struct dial_errand *dial = calloc(1, sizeof *dial);
@@ -58,7 +59,7 @@ int coordinator_dial(struct coordinator *c, const struct address *target, const 
     dial->errand = (struct errand){.run = errand_dial, .done = dial_on_return};
     dial->target = *target;
     dial->timeout_ms = timeout_ms;
-    int error = dial_fill(c, dial, hops, hop_count) ? 0 : -E2BIG;
+    int error = dial_fill(c, dial, chained, hops, hop_count) ? 0 : -E2BIG;
     if (error == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) error = -errno;
     if (error < 0) {
         free(dial);
@@ -70,6 +71,17 @@ int coordinator_dial(struct coordinator *c, const struct address *target, const 
     dial_on_return(&dial->errand, -EAGAIN);
     close(ends[0]);
     return -EAGAIN;
+}
+
+int coordinator_dial(struct coordinator *c, const struct address *target, const struct proxy_uri *hops,
+                     uint8_t hop_count, uint32_t timeout_ms)
+{
+    return dial_send(c, target, true, hops, hop_count, timeout_ms);
+}
+
+int coordinator_dial_directly(struct coordinator *c, const struct address *target, uint32_t timeout_ms)
+{
+    return dial_send(c, target, false, NULL, 0, timeout_ms);
 }
 
 /* --- the end --- */

@@ -17,5 +17,7 @@ bool coordinator_send(struct coordinator *c, uint32_t worker, struct errand *err
  * the first octet is 0 or an enum failure (struct dial_errand); or -errno. */
 int coordinator_dial(struct coordinator *c, const struct address *target, const struct proxy_uri *hops,
                      uint8_t hop_count, uint32_t timeout_ms);
+/* The same without -x. */
+int coordinator_dial_directly(struct coordinator *c, const struct address *target, uint32_t timeout_ms);
 
 #endif

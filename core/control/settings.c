@@ -60,12 +60,14 @@ int coordinator_configure(struct coordinator *c, struct config *fresh)
     lists_follow(fresh->lists, c->config->lists);
     *all = (struct reconfiguration){.old = c->owned, .old_lists = c->config->lists, .left = count};
     limiting_configure(c, c->config, fresh);
+    const struct config *before = c->config;
     c->config = c->owned = fresh;
     for (uint32_t i = 0; i < count; i++) {
         all->errands[i] = (struct config_errand){
             .errand = {.run = errand_configure, .done = settings_on_obeyed}, .config = fresh, .all = all};
         if (!coordinator_send(c, i, &all->errands[i].errand)) stopped++; /* a worker that has stopped obeys nobody */
     }
+    upstreams_configure(c, before, fresh);
     reconfiguration_release(all, stopped);
     settings_show(c, fresh);
     return 0;

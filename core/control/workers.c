@@ -184,6 +184,7 @@ static void thread_init(struct coordinator *c, uint32_t index, const int *fds)
     w->index = index;
     w->own = c->own;
     w->keys = c->keys;
+    w->groups = c->groups;
     w->tally = &c->tallies[index];
     if (c->access_log) w->access = access_log_feed(c->access_log, index);
     if (c->checkers) w->verifier = checkers_verifier(c->checkers);

@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #include "core/process/process.h"
 #include "core/session/keys.h"
 #include "core/session/policy.h"
+#include "protocols/group_text.h"
 #include "protocols/usage_text.h"
 
 #define fault(config, ...) fault_at((config), __LINE__, __VA_ARGS__)
@@ -195,6 +197,68 @@ static int check_keys(const struct config *c)
     }
     if (__builtin_popcount(kinds) <= (int)KEYS_PER_SESSION) return 0;
     return fault(c, "--limit: give at most %u of source, user, rule, target, listener and total", KEYS_PER_SESSION);
+}
+
+/* --- groups of upstreams --- */
+
+/* The index of the one that has that name, or CONFIG_UPSTREAMS_MAX. What follows the name is a `=`. */
+static uint32_t find_upstream(const struct config *c, const char *name, size_t size)
+{
+    uint32_t i = 0;
+    for (; i < c->upstream_count; i++)
+        if (strncmp(c->upstreams[i], name, size) == 0 && c->upstreams[i][size] == '=') return i;
+    return CONFIG_UPSTREAMS_MAX;
+}
+
+/* Each by itself was judged when it was read. */
+static int check_upstream(const struct config *c, uint32_t index, struct group_plan *plan)
+{
+    char member[ADDRESS_TEXT_SIZE];
+
+    group_parse(c->upstreams[index], strlen(c->upstreams[index]), plan);
+    if (find_upstream(c, plan->name, strlen(plan->name)) != index)
+        return fault(c, "--upstream \"%s\": there are two groups of that name, give one with all its members",
+                     plan->name);
+    for (unsigned i = 0; i < plan->count; i++) {
+        uint32_t arrives = circle_arrives(c, &plan->members[i].uri.address);
+        if (arrives == CIRCLE_NONE) continue;
+        address_format(&plan->members[i].uri.address, member, sizeof member);
+        return fault(c,
+                     "--upstream \"%s\": %s is listener \"%s\" of this process, so that connections would run in a "
+                     "circle; leave it out",
+                     plan->name, member, c->listeners[arrives].text);
+    }
+    return 0;
+}
+
+static int check_hop_group(const struct config *c, const struct address *hop, struct group_plan *plan)
+{
+    uint32_t index = find_upstream(c, hop->name, hop->name_size);
+
+    if (index == CONFIG_UPSTREAMS_MAX)
+        return fault(c, "--proxy group:%s: there is no such group, give --upstream %s=...", hop->name, hop->name);
+    group_parse(c->upstreams[index], strlen(c->upstreams[index]), plan);
+    if (!plan->targets) return 0;
+    return fault(c, "--proxy group:%s: its members are no proxies, give them as socks5://, socks4a:// or http://",
+                 hop->name);
+}
+
+static int check_upstreams(const struct config *c)
+{
+    int result = 0;
+    unsigned groups = 0;
+    struct group_plan *plan = malloc(sizeof *plan);
+
+    if (!plan) return fault(c, "--upstream: not enough memory");
+    for (uint32_t i = 0; i < c->upstream_count; i++)
+        if (check_upstream(c, i, plan) < 0) result = -1;
+    for (uint32_t i = 0; i < c->hop_count; i++) {
+        if (c->hops[i].address.kind != ADDRESS_GROUP) continue;
+        if (check_hop_group(c, &c->hops[i].address, plan) < 0) result = -1;
+        if (++groups == 2) result = fault(c, "--proxy: a chain has one group at most, leave the others out");
+    }
+    free(plan);
+    return result;
 }
 
 static int check_usage(const struct config *c)
@@ -482,6 +546,7 @@ int config_check(struct config *config)
     for (uint32_t i = 0; i < config->listener_count; i++)
         if (check_listener(config, i) < 0) result = -1;
     if (config->api_text && check_api(config) < 0) result = -1;
+    if (result == 0 && check_upstreams(config) < 0) result = -1;
     if (result == 0 && check_circles(config) < 0) result = -1;
     if (result < 0) return -1;
 

@@ -119,14 +119,15 @@ static bool is_contract_key(const char *key)
     return false;
 }
 
-static void dump_limits(const struct config *c, const char *key)
+/* What has blanks and commas of its own. */
+static void dump_texts(const char *key, const char *const *texts, uint32_t count)
 {
-    printf("    %s = %s", key, c->limit_count > 0 ? "\"" : "nil");
-    for (uint32_t i = 0; i < c->limit_count; i++) {
+    printf("    %s = %s", key, count > 0 ? "\"" : "nil");
+    for (uint32_t i = 0; i < count; i++) {
         if (i > 0) printf("; ");
-        dump_octets(c->limits[i]);
+        dump_octets(texts[i]);
     }
-    puts(c->limit_count > 0 ? "\"," : ",");
+    puts(count > 0 ? "\"," : ",");
 }
 
 static void dump_lists(const struct config *c, const struct option_row *row)
@@ -161,7 +162,8 @@ static void dump_row(const struct config *c, const struct option_row *row)
     case OPTION_FORWARD: dump_forwards(c, row->key); return;
     case OPTION_SCRIPTS: dump_scripts(c, row->key); return;
     case OPTION_LISTS: dump_lists(c, row); return;
-    case OPTION_LIMITS: dump_limits(c, row->key); return;
+    case OPTION_LIMITS: dump_texts(row->key, c->limits, c->limit_count); return;
+    case OPTION_UPSTREAMS: dump_texts(row->key, c->upstreams, c->upstream_count); return;
     }
 }
 

@@ -44,6 +44,7 @@ enum option_kind {
     OPTION_SCRIPTS,     /* paths of scripts; likewise, in their order */
     OPTION_LISTS,       /* members of config.lists_given of one enum list_kind; a string, separated by commas */
     OPTION_LIMITS,      /* config.limits; a string, separated by semicolons */
+    OPTION_UPSTREAMS,   /* config.upstreams; likewise */
     OPTION_RULESET,     /* const char *, the path of a script; that path, or the ruleset itself as a table */
 };
 

@@ -1,6 +1,7 @@
 #include "core/process/option_readers.h"
 
 #include <net/if.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -9,6 +10,7 @@
 #include "core/process/list_options.h"
 #include "core/process/option_values.h"
 #include "core/session/policy.h"
+#include "protocols/group_text.h"
 #include "protocols/limit_text.h"
 
 #define URI_TEXT_MAX   1023u
@@ -24,9 +26,11 @@ static int add_hop(struct option_parse *p, const char *text, size_t size)
 
     if (c->hop_count == CONFIG_HOPS_MAX)
         return option_complain(p, "the chain is too long, give at most %u", CONFIG_HOPS_MAX);
-    wrong = size > URI_TEXT_MAX ? "longer than 1023 octets" : proxy_uri_parse(text, size, &c->hops[c->hop_count]);
+    wrong = size > URI_TEXT_MAX ? "longer than 1023 octets" : group_hop_parse(text, size, &c->hops[c->hop_count]);
     if (wrong)
-        return option_complain(p, "proxy %u: %s, give socks5://, socks4a:// or http://[user[:password]@]host[:port]",
+        return option_complain(p,
+                               "proxy %u: %s, give socks5://, socks4a:// or http://[user[:password]@]host[:port], or "
+                               "group:NAME",
                                c->hop_count + 1, wrong);
     c->hop_count++;
     return 0;
@@ -148,6 +152,23 @@ int option_add_limit(struct option_parse *p, const char *operand)
         return option_complain(p, "too many limits, give at most %u; PUT /limits/KEY of the API takes more",
                                CONFIG_LIMITS_MAX);
     c->limits[c->limit_count++] = operand;
+    return 0;
+}
+
+/* Messages name the group and no member: a URI may hold a password. */
+int option_add_upstream(struct option_parse *p, const char *operand)
+{
+    struct config *c = p->config;
+    operand += strspn(operand, " ");
+    struct group_plan *plan = malloc(sizeof *plan);
+    if (!plan) return option_complain(p, "not enough memory");
+    const char *wrong = group_parse(operand, strlen(operand), plan);
+    if (!wrong && strchr(operand, ';')) wrong = "it has a semicolon, write it as %3B";
+    free(plan);
+    if (wrong) return option_complain(p, "\"%.*s\": %s", (int)strcspn(operand, "=:/,"), operand, wrong);
+    if (c->upstream_count == CONFIG_UPSTREAMS_MAX)
+        return option_complain(p, "too many groups, give at most %u; scripts may define more", CONFIG_UPSTREAMS_MAX);
+    c->upstreams[c->upstream_count++] = operand;
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include "core/process/option.h"
 
 option_function option_set_proxy, option_set_family, option_set_nameserver, option_set_netdev, option_set_blocked;
+option_function option_add_upstream;
 option_function option_set_udp_advertise;
 option_function option_set_socket_buffer, option_set_startups, option_add_limit, option_add_lists, option_set_workers;
 option_function option_set_access_log, option_set_access_log_format;

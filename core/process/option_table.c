@@ -82,8 +82,12 @@ const struct option_row option_rows[] = {
 
     {'x', "proxy", "URI[,URI...]", GROUP_OUTBOUND,
      "connect through a chain of proxies, first hop first: socks5://, socks4a:// or "
-     "http://[user[:password]@]host[:port]",
+     "http://[user[:password]@]host[:port], or group:NAME",
      option_set_proxy, TEXT("proxy", proxy_text)},
+    {0, "upstream", "NAME=LIST", GROUP_OUTBOUND,
+     "a group of proxies, or of host:port, which -x and rulesets name as group:NAME; behind a member ,weight=N "
+     ",backup=yes ,max=N; for the group ,policy=round|least|hash ,check=tcp|http|socks5 and more; may be repeated",
+     option_add_upstream, FIELD("upstream", UPSTREAMS)},
     {'4', NULL, NULL, GROUP_OUTBOUND, "resolve names to IPv4 addresses only", option_set_family, ACTION},
     {'6', NULL, NULL, GROUP_OUTBOUND, "resolve names to IPv6 addresses only", option_set_family, ACTION},
     {KEY_ALONE, FAMILY("resolve_pf", family)},
