@@ -35,6 +35,7 @@ static const char *kind_text(enum option_kind kind)
     case OPTION_HTTP_LISTEN:
     case OPTION_FORWARD:
     case OPTION_LIMITS:
+    case OPTION_UPSTREAMS:
     case OPTION_LISTS:
     case OPTION_SCRIPTS: return "a string";
     case OPTION_ACTION:
@@ -351,6 +352,10 @@ static void apply_texts(lua_State *L, const struct boot_file *file, int table)
     if (field_text(L, table, "limit")) file->config->limit_count = 0;
     add_list(L, table, "limit", "limit", ';', &words);
     read_words(L, file, "limit", &words);
+    words.count = 1;
+    if (field_text(L, table, "upstream")) file->config->upstream_count = 0;
+    add_list(L, table, "upstream", "upstream", ';', &words);
+    read_words(L, file, "upstream", &words);
     for (size_t i = 0; i < option_row_count; i++) {
         const struct option_row *row = &option_rows[i];
         bool lists = row->kind == OPTION_LISTS;
@@ -414,16 +419,17 @@ static void push_listeners(lua_State *L, const struct config *c, bool http)
     lua_pushnil(L);
 }
 
-static void push_limits(lua_State *L, const struct config *c)
+/* What has commas of its own. */
+static void push_texts(lua_State *L, const char *const *texts, uint32_t count)
 {
     luaL_Buffer b;
     luaL_buffinit(L, &b);
-    for (uint32_t i = 0; i < c->limit_count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         if (i > 0) luaL_addstring(&b, "; ");
-        luaL_addstring(&b, c->limits[i]);
+        luaL_addstring(&b, texts[i]);
     }
     luaL_pushresult(&b);
-    if (c->limit_count > 0) return;
+    if (count > 0) return;
     lua_pop(L, 1);
     lua_pushnil(L);
 }
@@ -486,7 +492,8 @@ static void push_field(lua_State *L, const struct config *c, const struct option
     case OPTION_FORWARD: push_forward(L, c); return;
     case OPTION_SCRIPTS: push_scripts(L, c); return;
     case OPTION_LISTS: push_lists(L, c, row); return;
-    case OPTION_LIMITS: push_limits(L, c); return;
+    case OPTION_LIMITS: push_texts(L, c->limits, c->limit_count); return;
+    case OPTION_UPSTREAMS: push_texts(L, c->upstreams, c->upstream_count); return;
     }
 }
 

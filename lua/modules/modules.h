@@ -13,7 +13,8 @@ int luaopen_regex(lua_State *L);
 int luaopen_request(lua_State *L); /* ruleset.c: what is known of the request that is being decided */
 int luaopen_sets(lua_State *L);
 int luaopen_time(lua_State *L);
-int luaopen_users(lua_State *L); /* sluice.users */
+int luaopen_upstreams(lua_State *L); /* sluice.upstreams */
+int luaopen_users(lua_State *L);     /* sluice.users */
 int luaopen_wakeup(lua_State *L);
 int luaopen_zlib(lua_State *L);
 

@@ -290,6 +290,8 @@ int luaopen_neosocksd(lua_State *L)
                                          {"unauthorized", sluice_unauthorized},
                                          {NULL, NULL}};
     luaL_newlib(L, functions);
+    luaopen_upstreams(L);
+    lua_setfield(L, -2, "upstreams");
     luaopen_users(L);
     lua_setfield(L, -2, "users");
     return 1;

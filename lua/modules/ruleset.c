@@ -21,6 +21,7 @@
 #include "lua/modules/modules.h"
 #include "lua/modules/ruleset.h"
 #include "lua/modules/target.h"
+#include "lua/modules/upstreams.h"
 
 enum stage { ASKED, TRYING, DETACHED };
 
@@ -123,7 +124,10 @@ static bool read_verdict(lua_State *L, int first, struct route_request *request,
     if (own < 0) return false;
     verdict->hop_count = (uint8_t)(config->hop_count + (uint32_t)own);
     verdict->hops = request->hops;
-    return true;
+    char why[128];
+    if (upstreams_judge(r->engine->c, verdict, why, sizeof why)) return true;
+    LOGE("ruleset error: %s", why);
+    return false;
 }
 
 /* The rule and the limits that the ruleset has given to the request so far. */

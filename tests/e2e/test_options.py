@@ -23,7 +23,8 @@ OPTIONS = {
     "bind": {"off": "", "on": "--enable-socks5-bind"},
     "udp": {"off": "", "on": "--enable-socks5-udp"},
     "listening": {"": "", "no-fastopen": "--no-fastopen", "reuseport": "--reuseport"},
-    "proxy": {"none": "", "socks5": "-x socks5://{hop}", "http": "-x http://us%65r:p%22ss@{hop}"},
+    "proxy": {"none": "", "socks5": "-x socks5://{hop}", "http": "-x http://us%65r:p%22ss@{hop}",
+              "group": "-x group:pool --upstream pool=socks5://{hop},weight=2,check=tcp,interval=0.5"},
     "family": {"any": "", "4": "-4", "6": "-6"},
     "nameserver": {"none": "", "one": "--nameserver {nameserver}"},
     "netdev": {"none": "", "lo": "-i lo"},
@@ -53,9 +54,9 @@ UNRULED = ["none", "config"]
 FORWARDS = ["forward", "forward-unix", "forward-open", "several"]
 # (option, values, another option, values, what is said)
 CLASHES = [
-    ("proxy", ["http"], "bind", ["on"], r"--enable-socks5-bind cannot go through --proxy http://[^ ]+: give socks5:// there, or leave one of them out"),
-    ("proxy", ["http"], "udp", ["on"], r"--enable-socks5-udp cannot go through --proxy http://[^ ]+: give socks5:// there, or leave one of them out"),
-    ("proxy", ["socks5", "http"], "listener", ["forward-unix"], r"no proxy can connect to a Unix socket of this machine, leave --proxy out"),
+    ("proxy", ["http", "group"], "bind", ["on"], r"--enable-socks5-bind cannot go through --proxy (http://[^ ]+|group:pool): give socks5:// there, or leave one of them out"),
+    ("proxy", ["http", "group"], "udp", ["on"], r"--enable-socks5-udp cannot go through --proxy (http://[^ ]+|group:pool): give socks5:// there, or leave one of them out"),
+    ("proxy", ["socks5", "http", "group"], "listener", ["forward-unix"], r"no proxy can connect to a Unix socket of this machine, leave --proxy out"),
     ("script", UNRULED, "auth", ["on"], r"authentication requires a ruleset"),
     ("script", UNRULED, "listener", ["forward-open"], r"a target that is left to a ruleset needs one, give -r"),
     ("auth", ["on"], "listener", FORWARDS + ["tproxy"], r"--auth-required: forwarded and transparent clients cannot authenticate, leave it out"),
