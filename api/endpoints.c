@@ -18,6 +18,7 @@
 #include "api/sessions.h"
 #include "api/stats_text.h"
 #include "api/top.h"
+#include "api/upstreams.h"
 #include "api/usage.h"
 #include "api/users.h"
 #include "core/io/log.h"
@@ -131,6 +132,7 @@ static void handle_metrics(struct call *call)
     take_snapshot(call, &now);
     snapshot_count_descriptors(&now);
     metrics_write(&text, &now, call->parts->coordinator);
+    upstreams_write_metrics(&text, call->parts->coordinator);
     scripts_write_metrics(&text, call->parts->engine);
     /* An error is logged by the engine; a scrape must not fail for it. */
     if (!engine_metrics(call->parts->engine, &part)) engine_text_free(&part);
@@ -326,6 +328,15 @@ static const struct endpoint endpoints[] = {
     {.path = "/lists", .methods = READ, .scope = ACCESS_READ, .handle = lists_show_all},
     {.path = "/lists", .methods = READ, .scope = ACCESS_READ, .takes_id = true, .handle = lists_ask},
     {.path = "/lists/reload", .methods = CALL_POST, .scope = ACCESS_ADMIN, .parameters = "", .handle = lists_reload},
+    {.path = "/upstreams", .methods = READ, .scope = ACCESS_READ, .handle = upstreams_list},
+    {.path = "/upstreams",
+     .methods = CALL_PUT,
+     .scope = ACCESS_ADMIN,
+     .takes_id = true,
+     .takes_path = true,
+     .needs_length = true,
+     .parameters = "",
+     .handle = upstreams_put},
     {.path = "/usage", .methods = READ, .scope = ACCESS_READ, .handle = usage_list},
     {.path = "/users", .methods = READ, .scope = ACCESS_READ, .handle = users_list_all},
     {.path = "/users",

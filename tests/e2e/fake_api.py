@@ -35,6 +35,7 @@ class FakeApi:
         self.stats = {}
         self.revision, self.rows, self.start = 7, 1700, time.monotonic() - 3 * 86400
         self.talkers, self.missed, self.keys = 10, 0, 10000
+        self.groups = []  # of upstreams
         self.asked = []
         fake = self
 
@@ -77,6 +78,8 @@ class FakeApi:
             self.send(handler, 200, json.dumps({"top": [self.talker(by, i) for i in range(self.talkers)], "missed": self.missed}).encode())
         elif path == "/limits":
             self.send(handler, 200, json.dumps(self.limits(urllib.parse.parse_qs(query))).encode())
+        elif path == "/upstreams":
+            self.send(handler, 200, json.dumps({"upstreams": self.groups, "next": None}).encode())
         elif path == "/sessions":
             first = int(urllib.parse.parse_qs(query).get("cursor", ["0-0"])[0].split("-")[1], 16)
             self.send(handler, 200, json.dumps(self.sessions(first)).encode())
@@ -169,6 +172,11 @@ class FakeApi:
                 "refused": i, "bytes": {"up": 1, "down": 2}, "rate": {"up": 1000 * i, "down": 250000} if i % 2 else None,
                 "terms": {"connections": 6, "down": "1000000B/s", "quota": "5368709120B/month"},
                 "used": {"quota": 5368709120 if i % 3 == 0 else 1368709120}}
+
+    @staticmethod
+    def member(i, state="up", **more):
+        return {"member": f"192.0.2.{i}:1080", "backup": i == 2, "max": 0, "state": state, "checked": "none", "out_seconds": 0.0,
+                "sessions": i, "connected": 10 * i, "failed": 0, "checks_passed": 0, "checks_failed": 0, "last_failure": None, **more}
 
     def talker(self, by, i):
         name = [*HOSTILE, "alice", "bob"][i % 8]

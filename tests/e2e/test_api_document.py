@@ -74,6 +74,8 @@ RARE = {503, 504}
 RARER = {("get", "/"): {404}, ("head", "/"): {404}, ("post", "/profile"): {409, 500}, ("delete", "/scripts/{id}"): {204},
          ("delete", "/sessions/{id}"): {204}, ("get", "/limits/{id}"): {200}, ("head", "/limits/{id}"): {200}, ("put", "/limits/{id}"): {409},
          ("delete", "/limits/{id}"): {204},
+         # these need a group, see test_groups.py
+         **{(method, "/upstreams"): {404} for method in ("get", "head")}, ("put", "/upstreams/{id}"): {200},
          # these need a file of users, see test_users.py
          **{(method, path): {200} for method in ("get", "head") for path in ("/users", "/users/{id}")}, ("put", "/users/{id}"): {200, 500},
          ("delete", "/users/{id}"): {204, 500},

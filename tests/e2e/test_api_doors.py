@@ -102,7 +102,7 @@ def test_fields_with_one_meaning(shared_ruled, name, first, second):
 
 CHANGES = [("POST", "/ruleset/invoke", "_G.x = 1"), ("POST", "/ruleset/update", "_G.x = 1 return {}"), ("POST", "/ruleset/gc", ""),
            ("POST", "/scripts?name=one", "await.sleep(9)"), ("DELETE", "/sessions/0-0-0", None), ("DELETE", "/scripts/one", None),
-           ("POST", "/profile?seconds=1", ""), ("PUT", "/limits/gold", '{"connections": 1}'), ("DELETE", "/limits/gold", None), ("PUT", "/users/a", "{}"), ("DELETE", "/users/a", None), ("POST", "/lists/reload", ""), ("POST", "/sessions/judge", ""), ("POST", "/stats?server=1", "")]
+           ("POST", "/profile?seconds=1", ""), ("PUT", "/limits/gold", '{"connections": 1}'), ("DELETE", "/limits/gold", None), ("PUT", "/upstreams/pool/h:1", '{"state": "up"}'), ("PUT", "/users/a", "{}"), ("DELETE", "/users/a", None), ("POST", "/lists/reload", ""), ("POST", "/sessions/judge", ""), ("POST", "/stats?server=1", "")]
 
 
 @pytest.mark.parametrize("method,path,body", CHANGES)
@@ -144,7 +144,7 @@ def rows_of_the_table():
 
 
 # What a token of the scope `read` may do, and what nobody needs one for. Everything else changes something.
-FOR_READERS = {("GET", path) for path in ["/stats", "/metrics", "/sessions", "/scripts", "/history", "/top", "/limits", "/limits/0-0-0", "/lists", "/lists/0-0-0", "/usage", "/users", "/users/0-0-0"]}
+FOR_READERS = {("GET", path) for path in ["/stats", "/metrics", "/sessions", "/scripts", "/history", "/top", "/limits", "/limits/0-0-0", "/lists", "/lists/0-0-0", "/upstreams", "/usage", "/users", "/users/0-0-0"]}
 FOR_READERS |= {("HEAD", path) for _, path in FOR_READERS}
 FOR_ALL = {(method, path) for method in ["GET", "HEAD"] for path in ["/", "/healthy", "/ready"]} | {("POST", "/healthy")}
 

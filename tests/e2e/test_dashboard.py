@@ -302,6 +302,25 @@ def test_names_of_strangers_are_text(fake, browser):
 ROWS = "[...document.querySelectorAll('%s tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
 
 
+def test_groups_of_upstreams(fake, browser):
+    """Not there without groups; whoever is not up comes first."""
+    server, page = fake(), browser(viewport={"width": 1280, "height": 800})
+    page.open_live(server.port)
+    page.until("document.querySelectorAll('#keys-rows tr').length === 50")  # asked for behind the groups
+    assert page.see("document.querySelector('#upstreams-card').hidden")
+    server.groups = [{"name": "pool", "members": [server.member(1), server.member(2), server.member(3, "out", out_seconds=2.2, failed=3, max=3,
+                                                                                                   last_failure="<b>refused")]},
+                     {"name": "web", "members": [server.member(4, checked="up", checks_passed=7, checks_failed=1)]}]
+    page.until("document.querySelectorAll('#upstreams tr').length === 4")
+    assert page.see(ROWS % "#upstreams") == [
+        ["192.0.2.3:1080", "pool", "out, 3 s", "3 of 3", "30", "3", "–", "<b>refused"], ["192.0.2.1:1080", "pool", "up", "1", "10", "0", "–", "–"],
+        ["192.0.2.2:1080", "pool (backup)", "up", "2", "20", "0", "–", "–"], ["192.0.2.4:1080", "web", "up", "4", "40", "0", "7, 1", "–"]]
+    assert page.see("!document.querySelector('#upstreams-card').hidden && document.querySelectorAll('#upstreams .warn').length") == 2
+    server.groups = [{"name": "pool", "members": [server.member(i) for i in range(60)]}]
+    page.until("document.querySelectorAll('#upstreams tr').length === 50")
+    assert page.text("#upstreams-note") == "50 of 60" and page.errors() == []
+
+
 def test_users_rules_and_keys(fake, browser):
     """What limits leave, in figures; pages of 10,000 keys; and a name is never more than text."""
     server, page = fake(), browser(viewport={"width": 1280, "height": 800})

@@ -24,7 +24,7 @@ OPTIONS = {
     "udp": {"off": "", "on": "--enable-socks5-udp"},
     "listening": {"": "", "no-fastopen": "--no-fastopen", "reuseport": "--reuseport"},
     "proxy": {"none": "", "socks5": "-x socks5://{hop}", "http": "-x http://us%65r:p%22ss@{hop}",
-              "group": "-x group:pool --upstream pool=socks5://{hop},weight=2,check=tcp,interval=0.5"},
+              "group": "-x group:pool --upstream pool=socks5://{hop},weight=2,max=9"},
     "family": {"any": "", "4": "-4", "6": "-6"},
     "nameserver": {"none": "", "one": "--nameserver {nameserver}"},
     "netdev": {"none": "", "lo": "-i lo"},
