@@ -224,6 +224,7 @@ enum session_state dial_begin(struct worker *w, struct session *s)
     if (refused != FAIL_NONE) return session_fail(w, s, refused);
     if (to->kind == ADDRESS_NAME) return dial_resolve(w, s);
     if (to->kind == ADDRESS_NONE) return session_fail(w, s, FAIL_RESOLVE);
+    if (to->kind == ADDRESS_GROUP) return session_fail(w, s, FAIL_NO_UPSTREAM); /* nobody has chosen a member */
     setup->resolve.results[0].kind = to->kind;
     memcpy(setup->resolve.results[0].octets, to->ipv6, sizeof to->ipv6);
     return dial_go_on(w, s);

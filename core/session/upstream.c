@@ -136,6 +136,7 @@ static struct upstream_judgement judge_hop(const struct setup *setup, enum failu
 struct upstream_judgement upstream_judge(const struct session *s, const struct setup *setup, enum failure failure)
 {
     if (setup->upstream.at == UPSTREAM_NO_GROUP || s->state > SESSION_HOP) return (struct upstream_judgement){0};
+    if (s->state == SESSION_HOP && setup->hop_stage > HOP_REPLY) return (struct upstream_judgement){0};
     if (s->state != SESSION_HOP) return judge_dial(s, setup, failure);
     if (setup->hop == setup->upstream.at) return judge_hop(setup, failure);
     if (setup->hop + 1 == setup->upstream.at) return judge_behind(setup, failure);
