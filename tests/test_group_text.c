@@ -134,7 +134,7 @@ static void test_groups_where_they_are_used(void **state)
     assert_string_equal(out, "group:a-1");
     assert_false(group_address_parse("group:", 6, &address));
     assert_false(group_address_parse("group:a:80", 10, &address)); /* what a client could make a name of */
-    assert_false(group_address_parse("group:80", 8, &address)); /* a host of that name */
+    assert_false(group_address_parse("group:80", 8, &address));    /* a host of that name */
     assert_false(group_address_parse("grouper:80", 10, &address));
     assert_null(group_hop_parse("group:a", 7, &hop));
     assert_int_equal(hop.address.kind, ADDRESS_GROUP);

@@ -726,7 +726,7 @@ def disagreements(value, schema, schemas, where):
 @pytest.mark.parametrize("path,name", [("/stats?format=json", "Stats"), ("/sessions?limit=1", "Sessions"), ("/history", "History"), ("/limits", "Limits"), ("/limits/total", "Limit"),
                                        ("/upstreams", "Upstreams")])
 def test_json_is_what_the_document_says(ruled, origin, path, name):
-    proxy, api = ruled(DIRECT, "--workers", "2", "--limit", "total: quota=5GiB/month rate=1000/s", "--upstream", "pool=127.0.0.1:1,check=tcp")
+    proxy, api = ruled(DIRECT, "--workers", "2", "--limit", "total: quota=5GiB/month rate=1000/s", "--upstream", "pool=127.0.0.1:1")
     clients = [wire.through_socks5(proxy.address, "127.0.0.1", origin().port) for _ in range(2)]
     with open(os.path.join(ROOT, "docs", "openapi.yaml"), encoding="utf-8") as text:
         schemas = yaml.safe_load(text)["components"]["schemas"]
