@@ -178,6 +178,7 @@ static enum failure decision_obey(struct worker *w, struct session *s, const str
     enum failure failure = FAIL_NONE;
     if (verdict->order == ROUTE_REJECT || verdict->order == ROUTE_UNAUTHORIZED) return FAIL_REJECTED;
     if (verdict->target.kind == ADDRESS_NONE || verdict->target.kind == ADDRESS_UNIX) return FAIL_RESOLVE;
+    if (verdict->target.kind == ADDRESS_GROUP) return FAIL_NO_UPSTREAM; /* groups are of connections */
     target->to = verdict->target;
     failure = limited_admit_more(w, s, verdict->limits, verdict->limit_count);
     if (failure == FAIL_NONE && verdict->hop_count > 0) {
