@@ -49,6 +49,8 @@ struct sim_op {
     struct sim_conn *conn;
     uint8_t *memory; /* the kernel's while the operation is in flight */
     size_t size, done;
+    struct iovec parts[RING_PARTS_MAX]; /* of a send, which has no `memory` */
+    unsigned part_count;
     size_t limit; /* of receives into a group's buffers: octets in all */
     uint64_t sum; /* of the memory, when it was armed */
     struct ring *target;
@@ -209,12 +211,25 @@ static bool overlap(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_
     return a < b + b_size && b < a + a_size;
 }
 
+static bool op_uses(const struct sim_op *op, const uint8_t *memory, size_t size)
+{
+    for (unsigned i = 0; i < op->part_count; i++)
+        if (overlap(op->parts[i].iov_base, op->parts[i].iov_len, memory, size)) return true;
+    return op->memory && overlap(op->memory, op->size, memory, size);
+}
+
+static uint64_t sum_of_parts(const struct iovec *parts, size_t count, uint64_t sum)
+{
+    for (size_t i = 0; i < count; i++) sum = sum * 31 + sum_of(parts[i].iov_base, parts[i].iov_len);
+    return sum;
+}
+
 /* What the kernel writes to belongs to one operation; what it reads from is written to by none. */
 static void check_memory(const struct ring *ring, const uint8_t *memory, size_t size, bool written)
 {
     for (unsigned i = 0; i < ring->top; i++) {
         const struct sim_op *op = &ring->ops[i];
-        if (op->kind == OP_FREE || !op->memory || !overlap(op->memory, op->size, memory, size)) continue;
+        if (op->kind == OP_FREE || !op_uses(op, memory, size)) continue;
         if (written || op->kind == OP_RECV)
             sim_fail("memory is given to the kernel that operation %u of slot %u still uses", op->tag.op, op->tag.slot);
     }
@@ -303,17 +318,32 @@ void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, size_t size
     op->limit = size;
 }
 
-void ring_send(struct ring *ring, int fd, const void *data, size_t size, struct ring_tag tag)
+/* Now and then there is no room for a list, and only the first part is taken. */
+unsigned ring_send_parts(struct ring *ring, int fd, const struct iovec *parts, unsigned count, struct ring_tag tag)
 {
     struct sim_conn *conn = sim_stream_at(fd, "a send")->conn;
-    if (size == 0) sim_fail("a send of nothing");
+    assert(count > 0 && count <= RING_PARTS_MAX);
     if (sim_ring_sends(conn)) sim_fail("two sends are armed on descriptor %d", fd);
-    check_memory(ring, data, size, false);
+    if (count > 1 && sim_chance(sim_chances_now.transfer)) count = 1;
+    size_t size = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (parts[i].iov_len == 0) sim_fail("a send of nothing");
+        check_memory(ring, parts[i].iov_base, parts[i].iov_len, false);
+        size += parts[i].iov_len;
+    }
     struct sim_op *op = sim_arm(ring, OP_SEND, fd, tag);
     op->conn = conn;
-    op->memory = (uint8_t *)(uintptr_t)data;
+    op->part_count = count;
+    memcpy(op->parts, parts, count * sizeof *parts);
     op->size = size;
-    op->sum = sum_of(data, size);
+    op->sum = sum_of_parts(parts, count, 0);
+    return count;
+}
+
+void ring_send(struct ring *ring, int fd, const void *data, size_t size, struct ring_tag tag)
+{
+    struct iovec whole = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
+    ring_send_parts(ring, fd, &whole, 1, tag);
 }
 
 void ring_connect(struct ring *ring, int fd, const struct sockaddr *address, socklen_t size, struct ring_tag tag)
@@ -388,10 +418,7 @@ void ring_recvmsg_group(struct ring *ring, int fd, struct msghdr *shape, uint16_
 
 static uint64_t sum_of_message(const struct msghdr *message)
 {
-    uint64_t sum = sum_of(message->msg_name, message->msg_namelen);
-    for (size_t i = 0; i < message->msg_iovlen; i++)
-        sum = sum * 31 + sum_of(message->msg_iov[i].iov_base, message->msg_iov[i].iov_len);
-    return sum;
+    return sum_of_parts(message->msg_iov, message->msg_iovlen, sum_of(message->msg_name, message->msg_namelen));
 }
 
 void ring_sendmsg(struct ring *ring, int fd, const struct msghdr *message, struct ring_tag tag)
@@ -505,7 +532,7 @@ static void try_recv(struct ring *ring, struct sim_op *op)
     if (result != -EAGAIN) sim_post_result(ring, op, result);
 }
 
-static void try_recv_group(struct ring *ring, struct sim_op *op)
+static void try_recv_group_once(struct ring *ring, struct sim_op *op)
 {
     struct sim_group *g = &ring->groups[op->group];
     struct sim_conn *conn = op->conn;
@@ -534,10 +561,20 @@ static void try_recv_group(struct ring *ring, struct sim_op *op)
              (struct ring_completion){.result = result, .more = more, .has_buffer = result > 0, .buffer = buffer});
 }
 
+/* As the kernel, a multishot receive goes on while there is something, most of the time. */
+static void try_recv_group(struct ring *ring, struct sim_op *op)
+{
+    do try_recv_group_once(ring, op);
+    while (op->live && op->conn->in.used > 0 && !sim_chance(sim_chances_now.delay));
+}
+
 /* MSG_WAITALL: goes on until all is sent or an error intervenes. */
 static void try_send(struct ring *ring, struct sim_op *op)
 {
-    int32_t result = sim_conn_put(op->conn, op->memory + op->done, op->size - op->done);
+    const struct iovec *part = op->parts;
+    size_t before = op->done;
+    for (; before >= part->iov_len; part++) before -= part->iov_len;
+    int32_t result = sim_conn_put(op->conn, (const uint8_t *)part->iov_base + before, part->iov_len - before);
     if (result == -EAGAIN) return;
     if (result > 0) op->done += (uint32_t)result;
     if (result > 0 && op->done < op->size) {
@@ -781,7 +818,7 @@ int ring_wait_many_us(struct ring *ring, unsigned count, uint64_t timeout_us)
 
 static void op_end(struct sim_op *op)
 {
-    if (op->kind == OP_SEND && sum_of(op->memory, op->size) != op->sum)
+    if (op->kind == OP_SEND && sum_of_parts(op->parts, op->part_count, 0) != op->sum)
         sim_fail("the memory of a send was changed while it was in flight: operation %u of slot %u", op->tag.op,
                  op->tag.slot);
     if (op->kind == OP_SENDMSG && sum_of_message(op->message) != op->sum)

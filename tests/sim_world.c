@@ -548,8 +548,8 @@ static void world_open(uint64_t seed)
     if (may_wait && sim_chance(300)) coordinator_stuff();
 }
 
-/* What a flow may hold: a buffer that is sent, and what its next receive takes behind it. */
-#define HELD_BUFFERS_MAX 3u
+/* What a flow may hold: a receive of four buffers that is sent, and what its next receive takes behind it, two. */
+#define HELD_BUFFERS_MAX 6u
 
 static void check_held(const struct worker *w, const struct session *s)
 {

@@ -127,6 +127,53 @@ static void test_one_buffer_ahead(void **state)
     sim_bench_close(&bench);
 }
 
+/* What one receive brings in several buffers goes out in one send, behind which one receive is armed. */
+static void test_burst_goes_out_as_one(void **state)
+{
+    static uint8_t sent[3 * BUFFER + 100], got[sizeof sent];
+    (void)state;
+    struct sim_conn *client = relay(RELAY_COPY);
+    for (uint32_t i = 0; i < sizeof sent; i++) sent[i] = (uint8_t)(i / 7 * 31 + i);
+    uint64_t before = counter_read(&ring_get_stats(bench.worker.ring)->submissions);
+    assert_int_equal(sim_write(client, sent, sizeof sent), sizeof sent);
+    sim_bench_pass(&bench, 10);
+    assert_int_equal(counter_read(&ring_get_stats(bench.worker.ring)->submissions) - before, 2);
+    assert_int_equal(sim_read(bench.upstreams[0], got, sizeof got), sizeof got);
+    assert_memory_equal(got, sent, sizeof got);
+    assert_int_equal(bench.worker.buffers.leased, 0);
+    sim_bench_close(&bench);
+}
+
+/* A buffer that is full, behind which nothing comes, does not wait for more. */
+static void test_full_buffer_does_not_wait(void **state)
+{
+    static uint8_t got[BUFFER];
+    (void)state;
+    struct sim_conn *client = relay(RELAY_COPY);
+    assert_int_equal(sim_write(client, octets, BUFFER), BUFFER);
+    sim_bench_pass(&bench, 1);
+    assert_int_equal(sim_read(bench.upstreams[0], got, sizeof got), BUFFER);
+    sim_bench_close(&bench);
+}
+
+/* A sink that takes nothing: what is in the send, and two buffers behind it, are held; the rest waits with the kernel.
+ */
+static void test_slow_sink_holds_little(void **state)
+{
+    static uint8_t got[BUFFER];
+    (void)state;
+    struct sim_conn *client = relay(RELAY_COPY);
+    bench.upstreams[0]->out.room = 64;
+    uint32_t written = 0, heard = 0;
+    for (size_t size; (size = sim_write(client, octets, 1000)) > 0; sim_bench_pass(&bench, 2))
+        written += (uint32_t)size;
+    assert_in_range(bench.worker.buffers.leased, 1, 6);
+    for (int32_t size; (size = sim_read(bench.upstreams[0], got, sizeof got)) > 0; sim_bench_pass(&bench, 5))
+        heard += (uint32_t)size;
+    assert_int_equal(heard, written);
+    sim_bench_close(&bench);
+}
+
 /* --- answers --- */
 
 static void refuse(struct sim_bench *self, const struct address *to, struct sim_verdict *verdict)
@@ -177,6 +224,9 @@ int main(void)
         cmocka_unit_test(test_small_rounds_turn_back),
         cmocka_unit_test(test_one_path),
         cmocka_unit_test(test_one_buffer_ahead),
+        cmocka_unit_test(test_burst_goes_out_as_one),
+        cmocka_unit_test(test_full_buffer_does_not_wait),
+        cmocka_unit_test(test_slow_sink_holds_little),
         cmocka_unit_test(test_answers_octet_by_octet),
     };
     memset(octets, 'x', sizeof octets);

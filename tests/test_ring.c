@@ -91,6 +91,78 @@ static void test_receives_are_bounded(void **state)
     ring_destroy(ring);
 }
 
+enum { PART = 40000 };
+static uint8_t pieces[4][PART], arrived[sizeof pieces];
+
+/* The only completion, when it has come: its result. */
+static int32_t take_one(struct ring *ring)
+{
+    struct ring_completion c;
+    do assert_int_equal(ring_wait(ring, 1000), 0);
+    while (!ring_next(ring, &c));
+    int32_t result = c.result;
+    assert_false(ring_next(ring, &c));
+    return result;
+}
+
+/* In order and whole, also when the socket takes them little by little and the peer has ended its direction, so that
+ * the kernel polls in vain until it gives the send to a thread; the list itself is free at once. */
+static void test_parts_are_one_send(void **state)
+{
+    struct ring *ring;
+    struct iovec parts[4];
+    int fds[2], small = 1;
+    size_t heard = 0;
+    (void)state;
+    assert_int_equal(ring_open(&ring, &(struct ring_options){.entries = 8}), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    assert_int_equal(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        for (size_t at = 0; at < PART; at++) pieces[i][at] = (uint8_t)(at * 7 + at / 251 + i);
+        parts[i] = (struct iovec){pieces[i], PART};
+    }
+    assert_int_equal(shutdown(fds[1], SHUT_WR), 0);
+    unsigned count = ring_send_parts(ring, fds[0], parts, 4, (struct ring_tag){.op = 1});
+    assert_true(count == 1 || count == 4); /* a kernel that knows no lists */
+    memset(parts, 0, sizeof parts);
+    for (unsigned i = 0; i < 300; i++) assert_int_equal(ring_wait(ring, 0), 0);
+    for (ssize_t size; heard < count * PART; assert_int_equal(ring_wait(ring, 1), 0))
+        if ((size = read(fds[1], arrived + heard, sizeof arrived - heard)) > 0) heard += (size_t)size;
+    assert_memory_equal(arrived, pieces, count * PART);
+    assert_int_equal(take_one(ring), count * PART);
+    close(fds[0]);
+    close(fds[1]);
+    ring_destroy(ring);
+}
+
+/* There is room for some lists in a turn; who gets none is told that one part goes out, and which it is. */
+static void test_lists_of_parts_are_few(void **state)
+{
+    enum { COUNT = 200 };
+    struct iovec parts[2] = {{pieces[0], 1}, {pieces[1], 1}};
+    struct ring *ring;
+    struct ring_completion c;
+    unsigned taken[COUNT], whole = 0, came = 0;
+    int fds[2];
+    (void)state;
+    assert_int_equal(ring_open(&ring, &(struct ring_options){.entries = 256}), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    for (unsigned turn = 0; turn < 2; turn++, whole = came = 0) { /* what was taken is free again */
+        for (uint32_t i = 0; i < COUNT; i++) {
+            taken[i] = ring_send_parts(ring, fds[0], parts, 2, (struct ring_tag){.op = 1, .slot = i});
+            whole += taken[i] == 2;
+        }
+        if (taken[0] > 1) assert_in_range(whole, 1, COUNT - 1); /* else a kernel that knows no lists */
+        assert_int_equal(ring_wait(ring, 0), 0);
+        for (; ring_next(ring, &c); came++) assert_int_equal(c.result, taken[c.tag.slot]);
+        assert_int_equal(came, COUNT);
+        assert_int_equal(read(fds[1], arrived, sizeof arrived), COUNT + whole);
+    }
+    close(fds[0]);
+    close(fds[1]);
+    ring_destroy(ring);
+}
+
 /* Waits once without a time, and takes what has come: how many completions. Each slot comes once. */
 static unsigned take_polls(struct ring *ring, bool *came, unsigned count)
 {
@@ -136,8 +208,8 @@ static void test_more_completions_than_room(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kernel_takes_nothing),
-        cmocka_unit_test(test_receives_are_bounded),
+        cmocka_unit_test(test_kernel_takes_nothing),       cmocka_unit_test(test_receives_are_bounded),
+        cmocka_unit_test(test_parts_are_one_send),         cmocka_unit_test(test_lists_of_parts_are_few),
         cmocka_unit_test(test_more_completions_than_room),
     };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);

@@ -31,6 +31,10 @@
 #define IORING_FEAT_MIN_TIMEOUT (1U << 15)
 #endif
 
+#ifndef IORING_SEND_VECTORIZED
+#define IORING_SEND_VECTORIZED (1U << 5)
+#endif
+
 #define RING_BATCH  128u
 #define RING_GROUPS 8u
 /* How often, and how far apart, a full queue is offered to a kernel that does not take it: two seconds in all. */
@@ -44,6 +48,13 @@ struct ring_group {
     unsigned count;
 };
 
+/* Sends of several pieces between two submissions: the kernel has read their lists when it has taken them. */
+#define RING_LISTS 64u
+
+struct ring_list {
+    struct iovec parts[RING_PARTS_MAX];
+};
+
 struct ring {
     struct io_uring uring;
     uint64_t now_us;
@@ -55,6 +66,9 @@ struct ring {
     struct ring_stats stats;
     struct ring_group groups[RING_GROUPS];
     struct io_uring_cqe *batch[RING_BATCH];
+    bool sends_lists; /* the kernel knows sends of several pieces: 6.17 */
+    unsigned list_count;
+    struct ring_list lists[RING_LISTS];
 };
 
 static void ring_read_clock(struct ring *ring)
@@ -64,18 +78,33 @@ static void ring_read_clock(struct ring *ring)
     ring->now_us = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
-/* A kernel that knows no limit refuses the field before it looks at the descriptor, which is none. */
-static bool ring_probe_limit(struct ring *ring)
+/* A kernel that does not know what an operation asks for refuses it before it looks at the descriptor, which is none.
+ */
+static bool ring_probe(struct ring *ring)
 {
     struct io_uring_cqe *cqe;
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
-    io_uring_prep_recv_multishot(sqe, -1, NULL, 0, 0);
-    sqe->flags |= IOSQE_BUFFER_SELECT;
-    sqe->file_index = 1;
     if (io_uring_submit_and_wait(&ring->uring, 1) < 0 || io_uring_peek_cqe(&ring->uring, &cqe) < 0) return false;
     bool known = cqe->res == -EBADF;
     io_uring_cqe_seen(&ring->uring, cqe);
     return known;
+}
+
+static bool ring_probe_limit(struct ring *ring)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+    io_uring_prep_recv_multishot(sqe, -1, NULL, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->file_index = 1;
+    return ring_probe(ring);
+}
+
+static bool ring_probe_lists(struct ring *ring)
+{
+    struct iovec part = {.iov_base = ring, .iov_len = 1};
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+    io_uring_prep_send(sqe, -1, &part, 1, 0);
+    sqe->ioprio |= IORING_SEND_VECTORIZED;
+    return ring_probe(ring);
 }
 
 int ring_open(struct ring **out, const struct ring_options *options)
@@ -95,6 +124,7 @@ int ring_open(struct ring **out, const struct ring_options *options)
     }
     io_uring_register_ring_fd(&ring->uring); /* saves a descriptor look-up per enter; fine without */
     ring->limits_multishot = ring_probe_limit(ring);
+    ring->sends_lists = ring_probe_lists(ring);
     ring_read_clock(ring);
     *out = ring;
     return 0;
@@ -319,6 +349,34 @@ void ring_send(struct ring *ring, int fd, const void *data, size_t size, struct 
     struct io_uring_sqe *sqe = ring_sqe(ring);
     io_uring_prep_send(sqe, fd, data, size, MSG_WAITALL | MSG_NOSIGNAL);
     ring_tag_sqe(sqe, tag);
+}
+
+/* Room for the list of the operation that is being armed, or NULL. When it is the only one that is not submitted, the
+ * kernel needs none of the others any more. */
+static struct iovec *ring_take_list(struct ring *ring)
+{
+    if (!ring->sends_lists) return NULL;
+    if (io_uring_sq_ready(&ring->uring) == 1) ring->list_count = 0;
+    return ring->list_count < RING_LISTS ? ring->lists[ring->list_count++].parts : NULL;
+}
+
+unsigned ring_send_parts(struct ring *ring, int fd, const struct iovec *parts, unsigned count, struct ring_tag tag)
+{
+    assert(count > 0 && count <= RING_PARTS_MAX);
+    struct io_uring_sqe *sqe = ring_sqe(ring); /* may submit, and so comes first */
+    struct iovec *list = count > 1 ? ring_take_list(ring) : NULL;
+    if (!list) {
+        io_uring_prep_send(sqe, fd, parts->iov_base, parts->iov_len, MSG_WAITALL | MSG_NOSIGNAL);
+        ring_tag_sqe(sqe, tag);
+        return 1;
+    }
+    memcpy(list, parts, count * sizeof *parts);
+    /* Not sendmsg: behind many polls the kernel hands a send to a thread, which waits until all of it is sent; but a
+     * sendmsg does not wait there on a socket that is O_NONBLOCK, and would end short. */
+    io_uring_prep_send(sqe, fd, list, count, MSG_WAITALL | MSG_NOSIGNAL);
+    sqe->ioprio |= IORING_SEND_VECTORIZED;
+    ring_tag_sqe(sqe, tag);
+    return count;
 }
 
 void ring_connect(struct ring *ring, int fd, const struct sockaddr *address, socklen_t size, struct ring_tag tag)

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "core/io/counter.h"
 
@@ -113,6 +114,11 @@ void ring_recv_group_once(struct ring *ring, int fd, uint16_t group, size_t size
 /* Sends all of it unless an error intervenes (MSG_WAITALL, MSG_NOSIGNAL); result: octets sent. */
 void ring_send(struct ring *ring, int fd, const void *data, size_t size, struct ring_tag tag);
 /* address stays valid until the next ring_wait() or ring_flush(). */
+#define RING_PARTS_MAX 8u
+/* The same of `count` pieces in a row, 1 to RING_PARTS_MAX, in one operation; `parts` itself is free when the call
+ * returns. Returns how many of them it takes: fewer when there is no room for a list of them in this turn, and one on
+ * kernels before 6.17, whose sendmsg may end short. */
+unsigned ring_send_parts(struct ring *ring, int fd, const struct iovec *parts, unsigned count, struct ring_tag tag);
 void ring_connect(struct ring *ring, int fd, const struct sockaddr *address, socklen_t size, struct ring_tag tag);
 /* One shot; result: the poll(2) events that are there. POLLERR, POLLHUP and POLLRDHUP always count. */
 void ring_poll(struct ring *ring, int fd, short events, struct ring_tag tag);

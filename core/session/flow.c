@@ -13,9 +13,11 @@
 #define FLOW_BULK_STREAK 4u
 /* The same when there was no pipe the last time: asking again must not cost more than copying. */
 #define FLOW_BULK_STREAK_PATIENT 64u
-/* Buffers that a flow may hold before its receive is stopped: one is being sent, and another shows that the sink is
- * slower. From then on it holds one at most. */
+/* Buffers that a flow may hold before its receive is stopped: what is being sent counts as one, and another shows that
+ * the sink is slower. From then on it holds one at most. */
 #define FLOW_HELD_MAX 2u
+/* Buffers that one receive fills at most, and so one send. */
+#define FLOW_BURST 4u
 /* Sends in a row that leave nothing held before such a flow may receive ahead again. */
 #define FLOW_PROMPT_STREAK 32u
 /* --- beginning and end --- */
@@ -198,21 +200,30 @@ static void flow_take_early(struct worker *w, struct session *s, enum session_si
 
 /* --- COPY --- */
 
-/* Octets of the first held buffer that are still to be sent. */
-static uint32_t flow_first(const struct worker *w, const struct flow *f)
+/* Octets of the first held buffers, as many as the send has. */
+static uint32_t flow_gathered(const struct worker *w, const struct flow *f)
 {
-    return w->buffers.filled[f->held.first] - f->offset;
+    uint32_t octets = 0;
+    uint16_t buffer = f->held.first;
+    for (unsigned i = 0; i < f->gathered; i++, buffer = w->buffers.next[buffer]) octets += w->buffers.filled[buffer];
+    return octets;
 }
 
+/* All that is held, in one operation. */
 static void flow_send(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
-    f->sending = flow_first(w, f);
-    ring_send(w->ring, s->fd[flow_sink(from)], buffers_at(&w->buffers, f->held.first) + f->offset, f->sending,
-              session_arm(w, s, SESSION_SEND + flow_sink(from)));
+    struct iovec parts[RING_PARTS_MAX];
+    unsigned count = 0;
+    for (uint16_t buffer = f->held.first; buffer != BUFFERS_NONE && count < RING_PARTS_MAX;
+         buffer = w->buffers.next[buffer])
+        parts[count++] = (struct iovec){buffers_at(&w->buffers, buffer), w->buffers.filled[buffer]};
+    f->gathered = (uint8_t)ring_send_parts(w->ring, s->fd[flow_sink(from)], parts, count,
+                                           session_arm(w, s, SESSION_SEND + flow_sink(from)));
+    f->sending = flow_gathered(w, f);
 }
 
-/* A buffer is sent. */
+/* Buffers are sent. */
 static void flow_judge_sink(struct flow *f)
 {
     if (!(f->flags & FLOW_SINGLE) || f->flags & FLOW_PAUSED) return;
@@ -230,19 +241,15 @@ static void flow_on_sent(struct worker *w, struct session *s, enum session_side 
         flow_break(w, s, from, flow_sink(from), result);
         return;
     }
-    bool whole = (uint32_t)result == flow_first(w, f);
-    assert((uint32_t)result <= flow_first(w, f));
-    f->offset += (uint32_t)result;
-    if (whole) {
-        buffers_drop_first(&w->buffers, &f->held);
-        f->offset = 0;
-        flow_judge_sink(f);
-    }
+    assert((uint32_t)result <= flow_gathered(w, f));
     /* An error has cut it, and that was the only notice: the receive may now find what looks like an orderly end. */
-    if (whole)
-        flow_advance(w, s, from);
-    else
+    if ((uint32_t)result < flow_gathered(w, f)) {
         flow_break(w, s, from, flow_sink(from), 0); /* unknown */
+        return;
+    }
+    for (; f->gathered > 0; f->gathered--) buffers_drop_first(&w->buffers, &f->held);
+    flow_judge_sink(f);
+    flow_advance(w, s, from);
 }
 
 static unsigned flow_bulk_streak(const struct worker *w, const struct flow *f)
@@ -273,6 +280,30 @@ static void flow_on_lost(struct worker *w, struct session *s, enum session_side 
         flow_break(w, s, from, from, c->result);
 }
 
+/* A receive has filled a buffer and goes on: what follows in this turn is sent together with it. */
+static bool flow_gather(struct worker *w, struct session *s, enum session_side from, const struct ring_completion *c)
+{
+    struct flow *f = &s->flows[from];
+    if (!c->more || c->result != (int32_t)w->buffers.size || f->held.count >= RING_PARTS_MAX) return false;
+    if (flow_in_flight(s, SESSION_SEND + flow_sink(from))) return false;
+    if (f->flags & FLOW_GATHERS) return true;
+    if (w->gather_count == WORKER_GATHER_MAX) return false;
+    f->flags |= FLOW_GATHERS;
+    w->gatherers[w->gather_count++] = (struct gatherer){s->slot, pool_generation(&w->sessions, s->slot), (uint8_t)from};
+    return true;
+}
+
+void flow_send_gathered(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->gather_count; i++) {
+        const struct gatherer *g = &w->gatherers[i];
+        struct session *s = session_at(w, g->slot);
+        if (pool_generation(&w->sessions, g->slot) != g->generation) continue; /* it has ended in this turn */
+        if (s->flows[g->from].flags & FLOW_GATHERS) flow_advance(w, s, g->from);
+    }
+    w->gather_count = 0;
+}
+
 static void flow_on_received(struct worker *w, struct session *s, enum session_side from,
                              const struct ring_completion *c)
 {
@@ -295,6 +326,7 @@ static void flow_on_received(struct worker *w, struct session *s, enum session_s
         flow_break(w, s, from, from, -ECONNRESET); /* that send was told of the reset, and this seems to be an end */
         return;
     }
+    if (flow_gather(w, s, from, c)) return;
     if (c->result == 0) {
         f->phase = FLOW_ENDING;
     } else if (c->result == -ENOBUFS) {
@@ -357,14 +389,17 @@ static void flow_receive_limited(struct worker *w, struct session *s, enum sessi
     flow_arm_once(w, s, from, size);
 }
 
-/* What follows the last octet that it may take is somebody else's: so a flow with a limit receives once, exactly. */
+/* What follows the last octet that the flow may take is somebody else's, and ring_recv_group() may take less than a
+ * buffer beyond what it is told. */
 static void flow_arm(struct worker *w, struct session *s, enum session_side from)
 {
-    if (s->flows[from].limit != FLOW_UNLIMITED)
-        flow_arm_once(w, s, from, w->buffers.size);
-    else
-        ring_recv_group(w->ring, s->fd[from], w->buffers.group, w->buffers.size,
+    const struct flow *f = &s->flows[from];
+    size_t size = w->buffers.size, most = flow_bound(f, (f->held.count == 0 ? FLOW_BURST : FLOW_HELD_MAX) * size);
+    if (most > size)
+        ring_recv_group(w->ring, s->fd[from], w->buffers.group, most - size + 1,
                         session_arm(w, s, SESSION_RECV + from));
+    else
+        flow_arm_once(w, s, from, most);
 }
 
 /* Keeps the receive armed while little is held, stops it when more is. After a stop, or where buffers are scarce, the
@@ -379,7 +414,8 @@ static void flow_receive(struct worker *w, struct session *s, enum session_side 
         flow_receive_limited(w, s, from);
         return;
     }
-    bool enough = f->flags & FLOW_TURNING || f->held.count >= FLOW_HELD_MAX;
+    unsigned sent = flow_in_flight(s, SESSION_SEND + flow_sink(from)) ? f->gathered : 0u;
+    bool enough = f->flags & FLOW_TURNING || f->held.count >= FLOW_HELD_MAX + (sent > 1 ? sent - 1 : 0);
     if (enough && !(f->flags & (FLOW_PAUSED | FLOW_SINGLE))) {
         f->flags |= FLOW_PAUSED;
         if (flow_in_flight(s, op)) ring_cancel(w->ring, session_tag(w, s, op));
@@ -399,6 +435,7 @@ static void flow_receive(struct worker *w, struct session *s, enum session_side 
 void flow_advance(struct worker *w, struct session *s, enum session_side from)
 {
     struct flow *f = &s->flows[from];
+    f->flags &= (uint16_t)~FLOW_GATHERS;
     if (!flow_is_open(f)) return;
     if (s->spent && flow_cut(w, s, from)) return;
     if (f->mode == FLOW_SPLICE) {

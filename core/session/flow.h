@@ -59,6 +59,9 @@ uint64_t flow_rest_us(const struct worker *w);
  * work allows. */
 void flow_wake_resting(struct worker *w);
 
+/* Flows go on that have received in this turn and waited for its end: what they have is sent together. */
+void flow_send_gathered(struct worker *w);
+
 /* Ends its rest, if it has one: it goes on at once. */
 void flow_hurry(struct worker *w, struct session *s, enum session_side from);
 

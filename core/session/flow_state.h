@@ -33,6 +33,7 @@ enum flow_flag {
     FLOW_CUT = 1 << 11,      /* moved all that its limits let it: more may be there */
     FLOW_READABLE = 1 << 12, /* COPY, under a limit: its source is known to have something */
     FLOW_DRY = 1 << 13,      /* the same: its source had less than was asked for the last time */
+    FLOW_GATHERS = 1 << 14,  /* more of what was received may come in this turn: it is sent at its end */
 };
 
 #define FLOW_UNLIMITED UINT64_MAX
@@ -58,13 +59,13 @@ struct flow {
     uint16_t flags; /* enum flow_flag */
     uint16_t pipe;  /* borrowed, or PIPES_NONE */
     struct buffer_list held;
+    uint8_t gathered; /* COPY: held buffers that the send in flight has, from the first one on */
     const struct flow_owner *owner;
     uint64_t limit;       /* octets that it may still take from its source; FLOW_UNLIMITED */
     const uint8_t *early; /* octets in memory that come before the socket's */
     uint32_t early_left;  /* of them not held yet */
     uint32_t own;         /* octets at the front that are our own reply: no traffic */
     uint32_t own_early;   /* of them not held yet */
-    uint32_t offset;      /* octets of the first held buffer that are sent */
     uint32_t sending;     /* octets of the send that is in flight, of traffic and of our own reply; 0: none is */
     uint32_t pipe_fill;   /* octets in the pipe */
     uint32_t room;        /* SPLICE: octets that the sink is known to take */

@@ -55,6 +55,14 @@ struct listener {
     uint64_t resume_ms; /* paused until then because descriptors ran out; 0: not paused */
 };
 
+/* Flows that gather in one turn (see FLOW_GATHERS); those beyond send at once. */
+#define WORKER_GATHER_MAX 128u
+
+struct gatherer {
+    uint32_t slot, generation; /* of the session */
+    uint8_t from;              /* the side */
+};
+
 struct worker {
     struct ring *ring;
     const struct config *config; /* may be replaced while we run: never kept across a wait */
@@ -66,14 +74,16 @@ struct worker {
     bool draining; /* asked to stop: no new connections */
     bool stopped;  /* the last session is gone */
     uint64_t drain_until_ms;
-    uint64_t trim_ms;          /* when spare buffers are looked at next */
-    bool scarce;               /* receive buffers are, see scarcity.h */
-    uint32_t bulk_left;        /* octets that bulk flows may still move in this turn */
-    uint32_t polls;            /* of bulk flows that are in flight */
-    uint32_t served;           /* of them, in the last turn */
-    uint32_t calm_turns;       /* in a row, in which nothing but bulk flows had anything to do */
-    struct link starved;       /* flows that wait for buffers, in the order of their coming */
-    struct link deferred;      /* flows that go on as soon as bulk_left allows it, likewise */
+    uint64_t trim_ms;      /* when spare buffers are looked at next */
+    bool scarce;           /* receive buffers are, see scarcity.h */
+    uint32_t bulk_left;    /* octets that bulk flows may still move in this turn */
+    uint32_t polls;        /* of bulk flows that are in flight */
+    uint32_t served;       /* of them, in the last turn */
+    uint32_t calm_turns;   /* in a row, in which nothing but bulk flows had anything to do */
+    struct link starved;   /* flows that wait for buffers, in the order of their coming */
+    struct link deferred;  /* flows that go on as soon as bulk_left allows it, likewise */
+    uint32_t gather_count; /* of them, in this turn */
+    struct gatherer gatherers[WORKER_GATHER_MAX];
     struct timer_wheel *rests; /* flows that may not move before a time of their own: slot * 2 + side, microseconds */
     _Atomic int spare_fd;      /* see spare.h; other workers may take it, too */
     uint64_t random;           /* state of a small generator for --max-startups */

@@ -306,6 +306,7 @@ int worker_turn(struct worker *w, uint64_t timeout_ms)
     w->bulk_left = worker_bulk_turn(w);
     if (w->calm_turns < WORKER_CALM_TURNS) w->calm_turns++;
     while (ring_next(w->ring, &completion)) worker_dispatch(w, &completion);
+    flow_send_gathered(w);
     flow_wake_resting(w);
     worker_read_inbox(w);
     worker_read_names(w);
