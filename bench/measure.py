@@ -32,6 +32,7 @@ ECHO, SINK, SOURCE, IDLE, HTTP, VERIFY, FILL, DATAGRAMS, PACED = range(9)
 TIME_WAIT_MAX = 60000  # of tcp_max_tw_buckets = 131072, above which the kernel begins to behave differently
 CHECK_SECONDS_MIN = 0.3  # of a bulk sample, to compare what a proxy moves
 CHECK_FLOWS_MAX = 256  # of it: those that were measured may not have gone yet, and descriptors are few
+CHECK_SECONDS_MANY = 2  # behind more than that: a proxy takes a while to end them
 LOAD_SHARE_MIN = 0.95  # of the operations that were begun at a rate; less than that is said
 CONNECTS = "connect"  # modes of bench/load whose operations are connections
 
@@ -185,8 +186,9 @@ def operation_sample(words, result, used):
 
 def check_bulk(bench, contestant, words, address, target):
     """The process that was just measured moves more of the same, of which every octet is compared; how many GB."""
-    flows = min(int(words[words.index("--flows") + 1]), CHECK_FLOWS_MAX)
-    seconds = max(CHECK_SECONDS_MIN, bench.seconds / 6)
+    measured = int(words[words.index("--flows") + 1])
+    flows = min(measured, CHECK_FLOWS_MAX)
+    seconds = CHECK_SECONDS_MANY if measured > CHECK_FLOWS_MAX else max(CHECK_SECONDS_MIN, bench.seconds / 6)
     command = bench.load_command(contestant.proxy, [*words, "--check", "--flows", flows, "--seconds", seconds], address, target)
     with contextlib.ExitStack() as stack:
         process = bench.start(stack, bench.load_core, command, stdout=subprocess.PIPE)
