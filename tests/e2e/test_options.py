@@ -28,6 +28,8 @@ OPTIONS = {
     "family": {"any": "", "4": "-4", "6": "-6"},
     "nameserver": {"none": "", "one": "--nameserver {nameserver}"},
     "netdev": {"none": "", "lo": "-i lo"},
+    "source": {"any": "", "some": "--source 127.0.0.5,::1 --source by=source"},
+    "mark": {"none": "", "some": "--mark 0x5"},
     "block": {"default": "", "nothing": "--block-outbound=", "local": "--block-outbound local,multicast", "global": "--block-outbound global"},
     "self": {"default": "", "allowed": "--allow-self"},
     "dialling": {"": "", "fastopen": "--fastopen-connect"},

@@ -340,11 +340,13 @@ def test_netdev_chooses_the_way(sluice, origin, namespace, tmp_path):
             assert client.read_all() == b"%d" % number
 
 
-def test_netdev_that_is_not_there_warns(sluice, origin):
+def test_netdev_that_is_not_there_is_not_left_out(sluice, origin):
+    """Nothing leaves by another interface."""
     target = origin()
     proxy = sluice("-i", "nosuch0")
-    with wire.through_socks5(proxy.address, "127.0.0.1", target.port) as client:
-        round_trip(client)
+    with wire.greet(wire.Client(proxy.address)).send(wire.socks5("127.0.0.1", target.port)) as client:
+        assert wire.read_socks5_reply(client)[0] == 1
+    assert not target.peers
     assert proxy.says("nosuch0") and "\nW " in "\n" + proxy.log()
 
 
