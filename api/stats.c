@@ -219,6 +219,8 @@ static const struct json_counter worker_counters[] = {
     WORKER("conns_stale", conns_stale),
     WORKER("conns_evicted", conns_evicted),
     WORKER("conns_idle", conns_idle),
+    WORKER("egress_faults", egress_faults),
+    WORKER("egress_rests", egress_rests),
     WORKER("datagrams_up", datagrams_up),
     WORKER("datagrams_down", datagrams_down),
     WORKER("datagrams_dropped", datagrams_dropped),

@@ -20,6 +20,7 @@
 #include "core/io/log.h"
 #include "core/process/config_check.h"
 #include "core/process/config_dump.h"
+#include "core/process/egress_options.h"
 #include "core/process/listen.h"
 #include "core/process/options.h"
 #include "core/process/process.h"
@@ -92,7 +93,7 @@ static void main_reload_api(void *context)
 static bool main_judge(void *context, const struct config *fresh)
 {
     (void)context;
-    return api_check(fresh) == 0;
+    return api_check(fresh) == 0 && egress_options_check_rights(fresh) == 0;
 }
 
 /* What the check has to say is on stderr, whatever the log is. */
@@ -113,6 +114,7 @@ static int main_open_scripts(void)
     if (error == 0 && config.boot) error = main_check_boot();
     if (error == 0 && config.boot && config.nameservers)
         error = coordinator_set_nameservers(parts.coordinator, config.nameservers);
+    if (error == 0 && config.boot) error = coordinator_set_way(parts.coordinator, &config.egress, RESOLVER_AS_BEFORE);
     if (error == 0) error = engine_load_scripts(parts.engine, &config);
     return error;
 }
@@ -127,8 +129,12 @@ static void main_look_at_script(const char *option, const char *path)
 
 static int main_drop_privileges(void)
 {
-    if (!config.user) return 0;
-    int error = process_drop_privileges(config.user);
+    bool marks = egress_options_mark_packets(&config);
+    if (!config.user) return egress_options_check_rights(&config);
+    int error = process_drop_privileges(config.user, marks);
+    if (error == 0) error = egress_options_check_rights(&config);
+    if (error == 0 && geteuid() != 0)
+        error = coordinator_set_way(parts.coordinator, &config.egress, marks ? RESOLVER_MARKS : RESOLVER_NOTHING);
     if (error < 0) return error;
     main_look_at_script("--ruleset", config.ruleset);
     main_look_at_script("--config", config.boot);

@@ -33,6 +33,7 @@ struct sim_chances {
     uint16_t accept;       /* accept fails: EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED */
     uint16_t socket;       /* no socket to be had: EMFILE, ENFILE, ENOBUFS, ENOMEM */
     uint16_t pipe;         /* no pipe, or a tiny one */
+    uint16_t source;       /* a mark, an interface or a source does not take: ENODEV, EPERM, EADDRNOTAVAIL */
     uint16_t transfer;     /* a receive or send fails: ENOMEM, ETIMEDOUT */
     uint16_t urgent;       /* a splice stops before octets that are there, as it does at urgent data */
 };

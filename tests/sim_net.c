@@ -567,9 +567,9 @@ void net_signal(int event_fd)
     (void)event_fd;
 }
 
-int net_route_source(const struct net_address *to, const char *device, struct net_address *out)
+int net_route_source(const struct net_address *to, const char *device, uint32_t mark, struct net_address *out)
 {
-    (void)device;
+    (void)device, (void)mark;
     if (to->any.sa_family != AF_INET) return -ENETUNREACH;
     *out = address_of(0x7f000001, 0);
     return 0;
@@ -651,10 +651,32 @@ void net_set_keepalive(int fd)
     sim_file_at(fd, "net_set_keepalive()");
 }
 
+/* An address has gone, an interface has, or rights have. */
+static int net_refuse_source(void)
+{
+    static const int errors[] = {-EADDRNOTAVAIL, -ENODEV, -EPERM};
+    return sim_chance(sim_chances_now.source) ? errors[sim_below(3)] : 0;
+}
+
 int net_set_device(int fd, const char *name)
 {
     sim_file_at(fd, "net_set_device()");
-    return name != NULL ? 0 : -EINVAL;
+    return name != NULL ? net_refuse_source() : -EINVAL;
+}
+
+int net_set_mark(int fd, uint32_t mark)
+{
+    (void)mark;
+    sim_file_at(fd, "net_set_mark()");
+    return net_refuse_source();
+}
+
+int net_bind_source(int fd, const struct net_address *source, bool connects)
+{
+    int error = net_refuse_source();
+    sim_file_at(fd, "net_bind_source()");
+    (void)connects;
+    return error < 0 ? error : net_bind(fd, source);
 }
 
 void net_set_fastopen_connect(int fd)

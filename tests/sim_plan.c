@@ -42,9 +42,9 @@ static void plan_target(struct tunnel *t)
 
 static void plan_dial(struct tunnel *t, bool calm)
 {
-    static const int errors[] = {-ECONNREFUSED, -EHOSTUNREACH, -ENETUNREACH, -ETIMEDOUT, 1};
+    static const int errors[] = {-ECONNREFUSED, -EHOSTUNREACH, -ENETUNREACH, -ETIMEDOUT, -EADDRNOTAVAIL, 1};
     t->address_count = (uint8_t)(t->target.kind == ADDRESS_NAME ? sim_between(1, ADDRESSES_MAX) : 1);
-    for (uint32_t i = 0; i < t->address_count; i++) t->outcomes[i] = sim_chance(150) ? errors[sim_below(5)] : 0;
+    for (uint32_t i = 0; i < t->address_count; i++) t->outcomes[i] = sim_chance(150) ? errors[sim_below(6)] : 0;
     if (sim_chance(calm ? 30 : 60)) t->resolve_result = sim_chance(500) ? -ENOENT : -ETIMEDOUT;
 }
 

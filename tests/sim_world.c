@@ -386,6 +386,7 @@ static void plan_chances(bool calm)
     if (calm) return;
     chances->accept = (uint16_t)(sim_chance(500) ? 0 : sim_below(300));
     chances->socket = (uint16_t)(sim_chance(500) ? 0 : sim_below(300));
+    chances->source = (uint16_t)(sim_chance(700) ? 0 : sim_below(100));
     chances->transfer = (uint16_t)(sim_chance(700) ? 0 : sim_below(10));
     if (sim_chance(100)) sim_set_descriptor_limit(sim_between(4, 40));
 }
@@ -435,12 +436,25 @@ static void plan_chain(struct config *config)
     }
 }
 
+/* A pool of three, from which whoever fails moves on to another. */
+static void plan_egress(struct egress_terms *terms, bool calm)
+{
+    static const char pool[] = "10.9.9.1,10.9.9.2/31";
+    if (sim_chance(600)) return;
+    terms->marked = sim_chance(300);
+    terms->mark = 5;
+    if (sim_chance(300)) memcpy(terms->device, "eth1", 5);
+    if (!calm) egress_parse_sources(pool, sizeof pool - 1, &terms->sources); /* targets of IPv6 are refused */
+    terms->sources.by = (uint8_t)sim_between(EGRESS_BY_DEFAULT, EGRESS_BY_RANDOM);
+}
+
 static void plan_config(struct config *config, bool calm, uint32_t tunnels)
 {
     static const enum relay_mode modes[] = {RELAY_AUTO, RELAY_AUTO, RELAY_SPLICE, RELAY_COPY};
     memset(config, 0, sizeof *config);
     plan_listeners(config);
     plan_chain(config);
+    plan_egress(&config->egress, calm);
     config->relay = modes[sim_below(4)];
     config->timeout_ms = sim_between(5000, 20000);
     config->drain_ms = sim_chance(500) ? 0 : sim_below(3000);

@@ -56,6 +56,8 @@ static const struct named of_worker[] = {
     NAMED(routes_remembered, NULL, "routes_remembered"),
     NAMED(conns_opened, NULL, "conns_opened"),
     NAMED(conns_reused, NULL, "conns_reused"),
+    NAMED(egress_faults, "sluice_egress_faults_total", "egress_faults"),
+    NAMED(egress_rests, "sluice_egress_rests_total", "egress_rests"),
     NAMED(conns_stale, NULL, "conns_stale"),
     NAMED(conns_evicted, NULL, "conns_evicted"),
     NAMED(conns_idle, NULL, "conns_idle"),

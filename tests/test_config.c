@@ -268,6 +268,7 @@ static void test_dump_defaults(void **state)
         "    startup_limit_full = 0,\n    udp_advertise = nil,\n    users = nil,\n    allow_client = nil,\n    "
         "deny_client = nil,\n"
         "    upstream = nil,\n"
+        "    source = nil,\n    mark = 0,\n"
         "    allow_target = nil,\n    deny_target = nil,\n    allow_self = false,\n    conn_cache = true,\n    ruleset "
         "= nil,\n"
         "    scripts = nil,\n"

@@ -51,6 +51,8 @@ static struct session *request_begin(void)
     s->depth = 2;
     setup->repeatable = true;
     setup->credentials = (struct credentials){.present = true, .user = "ada", .password = "secret"};
+    setup->egress = (struct egress){.way = {.bound = true, .marked = true, .mark = 5, .device = "eth1"}};
+    setup->egress.way.sources[EGRESS_IPV4] = (struct host_port){.kind = ADDRESS_IPV4, .octets = {192, 0, 2, 7}};
     set_address(&setup->target, "origin.test", 80);
     setup->route.verdict = (struct route_verdict){.order = ROUTE_DIAL, .hop_count = 2, .hops = hops};
     set_address(&setup->route.verdict.target, "10.1.1.1", 8080);
@@ -244,6 +246,39 @@ static void other_order_of_hops(struct session *s)
     hops[1] = first;
 }
 
+#define WAY struct egress_way *way = &setup_of(w, s)->egress.way
+
+static void other_source(struct session *s)
+{
+    WAY;
+    way->sources[EGRESS_IPV4].octets[3]++;
+}
+static void other_source_of_the_other_family(struct session *s)
+{
+    WAY;
+    way->sources[EGRESS_IPV6].kind = ADDRESS_IPV6;
+}
+static void any_source(struct session *s)
+{
+    WAY;
+    way->bound = false;
+}
+static void other_mark(struct session *s)
+{
+    WAY;
+    way->mark++;
+}
+static void no_mark(struct session *s)
+{
+    WAY;
+    way->marked = false;
+}
+static void other_device(struct session *s)
+{
+    WAY;
+    way->device[3] = '2';
+}
+
 /* These are no part of the key, but takers that may not take. */
 static void other_protocol(struct session *s)
 {
@@ -261,12 +296,35 @@ static void a_try(struct session *s)
 }
 
 static void (*const changes[])(struct session *) = {
-    other_asked_host, other_asked_port, other_host,     other_port,
-    other_user,       other_password,   no_user,        user_without_password,
-    other_rule,       other_passed,     other_depth,    other_listener,
-    shorter_chain,    no_chain,         longer_chain,   other_hop,
-    other_last_hop,   other_hop_scheme, other_hop_user, other_order_of_hops,
-    other_protocol,   only_once,        a_try,
+    other_asked_host,
+    other_asked_port,
+    other_host,
+    other_port,
+    other_user,
+    other_password,
+    no_user,
+    user_without_password,
+    other_rule,
+    other_passed,
+    other_depth,
+    other_listener,
+    shorter_chain,
+    no_chain,
+    longer_chain,
+    other_hop,
+    other_last_hop,
+    other_hop_scheme,
+    other_hop_user,
+    other_order_of_hops,
+    other_source,
+    other_mark,
+    no_mark,
+    other_device,
+    any_source,
+    other_source_of_the_other_family,
+    other_protocol,
+    only_once,
+    a_try,
 };
 
 static void test_whoever_differs_takes_nothing(void **state)
@@ -291,6 +349,22 @@ static void test_whoever_differs_takes_nothing(void **state)
     assert_int_equal(idle(), 0);
     request_end(same);
     request_end(giver);
+    sim_bench_close(&bench);
+}
+
+/* Who is to have another address for each connection leaves none to anybody. */
+static void test_a_new_address_for_each(void **state)
+{
+    (void)state;
+    begin(8);
+    struct session *s = request_begin();
+    setup_of(w, s)->egress.pool = (struct egress_sources){.given = true, .by = EGRESS_BY_RANDOM};
+    dial(s);
+    assert_false(conn_cache_keep(w, s));
+    setup_of(w, s)->egress.way.bound = false;
+    assert_true(conn_cache_keep(w, s));
+    conn_cache_clear(w);
+    request_end(s);
     sim_bench_close(&bench);
 }
 
@@ -742,6 +816,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whoever_differs_takes_nothing),
         cmocka_unit_test(test_each_has_its_own),
+        cmocka_unit_test(test_a_new_address_for_each),
         cmocka_unit_test(test_kinds_of_targets),
         cmocka_unit_test(test_latest_first),
         cmocka_unit_test(test_room),

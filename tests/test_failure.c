@@ -121,6 +121,8 @@ static void test_codes(void **state)
         {FAIL_NETWORK_UNREACHABLE, 0x5b, 3, 502},
         {FAIL_HOST_UNREACHABLE, 0x5b, 4, 502},
         {FAIL_DENIED, 0x5b, 2, 403},
+        {FAIL_EGRESS, 0x5b, 1, 503},
+        {FAIL_EGRESS_FAMILY, 0x5b, 3, 502},
         {FAIL_REFUSED, 0x5b, 5, 502},
         {FAIL_CONNECT, 0x5b, 1, 502},
         {FAIL_NO_UPSTREAM, 0x5b, 1, 503},

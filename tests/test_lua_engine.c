@@ -150,6 +150,85 @@ static void test_decisions_behind_chain(void **state)
             "reject");
 }
 
+/* What a decision's table says of the way out, as text. */
+static const char *way(const char *values)
+{
+    static char text[128];
+    char code[4096];
+    struct ask a;
+    snprintf(code, sizeof code, "return { resolve = function(addr) return %s end }", values);
+    install(code);
+    ask(&a, "Name.Example:80", 3);
+    if (strncmp(verdict(&a), "dial Name.Example:80", 20) != 0) return verdict(&a);
+    const struct egress_terms *t = &a.request.verdict.egress;
+    snprintf(text, sizeof text, "%u hops, %u sources by %u, mark %d %u, interface %s", a.request.verdict.hop_count,
+             t->sources.count, t->sources.by, t->marked, t->mark, t->device);
+    return text;
+}
+
+static void test_decisions_with_options(void **state)
+{
+    (void)state;
+    assert_string_equal(way("addr"), "0 hops, 0 sources by 0, mark 0 0, interface ");
+    assert_string_equal(way("addr, {}"), "0 hops, 0 sources by 0, mark 0 0, interface ");
+    assert_string_equal(way("addr, {source = '192.0.2.7', mark = 5, interface = 'eth1'}"),
+                        "0 hops, 1 sources by 0, mark 1 5, interface eth1");
+    assert_string_equal(way("addr, 'http://b:1', 'http://a:1', {mark = 0}"),
+                        "2 hops, 0 sources by 0, mark 1 0, interface ");
+    assert_string_equal(way("addr, {source = '2001:db8::/64,192.0.2.0/28,by=round'}"),
+                        "0 hops, 2 sources by 3, mark 0 0, interface ");
+    assert_string_equal(way("addr, setmetatable({}, {__index = error, __pairs = error, __len = error})"),
+                        "0 hops, 0 sources by 0, mark 0 0, interface ");
+}
+
+static void refuses(const char *values, const char *why)
+{
+    char code[512];
+    decides(values, "reject");
+    snprintf(code, sizeof code, "local e = sluice.stats().lasterror assert(e:find(%s, 1, true), e)", why);
+    run(code);
+}
+
+static void test_options_that_are_wrong(void **state)
+{
+    (void)state;
+    refuses("addr, {colour = 1}", "'the decision has no member `colour\\', give one of interface, mark, source'");
+    refuses("addr, {'192.0.2.7'}", "'a member without a name'");
+    refuses("addr, {[{}] = 1}", "'a member without a name'");
+    refuses("addr, {source = 5}", "'member `source\\': give a string'");
+    refuses("addr, {source = '192.0.2.0/33'}", "'member `source\\': this is no network'");
+    refuses("addr, {source = '192.0.2.7\\0'}", "'member `source'");
+    refuses("addr, {source = 'by=user'}", "'member `source\\': by= chooses among addresses'");
+    refuses("addr, {mark = '5'}", "'member `mark\\': give an integer'");
+    refuses("addr, {mark = -1}", "'member `mark'");
+    refuses("addr, {mark = 1 << 32}", "'member `mark'");
+    refuses("addr, {mark = 5.0}", "'member `mark'");
+    refuses("addr, {interface = true}", "'member `interface\\': give the name of an interface'");
+    refuses("addr, {interface = 'sixteen--letters'}", "'member `interface'");
+    refuses("addr, {mark = 5}, 'http://a:1'", "'neither nil, false nor host:port'"); /* it stands at the end */
+    refuses("addr, {mark = 5}, {mark = 5}", "'neither nil, false nor host:port'");
+    refuses("{mark = 5}", "'neither nil, false nor host:port'");
+    decides("nil, {colour = 1}", "reject");
+}
+
+/* The way of a try is the same. */
+static void test_tries_with_options(void **state)
+{
+    struct ask a;
+    (void)state;
+    install("return { resolve = function(addr)\n"
+            "  local ok, e = pcall(await.forward, addr, {mark = 'x'})\n"
+            "  assert(not ok and e:find('member `mark', 1, true), e)\n"
+            "  await.forward(addr, 'http://a:1', {mark = 7}) end }");
+    ask(&a, "Name.Example:80", 3);
+    turn_until(&a);
+    assert_string_equal(verdict(&a), "try Name.Example:80 a:1");
+    assert_int_equal(a.request.verdict.egress.mark, 7);
+    ask_again(&a, FAIL_REFUSED);
+    turn_until(&a);
+    assert_string_equal(verdict(&a), "reject");
+}
+
 static void test_arguments(void **state)
 {
     struct ask a;
@@ -648,6 +727,9 @@ int main(void)
         WITH_ENGINE(test_require),
         WITH_ENGINE(test_decisions),
         WITH_ENGINE(test_decisions_behind_chain),
+        WITH_ENGINE(test_decisions_with_options),
+        WITH_ENGINE(test_options_that_are_wrong),
+        WITH_ENGINE(test_tries_with_options),
         WITH_ENGINE(test_arguments),
         WITH_ENGINE(test_request_command),
         WITH_ENGINE(test_traceback),

@@ -152,7 +152,7 @@ static void test_addresses(void **state)
     assert_int_equal(net_peer_address(ends[1], &peer), 0);
     assert_true(same_address(&local, &peer));
     assert_true(net_original_address(ends[1], &peer) < 0); /* no firewall has turned it */
-    assert_int_equal(net_route_source(&to, NULL, &source), 0);
+    assert_int_equal(net_route_source(&to, NULL, 0, &source), 0);
     memcpy(&from.storage, &source.storage, sizeof(struct sockaddr_in));
     ((struct sockaddr_in *)&from.storage)->sin_port = 0;
     to = loopback(0);

@@ -394,6 +394,42 @@ static void test_proxy_headers(void **state)
     refuses("--send-proxy v2", "--send-proxy: \"v2\" has no listener");
 }
 
+/* By which way connections leave: what is repeated is added, and a listener's word is its own. */
+static void test_ways_out(void **state)
+{
+    (void)state;
+    assert_int_equal(run("-l 127.0.0.1:1", true), CONFIG_RUN);
+    assert_false(config.egress.sources.given || config.egress.marked || config.egress.device[0]);
+    assert_int_equal(
+        run("-l 127.0.0.1:1,source=127.0.0.3,source=127.0.0.4,by=source,mark=0,interface=lo --source 127.0.0.2,::1 "
+            "--source "
+            "by=round --mark 0x10 -i lo",
+            true),
+        CONFIG_RUN);
+    assert_string_equal(config.source, "127.0.0.2,::1,by=round");
+    assert_int_equal(config.egress.sources.count, 2);
+    assert_int_equal(config.egress.sources.by, EGRESS_BY_ROUND);
+    assert_true(config.egress.marked && config.egress.mark == 16);
+    assert_string_equal(config.egress.device, "lo");
+    const struct egress_terms *own = &config.listeners[0].egress;
+    assert_int_equal(own->sources.count, 2);
+    assert_int_equal(own->sources.by, EGRESS_BY_SOURCE);
+    assert_true(own->marked && own->mark == 0);
+    assert_string_equal(own->device, "lo");
+    refuses("-l 127.0.0.1:1 --source 192.0.2.1:80", "--source: \"192.0.2.1:80\": this is no address, give an address");
+    refuses("-l 127.0.0.1:1 --source 192.0.2.1/24", "nothing but zeros behind the bits");
+    refuses("-l 127.0.0.1:1 --source ::1 --source any", "any stands alone");
+    refuses("-l 127.0.0.1:1 --source by=user", "--source: by= chooses among addresses, give some");
+    refuses("-l 127.0.0.1:1,by=user", "--source: by= chooses among addresses, give some");
+    refuses("-l 127.0.0.1:1,by=name,source=::1", "give by=user, by=source, by=round or by=random");
+    refuses("-l 127.0.0.1:1,source=eth0", "\"eth0\": this is no address");
+    refuses("-l 127.0.0.1:1,mark=-1", "mark \"-1\" is none");
+    refuses("-l 127.0.0.1:1,interface=sixteen--letters", "\"sixteen--letters\" is no interface name");
+    refuses("-l 127.0.0.1:1 --mark 4294967296", "--mark: \"4294967296\" is no mark");
+    refuses("--tproxy -l 127.0.0.1:1 --source same", "--source same cannot be combined with --tproxy");
+    assert_int_equal(run("--tproxy -l 127.0.0.1:1,source=127.0.0.3 --source same", true), CONFIG_RUN);
+}
+
 /* A target is as long as an address may be written at most, with zeros in front of its port. */
 static void test_longest_target(void **state)
 {
@@ -658,6 +694,7 @@ int main(void)
         cmocka_unit_test(test_forward_left_to_a_ruleset),
         cmocka_unit_test(test_listener_options),
         cmocka_unit_test(test_proxy_headers),
+        cmocka_unit_test(test_ways_out),
         cmocka_unit_test(test_longest_target),
         cmocka_unit_test(test_port_zero),
         cmocka_unit_test(test_words_from_elsewhere),

@@ -212,7 +212,7 @@ static int drop_to_nobody(void *context)
 
     (void)context;
     if (setgroups(1, &some) < 0) return 1;
-    if (process_drop_privileges("nobody:") != 0) return 2;
+    if (process_drop_privileges("nobody:", false) != 0) return 2;
     if (getresuid(&real, &effective, &saved) < 0 || real != user || effective != user || saved != user) return 3;
     if (getresgid(&real, &effective, &saved) < 0 || real != group || effective != group || saved != group) return 4;
     if (getgroups(0, NULL) != 0) return 5;
@@ -223,26 +223,26 @@ static int drop_to_nobody(void *context)
 static int drop_user_only(void *context)
 {
     (void)context;
-    return process_drop_privileges("nobody") == 0 && getuid() != 0 && getgid() == 0 ? 0 : 1;
+    return process_drop_privileges("nobody", false) == 0 && getuid() != 0 && getgid() == 0 ? 0 : 1;
 }
 
 static int drop_group_only(void *context)
 {
     (void)context;
-    return process_drop_privileges(":5") == 0 && getuid() == 0 && getgid() == 5 ? 0 : 1;
+    return process_drop_privileges(":5", false) == 0 && getuid() == 0 && getgid() == 5 ? 0 : 1;
 }
 
 static int drop_without_right(void *context)
 {
     (void)context;
     if (setresuid(12345, 12345, 12345) < 0) return 9;
-    return process_drop_privileges("nobody:") == -1 ? 0 : 1;
+    return process_drop_privileges("nobody:", false) == -1 ? 0 : 1;
 }
 
 static int drop_to_unknown(void *context)
 {
     (void)context;
-    return process_drop_privileges("no-such-user") == -1 && getuid() == 0 ? 0 : 1;
+    return process_drop_privileges("no-such-user", false) == -1 && getuid() == 0 ? 0 : 1;
 }
 
 static void test_privileges(void **state)

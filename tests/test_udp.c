@@ -72,7 +72,7 @@ static void test_source_of_a_route(void **state)
 {
     (void)state;
     struct net_address to = from_text("127.0.0.9", 0), source;
-    assert_int_equal(net_route_source(&to, NULL, &source), 0);
+    assert_int_equal(net_route_source(&to, NULL, 0, &source), 0);
     assert_true(net_address_set_port(&source, 0));
     assert_text(&source, "127.0.0.1:0");
 }
@@ -82,7 +82,7 @@ static void test_no_route(void **state)
 {
     (void)state;
     struct net_address to = from_text("255.255.255.255", 9), source;
-    assert_true(net_route_source(&to, NULL, &source) < 0);
+    assert_true(net_route_source(&to, NULL, 0, &source) < 0);
 }
 
 int main(void)

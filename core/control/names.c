@@ -19,6 +19,7 @@ int names_open(struct coordinator *c)
                                           RESOLVE_MS < c->config->timeout_ms ? RESOLVE_MS : c->config->timeout_ms};
     struct mailbox ours = {.sleeper = &c->sleeper, .ring = &c->ring, .wake = {.op = COORDINATOR_OP_WAKE}};
     int error = resolver_thread_open(&c->resolver, &options);
+    if (error == 0) error = resolver_thread_set_way(c->resolver, c->ring, &c->config->egress, RESOLVER_AS_BEFORE);
     return error < 0 ? error : resolver_thread_add_asker(c->resolver, &ours, NAMES_MAX, &c->names, &c->names_answers);
 }
 
@@ -76,6 +77,11 @@ struct resolve_counts coordinator_resolve_counts(const struct coordinator *c)
         counts.found += remembered;
     }
     return counts;
+}
+
+int coordinator_set_way(struct coordinator *c, const struct egress_terms *terms, enum resolver_rights rights)
+{
+    return c->names_stopped ? -ECANCELED : resolver_thread_set_way(c->resolver, c->ring, terms, rights);
 }
 
 int coordinator_set_nameservers(struct coordinator *c, const char *nameservers)

@@ -15,6 +15,8 @@ struct resolve_question {
 };
 int coordinator_resolve(struct coordinator *c, struct resolve_question *question);
 struct resolve_counts coordinator_resolve_counts(const struct coordinator *c);
+/* By which way questions to name servers leave, and with what rights. Takes effect soon; -ENOMEM. */
+int coordinator_set_way(struct coordinator *c, const struct egress_terms *terms, enum resolver_rights rights);
 int coordinator_set_nameservers(struct coordinator *c, const char *nameservers); /* takes effect soon */
 
 #endif

@@ -71,11 +71,12 @@ int net_peer_address(int fd, struct net_address *out)
     return result == -ENOTCONN ? net_former_peer_address(fd, out) : result;
 }
 
-int net_route_source(const struct net_address *to, const char *device, struct net_address *out)
+int net_route_source(const struct net_address *to, const char *device, uint32_t mark, struct net_address *out)
 {
     int fd = net_socket(to->any.sa_family, SOCK_DGRAM);
     if (fd < 0) return fd;
     if (device) (void)net_set_device(fd, device); /* whoever opens the real socket warns */
+    if (mark != 0) (void)net_set_mark(fd, mark);
     int result = net_result(connect(fd, &to->any, to->size));
     if (result == 0) result = net_local_address(fd, out);
     net_close(fd);
@@ -188,6 +189,18 @@ void net_set_keepalive(int fd)
 int net_set_device(int fd, const char *name)
 {
     return net_result(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, (socklen_t)strlen(name) + 1));
+}
+
+int net_set_mark(int fd, uint32_t mark)
+{
+    return net_result(setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark));
+}
+
+int net_bind_source(int fd, const struct net_address *source, bool connects)
+{
+    if (connects) net_set_option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    if (source->any.sa_family == AF_INET6) net_set_option(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1);
+    return net_bind(fd, source);
 }
 
 void net_set_fastopen_connect(int fd)

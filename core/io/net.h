@@ -16,9 +16,9 @@ int net_bind(int fd, const struct net_address *address);
 int net_listen(int fd, int backlog);
 int net_local_address(int fd, struct net_address *out);
 int net_peer_address(int fd, struct net_address *out); /* also of one that has reset the connection */
-/* The address from which this host would talk to `to` by UDP, in the interface `device` unless it is NULL; nothing is
- * sent. -ENETUNREACH and the like if there is no route. */
-int net_route_source(const struct net_address *to, const char *device, struct net_address *out);
+/* The address from which this host would talk to `to` by UDP, in the interface `device` unless it is NULL, with that
+ * mark unless it is 0; nothing is sent. -ENETUNREACH and the like if there is no route. */
+int net_route_source(const struct net_address *to, const char *device, uint32_t mark, struct net_address *out);
 /* Begins a connection; its local address is known from then on. 0 or -EINPROGRESS, or -errno; net_take_error() tells
  * when it is writable. -EOPNOTSUPP: only the ring can do that. */
 int net_connect(int fd, const struct net_address *to);
@@ -51,6 +51,12 @@ void net_set_buffers(int fd, int send_size, int receive_size); /* octets; 0: wha
  * kernel has sent them net.ipv4.tcp_retries2 times in vain. One that is alive and does not read may take for ever. */
 void net_set_keepalive(int fd);
 int net_set_device(int fd, const char *name);
+int net_set_mark(int fd, uint32_t mark); /* of its packets, for routes and firewalls (SO_MARK) */
+/* Binds to a source address with any port. connects  the socket is going to connect: the kernel then looks for a port
+ * that is free towards that target alone (IP_BIND_ADDRESS_NO_PORT), so that one address has 28,000 ports for each. An
+ * IPv6 address may be one that no interface has (IPV6_FREEBIND): whether it is this machine's is the caller's to ask.
+ */
+int net_bind_source(int fd, const struct net_address *source, bool connects);
 void net_set_fastopen_connect(int fd);
 /* Octets that a send would take now, rather fewer than more; UINT32_MAX: unknown. */
 uint32_t net_send_room(int fd);

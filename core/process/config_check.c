@@ -1,7 +1,6 @@
 #include "core/process/config_check.h"
 
 #include <errno.h>
-#include <net/if.h>
 #include <netdb.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@
 #include "core/io/net_address.h"
 #include "core/process/circle.h"
 #include "core/process/config_size.h"
+#include "core/process/egress_options.h"
 #include "core/process/process.h"
 #include "core/session/keys.h"
 #include "core/session/policy.h"
@@ -126,8 +126,6 @@ static int check_modes(const struct config *c)
     if (check_access_log(c) < 0) result = -1;
     if ((c->blocked & POLICY_LOCAL) && (c->blocked & POLICY_GLOBAL))
         result = fault(c, "--block-outbound: local and global together leave nothing to connect to, drop one of them");
-    if (c->netdev && if_nametoindex(c->netdev) == 0)
-        LOGW("--netdev: there is no interface \"%s\" at present", c->netdev);
     if (c->fastopen_connect)
         LOGW("--fastopen-connect: some networks drop such connections, leave it out when connections hang");
     return result;
@@ -346,6 +344,25 @@ static int check_users(struct config *c)
     return result;
 }
 
+static bool wants_same(const struct config *c, const struct listener_config *l)
+{
+    return l->egress.sources.given ? l->egress.sources.same : c->egress.sources.same;
+}
+
+static int check_egress(struct config *c)
+{
+    const char *wrong = egress_options_derive(c);
+
+    if (wrong) return fault(c, "--source: %s", wrong);
+    for (uint32_t i = 0; i < c->listener_count; i++)
+        if (c->listeners[i].kind == LISTENER_TPROXY && wants_same(c, &c->listeners[i]))
+            return fault(
+                c, "--source same cannot be combined with --tproxy: the address at which such a client comes in is "
+                   "its target's; give addresses of this machine");
+    egress_options_warn(c);
+    return 0;
+}
+
 static int check_user(const struct config *c)
 {
     struct process_identity identity;
@@ -541,6 +558,7 @@ int config_check(struct config *config)
     if (check_limits(config) < 0) result = -1;
     if (check_keys(config) < 0) result = -1;
     if (check_usage(config) < 0) result = -1;
+    if (check_egress(config) < 0) result = -1;
     if (check_user(config) < 0) result = -1;
     if (check_users(config) < 0) result = -1;
     for (uint32_t i = 0; i < config->listener_count; i++)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/process/advertise_option.h"
+#include "core/process/egress_options.h"
 #include "core/process/kept_text.h"
 #include "core/process/list_options.h"
 #include "protocols/list_text.h"
@@ -102,6 +103,26 @@ static int read_udp_advertise(struct option_parse *p, struct listener_config *l,
     return advertise_option_add(p, &l->advertise, value, strlen(value));
 }
 
+static int read_source(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    return egress_options_source(p, &l->egress, value);
+}
+
+static int read_by(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    return egress_options_by(p, &l->egress, value);
+}
+
+static int read_mark(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    return egress_options_mark(p, &l->egress, value);
+}
+
+static int read_interface(struct option_parse *p, struct listener_config *l, const char *value)
+{
+    return egress_options_interface(p, &l->egress, value);
+}
+
 static const struct {
     const char *name;
     listener_function *read;
@@ -115,12 +136,16 @@ static const struct {
     {"proxy-protocol", read_proxy_protocol},
     {"send-proxy", read_send_proxy},
     {"udp-advertise", read_udp_advertise},
+    {"source", read_source},
+    {"by", read_by},
+    {"mark", read_mark},
+    {"interface", read_interface},
 };
 
 /* Of rows, for messages. */
 #define KNOWN                                                                                                          \
     "protocol=, users=, allow-client=, deny-client=, allow-target=, deny-target=, proxy-protocol=, send-proxy=, "      \
-    "udp-advertise="
+    "udp-advertise=, source=, by=, mark=, interface="
 
 /* One `name=value`. */
 static int read_option(struct option_parse *p, struct listener_config *l, const char *text, size_t size)

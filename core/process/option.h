@@ -62,6 +62,7 @@ struct option_row {
     option_function *read;
     const char *key; /* the field of a -c table; NULL: the command line alone has it */
     enum option_kind kind;
+    bool repeated;            /* OPTION_TEXT: what is given again is added; a -c table begins anew */
     bool negative_is_none;    /* a number below zero means no limit, as zero does (contract section 1.4) */
     size_t place;             /* offset in struct config */
     double least, most;       /* of numbers, and of seconds in seconds */

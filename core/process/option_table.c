@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/process/egress_options.h"
 #include "core/process/option_listeners.h"
 #include "core/process/option_readers.h"
 #include "core/session/keys.h"
@@ -95,6 +96,12 @@ const struct option_row option_rows[] = {
      option_set_nameserver, TEXT("nameserver", nameservers)},
     {'i', "netdev", "NAME", GROUP_OUTBOUND, "connect through this network interface", option_set_netdev,
      TEXT("netdev", netdev)},
+    {0, "source", "LIST", GROUP_OUTBOUND,
+     "connect from these addresses: address, address/bits, same (where the client came in); by=user (default), source, "
+     "round or random says whose is which; may be repeated",
+     option_add_source, TEXT("source", source), .repeated = true},
+    {0, "mark", "N", GROUP_OUTBOUND, "mark what is sent, for routes and firewalls (default: 0, none)", option_set_mark,
+     NUMBER("mark", mark, 0, UINT32_MAX)},
     {0, "block-outbound", "LIST", GROUP_OUTBOUND,
      "never connect to these classes: loopback, multicast, local, global (default: multicast; an empty list blocks "
      "nothing)",

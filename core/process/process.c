@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "core/io/log.h"
+#include "core/io/privilege.h"
 
 #define CAPABILITY_ADMIN    21 /* CAP_SYS_ADMIN; <linux/capability.h> would add nothing but the name */
 #define CAPABILITY_RESOURCE 24 /* CAP_SYS_RESOURCE */
@@ -197,7 +198,7 @@ static int become(const struct process_identity *who)
     return 0;
 }
 
-int process_drop_privileges(const char *spec)
+int process_drop_privileges(const char *spec, bool marks)
 {
     struct process_identity who;
     const char *wrong = process_find_identity(spec, &who);
@@ -206,13 +207,18 @@ int process_drop_privileges(const char *spec)
         LOGE("--user \"%s\": %s", spec, wrong);
         return -1;
     }
+    bool leaves = who.has_user && who.user != 0;
+    if (marks && leaves) privilege_keep(true);
     if (become(&who) < 0) return -1;
-    if (who.has_user && who.user != 0 && setresuid(0, 0, 0) == 0) {
+    if (marks && leaves) {
+        (void)privilege_raise(); /* without it the first packet tells, or egress_options_check_rights() before */
+        privilege_keep(false);
+    }
+    if (leaves && setresuid(0, 0, 0) == 0) {
         LOGE("--user \"%s\": root could be regained, refusing to run", spec);
         return -1;
     }
-    if (who.has_user && who.user != 0 && getgid() == 0)
-        LOGW("--user \"%s\" keeps group 0, give \"%s:\" for the user's own group", spec, spec);
+    if (leaves && getgid() == 0) LOGW("--user \"%s\" keeps group 0, give \"%s:\" for the user's own group", spec, spec);
     LOGI("running as user %lu, group %lu", (unsigned long)getuid(), (unsigned long)getgid());
     return 0;
 }

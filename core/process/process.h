@@ -31,9 +31,9 @@ struct process_identity {
 /* Looks up "user", "user:" (with the user's primary group), "user:group", ":group"; names or numbers. NULL, or a static
  * text that says what is wrong. */
 const char *process_find_identity(const char *spec, struct process_identity *identity);
-/* Changes to the user and group of `spec`, without supplementary groups and without a way back. 0, or -1 after one log
- * line. */
-int process_drop_privileges(const char *spec);
+/* Changes to the user and group of `spec`, without supplementary groups and without a way back. marks  this thread, and
+ * those that it makes, keep the right to mark packets if they have it (privilege.h). 0, or -1 after one log line. */
+int process_drop_privileges(const char *spec, bool marks);
 
 /* Gives a file to the user of `spec`, so that the process can remove it once privileges are dropped, also from a folder
  * with the sticky bit. NULL: the owner stays. A failure shows when the file is to be removed. */

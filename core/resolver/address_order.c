@@ -75,7 +75,7 @@ static struct rank rank_of(const struct resolve_result *result)
     const struct policy *policy = policy_of(to_bits);
     struct rank rank = {.precedence = policy->precedence, .scope = (uint8_t)scope_of(&to)};
     net_address_from(&to, &plain);
-    if (net_route_source(&plain, NULL, &source) < 0 || !net_address_to(&source, &from)) return rank;
+    if (net_route_source(&plain, NULL, 0, &source) < 0 || !net_address_to(&source, &from)) return rank;
     to_octets(&from, from_bits);
     rank.usable = true;
     rank.scope_matches = scope_of(&from) == scope_of(&to);

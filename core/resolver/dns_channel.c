@@ -56,6 +56,7 @@ struct dns_channel {
     struct pool watch_pool;
     struct link watches;
     struct dns_udp udp;
+    struct dns_way way;
     /* the datagram that c-ares is being handed */
     int given_lane;
     const uint8_t *given;
@@ -253,7 +254,12 @@ static int socket_close(ares_socket_t fd, void *argument)
 static int socket_connect(ares_socket_t fd, const struct sockaddr *to, ares_socklen_t size, void *argument)
 {
     struct dns_channel *channel = argument;
-    if (!dns_udp_is_lane(&channel->udp, fd)) return connect(fd, to, size);
+    if (!dns_udp_is_lane(&channel->udp, fd)) {
+        int refused = dns_way_take(&channel->way, fd, to, ring_now_ms(channel->options.ring));
+        if (refused == 0) return connect(fd, to, size);
+        errno = -refused;
+        return -1;
+    }
     dns_udp_lane_connect(&channel->udp, fd, to, size);
     return 0;
 }
@@ -584,6 +590,11 @@ static struct stat read_conf(const struct dns_channel *channel)
     return now;
 }
 
+void dns_channel_set_way(struct dns_channel *channel, const struct egress_terms *terms)
+{
+    channel->way = (struct dns_way){.terms = *terms};
+}
+
 bool dns_channel_is_stale(const struct dns_channel *channel)
 {
     struct stat now = read_conf(channel);
@@ -628,6 +639,7 @@ static int open_parts(struct dns_channel *channel, struct servers *servers)
     udp->op = channel->options.op;
     udp->patience_ms = channel->options.timeout_ms > PATIENCE_MS_MIN ? channel->options.timeout_ms : PATIENCE_MS_MIN;
     udp->mismatched = channel->options.mismatched;
+    udp->way = &channel->way;
     udp->answered = on_datagram;
     udp->context = channel;
     int error = pool_open(&channel->watch_pool, WATCHES_MAX, sizeof(struct watch));

@@ -13,6 +13,7 @@
 #include "core/io/counter.h"
 #include "core/io/ring.h"
 #include "core/resolver/resolve_request.h"
+#include "protocols/egress_text.h"
 
 struct dns_channel; /* opaque */
 
@@ -37,6 +38,8 @@ void dns_channel_close(struct dns_channel *channel); /* open questions end with 
 /* Reads resolv.conf again; open questions end with DNS_RESTART, and are not to be asked again before this returns. 0,
  * or -errno and nothing has changed. */
 int dns_channel_reopen(struct dns_channel *channel, const char *nameservers);
+/* By which way questions leave from now on, see dns_way.h; at first the kernel's. */
+void dns_channel_set_way(struct dns_channel *channel, const struct egress_terms *terms);
 /* Whether resolv.conf is another one than the one in force. */
 bool dns_channel_is_stale(const struct dns_channel *channel);
 

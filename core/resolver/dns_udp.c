@@ -140,8 +140,14 @@ static int exchange_send(struct dns_udp *udp, struct exchange *exchange, const s
     int fd = exchange_socket(udp, lane->to.ss_family);
     if (fd < 0) return -errno;
     if (lane->strikes != NEVER_AGAIN) dns_mix_case(exchange->query, exchange->size, random_bits());
-    if (connect(fd, (const struct sockaddr *)&lane->to, lane->to_size) < 0 ||
-        send(fd, exchange->query, exchange->size, MSG_NOSIGNAL) < 0 || !exchange_watch(udp, exchange, fd)) {
+    const struct sockaddr *to = (const struct sockaddr *)&lane->to;
+    int refused = dns_way_take(udp->way, fd, to, ring_now_ms(udp->ring));
+    if (refused < 0) {
+        close(fd);
+        return refused;
+    }
+    if (connect(fd, to, lane->to_size) < 0 || send(fd, exchange->query, exchange->size, MSG_NOSIGNAL) < 0 ||
+        !exchange_watch(udp, exchange, fd)) {
         int error = -errno;
         close(fd);
         return error;

@@ -19,6 +19,7 @@
 #include "core/io/list.h"
 #include "core/io/pool.h"
 #include "core/io/ring.h"
+#include "core/resolver/dns_way.h"
 
 #define DNS_UDP_SLOT  0x10000u /* slot of the set's tag */
 #define DNS_LANES_MAX 64u
@@ -38,6 +39,7 @@ struct dns_udp {
     uint8_t op;
     uint32_t patience_ms;
     counter *mismatched; /* answers that were dropped */
+    struct dns_way *way;
     struct pool exchanges;
     int epoll_fd;
     struct link open; /* the oldest first */
@@ -47,7 +49,7 @@ struct dns_udp {
     void *context;
 };
 
-/* 0 or -errno. The caller has filled ring, op, patience_ms, mismatched, answered, context; the rest is zero. */
+/* 0 or -errno. The caller has filled ring, op, patience_ms, mismatched, way, answered, context; the rest is zero. */
 int dns_udp_open(struct dns_udp *udp, uint32_t sockets_max);
 void dns_udp_close(struct dns_udp *udp); /* the poll in flight is cancelled */
 

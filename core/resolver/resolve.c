@@ -132,6 +132,11 @@ int resolve_set_nameservers(struct resolver *resolver, const char *nameservers)
     return 0;
 }
 
+void resolve_set_way(struct resolver *resolver, const struct egress_terms *terms)
+{
+    dns_channel_set_way(resolver->channel, terms);
+}
+
 int resolve_reload(struct resolver *resolver)
 {
     return resolver->lookups.closing ? -ECANCELED : resolver_reopen(resolver, resolver->nameservers);

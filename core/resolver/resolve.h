@@ -14,6 +14,7 @@
 #include "core/io/ring.h"
 #include "core/resolver/resolve_request.h"
 #include "core/resolver/resolve_stats.h"
+#include "protocols/egress_text.h"
 
 #define RESOLVE_SOCKETS_MAX 1024u
 
@@ -50,7 +51,9 @@ void resolve_on_time(struct resolver *resolver, uint64_t now_ms);
 int resolve_check_nameservers(const char *nameservers); /* any thread: 0, or -EINVAL */
 int resolve_set_nameservers(struct resolver *resolver,
                             const char *nameservers); /* NULL: back to resolv.conf; drops the cache */
-int resolve_reload(struct resolver *resolver);        /* reads resolv.conf again, and drops the cache */
+/* By which way questions leave from now on, see dns_way.h. */
+void resolve_set_way(struct resolver *resolver, const struct egress_terms *terms);
+int resolve_reload(struct resolver *resolver); /* reads resolv.conf again, and drops the cache */
 const struct resolve_stats *resolve_get_stats(const struct resolver *resolver);
 
 #endif

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/io/log.h"
+#include "core/io/privilege.h"
 
 #define RESOLVER_RING_ENTRIES 256u
 
@@ -29,6 +30,12 @@ struct server_choice {
     char text[];
 };
 
+/* Another way to them. */
+struct way_choice {
+    struct egress_terms terms;
+    enum resolver_rights rights;
+};
+
 struct resolver_thread {
     struct ring *ring;
     struct resolver *resolver;
@@ -38,6 +45,7 @@ struct resolver_thread {
     _Atomic uint32_t asker_count;
     _Atomic uint32_t phase;                 /* enum resolver_phase; written by the opener */
     _Atomic(struct server_choice *) choice; /* from the opener, which owns what has not been taken */
+    _Atomic(struct way_choice *) way;       /* likewise */
     _Atomic bool reload;                    /* from the opener */
     bool stopped;                           /* the resolver knows of that phase */
 
@@ -81,8 +89,18 @@ static void thread_read(struct resolver_thread *t, uint32_t index)
     }
 }
 
+static void thread_obey_way(struct resolver_thread *t)
+{
+    struct way_choice *way = atomic_exchange(&t->way, NULL);
+    if (way && !t->stopped) resolve_set_way(t->resolver, &way->terms);
+    if (way && way->rights == RESOLVER_MARKS) (void)privilege_raise();
+    if (way && way->rights == RESOLVER_NOTHING) privilege_drop();
+    free(way);
+}
+
 static void thread_obey(struct resolver_thread *t)
 {
+    thread_obey_way(t);
     struct server_choice *choice = atomic_exchange(&t->choice, NULL);
     if (choice && !t->stopped) {
         int error = resolve_set_nameservers(t->resolver, choice->given ? choice->text : NULL);
@@ -104,7 +122,7 @@ static bool thread_has_work(struct resolver_thread *t)
     uint32_t count = atomic_load(&t->asker_count);
     for (uint32_t i = 0; i < count; i++)
         if (!queue_is_empty(t->askers[i].questions)) return true;
-    if (atomic_load(&t->choice) != NULL || atomic_load(&t->reload)) return true;
+    if (atomic_load(&t->choice) != NULL || atomic_load(&t->way) != NULL || atomic_load(&t->reload)) return true;
     return (atomic_load(&t->phase) != RESOLVER_RUNS && !t->stopped) || atomic_load(&t->phase) == RESOLVER_ENDS;
 }
 
@@ -194,6 +212,7 @@ static void thread_free(struct resolver_thread *t)
         queue_close(t->askers[i].answers.queue);
     }
     free(atomic_load(&t->choice));
+    free(atomic_load(&t->way));
     pthread_cond_destroy(&t->changed);
     pthread_mutex_destroy(&t->lock);
     free(t);
@@ -207,7 +226,9 @@ int resolver_thread_open(struct resolver_thread **out, const struct resolve_opti
     t->options.op = RESOLVER_OP_DNS;
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->changed, NULL);
+    privilege_keep(true); /* of the thread, which is older than -u: see RESOLVER_MARKS */
     int error = -pthread_create(&t->thread, NULL, thread_main, t);
+    privilege_keep(false);
     if (error < 0) {
         LOGE("the resolver's thread could not be started: %s; raise ulimit -u", strerror(-error));
     } else {
@@ -268,6 +289,17 @@ int resolver_thread_set_nameservers(struct resolver_thread *t, struct ring *own,
     choice->given = nameservers != NULL;
     if (nameservers) memcpy(choice->text, nameservers, size);
     free(atomic_exchange(&t->choice, choice));
+    thread_wake(t, own);
+    return 0;
+}
+
+int resolver_thread_set_way(struct resolver_thread *t, struct ring *own, const struct egress_terms *terms,
+                            enum resolver_rights rights)
+{
+    struct way_choice *way = malloc(sizeof *way);
+    if (!way) return -ENOMEM;
+    *way = (struct way_choice){.terms = *terms, .rights = rights};
+    free(atomic_exchange(&t->way, way));
     thread_wake(t, own);
     return 0;
 }

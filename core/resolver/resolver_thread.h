@@ -33,6 +33,14 @@ int resolver_thread_add_asker(struct resolver_thread *thread, const struct mailb
 /* NULL: back to resolv.conf. Takes effect soon; -EINVAL at once for a bad list, -ENOMEM. */
 int resolver_thread_set_nameservers(struct resolver_thread *thread, struct ring *own, const char *nameservers);
 
+/* The thread is there before the process becomes another user (-u), and has the rights that it had then, if not in
+ * force, until it is told what to do with them. Before that it may not give up any: the C library wants every thread to
+ * become that user. */
+enum resolver_rights { RESOLVER_AS_BEFORE, RESOLVER_MARKS /* privilege_raise() */, RESOLVER_NOTHING };
+/* By which way questions leave, see dns_way.h. Takes effect before whatever is asked later. 0 or -ENOMEM. */
+int resolver_thread_set_way(struct resolver_thread *thread, struct ring *own, const struct egress_terms *terms,
+                            enum resolver_rights rights);
+
 /* Reads resolv.conf again, whether it has changed or not, and forgets all answers. */
 void resolver_thread_reload(struct resolver_thread *thread, struct ring *own);
 

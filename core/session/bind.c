@@ -91,19 +91,31 @@ static void bind_set_any(struct net_address *address)
     net_address_from(&any, address);
 }
 
-/* The address to listen on, without a port. For a peer that is named, the one that leads there. Without one, all: what
- * the client tells its peer is likely to be the local address of its primary connection, wherever that goes. 0 or
- * -errno; -EAFNOSUPPORT if there is none that a peer could use. */
+/* The family of the address to listen on: the peer's, or that by which the client has come. ADDRESS_NONE: by neither.
+ */
+static uint8_t bind_family(const struct session *s, const struct setup *setup)
+{
+    struct net_address raw;
+    struct address local = {.kind = ADDRESS_NONE};
+    if (setup->resolve.count > 0) return setup->resolve.results[0].kind;
+    if (net_local_address(s->fd[CLIENT], &raw) < 0 || !net_address_to(&raw, &local)) return ADDRESS_NONE;
+    return local.kind;
+}
+
+/* The address to listen on, without a port, where no source is given. For a peer that is named, the one that leads
+ * there. Without one, all: what the client tells its peer is likely to be the local address of its primary connection,
+ * wherever that goes. 0 or -errno; -EAFNOSUPPORT if there is none that a peer could use. */
 static int bind_find_address(const struct worker *w, const struct session *s, struct net_address *out)
 {
     const struct setup *setup = setup_of(w, s);
+    const struct egress_way *way = &setup->egress.way;
     struct net_address to;
     struct address first;
     int error;
     if (setup->resolve.count > 0) {
         bind_address_at(setup, 0, &first);
         net_address_from(&first, &to);
-        error = net_route_source(&to, w->config->netdev, out);
+        error = net_route_source(&to, way->device[0] ? way->device : NULL, way->mark, out);
     } else {
         error = net_local_address(s->fd[CLIENT], out);
     }
@@ -113,16 +125,18 @@ static int bind_find_address(const struct worker *w, const struct session *s, st
     return 0;
 }
 
-static int bind_open(const struct worker *w, const struct net_address *address)
+/* On the source that is given, or on what bind_find_address() says. */
+static enum failure bind_open(struct worker *w, struct session *s, int fd, uint8_t kind)
 {
-    int fd = net_socket(address->any.sa_family, SOCK_STREAM);
-    if (fd < 0) return fd;
-    egress_prepare(w->config, fd);
-    int error = net_bind(fd, address);
+    struct egress *egress = &setup_of(w, s)->egress;
+    struct net_address local;
+    enum failure failure = egress_prepare(w, egress, fd, &(struct address){.kind = kind}, false);
+    if (failure != FAIL_NONE) return failure;
+    int error = egress->way.bound ? 0 : bind_find_address(w, s, &local);
+    if (error == -EAFNOSUPPORT) return FAIL_COMMAND;
+    if (error == 0 && !egress->way.bound) error = net_bind(fd, &local);
     if (error == 0) error = net_listen(fd, BIND_BACKLOG);
-    if (error == 0) return fd;
-    net_close(fd);
-    return error;
+    return error == 0 ? FAIL_NONE : failure_from_errno(error);
 }
 
 static void bind_wait(struct worker *w, struct session *s)
@@ -132,11 +146,16 @@ static void bind_wait(struct worker *w, struct session *s)
 
 static enum session_state bind_listen(struct worker *w, struct session *s)
 {
-    struct net_address local;
     struct address bound;
-    int fd = bind_find_address(w, s, &local);
-    if (fd == 0) fd = bind_open(w, &local);
-    if (fd < 0) return session_fail(w, s, fd == -EAFNOSUPPORT ? FAIL_COMMAND : failure_from_errno(fd));
+    uint8_t kind = bind_family(s, setup_of(w, s));
+    if (kind == ADDRESS_NONE) return session_fail(w, s, FAIL_COMMAND);
+    int fd = net_socket(kind == ADDRESS_IPV4 ? AF_INET : AF_INET6, SOCK_STREAM);
+    if (fd < 0) return session_fail(w, s, failure_from_errno(fd));
+    enum failure failure = bind_open(w, s, fd, kind);
+    if (failure != FAIL_NONE) {
+        net_close(fd);
+        return session_fail(w, s, failure);
+    }
     s->fd[UPSTREAM] = fd;
     if (!reply_find_listener(w, s, &bound)) return session_fail(w, s, FAIL_RESOURCE); /* getsockname(2): ENOBUFS */
     session_report_trial(w, s, 0);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "protocols/address.h"
+#include "protocols/egress_text.h"
 #include "protocols/subnet.h"
 #include "protocols/url.h"
 
@@ -77,6 +78,7 @@ struct listener_config {
     struct address forward;     /* LISTENER_FORWARD: IPV4, IPV6, NAME or UNIX */
     const char *forward_text;   /* -f as given; NULL unless LISTENER_FORWARD */
     const char *users;          /* users=, in the place of config.users; CONFIG_NO_USERS: anybody; NULL: not given */
+    struct egress_terms egress; /* source=, by=, mark=, interface= */
     uint8_t user_file;          /* index in config.user_files, 0: anybody may come; after config_check() */
     struct advertise advertise; /* udp-advertise=, in the place of config.advertise */
     uint8_t send_proxy;         /* LISTENER_FORWARD: version of the PROXY header that its target gets; 0: none */
@@ -94,12 +96,15 @@ struct config {
     uint32_t upstream_count;
     const char *proxy_text; /* -x as given, for --dump-config; NULL if absent */
 
-    int family;              /* AF_UNSPEC, AF_INET (-4), AF_INET6 (-6) */
-    const char *nameservers; /* NULL: resolv.conf */
-    const char *netdev;      /* NULL: any */
-    const char *user;        /* -u as given, NULL: keep */
-    bool reuseport;          /* allow another process on the same port; within the process it is always on */
-    bool fastopen;           /* on listeners */
+    int family;                 /* AF_UNSPEC, AF_INET (-4), AF_INET6 (-6) */
+    const char *nameservers;    /* NULL: resolv.conf */
+    const char *netdev;         /* NULL: any */
+    const char *source;         /* --source as given, all in one; NULL: any */
+    uint32_t mark;              /* --mark; 0: none */
+    struct egress_terms egress; /* what the last three say, after config_check() */
+    const char *user;           /* -u as given, NULL: keep */
+    bool reuseport;             /* allow another process on the same port; within the process it is always on */
+    bool fastopen;              /* on listeners */
     bool fastopen_connect;
     bool tproxy;
     bool daemonize;

@@ -24,6 +24,7 @@ struct conn_key {
     uint8_t depth;
     uint8_t listener;
     uint8_t hop_count;
+    struct egress_way way; /* by which it leaves */
     struct proxy_uri hops[ROUTE_HOPS_MAX];
 };
 
@@ -102,6 +103,7 @@ static void conn_key_write(struct conn_key *key, const struct session *s, const 
     key->depth = s->depth;
     key->listener = s->listener;
     key->hop_count = verdict->hop_count;
+    key->way = setup->egress.way;
     if (verdict->hop_count > 0) memcpy(key->hops, verdict->hops, verdict->hop_count * sizeof *key->hops);
 }
 
@@ -111,6 +113,7 @@ static bool conn_key_is(const struct conn_key *key, const struct session *s, con
     if (!address_equal(&key->dialled, &verdict->target) || !address_equal(&key->asked, &setup->target)) return false;
     if (key->rule != s->rule || key->passed != s->passed || key->depth != s->depth) return false;
     if (key->listener != s->listener || key->hop_count != verdict->hop_count) return false;
+    if (!egress_way_equal(&key->way, &setup->egress.way)) return false;
     if (!credentials_equal(&key->credentials, &setup->credentials)) return false;
     for (unsigned i = 0; i < key->hop_count; i++)
         if (!proxy_uri_equal(&key->hops[i], &verdict->hops[i])) return false;
@@ -279,7 +282,7 @@ static void conn_init(struct worker *w, struct conn *conn, uint32_t slot, struct
 bool conn_cache_keep(struct worker *w, struct session *s)
 {
     struct conn_cache *cache = w->conns;
-    if (!cache || !w->config->conn_cache || w->draining) return false;
+    if (!cache || !w->config->conn_cache || w->draining || egress_is_fresh(&setup_of(w, s)->egress)) return false;
     conn_cache_heed_revisions(w);
     if (setup_of(w, s)->era != cache->era) return false;
     if (s->exclusive) conn_cache_forget_client(w, s); /* one is enough */

@@ -4,9 +4,10 @@
  *     IDLE --its upstream ends or says something, 15 s, too many, a reload, a stop--> closed
  *
  * A connection is found by everything that has decided what it is: the target as it was asked for and as it was
- * dialled, the client's user and password, the rule, the chain with its credentials, and the listeners that the client
- * has passed (self.h). Reloads and changed settings begin another era, in which no connection of the one before is kept
- * or found. While it waits nothing is owed to or by its upstream, so that whatever arrives on it ends it.
+ * dialled, the client's user and password, the rule, the chain with its credentials, the way by which it leaves
+ * (egress.h), and the listeners that the client has passed (self.h). Reloads and changed settings begin another era, in
+ * which no connection of the one before is kept or found. While it waits nothing is owed to or by its upstream, so that
+ * whatever arrives on it ends it.
  *
  * Only requests that may be sent again take one, because a connection may end in the moment in which it is taken.
  *

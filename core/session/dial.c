@@ -42,14 +42,14 @@ static bool dial_has_octets(const struct worker *w, const struct session *s)
            setup->received > setup->consumed || announce_version(w, s) > 0;
 }
 
-static void dial_prepare_socket(const struct worker *w, const struct session *s, int fd, const struct address *to)
+static enum failure dial_prepare_socket(struct worker *w, const struct session *s, int fd, const struct address *to)
 {
     const struct config *config = w->config;
-    if (to->kind == ADDRESS_UNIX) return;
+    if (to->kind == ADDRESS_UNIX) return FAIL_NONE;
     if (config->tcp_nodelay) net_set_nodelay(fd);
     net_set_buffers(fd, config->tcp_sndbuf, config->tcp_rcvbuf);
     if (config->fastopen_connect && dial_has_octets(w, s)) net_set_fastopen_connect(fd);
-    egress_prepare(config, fd);
+    return egress_prepare(w, &setup_of(w, s)->egress, fd, to, true);
 }
 
 static int dial_family(const struct address *to)
@@ -57,7 +57,13 @@ static int dial_family(const struct address *to)
     return to->kind == ADDRESS_UNIX ? AF_UNIX : to->kind == ADDRESS_IPV4 ? AF_INET : AF_INET6;
 }
 
-/* One that might come back to us: begun at once, and noted before its other end can be accepted. */
+/* -EADDRNOTAVAIL: no port is left of the source, or it has gone. */
+static enum failure dial_failure(const struct setup *setup, int error)
+{
+    return error == -EADDRNOTAVAIL && setup->egress.way.bound ? FAIL_EGRESS : failure_from_errno(error);
+}
+
+/* One that might come back to us: begun at once, and noted before its other end can be accepted. 0 or -errno. */
 static int dial_connect_noted(struct worker *w, struct session *s, unsigned attempt, const struct address *to)
 {
     struct dial *dial = &setup_of(w, s)->dial;
@@ -96,23 +102,33 @@ static int dial_open_socket(struct worker *w, const struct address *to)
     return net_socket(dial_family(to), SOCK_STREAM);
 }
 
-/* One attempt. 0, or -errno when it could not even begin. */
-static int dial_connect(struct worker *w, struct session *s, unsigned attempt, const struct address *to)
+/* One attempt. FAIL_NONE, or why it could not even begin. */
+static enum failure dial_connect(struct worker *w, struct session *s, unsigned attempt, const struct address *to)
 {
-    struct dial *dial = &setup_of(w, s)->dial;
+    struct setup *setup = setup_of(w, s);
+    struct dial *dial = &setup->dial;
     int fd = dial_open_socket(w, to);
     access_on_dial(w, s, to);
-    if (fd < 0) return fd;
-    dial_prepare_socket(w, s, fd, to);
+    if (fd < 0) return failure_from_errno(fd);
+    enum failure failure = dial_prepare_socket(w, s, fd, to);
+    if (failure != FAIL_NONE) {
+        net_close(fd);
+        return failure;
+    }
     net_address_from(to, &dial->addresses[attempt]);
     dial->fds[attempt] = fd;
     dial->polled &= (uint8_t) ~(1u << attempt);
     dial->order[attempt] = dial->next;
     dial->live++;
-    if (self_may_return(w, s, to)) return dial_connect_noted(w, s, attempt, to);
+    if (self_may_return(w, s, to)) {
+        int error = dial_connect_noted(w, s, attempt, to);
+        if (error == -EADDRNOTAVAIL && egress_try_another(w, &setup->egress, to))
+            return dial_connect(w, s, attempt, to);
+        return error == 0 ? FAIL_NONE : dial_failure(setup, error);
+    }
     ring_connect(w->ring, fd, &dial->addresses[attempt].any, dial->addresses[attempt].size,
                  session_arm(w, s, SESSION_CONNECT + attempt));
-    return 0;
+    return FAIL_NONE;
 }
 
 /* An attempt whose slot is free and whose last completion is back. */
@@ -178,9 +194,9 @@ static bool dial_start(struct worker *w, struct session *s)
             if (dial->failure == FAIL_NONE || dial_met_self(refused)) dial_fail_attempt(dial, refused);
             continue;
         }
-        int error = dial_connect(w, s, (unsigned)attempt, &to);
-        if (error == 0) return true;
-        dial_fail_attempt(dial, failure_from_errno(error));
+        refused = dial_connect(w, s, (unsigned)attempt, &to);
+        if (refused == FAIL_NONE) return true;
+        dial_fail_attempt(dial, refused);
     }
     return false;
 }
@@ -266,12 +282,34 @@ static unsigned dial_oldest(const struct dial *dial)
     return oldest;
 }
 
+/* Where attempts went, for who keeps an eye on source addresses. */
+static bool dial_went_to(const struct dial *dial, unsigned attempt, struct address *to)
+{
+    return net_address_to(&dial->addresses[attempt], to);
+}
+
+static void dial_note_answer(struct worker *w, const struct session *s, unsigned attempt)
+{
+    const struct setup *setup = setup_of(w, s);
+    struct address to;
+    if (setup->egress.way.bound && dial_went_to(&setup->dial, attempt, &to)) egress_note_answer(w, &setup->egress, &to);
+}
+
+void dial_note_timeout(struct worker *w, const struct session *s)
+{
+    const struct setup *setup = setup_of(w, s);
+    struct address to;
+    for (unsigned i = 0; i < DIAL_ATTEMPTS_MAX && setup->egress.way.bound; i++)
+        if (setup->dial.fds[i] >= 0 && dial_went_to(&setup->dial, i, &to)) egress_note_timeout(w, &setup->egress, &to);
+}
+
 static enum session_state dial_won(struct worker *w, struct session *s, unsigned attempt)
 {
     struct dial *dial = &setup_of(w, s)->dial;
     s->fd[UPSTREAM] = dial->fds[attempt];
     dial->fds[attempt] = -1;
     dial->live--;
+    dial_note_answer(w, s, attempt);
     if (dial->live > 0) {
         dial_abandon(w, s);
         /* A loser that was armed in this turn points to its address, and a relay gives the setup slot away before its
@@ -279,6 +317,21 @@ static enum session_state dial_won(struct worker *w, struct session *s, unsigned
         ring_flush(w->ring);
     }
     return setup_of(w, s)->route.verdict.hop_count > 0 ? hop_begin(w, s) : announce_begin(w, s);
+}
+
+/* The same candidate once more, if there is another source for it. */
+static enum session_state dial_from_another(struct worker *w, struct session *s, unsigned attempt)
+{
+    struct setup *setup = setup_of(w, s);
+    struct address to;
+    dial_candidate(setup, setup->dial.order[attempt] - 1u, &to);
+    if (!egress_try_another(w, &setup->egress, &to)) return dial_go_on(w, s);
+    uint8_t order = setup->dial.order[attempt];
+    enum failure failure = dial_connect(w, s, attempt, &to);
+    setup->dial.order[attempt] = order;
+    if (failure == FAIL_NONE) return SESSION_DIAL;
+    dial_fail_attempt(&setup->dial, failure);
+    return dial_go_on(w, s);
 }
 
 enum session_state dial_step(struct worker *w, struct session *s)
@@ -289,9 +342,9 @@ enum session_state dial_step(struct worker *w, struct session *s)
     if (dial->fds[attempt] < 0) return dial_go_on(w, s); /* given up to make room for another */
     int result = dial_result(dial, attempt, s->result);
     if (result == 0) return dial_won(w, s, attempt);
-    dial_fail_attempt(dial, failure_from_errno(result));
+    dial_fail_attempt(dial, dial_failure(setup_of(w, s), result));
     dial_end_attempt(w, s, attempt);
-    return dial_go_on(w, s);
+    return result == -EADDRNOTAVAIL ? dial_from_another(w, s, attempt) : dial_go_on(w, s);
 }
 
 /* RFC 8305 section 5: another address gets its chance beside those that have not answered. When all attempts are taken

@@ -10,6 +10,8 @@ enum session_state dial_begin(struct worker *w, struct session *s);
 enum session_state dial_resolve_step(struct worker *w, struct session *s); /* the resolver has answered: s->result */
 enum session_state dial_step(struct worker *w, struct session *s);    /* an attempt has completed: s->op, s->result */
 enum session_state dial_on_time(struct worker *w, struct session *s); /* the stagger has passed */
+/* The session's time is over: nobody has answered. */
+void dial_note_timeout(struct worker *w, const struct session *s);
 /* Cancels and closes all attempts. */
 void dial_abandon(struct worker *w, struct session *s);
 

@@ -40,6 +40,8 @@ static const struct failure_row rows[FAIL_COUNT] = {
     [FAIL_NETWORK_UNREACHABLE] = {NO, SOCKS5_NETWORK_UNREACHABLE, 502, "network_unreachable", "network unreachable"},
     [FAIL_HOST_UNREACHABLE] = {NO, SOCKS5_HOST_UNREACHABLE, 502, "host_unreachable", "host unreachable"},
     [FAIL_DENIED] = {NO, SOCKS5_NOT_ALLOWED, 403, "denied", "permission denied by the system"},
+    [FAIL_EGRESS] = {NO, SOCKS5_GENERAL_FAILURE, 503, "egress", "the way out is not to be had"},
+    [FAIL_EGRESS_FAMILY] = {NO, SOCKS5_NETWORK_UNREACHABLE, 502, "egress_family", "no source address of that family"},
     [FAIL_REFUSED] = {NO, SOCKS5_CONNECTION_REFUSED, 502, "refused", "connection refused"},
     /* SOCKS4 has no word for a timeout; its clients are used to a plain close. */
     [FAIL_CONNECT_TIMEOUT] = {SILENT, SOCKS5_TTL_EXPIRED, 504, "connect_timeout", "connection timed out"},
@@ -104,6 +106,9 @@ static const struct failure_page pages[FAIL_COUNT] = {
     [FAIL_NETWORK_UNREACHABLE] = {"destination_ip_unroutable", "There is no route to the destination."},
     [FAIL_HOST_UNREACHABLE] = {"destination_ip_unroutable", "The destination could not be reached."},
     [FAIL_DENIED] = {"destination_ip_prohibited", "The system does not let the proxy connect to the destination."},
+    [FAIL_EGRESS] = {"proxy_internal_error", "The proxy cannot use its own address at the moment."},
+    [FAIL_EGRESS_FAMILY] = {"destination_ip_unroutable",
+                            "The proxy has no address from which to reach the destination."},
     [FAIL_REFUSED] = {"connection_refused", "The destination refused the connection."},
     [FAIL_CONNECT_TIMEOUT] = {"connection_timeout", "The destination did not answer in time."},
     [FAIL_HANDSHAKE_TIMEOUT] = {"http_request_error", "The request did not arrive in time."},

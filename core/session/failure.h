@@ -34,6 +34,8 @@ enum failure {
     FAIL_NETWORK_UNREACHABLE, /* no route */
     FAIL_HOST_UNREACHABLE,    /* the last router knows no such host */
     FAIL_DENIED,              /* the system does not let this process connect there */
+    FAIL_EGRESS,              /* our own source address, interface or mark is not to be had */
+    FAIL_EGRESS_FAMILY,       /* we have no source address of the target's family */
     FAIL_REFUSED,             /* the target refused the connection */
     FAIL_CONNECT_TIMEOUT,     /* the request was complete, but the target was not reached in time */
     FAIL_HANDSHAKE_TIMEOUT,   /* the client did not complete its request in time */

@@ -65,7 +65,7 @@ static bool machine_guess(const struct address *address)
     struct net_address to, from;
     struct address source, wanted = *address;
     wanted.port = 9;
-    if (!net_address_from(&wanted, &to) || net_route_source(&to, NULL, &from) < 0) return false;
+    if (!net_address_from(&wanted, &to) || net_route_source(&to, NULL, 0, &from) < 0) return false;
     if (!net_address_to(&from, &source)) return false;
     source.port = wanted.port;
     return address_equal(&source, &wanted);

@@ -4,6 +4,7 @@
 #include "core/session/bind.h"
 #include "core/session/conn_cache.h"
 #include "core/session/dial.h"
+#include "core/session/egress.h"
 #include "core/session/end.h"
 #include "core/session/established.h"
 #include "core/session/limited.h"
@@ -96,6 +97,7 @@ enum session_state route_obey(struct worker *w, struct session *s)
     setup->trial = verdict->order == ROUTE_TRY;
     enum failure failure = limited_admit_request(w, s, route_knows_client(w, s), verdict->limits, verdict->limit_count);
     if (failure != FAIL_NONE) return session_fail(w, s, failure);
+    egress_choose(w, s, &verdict->egress, &setup->egress);
     upstream_begin(setup);
     return route_connect(w, s);
 }

@@ -16,6 +16,7 @@
 #include "core/session/keys.h"
 #include "protocols/address.h"
 #include "protocols/credentials.h"
+#include "protocols/egress_text.h"
 #include "protocols/url.h"
 
 #define ROUTE_HOPS_MAX 16u /* of -x and of a ruleset's decision together */
@@ -36,6 +37,7 @@ struct route_verdict {
     uint64_t limits[KEYS_PER_SESSION]; /* that the session comes under: keys_handle() */
     uint32_t cache_ms;                 /* the worker may give this verdict again for so long; 0: no */
     struct address target;             /* where to, possibly rewritten */
+    struct egress_terms egress;        /* by which way, as far as it says */
     const struct proxy_uri *hops;      /* route_request.hops, or an array that lives as long as the process */
 };
 

@@ -17,6 +17,7 @@
 #include "core/io/list.h"
 #include "core/io/net_address.h"
 #include "core/resolver/resolve_request.h"
+#include "core/session/egress_way.h"
 #include "core/session/failure.h"
 #include "core/session/flow_state.h"
 #include "core/session/group.h"
@@ -201,6 +202,7 @@ struct setup {
     struct address target; /* asked for */
     struct credentials credentials;
     struct route_request route;
+    struct egress egress; /* of the verdict that is obeyed */
     struct resolve_request resolve;
     struct verify_request verify;
     uint8_t out[SETUP_OUT_SIZE]; /* to the client */

@@ -50,10 +50,12 @@ struct stats {
     counter conns_stale;                  /* of these connections: had ended, which their poll had not told yet */
     counter conns_evicted;                /* closed before their time: too many, no descriptor, a reload or a stop */
     counter conns_idle;                   /* gauge: those that wait */
-    counter handshake_in, handshake_out;  /* octets of clients' handshakes */
-    counter hop_in, hop_out;              /* octets of handshakes with proxies of the chain */
-    struct histogram connect;             /* from a request to its established connection */
-    struct histogram decision;            /* from a question to the ruleset to its answer */
+    counter egress_faults; /* times that a source, a mark or an interface was not to be had, see egress.h */
+    counter egress_rests;  /* source addresses that were left alone for a while */
+    counter handshake_in, handshake_out; /* octets of clients' handshakes */
+    counter hop_in, hop_out;             /* octets of handshakes with proxies of the chain */
+    struct histogram connect;            /* from a request to its established connection */
+    struct histogram decision;           /* from a question to the ruleset to its answer */
 };
 
 #endif

@@ -406,8 +406,10 @@ void session_on_timer(struct worker *w, uint32_t slot)
     default: break;
     }
     uint64_t now = ring_now_ms(w->ring);
-    if (now < session_deadline_ms(w, s) && now < upstream_deadline_ms(w, s))
+    if (now < session_deadline_ms(w, s) && now < upstream_deadline_ms(w, s)) {
         session_on_wait(w, s);
-    else
-        session_proceed(w, s, session_fail(w, s, session_timeout(w, s)));
+        return;
+    }
+    if (s->state == SESSION_DIAL) dial_note_timeout(w, s);
+    session_proceed(w, s, session_fail(w, s, session_timeout(w, s)));
 }

@@ -8,6 +8,7 @@
 #include "core/io/log.h"
 #include "core/io/net.h"
 #include "core/session/access.h"
+#include "core/session/egress.h"
 #include "core/session/end.h"
 #include "core/session/hooks.h"
 #include "core/session/reply.h"
@@ -338,6 +339,7 @@ enum session_state udp_begin(struct worker *w, struct session *s)
     a->port_named = udp_port_named(a, &setup->target);
     a->credentials = setup->credentials;
     a->admitted = setup->route.admitted;
+    egress_choose(w, s, NULL, &a->egress);
     bool ruled = atomic_load_explicit(w->revision, memory_order_acquire) > 0;
     return ruled || w->config->hop_count == 0 ? udp_establish(w, s) : udp_begin_chain(w, s);
 }

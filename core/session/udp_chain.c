@@ -71,7 +71,8 @@ void udp_chains_close(struct worker *w)
 /* --- opening and closing --- */
 
 /* RFC 1928 section 4: who does not know yet where its datagrams will come from asks with zeroes. */
-static void control_open(struct worker *w, const struct session *owner, uint32_t chain, unsigned hop)
+static void control_open(struct worker *w, const struct session *owner, const struct egress *egress, uint32_t chain,
+                         unsigned hop)
 {
     struct chain *c = chain_at(w, chain);
     struct session *s = session_take(w, owner->listener, -1, w->config->timeout_ms);
@@ -85,14 +86,15 @@ static void control_open(struct worker *w, const struct session *owner, uint32_t
     s->extra = chain;
     s->hops = (uint8_t)(hop + 1);
     setup->request_complete = true;
+    setup->egress = *egress;
     setup->route.target = (struct address){.kind = ADDRESS_IPV4};
     route_decide_builtin(&setup->route, c->hops, s->hops);
     session_enter(w, s, SESSION_HELLO);
     session_hook_redial(w, s);
 }
 
-uint32_t udp_chain_open(struct worker *w, struct session *s, const struct proxy_uri *hops, uint8_t hop_count,
-                        enum failure *failure)
+uint32_t udp_chain_open(struct worker *w, struct session *s, const struct egress *egress, const struct proxy_uri *hops,
+                        uint8_t hop_count, enum failure *failure)
 {
     struct share_source source = share_source_of(&s->client);
     *failure = FAIL_COMMAND; /* datagrams have no other way than SOCKS5 */
@@ -112,7 +114,7 @@ uint32_t udp_chain_open(struct worker *w, struct session *s, const struct proxy_
     for (unsigned i = 0; i < hop_count; i++) c->controls[i] = POOL_NONE;
     for (unsigned i = 0; i < hop_count && c->failure == FAIL_NONE; i++) {
         if (session_has_room(w))
-            control_open(w, s, chain, i);
+            control_open(w, s, egress, chain, i);
         else
             c->failure = FAIL_RESOURCE;
     }

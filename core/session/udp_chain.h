@@ -20,10 +20,11 @@
 
 #define UDP_CHAIN_HEADER_MAX 1200u /* octets in front of a payload: four names as long as they may be */
 
-/* A chain for the association of `s`; its number, to be given back by udp_chain_close(). POOL_NONE: *failure says why.
+/* A chain for the association of `s`, by that way; its number, to be given back by udp_chain_close(). POOL_NONE:
+ * *failure says why.
  */
-uint32_t udp_chain_open(struct worker *w, struct session *s, const struct proxy_uri *hops, uint8_t hop_count,
-                        enum failure *failure);
+uint32_t udp_chain_open(struct worker *w, struct session *s, const struct egress *egress, const struct proxy_uri *hops,
+                        uint8_t hop_count, enum failure *failure);
 void udp_chain_close(struct worker *w, uint32_t chain);
 /* Whether it is one of these proxies, in that order and with the same credentials. */
 bool udp_chain_leads(const struct worker *w, uint32_t chain, const struct proxy_uri *hops, uint8_t hop_count);

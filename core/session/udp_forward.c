@@ -118,7 +118,7 @@ static uint8_t chain_find(struct worker *w, struct session *s, const struct prox
     struct association *a = association_of(w, s);
     for (unsigned i = 0; i < UDP_CHAINS; i++)
         if (a->chains[i] != POOL_NONE && udp_chain_leads(w, a->chains[i], hops, hop_count)) return (uint8_t)i;
-    uint32_t chain = udp_chain_open(w, s, hops, hop_count, failure);
+    uint32_t chain = udp_chain_open(w, s, &a->egress, hops, hop_count, failure);
     if (chain == POOL_NONE) return UDP_NO_CHAIN;
     unsigned place = chain_place(w, a);
     a->chains[place] = chain;
@@ -179,6 +179,8 @@ static enum failure decision_obey(struct worker *w, struct session *s, const str
     if (verdict->order == ROUTE_REJECT || verdict->order == ROUTE_UNAUTHORIZED) return FAIL_REJECTED;
     if (verdict->target.kind == ADDRESS_NONE || verdict->target.kind == ADDRESS_UNIX) return FAIL_RESOLVE;
     if (verdict->target.kind == ADDRESS_GROUP) return FAIL_NO_UPSTREAM; /* groups are of connections */
+    /* All targets of an association share its sockets: a way of its own is not to be had. */
+    if (verdict->egress.sources.given || verdict->egress.marked || verdict->egress.device[0]) return FAIL_EGRESS;
     target->to = verdict->target;
     failure = limited_admit_more(w, s, verdict->limits, verdict->limit_count);
     if (failure == FAIL_NONE && verdict->hop_count > 0) {

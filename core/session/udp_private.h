@@ -54,6 +54,7 @@ struct association {
     bool port_fixed;              /* it has really sent from there: from now on only that port is the client's */
     uint32_t sends;               /* in flight */
     uint8_t starved;              /* by socket: bits of receives that wait for buffers */
+    struct egress egress;         /* of its sockets towards targets, and of its chains */
     uint8_t names_next;           /* entry of `names` that is replaced next */
     uint8_t waiting_count;
     struct udp_waiting waiting[UDP_WAITING_MAX];

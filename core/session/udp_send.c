@@ -21,7 +21,11 @@ static bool udp_open_outbound(struct worker *w, struct session *s, enum udp_sock
     if (a->fds[which] >= 0) return true;
     int fd = net_socket(which == UDP_IPV4 ? AF_INET : AF_INET6, SOCK_DGRAM);
     if (fd < 0) return false;
-    egress_prepare(w->config, fd);
+    struct address any = {.kind = which == UDP_IPV4 ? ADDRESS_IPV4 : ADDRESS_IPV6};
+    if (egress_prepare(w, &a->egress, fd, &any, false) != FAIL_NONE) {
+        net_close(fd);
+        return false;
+    }
     a->fds[which] = fd;
     udp_receive(w, s, which);
     return true;

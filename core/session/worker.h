@@ -15,6 +15,7 @@
 #include "core/io/timer.h"
 #include "core/resolver/resolve.h"
 #include "core/session/config.h"
+#include "core/session/egress_rests.h"
 #include "core/session/errand.h"
 #include "core/session/name_cache.h"
 #include "core/session/own.h"
@@ -47,6 +48,10 @@ enum worker_op {
 #define WORKER_BATCH_SHARE 16u
 #define WORKER_BATCH_MAX   16u
 #define WORKER_BATCH_US    200u
+
+/* Counters of pools that give their addresses in turn. */
+#define EGRESS_TURNS   64u
+#define EGRESS_WARN_MS 10000u /* between two lines that say why no connection leaves */
 
 struct listener {
     int fd;             /* -1: closed */
@@ -87,6 +92,8 @@ struct worker {
     struct timer_wheel *rests; /* flows that may not move before a time of their own: slot * 2 + side, microseconds */
     _Atomic int spare_fd;      /* see spare.h; other workers may take it, too */
     uint64_t random;           /* state of a small generator for --max-startups */
+    uint64_t egress_turns[EGRESS_TURNS], egress_drawn, egress_warn_ms; /* see egress.h */
+    struct egress_rests egress_rests;
     struct pool sessions, setups, exchanges;
     struct share exchanges_held;
     struct pool heads;          /* see head_buffer.h */

@@ -46,8 +46,9 @@ static void log_reload_error(const char *what, const char *error, const char *ou
     LOG_LINES(LOG_LEVEL_WARNING, "reload: %s error: %s%s%s", what, error, strchr(error, '\n') ? "\n" : "; ", outcome);
 }
 
-/* Whether a running process may take these settings over; else `why` says what stands in the way. */
-static bool may_take(struct engine *e, const struct config *fresh, char *why, size_t size)
+/* Whether a running process may take these settings over, which then have what the check makes of them; else `why` says
+ * what stands in the way. */
+static bool may_take(struct engine *e, struct config *fresh, char *why, size_t size)
 {
     const struct config *now = coordinator_config(e->c);
     struct config judged = *fresh; /* the sizes that the check derives are not for a process that runs */
@@ -57,7 +58,10 @@ static bool may_take(struct engine *e, const struct config *fresh, char *why, si
     judged.boot_rules = there;
     memcpy(judged.listeners, now->listeners, sizeof judged.listeners);
     judged.listener_count = now->listener_count;
+    for (uint32_t i = 0; i < now->listener_count && i < fresh->listener_count; i++)
+        judged.listeners[i].egress = fresh->listeners[i].egress;
     if (config_check(&judged) < 0) return false;
+    fresh->egress = judged.egress;
     if (!config_can_change(now, fresh, judged.sessions, why, size)) return false;
     return !e->boot->judge || e->boot->judge(e->boot->judge_context, fresh);
 }
@@ -76,6 +80,8 @@ static bool take(struct engine *e, struct config *fresh, char *why, size_t size)
     engine_obey(e, fresh);
     script_obey_all(e, fresh);
     log_open((enum log_target)fresh->log_target, fresh->log_level);
+    if (coordinator_set_way(e->c, &fresh->egress, RESOLVER_AS_BEFORE) < 0)
+        LOGE("reload: the way to name servers stays as it was");
     if (coordinator_set_nameservers(e->c, fresh->nameservers) < 0) LOGE("reload: the name servers stay as they were");
     ruleset_revise(e->ruleset, there);
     return true;

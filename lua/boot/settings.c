@@ -362,6 +362,7 @@ static void apply_texts(lua_State *L, const struct boot_file *file, int table)
         if (!row->key || (row->kind != OPTION_TEXT && row->kind != OPTION_WORD && !lists)) continue;
         const char *text = field_text(L, table, row->key);
         lua_settop(L, top);
+        if (text && row->repeated) option_put_text(row, file->config, NULL);
         if (text && lists) list_options_clear(file->config, (enum list_kind)row->list, LIST_SCOPE_PROCESS);
         if (!text || !*text) continue; /* it is the table's: the stack need not hold it */
         words.count = 1;

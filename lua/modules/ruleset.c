@@ -22,6 +22,7 @@
 #include "lua/modules/ruleset.h"
 #include "lua/modules/target.h"
 #include "lua/modules/upstreams.h"
+#include "lua/modules/verdict_options.h"
 
 enum stage { ASKED, TRYING, DETACHED };
 
@@ -109,25 +110,27 @@ static bool keeps_path(lua_State *L, int index, const struct route_request *requ
     return strcmp(lua_tostring(L, index), asked) == 0 && lua_gettop(L) == index;
 }
 
-/* The values from `first` on are an address and its proxies; the chain of -x comes before them. */
-static bool read_verdict(lua_State *L, int first, struct route_request *request, const struct ruleset *r)
+/* The values from `first` on are an address and its proxies, and perhaps a table of options; the chain of -x comes
+ * before the proxies. NULL, or what is wrong, as long as the stack is what it is: `neither` if it is no address. */
+static const char *read_verdict(lua_State *L, int first, struct route_request *request, const struct ruleset *r,
+                                const char *neither)
 {
     const struct config *config = coordinator_config(r->engine->c);
     struct route_verdict *verdict = &request->verdict;
+    const char *wrong = verdict_options_are_there(L, first) ? verdict_options_take(L, verdict) : NULL;
+    if (wrong) return wrong;
     memcpy(request->hops, config->hops, config->hop_count * sizeof *config->hops);
     if (keeps_path(L, first, request))
         verdict->target = request->target;
     else if (!target_read_address(L, first, &verdict->target))
-        return false;
+        return neither;
     int own = target_read_hops(L, first + 1, TARGET_TEXT_MAX, request->hops + config->hop_count,
                                ROUTE_HOPS_MAX - config->hop_count);
-    if (own < 0) return false;
+    if (own < 0) return neither;
     verdict->hop_count = (uint8_t)(config->hop_count + (uint32_t)own);
     verdict->hops = request->hops;
     char why[128];
-    if (upstreams_judge(r->engine->c, verdict, why, sizeof why)) return true;
-    LOGE("ruleset error: %s", why);
-    return false;
+    return upstreams_judge(r->engine->c, verdict, why, sizeof why) ? NULL : lua_pushstring(L, why);
 }
 
 /* The rule and the limits that the ruleset has given to the request so far. */
@@ -148,26 +151,28 @@ static void decide_login(struct question *q, lua_State *L, int first)
         (struct route_verdict){.order = good ? ROUTE_ACCEPT : ROUTE_UNAUTHORIZED, .cache_ms = good ? q->cache_ms : 0};
 }
 
+static void question_fail(struct question *q, const char *why)
+{
+    LOG_LINES(LOG_LEVEL_ERROR, "ruleset error: %s", why);
+    engine_note_error(q->ruleset->engine, why);
+    if (q->request) q->request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
+}
+
 static void decide(struct question *q, lua_State *L, int first)
 {
     struct route_request *request = q->request;
     luaL_checkstack(L, 4, NULL);
     request->verdict = (struct route_verdict){.order = q->unauthorized ? ROUTE_UNAUTHORIZED : ROUTE_REJECT};
     if (lua_gettop(L) < first || !lua_toboolean(L, first)) return;
-    if (read_verdict(L, first, request, q->ruleset)) {
-        request->verdict.order = ROUTE_DIAL;
-        request->verdict.cache_ms = q->cache_ms;
-        write_marks(q, &request->verdict);
-    } else {
-        LOGE("ruleset error: the decision is neither nil, false nor host:port and proxy URIs");
+    const char *wrong =
+        read_verdict(L, first, request, q->ruleset, "the decision is neither nil, false nor host:port and proxy URIs");
+    if (wrong) {
+        question_fail(q, wrong);
+        return;
     }
-}
-
-static void question_fail(struct question *q, const char *why)
-{
-    LOG_LINES(LOG_LEVEL_ERROR, "ruleset error: %s", why);
-    engine_note_error(q->ruleset->engine, why);
-    if (q->request) q->request->verdict = (struct route_verdict){.order = ROUTE_REJECT};
+    request->verdict.order = ROUTE_DIAL;
+    request->verdict.cache_ms = q->cache_ms;
+    write_marks(q, &request->verdict);
 }
 
 static void question_deliver(struct task *t, lua_State *L, bool ok, int first)
@@ -470,7 +475,8 @@ static int forward_datagrams(lua_State *L, struct question *q)
     return 1;
 }
 
-/* await.forward(addr, proxyN, ..., proxy1) -> true | false, message[, label] | nil           [-0, +3, e; yields] */
+/* await.forward(addr, proxyN, ..., proxy1 [, options]) -> true | false, message[, label] | nil           [-0, +3, e;
+ * yields] */
 int await_forward(lua_State *L)
 {
     struct question *q = question_of(L);
@@ -484,7 +490,8 @@ int await_forward(lua_State *L)
     struct route_request *request = q->request;
     coroutine_check(L);
     request->verdict = (struct route_verdict){.order = ROUTE_TRY};
-    if (!read_verdict(L, 1, request, q->ruleset)) return luaL_error(L, "invalid address");
+    const char *wrong = read_verdict(L, 1, request, q->ruleset, "invalid address");
+    if (wrong) return luaL_error(L, "%s", wrong);
     write_marks(q, &request->verdict);
     if (request->command == ROUTE_ASSOCIATE) return forward_datagrams(L, q);
     coroutine_park(L, &q->park, forward_abandon);

@@ -18,7 +18,8 @@ FAILURES = {
     "proxy_header": None, "share": None, "half_open": None, "blocked": "upstream",
     "target_denied": "upstream", "self": "upstream",
     "loop": "upstream", "resolve": "upstream", "resolve_timeout": "upstream", "network_unreachable": "upstream",
-    "host_unreachable": "upstream", "denied": "upstream", "refused": "upstream", "connect_timeout": "timeout", "handshake_timeout": "timeout",
+    "host_unreachable": "upstream", "denied": "upstream", "egress": "upstream",
+    "egress_family": "upstream", "refused": "upstream", "connect_timeout": "timeout", "handshake_timeout": "timeout",
     "connect": "upstream", "no_upstream": "upstream", "proxy_auth": "upstream", "proxy_rejected": "upstream", "proxy_refused": "upstream",
     "proxy_network": "upstream", "proxy_host": "upstream", "proxy_ttl": "upstream", "proxy_command": "upstream", "proxy_protocol": "upstream",
     "proxy_closed": "upstream", "resource": None, "resolve_share": None, "limit_connections": None, "limit_rate": None,
@@ -122,6 +123,8 @@ EXACT = table(f"""
     sluice_to_splice_total{{worker="0"}}                                     to_splice
     sluice_to_copy_total{{worker="0"}}                                       to_copy
     sluice_queue_full_total{{worker="0"}}                                    queue_full
+    sluice_egress_faults_total{{worker="0"}}                                 egress_faults
+    sluice_egress_rests_total{{worker="0"}}                                  egress_rests
     sluice_datagrams_up_total{{worker="0"}}                                  datagrams_up
     sluice_datagrams_down_total{{worker="0"}}                                datagrams_down
     sluice_datagrams_dropped_total{{worker="0"}}                             datagrams_dropped
@@ -204,6 +207,8 @@ JSON_EXACT = table(f"""
     workers.0.conns_stale             conns_stale
     workers.0.conns_evicted           conns_evicted
     workers.0.conns_idle              conns_idle
+    workers.0.egress_faults           egress_faults
+    workers.0.egress_rests            egress_rests
     workers.0.datagrams_up            datagrams_up
     workers.0.datagrams_down          datagrams_down
     workers.0.datagrams_dropped       datagrams_dropped
