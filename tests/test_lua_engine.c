@@ -181,6 +181,27 @@ static void test_decisions_with_options(void **state)
                         "0 hops, 0 sources by 0, mark 0 0, interface ");
 }
 
+/* What a decision's table says of the PROXY header for its target. */
+static unsigned header_of(const char *values)
+{
+    char code[256];
+    struct ask a;
+    snprintf(code, sizeof code, "return { resolve = function(addr) return addr, %s end }", values);
+    install(code);
+    ask(&a, "Name.Example:80", 3);
+    assert_string_equal(verdict(&a), "dial Name.Example:80");
+    return a.request.verdict.proxy_protocol;
+}
+
+static void test_decisions_with_headers(void **state)
+{
+    (void)state;
+    assert_int_equal(header_of("{}"), ROUTE_HEADER_UNSAID);
+    assert_int_equal(header_of("{proxy_protocol = 1}"), 1);
+    assert_int_equal(header_of("{proxy_protocol = 2, mark = 5}"), 2);
+    assert_int_equal(header_of("{proxy_protocol = false}"), ROUTE_HEADER_NONE);
+}
+
 static void refuses(const char *values, const char *why)
 {
     char code[512];
@@ -192,7 +213,8 @@ static void refuses(const char *values, const char *why)
 static void test_options_that_are_wrong(void **state)
 {
     (void)state;
-    refuses("addr, {colour = 1}", "'the decision has no member `colour\\', give one of interface, mark, source'");
+    refuses("addr, {colour = 1}",
+            "'the decision has no member `colour\\', give one of interface, mark, proxy_protocol, source'");
     refuses("addr, {'192.0.2.7'}", "'a member without a name'");
     refuses("addr, {[{}] = 1}", "'a member without a name'");
     refuses("addr, {source = 5}", "'member `source\\': give a string'");
@@ -203,6 +225,10 @@ static void test_options_that_are_wrong(void **state)
     refuses("addr, {mark = -1}", "'member `mark'");
     refuses("addr, {mark = 1 << 32}", "'member `mark'");
     refuses("addr, {mark = 5.0}", "'member `mark'");
+    refuses("addr, {proxy_protocol = 3}", "'member `proxy_protocol\\': give 1 or 2, or false for none'");
+    refuses("addr, {proxy_protocol = true}", "'member `proxy_protocol'");
+    refuses("addr, {proxy_protocol = '2'}", "'member `proxy_protocol'");
+    refuses("addr, {proxy_protocol = 2.0}", "'member `proxy_protocol'");
     refuses("addr, {interface = true}", "'member `interface\\': give the name of an interface'");
     refuses("addr, {interface = 'sixteen--letters'}", "'member `interface'");
     refuses("addr, {mark = 5}, 'http://a:1'", "'neither nil, false nor host:port'"); /* it stands at the end */
@@ -728,6 +754,7 @@ int main(void)
         WITH_ENGINE(test_decisions),
         WITH_ENGINE(test_decisions_behind_chain),
         WITH_ENGINE(test_decisions_with_options),
+        WITH_ENGINE(test_decisions_with_headers),
         WITH_ENGINE(test_options_that_are_wrong),
         WITH_ENGINE(test_tries_with_options),
         WITH_ENGINE(test_arguments),

@@ -27,6 +27,7 @@ static void answer(uint8_t hops)
     request.verdict = (struct route_verdict){
         .order = ROUTE_DIAL, .hop_count = hops, .rule = 7, .cache_ms = 1000, .hops = request.hops};
     assert_true(address_from_host("elsewhere", 9, 99, &request.verdict.target));
+    request.verdict.proxy_protocol = 2;
     request.verdict.egress = (struct egress_terms){.marked = true, .mark = 5, .device = "eth1"};
     for (uint8_t i = 0; i < hops; i++) request.hops[i].address.port = (uint16_t)(100 + i);
 }
@@ -52,6 +53,7 @@ static void test_same_question(void **state)
     assert_ptr_equal(request.verdict.hops, request.hops);
     assert_int_equal(request.hops[1].address.port, 101);
     assert_string_equal(request.verdict.target.name, "elsewhere");
+    assert_int_equal(request.verdict.proxy_protocol, 2);
     assert_int_equal(request.verdict.egress.mark, 5);
     assert_string_equal(request.verdict.egress.device, "eth1");
 }

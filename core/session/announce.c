@@ -10,7 +10,10 @@
 
 unsigned announce_version(const struct worker *w, const struct session *s)
 {
-    return s->protocol == PROTOCOL_FORWARD ? w->config->listeners[s->listener].send_proxy : 0;
+    const struct route_verdict *verdict = &setup_of(w, s)->route.verdict;
+    if (route_has_header(verdict)) return verdict->proxy_protocol;
+    bool listener = s->protocol == PROTOCOL_FORWARD && verdict->proxy_protocol == ROUTE_HEADER_UNSAID;
+    return listener ? w->config->listeners[s->listener].send_proxy : 0;
 }
 
 /* Where the client believes to be: what a header told us, or our own end of its connection. */

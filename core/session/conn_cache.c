@@ -230,6 +230,7 @@ bool conn_cache_take(struct worker *w, struct session *s)
     conn_cache_heed_revisions(w);
     setup->era = w->conns->era;
     if (!w->config->conn_cache || setup->route.verdict.order != ROUTE_DIAL) return false;
+    if (route_has_header(&setup->route.verdict)) return false; /* a connection that has begun so is its client's */
     for (struct conn *conn; (conn = conn_find(w, s)) != NULL;) {
         if (!net_is_readable(conn->fd)) { /* what its poll has not told yet */
             conn_hand_over(w, conn, s);
@@ -283,6 +284,7 @@ bool conn_cache_keep(struct worker *w, struct session *s)
 {
     struct conn_cache *cache = w->conns;
     if (!cache || !w->config->conn_cache || w->draining || egress_is_fresh(&setup_of(w, s)->egress)) return false;
+    if (route_has_header(&setup_of(w, s)->route.verdict)) return false;
     conn_cache_heed_revisions(w);
     if (setup_of(w, s)->era != cache->era) return false;
     if (s->exclusive) conn_cache_forget_client(w, s); /* one is enough */

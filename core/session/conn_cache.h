@@ -11,6 +11,8 @@
  *
  * Only requests that may be sent again take one, because a connection may end in the moment in which it is taken.
  *
+ * A connection that has begun with a PROXY header (announce.h) is its client's, and never waits here.
+ *
  * A connection that has been authenticated itself (NTLM, Negotiate) waits for its own client alone, which may send any
  * request on it, and ends with that client. */
 #ifndef SLUICE_CORE_SESSION_CONN_CACHE_H

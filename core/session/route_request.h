@@ -29,12 +29,17 @@ enum route_order {
     ROUTE_TRY,          /* connect; a failure comes back as the same question (await.forward), an end as ROUTED */
 };
 
+/* What a verdict says of the PROXY header for its target: a version, or one of these. */
+#define ROUTE_HEADER_UNSAID 0u /* as the listener has it (--send-proxy) */
+#define ROUTE_HEADER_NONE   UINT8_MAX
+
 struct route_verdict {
     uint8_t order;     /* enum route_order */
     uint8_t hop_count; /* proxies in the order of travel, in front of the target; 0: direct */
     uint32_t rule;     /* tag of the rule that decided, see engine_tag(); 0: none */
     uint8_t limit_count;
     uint64_t limits[KEYS_PER_SESSION]; /* that the session comes under: keys_handle() */
+    uint8_t proxy_protocol;            /* version of the PROXY header for the target, or ROUTE_HEADER_... */
     uint32_t cache_ms;                 /* the worker may give this verdict again for so long; 0: no */
     struct address target;             /* where to, possibly rewritten */
     struct egress_terms egress;        /* by which way, as far as it says */
@@ -42,6 +47,12 @@ struct route_verdict {
 };
 
 /* BY_LOGIN: user and password alone are judged, before the client has said where to (RFC 1929); target is NONE. */
+/* Whether it asks for a header. */
+static inline bool route_has_header(const struct route_verdict *verdict)
+{
+    return verdict->proxy_protocol != ROUTE_HEADER_UNSAID && verdict->proxy_protocol != ROUTE_HEADER_NONE;
+}
+
 enum route_callback { ROUTE_BY_NAME, ROUTE_BY_IPV4, ROUTE_BY_IPV6, ROUTE_BY_LOGIN };
 
 /* What the client wants of the target: `request.command` of scripts, by the words of the access log. */

@@ -35,13 +35,26 @@ static const char *read_source(lua_State *L, struct route_verdict *verdict)
     return wrong ? wrong : egress_check_sources(&verdict->egress.sources);
 }
 
+/* false: none, whatever the listener sends. */
+static const char *read_proxy_protocol(lua_State *L, struct route_verdict *verdict)
+{
+    bool off = lua_isboolean(L, -1) && !lua_toboolean(L, -1);
+    lua_Integer version = lua_isinteger(L, -1) ? lua_tointeger(L, -1) : 0;
+    if (!off && version != 1 && version != 2) return "give 1 or 2, or false for none";
+    verdict->proxy_protocol = off ? ROUTE_HEADER_NONE : (uint8_t)version;
+    return NULL;
+}
+
 static const struct {
     const char *name;
     option_reader *read;
-} rows[] = {{"interface", read_interface}, {"mark", read_mark}, {"source", read_source}};
+} rows[] = {{"interface", read_interface},
+            {"mark", read_mark},
+            {"proxy_protocol", read_proxy_protocol},
+            {"source", read_source}};
 
 /* Of rows, for messages. */
-#define KNOWN "interface, mark, source"
+#define KNOWN "interface, mark, proxy_protocol, source"
 
 /* A member's name stands below its value on top of the stack. Pushes what is wrong with it, or nothing: NULL. */
 static const char *read_member(lua_State *L, struct route_verdict *verdict)

@@ -453,6 +453,96 @@ def test_circle_with_headers(started, tmp_path):
     assert box.api.get("/stats?format=json").json()["requests"] == 2
 
 
+# --- a ruleset's word ---
+
+RULES = """
+local options = {{ one = {{ proxy_protocol = 1 }}, two = {{ proxy_protocol = 2 }}, off = {{ proxy_protocol = false }}, wrong = {{ proxy_protocol = 3 }} }}
+return {{
+    resolve = function(a)
+        local way = a:match("^(%w+)%.test:")
+        if way == "try" then
+            await.forward("127.0.0.1:{nobody}", options.two)
+            await.forward("127.0.0.1:{port}", options.two)
+            return
+        end
+        return "127.0.0.1:{port}", options[way]
+    end,
+    route = function(a)
+        if a == "192.0.2.1:1" then return "127.0.0.1:{port}", options.off end
+        return "127.0.0.1:{port}"
+    end,
+}}
+"""
+
+
+@pytest.fixture
+def ruled_box(started, tmp_path):
+    def start(port, *args):
+        rules = tmp_path / "rules.lua"
+        rules.write_text(RULES.format(port=port, nobody=process.free_port()))
+        return started("--proxy-protocol", "127.0.0.1", "-r", rules, *args)
+
+    return start
+
+
+def test_ruleset_says_the_version(ruled_box, target):
+    """And the target learns what was asked for, and by whom."""
+    box = ruled_box(target.port)
+    for name, version in (("one", 1), ("two", 2), ("try", 2)):
+        before = len(getattr(target, "headers", []))
+        client = wire.greet(wire.Client(box.address).send(v2()), b"alice", b"secret")
+        assert wire.read_socks5_reply(client.send(wire.socks5(f"{name}.test".encode(), 80)))[0] == 0
+        assert client.send(b"ping").read(4) == b"ping"
+        got = target.headers[before]
+        assert got[:3] == (version, CLIENT, REACHED)
+        facts = {2: f"{name}.test".encode(), 5: box.sessions()[0]["id"].encode(), 0xE2: b"alice"}
+        assert got[3] == (facts if version == 2 else {})
+        client.close()
+        process.becomes(lambda: box.sessions(), [])
+    with wire.greet(wire.Client(box.address).send(v2())) as client:
+        assert wire.read_socks5_reply(client.send(wire.socks5(b"wrong.test", 80)))[0] != 0
+    assert box.proxy.says("the decision's member `proxy_protocol': give 1 or 2, or false for none")
+
+
+def test_ruleset_and_listener(ruled_box, echo):
+    """What a decision says goes before --send-proxy; where it says nothing that holds."""
+    one, two = process.free_port(), process.free_port()
+    seen = origins.Origin(origins.collect)
+    box = ruled_box(seen.port, "-l", f"127.0.0.1:{one},send-proxy=v1", "-f", "192.0.2.1:1", "-l", f"127.0.0.1:{two},send-proxy=v1", "-f", "192.0.2.2:1")
+    for port in (one, two):
+        wire.Client(("127.0.0.1", port)).send(b"octets").shut().read_all()
+    results = seen.wait("results", 2)
+    assert sorted(result.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ") for result in results) == [False, True]
+    assert sorted(results)[1] == b"octets" and sorted(results)[0].endswith(b"\r\noctets")
+    seen.close()
+    assert box.proxy.flat()
+
+
+def announced_pages(origin, connection):
+    """A web server that names the client of its header, for as many requests as there come."""
+    header = read_header(connection)
+    while origins.read_http_head(connection):
+        body = text_of(*header[1]).encode()
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def test_plain_http_of_three_clients(ruled_box, origin):
+    """Turn by turn: no connection that names one of them carries a request of another."""
+    web = origin(announced_pages)
+    box = ruled_box(web.port)
+    hosts = [("192.0.2.7", 1), ("192.0.2.8", 2), ("2001:db8::9", 3)]
+    clients = [wire.Client(box.address).send(v2(host, REACHED_6 if ":" in host[0] else REACHED)) for host in hosts]
+    for _ in range(3):
+        for host, client in zip(hosts, clients):
+            client.send(b"GET http://two.test/ HTTP/1.1\r\nHost: two.test\r\n\r\n")
+            assert b" 200 " in client.read_head()
+            assert client.read(len(text_of(*host))).decode() == text_of(*host)
+    assert len(web.connections) == 9
+    for client in clients:
+        client.close()
+    assert box.proxy.flat()
+
+
 # --- others ---
 
 def test_curl(started, origin):
