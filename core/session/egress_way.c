@@ -40,14 +40,6 @@ void egress_take_terms(struct egress *out, const struct egress_terms *terms)
     if (terms->device[0]) memcpy(out->way.device, terms->device, sizeof out->way.device);
 }
 
-void egress_of_settings(const struct config *config, uint64_t number, struct egress *out)
-{
-    memset(out, 0, sizeof *out);
-    egress_take_terms(out, &config->egress);
-    out->way.bound = out->pool.count > 0;
-    egress_choose_sources(out, number);
-}
-
 bool egress_is_fresh(const struct egress *e)
 {
     return e->way.bound && e->pool.by == EGRESS_BY_RANDOM;

@@ -42,8 +42,6 @@ bool egress_way_equal(const struct egress_way *a, const struct egress_way *b);
 /* For who has no worker: the same of a socket of its own. machine  see machine.h. 0, -EAFNOSUPPORT: there is no source
  * for that family; or what the kernel says. */
 int egress_apply(const struct egress_way *way, int machine, int fd, const struct address *to, bool connects);
-/* The settings' own way, whatever listeners and verdicts say. number  chooses among a pool. */
-void egress_of_settings(const struct config *config, uint64_t number, struct egress *out);
 
 static inline enum egress_family egress_family_of(uint8_t kind)
 {

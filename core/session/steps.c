@@ -410,6 +410,7 @@ void session_on_timer(struct worker *w, uint32_t slot)
         session_on_wait(w, s);
         return;
     }
-    if (s->state == SESSION_DIAL) dial_note_timeout(w, s);
+    /* A member's time is shorter, and says nothing of the address that we connect from. */
+    if (s->state == SESSION_DIAL && now >= session_deadline_ms(w, s)) dial_note_timeout(w, s);
     session_proceed(w, s, session_fail(w, s, session_timeout(w, s)));
 }
