@@ -114,9 +114,5 @@ int engine_boot(struct engine *e, struct config *config)
     if (config->boot) result = boot_config(e, config);
     if (result == 0) result = engine_obey(e, config);
     if (result == 0 && config->ruleset) result = boot_ruleset(e, config);
-    if (result == 0 && config->auth_required && !e->ruleset->is_there) {
-        LOGF("authentication requires a ruleset");
-        result = -1;
-    }
     return result;
 }

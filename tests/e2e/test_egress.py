@@ -151,7 +151,7 @@ def test_what_a_verdict_says(ruled, user, host, expected):
 
 def test_verdict_that_is_wrong_is_an_error(ruled):
     assert seen(ruled.path, V4, b"wrong") == 1
-    assert ruled.says("ruleset error: the decision has no member `colour', give one of interface, mark, source")
+    assert ruled.says("ruleset error: the decision has no member `colour', give one of interface, mark, proxy_protocol, source")
 
 
 def test_new_address_for_each_connection(ruled):

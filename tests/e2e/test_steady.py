@@ -67,7 +67,8 @@ def test_thousands_that_wait(ruled, origin):
     try:
         target = origin()
         proxy, api = ruled("_G.over = false return { route = function(a) if a:find('^192') then "
-                           "repeat await.sleep(0.5) until over return nil end return a end }", "--no-conn-cache")  # descriptors for sessions alone
+                           "repeat await.sleep(0.5) until over return nil end return a end }", "--no-conn-cache",  # descriptors for sessions alone
+                           "-t", "600")  # nobody is late, however long the thousands take to come
         before = proxy.rss()
         # Sources by the hundred: none of them may have more than its share.
         crowd = [wire.greet(wire.Client(proxy.address, timeout=60, source=(f"127.1.{i // 60}.1", 0))).send(
