@@ -1,5 +1,6 @@
 #include "core/session/announce.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "core/io/net.h"
@@ -46,6 +47,7 @@ enum session_state announce_begin(struct worker *w, struct session *s)
     if (announce_version(w, s) == 0) return established_begin(w, s);
     static_assert(sizeof setup->hop_out >= PROXY_HEADER_WRITTEN_SIZE_MAX, "a header fits");
     size_t size = announce_write(w, s, setup->hop_out, sizeof setup->hop_out);
+    setup->hop_sending = (uint16_t)size;
     ring_send(w->ring, s->fd[UPSTREAM], setup->hop_out, size, session_arm(w, s, SESSION_SEND + UPSTREAM));
     return SESSION_ANNOUNCE;
 }
@@ -54,5 +56,7 @@ enum session_state announce_step(struct worker *w, struct session *s)
 {
     if (s->op != SESSION_SEND + UPSTREAM) return SESSION_ANNOUNCE;
     if (s->result < 0) return session_fail(w, s, failure_from_errno(s->result));
-    return s->result == 0 ? session_fail(w, s, FAIL_CONNECT) : established_begin(w, s);
+    /* An error has cut it, and that was the only notice: the relay would find what looks like an orderly end. */
+    if (s->result < (int32_t)setup_of(w, s)->hop_sending) return session_fail(w, s, failure_from_errno(-ECONNRESET));
+    return established_begin(w, s);
 }

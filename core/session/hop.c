@@ -77,6 +77,7 @@ static enum session_state hop_send(struct worker *w, struct session *s)
     struct setup *setup = setup_of(w, s);
     size_t size = hop_write(s, setup, setup->hop_out, sizeof setup->hop_out);
     if (size == 0) return session_fail(w, s, FAIL_RESOLVE); /* a target that this proxy's protocol has no form for */
+    setup->hop_sending = (uint16_t)size;
     ring_send(w->ring, s->fd[UPSTREAM], setup->hop_out, size, session_arm(w, s, SESSION_SEND + UPSTREAM));
     if (setup->hop_received == 0) hop_receive(w, s);
     return SESSION_HOP;
@@ -287,10 +288,9 @@ enum session_state hop_step(struct worker *w, struct session *s)
         counter_add(&w->stats.hop_in, (uint64_t)s->result);
     } else if (s->op != SESSION_SEND + UPSTREAM) {
         return SESSION_HOP;
-    } else if (s->result <= 0) {
-        return session_fail(w, s, FAIL_PROXY_CLOSED);
     } else {
-        counter_add(&w->stats.hop_out, (uint64_t)s->result);
+        if (s->result > 0) counter_add(&w->stats.hop_out, (uint64_t)s->result);
+        if (s->result < (int32_t)setup->hop_sending) return session_fail(w, s, FAIL_PROXY_CLOSED);
     }
     if (s->inflight & SESSION_BIT(SESSION_SEND + UPSTREAM) || setup->hop_received == 0) return SESSION_HOP;
     if (s->inflight & SESSION_BIT(SESSION_RECV + UPSTREAM)) return SESSION_HOP;

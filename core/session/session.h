@@ -207,6 +207,7 @@ struct setup {
     struct verify_request verify;
     uint8_t out[SETUP_OUT_SIZE]; /* to the client */
     uint8_t hop_out[2048];       /* to a proxy of the chain, or the PROXY header for the target */
+    uint16_t hop_sending;        /* octets of it, by the send that is in flight: fewer mean that an error has cut it */
     struct head_buffer hop_in;   /* from it */
     uint8_t hop_small[SETUP_HOP_SIZE];
     struct head_buffer head; /* from the client */
