@@ -136,6 +136,16 @@ EXACT = table(f"""
 """)
 EXACT.update({f'sluice_failures_total{{reason="{label}"}}': "fail_" + label for label in FAILURES})
 
+MEMBER = table("""
+    sluice_group_sessions{%s}                             sessions
+    sluice_group_chosen_total{%s}                         chosen
+    sluice_group_connected_total{%s}                      connected
+    sluice_group_failures_total{%s}                       failures
+    sluice_group_ejected_total{%s}                        ejected
+    sluice_group_checks_total{%s,outcome="passed"}        checks_passed
+    sluice_group_checks_total{%s,outcome="failed"}        checks_failed
+""")
+
 JSON_EXACT = table(f"""
     sessions.active                   active
     sessions.half_open                half_open
@@ -314,6 +324,13 @@ class Meter:
         self.tally = collections.Counter(workers=1)
         self.seen = {}  # what has been looked at last, for what may only rise
         self.metrics = {}
+        self.members = {}  # of groups: (group, member): the samples of each, and the words that these are the sums of
+
+    def expect_member(self, group, member, at, state):
+        """A member of a group, whose words end with its number, as in chosen_of_0; one sample alone says what it is at present."""
+        labels = f'group="{group}",member="{member}"'
+        self.members[group, member] = {name % labels: f"{word}_of_{at}" for name, word in MEMBER.items()}
+        self.members[group, member][f'sluice_group_state{{{labels},state="{state}"}}'] = "workers"  # always 1
 
     def ask(self, method, path, body=b"", fields=b"", scrape=False):
         """(status, body); one connection for each, every octet counted. A scrape is under way when it looks."""
@@ -333,7 +350,8 @@ class Meter:
         status, text, tally = self.ask("GET", "/metrics", scrape=True)
         assert status == 200
         self.metrics = read_metrics(text.decode())
-        wrong = self.compare(self.metrics, EXACT, {name: rule for name in self.metrics if (rule := RULES.get(family(name)))}, tally)
+        exact = {**EXACT, **{name: word for samples in self.members.values() for name, word in samples.items()}}
+        wrong = self.compare(self.metrics, exact, {name: rule for name in self.metrics if (rule := RULES.get(family(name)))}, tally)
         status, text, tally = self.ask("GET", "/stats?format=json", scrape=True)
         assert status == 200
         leaves = flatten(json.loads(text))

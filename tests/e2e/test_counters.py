@@ -14,6 +14,8 @@ import origins
 import process
 import wire
 from test_chains import CHAIN_ANSWERS, CHAIN_URIS, scripted
+from test_groups import proxies
+from test_proxy_protocol import LOCAL, WRONG, is_reset, v1, v2
 from test_udp import Association, Target
 
 UP, DOWN = 300, 7000  # octets of a conversation
@@ -497,14 +499,14 @@ def test_limits(metered, origin):
     meter = metered("-m", "3", "--max-startups", "2:100:3")
     clients = [wire.greet(wire.Client(meter.proxy.address)) for _ in range(2)]
     meter.tally.update(half_open=2)
-    assert is_reset(meter)
+    assert is_reset(meter.proxy.address, b"")
     meter.check(accepted=2, peak=2, handshake_in=6, handshake_out=4, refused_startups=1)
     for client in clients:
         client.send(wire.socks5("127.0.0.1", target.port))
         assert wire.read_socks5_reply(client)[0] == 0
     clients.append(wire.through_socks5(meter.proxy.address, "127.0.0.1", target.port))
     meter.tally.update(half_open=-2, active=3)
-    assert is_reset(meter) and is_reset(meter)
+    assert is_reset(meter.proxy.address, b"") and is_reset(meter.proxy.address, b"")
     meter.check(accepted=1, requests=3, established=3, connected=3, peak=3, handshake_in=33, handshake_out=32, refused_sessions=2)
     for client in clients:
         talk(client)
@@ -544,18 +546,10 @@ def test_sessions_that_are_cut_off(metered, origin):
     meter.check(**{**established(13, 12, 0, 0), "connected": 0}, fail_client_reset=1)
 
 
-def is_reset(meter):
+def enters(meter, source, clients, header=b""):
+    """Whether a client gets an answer to its greeting, behind a PROXY header or without one; it is kept."""
     try:
-        with wire.Client(meter.proxy.address) as client:
-            return client.ends_with() == "reset"
-    except ConnectionResetError:
-        return True
-
-
-def enters(meter, source, clients):
-    """Whether a client gets an answer to its greeting; it is kept."""
-    try:
-        client = wire.Client(meter.proxy.address, source=(source, 0)).send(b"\5\1\0")
+        client = wire.Client(meter.proxy.address, source=(source, 0)).send(header + b"\5\1\0")
         if client.read(2) == b"\5\0":
             clients.append(client)
             return True
@@ -612,6 +606,105 @@ def test_no_descriptor(metered, origin):
     close_all(clients)
     meter.check(accepted=count, requests=1, peak=count, handshake_in=3 * count + said, handshake_out=2 * count + heard, fail_peer=count - 1,
                 fail_resource=1, refused_resource=1)
+
+
+# --- behind a PROXY header ---
+
+def test_headers_that_are_refused(metered):
+    """Who is no proxy is reset at accept. A proxy was accepted, whatever it says, and what it has said is part of the handshake."""
+    meter = metered("--proxy-protocol", "127.0.0.1", "--deny-client", "192.0.2.99")
+    assert is_reset(meter.proxy.address, v2(), source=("127.0.0.2", 0))
+    meter.check(fail_no_proxy=1)
+    for label, header in [*(("proxy_header", header) for header in WRONG.values()), ("client_denied", v1(("192.0.2.99", 1)))]:
+        assert is_reset(meter.proxy.address, header)
+        meter.check(**refused(label, len(header), 0, requests=0))
+    for header in (v1(), v2(), LOCAL):
+        said, heard = exchange(meter, (header + b"\5\1\0", 2))
+        meter.check(**refused("peer", said, heard, requests=0))
+
+
+def test_half_open_behind_a_header(metered):
+    """The client of the header is counted, and not the proxy; what is refused is a failure, because it was accepted."""
+    meter, clients = metered("--proxy-protocol", "127.0.0.1", "--limit", "source: half-open=2"), []
+    said = len(v2()) + 3
+    assert all(enters(meter, "127.0.0.1", clients, header) for header in (v2(), v2(), v2(("192.0.2.8", 1))))
+    meter.tally.update(half_open=3)
+    meter.check(accepted=3, peak=3, handshake_in=3 * said, handshake_out=3 * 2)
+    assert not enters(meter, "127.0.0.1", clients, v2())
+    meter.check(**{**refused("half_open", said, 0, requests=0), "peak": 4})
+    close_all(clients)
+    meter.tally.update(half_open=-3)
+    meter.check(fail_peer=3)
+
+
+def test_share_behind_a_header(metered):
+    """One client, and its proxy goes on bringing others."""
+    meter, clients = metered("--proxy-protocol", "127.0.0.1", files=600), []
+    while enters(meter, "127.0.0.1", clients, v2()):
+        pass
+    count, said = len(clients), len(v2()) + 3
+    assert 64 <= count < 300
+    meter.tally.update(half_open=count)
+    meter.check(**{**refused("share", (count + 1) * said, count * 2, requests=0), "accepted": count + 1, "peak": count + 1})
+    assert enters(meter, "127.0.0.1", clients, v2(("192.0.2.8", 1)))
+    close_all(clients)
+    meter.tally.update(half_open=-count)
+    meter.check(accepted=1, handshake_in=said, handshake_out=2, fail_peer=count + 1)
+
+
+# --- ways out ---
+
+def test_ways_that_are_not_to_be_had(metered, tmp_path):
+    """An address that is not this machine's is left alone for a while, an interface is asked for each time; without an address of the
+    target's family nothing is at fault."""
+    paths = {name: f"{tmp_path}/{name}" for name in ("one", "gone", "device")}
+    meter = metered("-l", f"unix:{paths['one']},source=127.0.0.3", "-l", f"unix:{paths['gone']},source=192.0.2.77",
+                    "-l", f"unix:{paths['device']},interface=nowhere0")
+    for name, label, host, code, moved in [
+            ("one", "egress_family", "::1", 3, {}), ("gone", "egress", "127.0.0.1", 1, {"egress_faults": 1, "egress_rests": 1}),
+            ("device", "egress", "127.0.0.1", 1, {"egress_faults": 1}), ("device", "egress", "127.0.0.1", 1, {"egress_faults": 1})]:
+        request = wire.socks5(host, 9)
+        with wire.greet(wire.Client(paths[name])) as client:
+            assert client.send(request).read_all() == wire.socks5_failure(code)
+        meter.check(**refused(label, 3 + len(request), 12), **moved)
+
+
+def test_members_of_a_group(metered, origin):
+    """Who is chosen, and that nobody is left when the operator has ordered them down."""
+    members = [origin(scripted((3, b"\5\0"), (10, b"\5\0\0\1" + bytes(6)), then=talker)) for _ in range(2)]
+    names = [f"127.0.0.1:{member.port}" for member in members]
+    meter = metered("--relay", "copy", "--upstream", proxies(*(member.port for member in members)), "-x", "group:pool")
+
+    def put(at, order, state):
+        assert meter.ask("PUT", f"/upstreams/pool/{names[at]}", json.dumps({"state": order}).encode())[0] == 200
+        meter.expect_member("pool", names[at], at, state)
+
+    for at, name in enumerate(names):
+        meter.expect_member("pool", name, at, "up")
+    meter.check()
+    put(1, "down", "ordered_down")
+    client = wire.through_socks5(meter.proxy.address, "192.0.2.7", 80)
+    meter.tally.update(active=1, sessions_of_0=1)
+    meter.check(**{**established(13, 12, 0, 0), "hop_out": 13, "hop_in": 12, "chosen_of_0": 1, "connected_of_0": 1})
+    talk(client)
+    meter.tally.subtract(active=1, sessions_of_0=1)
+    meter.check(up=UP, down=DOWN)
+    put(0, "down", "ordered_down")
+    said, heard = exchange(meter, (b"\5\1\0", 2), (wire.socks5("192.0.2.7", 80), None))
+    meter.check(**refused("no_upstream", said, heard))
+    put(1, "up", "up")
+    talk(wire.through_socks5(meter.proxy.address, "192.0.2.7", 80))
+    meter.check(**established(13, 12), hop_out=13, hop_in=12, chosen_of_1=1, connected_of_1=1)
+
+
+def test_commands_that_a_proxy_does_not_know(metered, origin):
+    """BIND and UDP ASSOCIATE of ours are its to carry out."""
+    lines = [(3, b"\5\0"), (10, b"\5\7\0\1" + bytes(6))]
+    far = origin(scripted(*lines))
+    meter = metered("--enable-socks5-bind", "--enable-socks5-udp", "-x", f"socks5://127.0.0.1:{far.port}")
+    for request in (wire.socks5("127.0.0.8", 21, 2), wire.socks5("0.0.0.0", 0, 3)):
+        said, heard = exchange(meter, (b"\5\1\0", 2), (request, None))
+        meter.check(**refused("proxy_command", said, heard), hop_out=13, hop_in=12)
 
 
 # --- with a ruleset ---
