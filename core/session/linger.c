@@ -1,5 +1,7 @@
 #include "core/session/linger.h"
 
+#include <errno.h>
+
 #include "core/io/net.h"
 #include "core/session/end.h"
 
@@ -30,11 +32,12 @@ enum session_state linger_reply_step(struct worker *w, struct session *s)
 enum session_state linger_step(struct worker *w, struct session *s)
 {
     if (s->op != SESSION_RECV + CLIENT) return SESSION_LINGER;
-    if (s->result <= 0) {
+    if (s->result <= 0 && s->result != -ENOBUFS) {
         session_close(w, s, SESSION_ORDERLY);
         return SESSION_CLOSING;
     }
-    linger_discard(w, s);
+    /* A body's flow may have armed a receive that goes on for several buffers. */
+    if (!(s->inflight & SESSION_BIT(SESSION_RECV + CLIENT))) linger_discard(w, s);
     return SESSION_LINGER;
 }
 
