@@ -175,6 +175,18 @@ static bool dial_target_is_listed(const struct worker *w, const struct session *
     return lists_admit_target(w->config->lists, s->listener, &verdict->target, &setup->dial.allowed, chain);
 }
 
+/* Whether this address may be connected to, as settings are now. */
+static enum failure dial_judge(struct worker *w, struct session *s, const struct address *to)
+{
+    enum failure refused = self_forbids(w, s, to);
+    if (refused != FAIL_NONE) return refused;
+    /* Its client's note may have been written while the name was looked up: before the next round, look again. */
+    bool again = setup_of(w, s)->resolve.name.kind == ADDRESS_NAME && self_may_return(w, s, to);
+    if (again && self_came_back(w, s)) return FAIL_LOOP;
+    if (!policy_allows(w->config->blocked, to)) return FAIL_BLOCKED;
+    return dial_is_listed(w, s, to) ? FAIL_NONE : FAIL_TARGET_DENIED;
+}
+
 /* Starts the next candidate that may be dialled. False: none is left, or no attempt is free. */
 static bool dial_start(struct worker *w, struct session *s)
 {
@@ -184,12 +196,7 @@ static bool dial_start(struct worker *w, struct session *s)
     while (attempt >= 0 && dial->next < setup->resolve.count) {
         struct address to;
         dial_candidate(setup, dial->next++, &to);
-        enum failure refused = self_forbids(w, s, &to);
-        /* Its client's note may have been written while the name was looked up: before the next round, look again. */
-        bool again = setup->resolve.name.kind == ADDRESS_NAME && self_may_return(w, s, &to);
-        if (refused == FAIL_NONE && again && self_came_back(w, s)) refused = FAIL_LOOP;
-        if (refused == FAIL_NONE && !policy_allows(w->config->blocked, &to)) refused = FAIL_BLOCKED;
-        if (refused == FAIL_NONE && !dial_is_listed(w, s, &to)) refused = FAIL_TARGET_DENIED;
+        enum failure refused = dial_judge(w, s, &to);
         if (refused != FAIL_NONE) {
             if (dial->failure == FAIL_NONE || dial_met_self(refused)) dial_fail_attempt(dial, refused);
             continue;
@@ -319,7 +326,7 @@ static enum session_state dial_won(struct worker *w, struct session *s, unsigned
     return setup_of(w, s)->route.verdict.hop_count > 0 ? hop_begin(w, s) : announce_begin(w, s);
 }
 
-/* The same candidate once more, if there is another source for it. */
+/* The same candidate once more, if there is another source for it. Settings may have changed since it was judged. */
 static enum session_state dial_from_another(struct worker *w, struct session *s, unsigned attempt)
 {
     struct setup *setup = setup_of(w, s);
@@ -327,7 +334,8 @@ static enum session_state dial_from_another(struct worker *w, struct session *s,
     dial_candidate(setup, setup->dial.order[attempt] - 1u, &to);
     if (!egress_try_another(w, &setup->egress, &to)) return dial_go_on(w, s);
     uint8_t order = setup->dial.order[attempt];
-    enum failure failure = dial_connect(w, s, attempt, &to);
+    enum failure failure = dial_judge(w, s, &to);
+    if (failure == FAIL_NONE) failure = dial_connect(w, s, attempt, &to);
     setup->dial.order[attempt] = order;
     if (failure == FAIL_NONE) return SESSION_DIAL;
     dial_fail_attempt(&setup->dial, failure);
