@@ -130,7 +130,10 @@ static struct changing *changing_new(lua_State *L, const char *function, struct 
     coroutine_check(L);
     if (engine_is_closing(engine_of(L))) luaL_error(L, "sluice.users.%s: the server stops", function);
     struct changing *c = calloc(1, sizeof *c);
-    if (!c) luaL_error(L, "not enough memory");
+    if (!c) {
+        luaL_error(L, "not enough memory");
+        return NULL; /* it does not return */
+    }
     c->function = function;
     c->change.users = users;
     c->change.done = changing_done;
