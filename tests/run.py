@@ -254,7 +254,7 @@ SLEEPING = ["test_answers", "test_answers_late", "test_lua_coroutine", "test_lua
             "test_lua_socket", "test_lua_socket_proxy", "test_resolve", "test_ring"]
 
 
-def unit_tasks(folder, label, names=None, prefix=(), timeout=120, **environment):
+def unit_tasks(folder, label, names=None, prefix=(), timeout=300, **environment):
     sources = sorted(glob.glob(os.path.join(ROOT, "tests", "test_*.c")))
     names = names or [os.path.basename(source)[:-2] for source in sources]
     return [Task(f"{label} {name}", [[*own_network(), *prefix, os.path.join(folder, "tests", name)]], count_tap, timeout,
