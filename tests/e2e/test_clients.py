@@ -112,7 +112,7 @@ def test_curl_uploads_and_downloads(sluice, origin, tmp_path):
         head = origins.read_http_head(connection)
         size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % size)
-        body = b""
+        body = bytearray()
         while len(body) < size:
             body += connection.recv(1 << 20)
         connection.sendall(body)
