@@ -37,7 +37,8 @@ static void flow_turn_to_copy(struct worker *w, struct session *s, enum session_
     flow_return_pipe(w, f);
     f->mode = FLOW_COPY;
     f->streak = 0;
-    f->flags &= (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE | FLOW_CUT | FLOW_READABLE | FLOW_DRY);
+    f->flags &=
+        (uint16_t) ~(FLOW_TURNING | FLOW_PAUSED | FLOW_SINGLE | FLOW_CUT | FLOW_READABLE | FLOW_DRY | FLOW_VAIN);
     counter_add(&w->stats.to_copy, 1);
     flow_advance(w, s, from);
 }
@@ -191,8 +192,11 @@ static void splice_pause(struct worker *w, struct session *s, enum session_side 
     else
         f->streak++;
     bool small = f->streak >= FLOW_SMALL_STREAK && w->config->relay != RELAY_SPLICE;
-    /* It was woken and got nothing: without a look it would be woken for the same octets again and again. */
-    if (small || (moved == 0 && net_holds_octets(s->fd[from]))) {
+    /* It was woken and got nothing: without a look it would be woken for the same octets again and again. The first
+     * time they may have come behind the splice. */
+    bool vain = moved == 0 && net_holds_octets(s->fd[from]), again = vain && f->flags & FLOW_VAIN;
+    f->flags = (uint16_t)(vain ? f->flags | FLOW_VAIN : f->flags & ~FLOW_VAIN);
+    if (small || again) {
         flow_turn_to_copy(w, s, from);
         return;
     }

@@ -34,6 +34,7 @@ enum flow_flag {
     FLOW_READABLE = 1 << 12, /* COPY, under a limit: its source is known to have something */
     FLOW_DRY = 1 << 13,      /* the same: its source had less than was asked for the last time */
     FLOW_GATHERS = 1 << 14,  /* more of what was received may come in this turn: it is sent at its end */
+    FLOW_VAIN = 1 << 15,     /* SPLICE: it was woken the last time and got nothing, though something was there */
 };
 
 #define FLOW_UNLIMITED UINT64_MAX
