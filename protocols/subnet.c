@@ -3,18 +3,31 @@
 #include <arpa/inet.h>
 #include <string.h>
 
-static uint64_t read_half(const uint8_t *octets)
+struct number number_of_octets(const uint8_t *octets, size_t size)
 {
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++) value = value << 8 | octets[i];
-    return value;
+    struct number number = {0, 0};
+    for (size_t i = 0; i < size; i++) {
+        number.high = number.high << 8 | number.low >> 56;
+        number.low = number.low << 8 | octets[i];
+    }
+    return number;
+}
+
+static uint64_t mask_of_half(unsigned bits)
+{
+    return bits == 0 ? 0 : bits >= 64 ? UINT64_MAX : ~(UINT64_MAX >> bits);
+}
+
+struct number number_mask(unsigned bits)
+{
+    return (struct number){mask_of_half(bits), mask_of_half(bits > 64 ? bits - 64 : 0)};
 }
 
 bool number_parse(int family, const char *text, struct number *out)
 {
     uint8_t octets[16] = {0};
     if (inet_pton(family, text, family == AF_INET ? octets + 12 : octets) != 1) return false;
-    *out = (struct number){read_half(octets), read_half(octets + 8)};
+    *out = number_of_octets(octets, sizeof octets);
     return true;
 }
 
@@ -30,11 +43,6 @@ static int parse_bits(const char *text, const char *end)
     return bits;
 }
 
-static uint64_t mask_of(int bits)
-{
-    return bits <= 0 ? 0 : bits >= 64 ? UINT64_MAX : ~(UINT64_MAX >> bits);
-}
-
 const char *subnet_parse(int family, const char *entry, size_t size, struct subnet *out)
 {
     char text[64];
@@ -48,8 +56,7 @@ const char *subnet_parse(int family, const char *entry, size_t size, struct subn
     memcpy(text, entry, head);
     text[head] = '\0';
     if (!number_parse(family, text, &address)) return "subnet";
-    int network = 128 - width + bits;
-    struct number mask = {mask_of(network), mask_of(network - 64)};
+    struct number mask = number_mask((unsigned)(128 - width + bits));
     if ((address.high & ~mask.high) != 0 || (address.low & ~mask.low) != 0) return "subnet";
     *out = (struct subnet){address, {address.high | ~mask.high, address.low | ~mask.low}, bits};
     return NULL;

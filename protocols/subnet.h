@@ -15,6 +15,10 @@ struct subnet {
     int bits; /* of the prefix: 0...32 or 0...128 */
 };
 
+/* 4 octets of an IPv4 address, or 16 of an IPv6 one. */
+struct number number_of_octets(const uint8_t *octets, size_t size);
+/* The first bits of 128, 0...128, are set. */
+struct number number_mask(unsigned bits);
 /* family: AF_INET or AF_INET6. text: terminated, an address and nothing else. */
 bool number_parse(int family, const char *text, struct number *out);
 /* NULL, or what of the entry is wrong, in the contract's words: "subnet" or "prefix size". Bits of a host are wrong. */

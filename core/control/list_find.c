@@ -11,6 +11,7 @@
 #include "core/io/idn.h"
 #include "core/session/policy.h"
 #include "protocols/list_text.h"
+#include "protocols/subnet.h"
 
 /* What is looked for, in all the forms in which an entry may mean it. */
 struct wanted {
@@ -26,16 +27,6 @@ struct wanted {
 
 /* --- what is looked for --- */
 
-static struct number number_of(const uint8_t *octets, size_t count)
-{
-    struct number number = {0, 0};
-    for (size_t i = 0; i < count; i++) {
-        number.high = number.high << 8 | number.low >> 56;
-        number.low = number.low << 8 | octets[i];
-    }
-    return number;
-}
-
 static void want_number(struct wanted *w, uint8_t kind, struct number number)
 {
     w->kinds[w->number_count] = kind;
@@ -47,13 +38,13 @@ static void want_address(struct wanted *w, const struct address *address)
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     uint8_t inside[4];
     if (address->kind == ADDRESS_IPV4) {
-        want_number(w, LIST_ENTRY_IPV4, number_of(address->ipv4, 4));
+        want_number(w, LIST_ENTRY_IPV4, number_of_octets(address->ipv4, 4));
     } else if (memcmp(address->ipv6, mapped, sizeof mapped) == 0) {
-        want_number(w, LIST_ENTRY_IPV4, number_of(address->ipv6 + 12, 4));
+        want_number(w, LIST_ENTRY_IPV4, number_of_octets(address->ipv6 + 12, 4));
     } else {
-        want_number(w, LIST_ENTRY_IPV6, number_of(address->ipv6, 16));
+        want_number(w, LIST_ENTRY_IPV6, number_of_octets(address->ipv6, 16));
         if (w->subject == LIST_TARGETS && policy_carried(address, inside))
-            want_number(w, LIST_ENTRY_IPV4, number_of(inside, 4));
+            want_number(w, LIST_ENTRY_IPV4, number_of_octets(inside, 4));
     }
 }
 

@@ -8,6 +8,7 @@
 #include "core/io/idn.h"
 #include "core/session/lists_private.h"
 #include "core/session/policy.h"
+#include "protocols/subnet.h"
 
 /* --- holding --- */
 
@@ -133,19 +134,12 @@ static uint32_t says_of_name(const struct list_side *side, const char *name, siz
 
 static uint32_t says_of_ipv4(const struct list_side *side, const uint8_t octets[4], uint16_t port)
 {
-    struct number number = {0, (uint64_t)octets[0] << 24 | (uint64_t)octets[1] << 16 | (uint64_t)octets[2] << 8 |
-                                   octets[3]};
-    return says_of_port(side, prefix_table_find(&side->ipv4, number), port);
+    return says_of_port(side, prefix_table_find(&side->ipv4, number_of_octets(octets, 4)), port);
 }
 
 static uint32_t says_of_ipv6(const struct list_side *side, const uint8_t octets[16], uint16_t port)
 {
-    struct number number = {0, 0};
-    for (unsigned i = 0; i < 8; i++) {
-        number.high = number.high << 8 | octets[i];
-        number.low = number.low << 8 | octets[8 + i];
-    }
-    return says_of_port(side, prefix_table_find(&side->ipv6, number), port);
+    return says_of_port(side, prefix_table_find(&side->ipv6, number_of_octets(octets, 16)), port);
 }
 
 static bool is_mapped(const uint8_t octets[16])

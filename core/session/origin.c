@@ -11,36 +11,20 @@
 #include "core/session/newcomer.h"
 #include "core/session/self.h"
 #include "protocols/proxy_header.h"
+#include "protocols/subnet.h"
 
 static_assert(PROXY_HEADER_SIZE_MAX <= SETUP_HEAD_SIZE, "a header fits into the head of a setup slot");
 
 /* --- whose connection it may be --- */
 
-static struct number number_of(const uint8_t *octets, size_t size)
-{
-    struct number number = {0, 0};
-    for (size_t i = 0; i < size; i++) {
-        number.high = number.high << 8 | number.low >> 56;
-        number.low = number.low << 8 | octets[i];
-    }
-    return number;
-}
-
-static uint64_t mask_of(unsigned bits)
-{
-    return bits == 0 ? 0 : bits >= 64 ? UINT64_MAX : ~(UINT64_MAX >> bits);
-}
-
 static bool is_proxy(const struct config_proxies *proxies, const struct host_port *peer)
 {
     bool is_ipv6 = peer->kind == ADDRESS_IPV6;
-    struct number number = number_of(peer->octets, is_ipv6 ? 16 : 4);
+    struct number number = number_of_octets(peer->octets, is_ipv6 ? 16 : 4);
     for (unsigned i = 0; i < proxies->count; i++) {
-        unsigned bits = proxies->networks[i].bits;
-        struct number first = proxies->networks[i].first;
-        uint64_t high = mask_of(bits), low = mask_of(bits > 64 ? bits - 64 : 0);
+        struct number first = proxies->networks[i].first, mask = number_mask(proxies->networks[i].bits);
         if (proxies->networks[i].is_ipv6 != is_ipv6) continue;
-        if ((number.high & high) == first.high && (number.low & low) == first.low) return true;
+        if ((number.high & mask.high) == first.high && (number.low & mask.low) == first.low) return true;
     }
     return false;
 }
